@@ -1,0 +1,2 @@
+//! The `terraform` binary.
+fn main() {}

@@ -1,0 +1,115 @@
+//! What a log entry asks of the catalog, and what became of it.
+//!
+//! An entry's payload is one version byte followed by the msgpack form of a [`Command`].
+
+use super::model::{Check, CheckStatus, Node, Service};
+use crate::id::{CheckId, NodeName, ServiceId};
+use crate::wire::{DecodeError, pack};
+use crate::{pack_enum, pack_struct};
+use bytes::Bytes;
+use thiserror::Error;
+
+/// The version byte in front of every command.
+const VERSION: u8 = 1;
+
+/// A change of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Stores a node, and with it a service and checks (http-api.md §7.1).
+    Register(Box<Registration>),
+    /// Removes a service, a check or a whole node (http-api.md §7.2).
+    Deregister(Deregistration),
+}
+pack_enum!(Command { 1 => Register(Box<Registration>), 2 => Deregister(Deregistration) });
+
+/// What a registration stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The node's record; its indexes are ignored.
+    pub node: Node,
+    /// Leaves an existing node's record alone; a missing one is still created.
+    pub skip_node_update: bool,
+    /// A service instance.
+    pub service: Option<Service>,
+    /// Checks of the node or of its services.
+    pub checks: Vec<Check>,
+}
+pack_struct!(Registration { node, skip_node_update, service, checks });
+
+/// What a deregistration removes: the service if named, else the check if named, else the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deregistration {
+    /// The node.
+    pub node: NodeName,
+    /// One of its services.
+    pub service: Option<ServiceId>,
+    /// One of its checks.
+    pub check: Option<CheckId>,
+}
+pack_struct!(Deregistration { node, service, check });
+
+impl Command {
+    /// The payload of a log entry.
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION];
+        pack::Pack::pack(self, &mut out);
+        out.into()
+    }
+
+    /// Reads the payload of a log entry.
+    pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
+        let field = "command";
+        let (version, body) = payload.split_first().ok_or(DecodeError::Truncated { field })?;
+        if *version != VERSION {
+            return Err(DecodeError::Unknown { field, value: u64::from(*version) });
+        }
+        pack::from_bytes(body)
+    }
+}
+
+/// Why the catalog refused a command. Nothing changed; the texts are what clients see.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ApplyError {
+    /// A check names a service its node does not have.
+    #[error("failed inserting check: Missing service registration on node {node:?}")]
+    MissingService {
+        /// The node.
+        node: NodeName,
+    },
+    /// A check names another node than the registration.
+    #[error("check node {check:?} does not match node {node:?}")]
+    CheckOfOtherNode {
+        /// The check's node.
+        check: NodeName,
+        /// The registration's node.
+        node: NodeName,
+    },
+    /// The name belongs to another, healthy node.
+    #[error(
+        "failed inserting node: Error while renaming Node ID: {id:?} ({address}): \
+         Node name {name} is reserved by node {owner} with name {name} ({owner_address})"
+    )]
+    NameReserved {
+        /// The identity that wants the name.
+        id: String,
+        /// Its address.
+        address: String,
+        /// The name.
+        name: NodeName,
+        /// The identity that has it.
+        owner: String,
+        /// Its address.
+        owner_address: String,
+    },
+    /// The entry cannot be read: written by a later release.
+    #[error("unreadable command: {0}")]
+    Unreadable(DecodeError),
+}
+
+/// The check the leader keeps for every member (cluster-behaviour.md §2).
+pub const SERF_HEALTH: &str = "serfHealth";
+
+/// Whether `status` is the one status that counts as healthy.
+pub fn is_passing(status: &CheckStatus) -> bool {
+    *status == CheckStatus::Passing
+}

@@ -1,0 +1,182 @@
+//! Typed reads of the catalog: the question, and the rows that answer it.
+//!
+//! A server answers from its [`View`](crate::view::View); a client agent sends the question to a
+//! server, so both have a wire form.
+
+use super::model::{Check, Node, Service};
+use crate::id::{ModifyIndex, NodeName, ServiceName};
+use crate::{pack_enum, pack_struct};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Metadata pairs that a node must have, all of them (`?node-meta=`).
+pub type MetaFilter = Vec<(String, String)>;
+
+/// A question about the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// All nodes.
+    Nodes(MetaFilter),
+    /// Service names with the union of their tags.
+    Services(MetaFilter),
+    /// The instances of a service.
+    ServiceNodes(ServiceQuery),
+    /// One node with its services; by name, identity, or unique identity prefix.
+    Node(String),
+    /// All checks of one node, by name.
+    NodeChecks(NodeName),
+    /// The checks attached to a service's instances.
+    ServiceChecks(ServiceQuery),
+    /// Checks in one state; `any` for all.
+    ChecksInState(StateQuery),
+    /// The instances of a service with everything that decides their health.
+    ServiceHealth(ServiceQuery),
+    /// Known datacenters.
+    Datacenters,
+    /// The address of the leader.
+    Leader,
+    /// The addresses of all voting servers.
+    Peers,
+    /// Who has this IP address: a node, else a service instance (dns.md §12, PTR).
+    AddressOwner(String),
+}
+pack_enum!(Query {
+    1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
+    4 => Node(String), 5 => NodeChecks(NodeName), 6 => ServiceChecks(ServiceQuery),
+    7 => ChecksInState(StateQuery), 8 => ServiceHealth(ServiceQuery), 9 => Datacenters,
+    10 => Leader, 11 => Peers, 12 => AddressOwner(String),
+});
+
+/// Which instances of a service are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceQuery {
+    /// The service, in any case.
+    pub name: ServiceName,
+    /// Tags an instance must have, all of them, in any case.
+    pub tags: Vec<String>,
+    /// Metadata its node must have.
+    pub meta: MetaFilter,
+    /// Only instances all of whose checks pass (`?passing`).
+    pub passing: bool,
+}
+pack_struct!(ServiceQuery { name, tags, meta, passing });
+
+impl ServiceQuery {
+    /// All instances of `name`.
+    pub const fn all(name: ServiceName) -> Self {
+        Self { name, tags: Vec::new(), meta: Vec::new(), passing: false }
+    }
+}
+
+/// Which checks are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateQuery {
+    /// The exact status, or `any`.
+    pub state: String,
+    /// Metadata the check's node must have.
+    pub meta: MetaFilter,
+}
+pack_struct!(StateQuery { state, meta });
+
+/// One instance with its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNode {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The instance.
+    pub service: Arc<Service>,
+}
+pack_struct!(ServiceNode { node, service });
+
+/// One node with all its services, ordered by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeServices {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its services.
+    pub services: Vec<Arc<Service>>,
+}
+pack_struct!(NodeServices { node, services });
+
+/// One instance with its node, the node's own checks and the instance's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The instance.
+    pub service: Arc<Service>,
+    /// Node checks first, then the instance's, each by id.
+    pub checks: Vec<Arc<Check>>,
+}
+pack_struct!(Instance { node, service, checks });
+
+/// Who has an IP address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressOwner {
+    /// A node of this name.
+    Node(NodeName),
+    /// An instance of this service.
+    Service(ServiceName),
+    /// Nobody.
+    Nobody,
+}
+pack_enum!(AddressOwner { 0 => Nobody, 1 => Node(NodeName), 2 => Service(ServiceName) });
+
+/// The rows that answer a [`Query`]; the variant follows from the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// To `Nodes`, by name.
+    Nodes(Vec<Arc<Node>>),
+    /// To `Services`.
+    Services(BTreeMap<String, Vec<String>>),
+    /// To `ServiceNodes`, by node and id.
+    ServiceNodes(Vec<ServiceNode>),
+    /// To `Node`; `None` if unknown.
+    Node(Option<NodeServices>),
+    /// To `NodeChecks`, `ServiceChecks`, `ChecksInState`.
+    Checks(Vec<Arc<Check>>),
+    /// To `ServiceHealth`, by node and id.
+    Instances(Vec<Instance>),
+    /// To `Datacenters` and `Peers`.
+    Names(Vec<String>),
+    /// To `Leader`: `ip:port`, or empty without a leader.
+    Text(String),
+    /// To `AddressOwner`.
+    Owner(AddressOwner),
+}
+pack_enum!(Rows {
+    1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
+    3 => ServiceNodes(Vec<ServiceNode>), 4 => Node(Option<NodeServices>),
+    5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Instance>), 7 => Names(Vec<String>),
+    8 => Text(String), 9 => Owner(AddressOwner),
+});
+
+/// How fresh a read must be (http-api.md §1.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// The leader answers while its lease holds.
+    #[default]
+    Leader,
+    /// Any server answers.
+    Stale,
+    /// The leader confirms its leadership with a quorum first.
+    Consistent,
+}
+pack_enum!(Consistency { 0 => Leader, 1 => Stale, 2 => Consistent });
+
+/// An answer with what the meta headers need (http-api.md §1.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryAnswer {
+    /// The rows.
+    pub rows: Rows,
+    /// The index of the state that was read; at least 1.
+    pub index: ModifyIndex,
+    /// Whether the answering server knows a leader.
+    pub known_leader: bool,
+    /// How long ago it heard from the leader; zero on the leader.
+    pub last_contact: Duration,
+    /// How it was read.
+    pub consistency: Consistency,
+}
+pack_struct!(QueryAnswer { rows, index, known_leader, last_contact, consistency });

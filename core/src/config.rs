@@ -1,0 +1,179 @@
+//! The validated settings of a node; the file format is the agent's.
+
+use crate::id::{Datacenter, NodeName};
+use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::trace::Level;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use thiserror::Error;
+
+/// How a server gets its first configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// Wait to be added.
+    Join,
+    /// Become the only voter at once.
+    Alone,
+    /// Wait until this many servers agree.
+    Expect(u32),
+}
+
+/// What only servers have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// How the first configuration comes about.
+    pub bootstrap: Bootstrap,
+    /// Multiplies every Raft timeout; 1 to 10.
+    pub raft_multiplier: u32,
+}
+
+/// The timers and limits of gossip (gossip-protocol.md §1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// Time between probes.
+    pub probe_interval: Duration,
+    /// Time allowed for a direct answer.
+    pub probe_timeout: Duration,
+    /// Helpers asked when there is none.
+    pub indirect_checks: usize,
+    /// Multiplies the suspicion timeout.
+    pub suspicion_mult: u32,
+    /// The longest suspicion, in multiples of the shortest.
+    pub suspicion_max_timeout_mult: u32,
+    /// Local health scores stay below this.
+    pub awareness_max_multiplier: u32,
+    /// Multiplies the number of times a fact is sent.
+    pub retransmit_mult: u32,
+    /// Time between gossip rounds.
+    pub gossip_interval: Duration,
+    /// Members gossiped to in a round.
+    pub gossip_nodes: usize,
+    /// How long the dead are gossiped to.
+    pub gossip_to_the_dead_time: Duration,
+    /// Time between full state exchanges, scaled above 32 members.
+    pub push_pull_interval: Duration,
+    /// Time allowed for a stream exchange.
+    pub stream_timeout: Duration,
+    /// After this, a dead member's name may be taken by another address.
+    pub dead_node_reclaim_time: Duration,
+}
+
+impl GossipConfig {
+    /// The LAN profile with Consul's reclaim time.
+    pub const fn lan() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_millis(500),
+            indirect_checks: 3,
+            suspicion_mult: 4,
+            suspicion_max_timeout_mult: 6,
+            awareness_max_multiplier: 8,
+            retransmit_mult: 4,
+            gossip_interval: Duration::from_millis(200),
+            gossip_nodes: 3,
+            gossip_to_the_dead_time: Duration::from_secs(30),
+            push_pull_interval: Duration::from_secs(30),
+            stream_timeout: Duration::from_secs(10),
+            dead_node_reclaim_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The timers of the Serf layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SerfConfig {
+    /// How long failed members are remembered and retried.
+    pub reconnect_timeout: Duration,
+    /// Time between attempts to reach a failed member.
+    pub reconnect_interval: Duration,
+    /// How long left members are remembered.
+    pub tombstone_timeout: Duration,
+    /// Time between looks for members to forget.
+    pub reap_interval: Duration,
+    /// How long the leave is given to spread.
+    pub leave_propagate_delay: Duration,
+    /// How long a broadcast is waited for.
+    pub broadcast_timeout: Duration,
+    /// Whether to join remembered members although the last run left.
+    pub rejoin_after_leave: bool,
+}
+
+impl Default for SerfConfig {
+    /// Consul's numbers (DESIGN.md §8).
+    fn default() -> Self {
+        Self {
+            reconnect_timeout: Duration::from_secs(72 * 3600),
+            reconnect_interval: Duration::from_secs(30),
+            tombstone_timeout: Duration::from_secs(24 * 3600),
+            reap_interval: Duration::from_secs(15),
+            leave_propagate_delay: Duration::from_secs(3),
+            broadcast_timeout: Duration::from_secs(5),
+            rejoin_after_leave: false,
+        }
+    }
+}
+
+/// Everything a node is told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Its name.
+    pub name: NodeName,
+    /// Its datacenter.
+    pub datacenter: Datacenter,
+    /// The address other agents reach it at.
+    pub advertise: IpAddr,
+    /// Its Serf LAN port.
+    pub serf_lan_port: u16,
+    /// Its Serf WAN port, announced to others.
+    pub serf_wan_port: u16,
+    /// Its server port.
+    pub server_port: u16,
+    /// Set on servers.
+    pub server: Option<ServerConfig>,
+    /// Gossip timers.
+    pub gossip: GossipConfig,
+    /// Serf timers.
+    pub serf: SerfConfig,
+    /// Addresses to join at the start, tried until one answers (`retry_join`).
+    pub retry_join: Vec<SocketAddr>,
+    /// Time between such attempts.
+    pub retry_interval: Duration,
+    /// Services of the configuration files.
+    pub services: Vec<ServiceDefinition>,
+    /// Checks of the configuration files.
+    pub checks: Vec<CheckDefinition>,
+    /// The node's metadata.
+    pub node_meta: BTreeMap<String, String>,
+    /// How long a request may wait for a leader.
+    pub rpc_hold: Duration,
+    /// Output-only changes of checks reach the catalog after about this long.
+    pub check_update_interval: Duration,
+    /// The level of traces wanted at the start.
+    pub level: Level,
+}
+
+impl NodeConfig {
+    /// The address of the Serf LAN port.
+    pub const fn gossip_address(&self) -> SocketAddr {
+        SocketAddr::new(self.advertise, self.serf_lan_port)
+    }
+
+    /// The address of the server port.
+    pub const fn server_address(&self) -> SocketAddr {
+        SocketAddr::new(self.advertise, self.server_port)
+    }
+}
+
+/// Why a node could not be made of its settings. The operator is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A setting is outside its range.
+    #[error("{setting}: {rule}")]
+    Range {
+        /// The setting's key.
+        setting: &'static str,
+        /// The rule it breaks.
+        rule: String,
+    },
+}

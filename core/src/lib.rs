@@ -1,0 +1,26 @@
+//! The pure core of the terraform agent.
+//!
+//! [`node`] holds the one type a host drives. Nothing in this crate reads a clock, a socket, a
+//! file, the environment or a random device; time, bytes and a seed are handed in, and what is
+//! wanted comes out as values. The same seed and the same inputs give the same outputs, bit for
+//! bit.
+
+pub mod catalog;
+pub mod config;
+pub mod gossip;
+pub mod id;
+pub mod local;
+pub mod machine;
+pub mod marks;
+pub mod node;
+pub mod raft;
+pub mod reconcile;
+pub mod rng;
+pub mod rpc;
+pub mod serf;
+pub mod storage;
+pub mod time;
+pub mod timers;
+pub mod trace;
+pub mod view;
+pub mod wire;

@@ -1,0 +1,73 @@
+//! Coverage marks and planted mutants, compiled out unless the feature `sim` is on.
+//!
+//! `mark!("name")` records that a run reached a place worth reaching (simulation.md §10);
+//! `mutant!(M01)` is true only where the simulator switched that planted bug on (§12.1). Both are
+//! kept per thread, since the simulator runs one world on one thread; the shipped binary contains
+//! neither.
+
+/// Records that this place was reached, in simulation only.
+#[macro_export]
+macro_rules! mark {
+    ($name:literal) => {
+        #[cfg(feature = "sim")]
+        $crate::marks::hit($name);
+    };
+}
+
+/// Whether the planted bug is switched on; `false` outside the simulation.
+#[macro_export]
+macro_rules! mutant {
+    ($id:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            $crate::marks::mutant_on(stringify!($id))
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
+#[cfg(feature = "sim")]
+mod enabled {
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
+
+    #[expect(
+        clippy::disallowed_macros,
+        clippy::disallowed_types,
+        reason = "test instrumentation, absent from the shipped binary and from every decision"
+    )]
+    mod cells {
+        use super::{BTreeMap, Cell, RefCell};
+        thread_local! {
+            pub(super) static HITS: RefCell<BTreeMap<&'static str, u64>> =
+                const { RefCell::new(BTreeMap::new()) };
+            pub(super) static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+        }
+    }
+
+    /// Counts one hit of the mark `name` on this thread.
+    pub fn hit(name: &'static str) {
+        cells::HITS.with(|hits| *hits.borrow_mut().entry(name).or_insert(0) += 1);
+    }
+
+    /// Takes the marks counted on this thread so far.
+    pub fn take_hits() -> BTreeMap<&'static str, u64> {
+        cells::HITS.with(|hits| std::mem::take(&mut *hits.borrow_mut()))
+    }
+
+    /// Switches one planted bug on for this thread, or all off.
+    pub fn set_mutant(id: Option<&'static str>) {
+        cells::MUTANT.with(|mutant| mutant.set(id));
+    }
+
+    /// Whether the planted bug `id` is on.
+    pub fn mutant_on(id: &str) -> bool {
+        cells::MUTANT.with(|mutant| mutant.get() == Some(id))
+    }
+}
+
+#[cfg(feature = "sim")]
+pub use enabled::{hit, mutant_on, set_mutant, take_hits};

@@ -1,0 +1,164 @@
+//! What programs and people ask of an agent, and what it answers.
+//!
+//! A request carries its whole context from the first line: token, datacenter, consistency, wait
+//! index and time, source. What a server must answer is forwarded with that context.
+
+use crate::catalog::command::Command;
+use crate::catalog::model::CheckStatus;
+use crate::catalog::query::{Consistency, Query, QueryAnswer};
+use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, ServiceId};
+use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::trace::Level;
+use crate::{pack_enum, pack_struct};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Who asks, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestContext {
+    /// The secret given, if any; carried, not yet judged.
+    pub token: Option<String>,
+    /// The datacenter asked; `None` for the agent's own.
+    pub datacenter: Option<Datacenter>,
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// Answer only once the index is above this; zero answers at once.
+    pub min_index: ModifyIndex,
+    /// How long to wait for that.
+    pub wait: Option<Duration>,
+    /// Where the request came from, if it came over a socket.
+    pub source: Option<SocketAddr>,
+}
+pack_struct!(RequestContext { token, datacenter, consistency, min_index, wait, source });
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, and how.
+    pub context: RequestContext,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+impl Request {
+    /// A request of this agent in the default context.
+    pub fn new(body: RequestBody) -> Self {
+        Self { context: RequestContext::default(), body }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestBody {
+    /// Read the catalog. Answered by `Response::Answer`.
+    Query(Query),
+    /// Change the catalog. Answered by `Response::Done` once committed and applied.
+    Write(Command),
+    /// Join through these addresses. Answered by `Response::Joined`.
+    Join(Vec<SocketAddr>),
+    /// Make a failed member leave.
+    ForceLeave {
+        /// The member.
+        node: NodeName,
+        /// Whether to forget it at once.
+        prune: bool,
+    },
+    /// Leave the cluster and stop; `force` even if the quorum would be lost.
+    Leave {
+        /// Whether to leave even if the remaining servers cannot go on.
+        force: bool,
+    },
+    /// Register a service on this agent.
+    RegisterService {
+        /// The service with its checks.
+        definition: Box<ServiceDefinition>,
+        /// Whether checks not named here go away.
+        replace_existing_checks: bool,
+    },
+    /// Remove a service from this agent; an unknown one is no error.
+    DeregisterService(ServiceId),
+    /// Register a check on this agent.
+    RegisterCheck(Box<CheckDefinition>),
+    /// Remove a check from this agent; an unknown one is no error.
+    DeregisterCheck(CheckId),
+    /// Report the state of a TTL check.
+    UpdateTtl {
+        /// The check.
+        check: CheckId,
+        /// Its state.
+        status: CheckStatus,
+        /// What to show.
+        output: String,
+    },
+    /// Replace what came from configuration files.
+    Reload(Box<Reloadable>),
+    /// Sections of numbers and states for people (`info`). Answered by `Response::Info`.
+    Info,
+}
+
+/// What a reload may change without a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloadable {
+    /// Services of the configuration files.
+    pub services: Vec<ServiceDefinition>,
+    /// Node checks and further service checks of the configuration files.
+    pub checks: Vec<CheckDefinition>,
+    /// Metadata of the node.
+    pub node_meta: BTreeMap<String, String>,
+    /// The level of traces wanted.
+    pub level: Level,
+}
+
+/// Sections of `key = value`, all text.
+pub type InfoSections = BTreeMap<String, BTreeMap<String, String>>;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// The answer to a query.
+    Answer(Box<QueryAnswer>),
+    /// How many of the addresses were joined; at least one.
+    Joined(usize),
+    /// The sections of `info`.
+    Info(InfoSections),
+}
+
+/// Why a request was not answered. Texts are what clients see (http-api.md §1.4).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// No leader is known, or it could not be reached in time. Nothing changed.
+    #[error("No cluster leader")]
+    NoLeader,
+    /// A client agent knows no server. Nothing changed.
+    #[error("No known Consul servers")]
+    NoServers,
+    /// The datacenter is not known. Nothing changed.
+    #[error("No path to datacenter")]
+    NoPath,
+    /// A queue or limit is full; try again. Nothing changed.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
+    /// The outcome is not known: it may have happened or may still happen.
+    #[error("{0}")]
+    Unknown(String),
+    /// Refused by a rule; the text names it. Nothing changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The thing named does not exist. Nothing changed.
+    #[error("{0}")]
+    NotFound(String),
+    /// The agent is stopping. Nothing changed.
+    #[error("the agent is shutting down")]
+    Stopping,
+    /// Something is not built yet; the text names it. Nothing changed.
+    #[error("{0} is not built yet")]
+    NotBuilt(String),
+}
+pack_enum!(RequestError {
+    1 => NoLeader, 2 => NoServers, 3 => NoPath, 4 => Overloaded(String), 5 => Unknown(String),
+    6 => Refused(String), 7 => NotFound(String), 8 => Stopping, 9 => NotBuilt(String),
+});

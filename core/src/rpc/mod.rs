@@ -1,0 +1,5 @@
+//! Requests between agents over the server port.
+
+mod trace;
+
+pub use trace::RpcTrace;

@@ -1,0 +1,67 @@
+//! Codecs of everything that agents say to each other, with limits on every length.
+//!
+//! Decoders never panic and never allocate more than the input's size allows; a refused message is
+//! a [`DecodeError`] naming the field and the rule. Each family has its own file.
+
+pub mod pack;
+
+use thiserror::Error;
+
+/// Why bytes were refused. Nothing changed; the sender is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// The bytes end inside a value.
+    #[error("{field}: the input ends early")]
+    Truncated {
+        /// What was being read.
+        field: &'static str,
+    },
+    /// A value of another type stands where `expected` belongs.
+    #[error("{field}: expected {expected}")]
+    Type {
+        /// What was being read.
+        field: &'static str,
+        /// What belongs there.
+        expected: &'static str,
+    },
+    /// A length or number is outside its limits.
+    #[error("{field}: {value} is outside the limit of {limit}")]
+    Limit {
+        /// What was being read.
+        field: &'static str,
+        /// What was found.
+        value: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A value is well-formed but not a legal one.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// What was being read.
+        field: &'static str,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// A checksum does not match.
+    #[error("{field}: checksum mismatch")]
+    Checksum {
+        /// What was being read.
+        field: &'static str,
+    },
+    /// A tag names no known variant.
+    #[error("{field}: unknown kind {value}")]
+    Unknown {
+        /// What was being read.
+        field: &'static str,
+        /// The tag found.
+        value: u64,
+    },
+    /// Bytes remain after the value.
+    #[error("{field}: {count} bytes follow the value")]
+    Trailing {
+        /// What was being read.
+        field: &'static str,
+        /// How many bytes remain.
+        count: u64,
+    },
+}

@@ -1,0 +1,80 @@
+//! The door to a running node for everything in this package that serves somebody.
+//!
+//! Reads that may be answered here never queue behind the node: they take the published
+//! [`View`] and the clock, in this order. Everything else is a request over a bounded channel; a
+//! full channel is answered with `Overloaded`, never waited for.
+
+use crate::clock::Clock;
+use arc_swap::{ArcSwap, Guard};
+use smol::channel::{Sender, TrySendError};
+use std::sync::Arc;
+use terraform_core::catalog::query::{Query, QueryAnswer};
+use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::view::View;
+
+/// One request with the way back for its answer.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes; it holds one.
+    pub reply: Sender<Result<Response, RequestError>>,
+}
+
+/// A cheap, clonable handle to the node.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    view: Arc<ArcSwap<View>>,
+    calls: Sender<Call>,
+    clock: Clock,
+}
+
+impl NodeHandle {
+    /// A handle that reads `view` and asks through `calls`.
+    pub fn new(view: Arc<ArcSwap<View>>, calls: Sender<Call>, clock: Clock) -> Self {
+        Self { view, calls, clock }
+    }
+
+    /// The newest published view. Hold it briefly, and never while waiting for the network.
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The node's clock.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Asks the node and waits for its answer.
+    pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
+        let (reply, answer) = smol::channel::bounded(1);
+        match self.calls.try_send(Call { request, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                let queue = "the agent's request queue is full".to_owned();
+                return Err(RequestError::Overloaded(queue));
+            }
+            Err(TrySendError::Closed(_)) => return Err(RequestError::Stopping),
+        }
+        answer.recv().await.unwrap_or(Err(RequestError::Stopping))
+    }
+
+    /// Reads the catalog: from the view if its rules allow, else through the node.
+    pub async fn query(
+        &self,
+        context: RequestContext,
+        query: Query,
+    ) -> Result<QueryAnswer, RequestError> {
+        let local = {
+            let view = self.view();
+            view.answer(&context, &query, self.clock.now())
+        };
+        if let Some(answer) = local {
+            return answer;
+        }
+        match self.request(Request { context, body: RequestBody::Query(query) }).await? {
+            Response::Answer(answer) => Ok(*answer),
+            other => Err(RequestError::Unknown(format!("a query was answered with {other:?}"))),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Binds the pure core to sockets, files, clocks and processes; decides nothing.
+
+pub mod clock;
+pub mod handle;
