@@ -30,15 +30,15 @@ macro_rules! mutant {
 }
 
 #[cfg(feature = "sim")]
+#[expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_types,
+    reason = "test instrumentation, absent from the shipped binary and from every decision"
+)]
 mod enabled {
     use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
 
-    #[expect(
-        clippy::disallowed_macros,
-        clippy::disallowed_types,
-        reason = "test instrumentation, absent from the shipped binary and from every decision"
-    )]
     mod cells {
         use super::{BTreeMap, Cell, RefCell};
         thread_local! {
