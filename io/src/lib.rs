@@ -1,4 +1,5 @@
 //! Binds the pure core to sockets, files, clocks and processes; decides nothing.
 
 pub mod clock;
+pub mod duration;
 pub mod handle;
