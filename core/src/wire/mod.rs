@@ -3,7 +3,9 @@
 //! Decoders never panic and never allocate more than the input's size allows; a refused message is
 //! a [`DecodeError`] naming the field and the rule. Each family has its own file.
 
+pub mod frame;
 pub mod pack;
+pub mod rpc;
 
 use thiserror::Error;
 

@@ -1,0 +1,265 @@
+//! What agents say on the server port 8300, version 1.
+//!
+//! | tag | frame | value |
+//! |---|---|---|
+//! | 1 | hello | map of [`Hello`]; first in each direction, once |
+//! | 2 | raft | bytes, read by the codec of consensus |
+//! | 3 | bootstrap | bytes, read by the codec of the bootstrap |
+//! | 4 | request | map of [`RemoteRequest`] |
+//! | 5 | reply | map of [`RemoteReply`] |
+//! | 6, 7 | ping, pong | nil |
+//!
+//! The side that opened the stream says hello first; nothing else is sent before the other side's
+//! hello arrived. Both then speak the highest version that both know.
+
+use super::pack::{self, Pack, Reader};
+use super::{DecodeError, frame};
+use crate::catalog::command::Command;
+use crate::catalog::query::{Query, QueryAnswer};
+use crate::id::{Datacenter, NodeId, NodeName};
+use crate::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use crate::time::WallClock;
+use crate::{pack_enum, pack_struct};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The lowest protocol version spoken.
+pub const PROTOCOL_MIN: u8 = 1;
+/// The highest protocol version spoken.
+pub const PROTOCOL_MAX: u8 = 1;
+
+/// What a stream between two agents carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Requests, replies, log entries.
+    Data,
+    /// Heartbeats and their answers, which must never wait behind data.
+    Heartbeat,
+}
+pack_enum!(Lane { 1 => Data, 2 => Heartbeat });
+
+/// The first frame in each direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The lowest protocol version spoken.
+    pub protocol_min: u8,
+    /// The highest protocol version spoken.
+    pub protocol_max: u8,
+    /// The speaker's datacenter.
+    pub datacenter: Datacenter,
+    /// The speaker's identity.
+    pub node: NodeId,
+    /// The speaker's name.
+    pub name: NodeName,
+    /// What the stream is for, as its opener wants it.
+    pub lane: Lane,
+}
+pack_struct!(Hello { protocol_min, protocol_max, datacenter, node, name, lane });
+
+impl Hello {
+    /// The highest version that both speak.
+    pub fn common_version(&self) -> Option<u8> {
+        let common = self.protocol_max.min(PROTOCOL_MAX);
+        (common >= self.protocol_min && common >= PROTOCOL_MIN).then_some(common)
+    }
+}
+
+/// A request on its way to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteRequest {
+    /// The reply names it; unique among the sender's requests on this stream.
+    pub id: u64,
+    /// How much longer it may wait for a leader.
+    pub hold: Duration,
+    /// Civil time of its arrival at the first agent.
+    pub wall: WallClock,
+    /// How often it was sent, this time included.
+    pub hops: u8,
+    /// What is asked, and by whom.
+    pub request: Arc<Request>,
+}
+pack_struct!(RemoteRequest { id, hold, wall, hops, request });
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteReply {
+    /// The request's number.
+    pub id: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+pack_struct!(RemoteReply { id, outcome });
+
+/// What became of a forwarded request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A write is done.
+    Done,
+    /// A query is answered.
+    Answer(Box<QueryAnswer>),
+    /// It was not done, or nobody knows.
+    Failed(RequestError),
+}
+pack_enum!(Outcome { 1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError) });
+
+impl From<Result<Response, RequestError>> for Outcome {
+    /// Panics on a response that no query or write has: only those are forwarded.
+    fn from(result: Result<Response, RequestError>) -> Self {
+        match result {
+            Ok(Response::Done) => Self::Done,
+            Ok(Response::Answer(answer)) => Self::Answer(answer),
+            Ok(other) => unreachable!("a query or write was answered with {other:?}"),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Outcome> for Result<Response, RequestError> {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Ok(Response::Done),
+            Outcome::Answer(answer) => Ok(Response::Answer(answer)),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Who speaks.
+    Hello(Hello),
+    /// A message of consensus.
+    Raft(Bytes),
+    /// A message of the bootstrap.
+    Bootstrap(Bytes),
+    /// A request.
+    Request(RemoteRequest),
+    /// An answer.
+    Reply(RemoteReply),
+    /// Is anybody there?
+    Ping,
+    /// Yes.
+    Pong,
+}
+pack_enum!(Frame {
+    1 => Hello(Hello), 2 => Raft(Bytes), 3 => Bootstrap(Bytes), 4 => Request(RemoteRequest),
+    5 => Reply(RemoteReply), 6 => Ping, 7 => Pong,
+});
+
+impl Frame {
+    /// The frame with its length in front; refused if it is above the limit.
+    pub fn encode(&self) -> Result<Bytes, DecodeError> {
+        frame::encode(|out| self.pack(out))
+    }
+
+    /// Reads the body of a frame.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        pack::from_bytes(body)
+    }
+}
+
+/// The bodies that may travel.
+enum ForwardedBody {
+    Query(Query),
+    Write(Command),
+}
+pack_enum!(ForwardedBody { 1 => Query(Query), 2 => Write(Command) });
+
+struct Forwarded {
+    context: RequestContext,
+    body: ForwardedBody,
+}
+pack_struct!(Forwarded { context, body });
+
+impl Pack for Request {
+    /// Panics unless the body is a query or a write: no other is ever forwarded.
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack::put_map(out, 2);
+        pack::put_text(out, "context");
+        self.context.pack(out);
+        pack::put_text(out, "body");
+        pack::put_array(out, 2);
+        if let RequestBody::Query(query) = &self.body {
+            pack::put_unsigned(out, 1);
+            query.pack(out);
+        } else if let RequestBody::Write(command) = &self.body {
+            pack::put_unsigned(out, 2);
+            command.pack(out);
+        } else {
+            unreachable!("only queries and writes are forwarded");
+        }
+    }
+
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let Forwarded { context, body } = Forwarded::unpack(input)?;
+        let body = match body {
+            ForwardedBody::Query(query) => RequestBody::Query(query),
+            ForwardedBody::Write(command) => RequestBody::Write(command),
+        };
+        Ok(Self { context, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::query::Consistency;
+    use proptest::prelude::*;
+
+    fn hello(min: u8, max: u8) -> Hello {
+        Hello {
+            protocol_min: min,
+            protocol_max: max,
+            datacenter: Datacenter::parse("dc1").unwrap(),
+            node: NodeId::from_random([1; 16]),
+            name: NodeName::parse("a").unwrap(),
+            lane: Lane::Heartbeat,
+        }
+    }
+
+    fn body(frame: &Frame) -> Bytes {
+        frame.encode().unwrap().slice(4..)
+    }
+
+    #[test]
+    fn frames_survive_their_wire_form() {
+        let mut request = Request::new(RequestBody::Query(Query::Node("n".to_owned())));
+        request.context.token = Some("secret".to_owned());
+        request.context.consistency = Consistency::Consistent;
+        let frames = [
+            Frame::Hello(hello(1, 1)),
+            Frame::Raft(Bytes::from_static(b"raft")),
+            Frame::Bootstrap(Bytes::from_static(b"boot")),
+            Frame::Request(RemoteRequest {
+                id: 7,
+                hold: Duration::from_secs(3),
+                wall: WallClock::from_millis(-5),
+                hops: 1,
+                request: Arc::new(request),
+            }),
+            Frame::Reply(RemoteReply { id: 7, outcome: Outcome::Done }),
+            Frame::Reply(RemoteReply { id: 8, outcome: Outcome::Failed(RequestError::NoLeader) }),
+            Frame::Ping,
+            Frame::Pong,
+        ];
+        for frame in frames {
+            assert_eq!(Frame::decode(&body(&frame)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn versions_meet_at_the_highest_common_one() {
+        assert_eq!(hello(1, 9).common_version(), Some(PROTOCOL_MAX));
+        assert_eq!(hello(2, 9).common_version(), None);
+        assert_eq!(hello(0, 0).common_version(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Frame::decode(&bytes);
+        }
+    }
+}
