@@ -135,10 +135,6 @@ pub struct NodeConfig {
     pub gossip: GossipConfig,
     /// Serf timers.
     pub serf: SerfConfig,
-    /// Addresses to join at the start, tried until one answers (`retry_join`).
-    pub retry_join: Vec<SocketAddr>,
-    /// Time between such attempts.
-    pub retry_interval: Duration,
     /// Services of the configuration files.
     pub services: Vec<ServiceDefinition>,
     /// Checks of the configuration files.

@@ -31,7 +31,6 @@ macro_rules! mutant {
 
 #[cfg(feature = "sim")]
 #[expect(
-    clippy::disallowed_macros,
     clippy::disallowed_types,
     reason = "test instrumentation, absent from the shipped binary and from every decision"
 )]
