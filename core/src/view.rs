@@ -3,14 +3,16 @@
 //! A view is a plain value. Readers take the view first and the clock after it, so a lease that
 //! they find valid was valid when the state was read (DESIGN.md §8).
 
-use crate::catalog::query::{Query, QueryAnswer};
-use crate::id::{Datacenter, LogIndex, NodeId, NodeName, Term};
+use crate::catalog::Tables;
+use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
 use crate::node::request::{RequestContext, RequestError};
 use crate::serf::Member;
 use crate::time::Instant;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who leads, as far as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,22 +66,119 @@ pub struct View {
     /// On servers, consensus.
     pub consensus: Option<ConsensusView>,
     /// On servers, the catalog.
-    pub catalog: Option<crate::catalog::Tables>,
+    pub catalog: Option<Tables>,
     /// Counts the publications of this run.
     pub version: u64,
 }
 
-impl View {
-    /// Answers a read from this snapshot, if its rules allow: a stale read on any server, a default
-    /// read on a leader whose lease holds at `now`. `None` sends the reader to the node.
-    ///
-    /// `now` must have been read after the view was taken.
-    pub fn answer(
-        &self,
-        _context: &RequestContext,
-        _query: &Query,
-        _now: Instant,
-    ) -> Option<Result<QueryAnswer, RequestError>> {
-        None
+impl ConsensusView {
+    /// Whether this server leads.
+    pub fn is_leader(&self) -> bool {
+        self.role == "Leader"
     }
 }
+
+impl View {
+    /// Answers a read from this snapshot, if its rules allow: a stale read on any server that has
+    /// heard of a leader, a default read on a leader whose lease holds at `now`, and what every
+    /// server knows by itself. `None` sends the reader to the node.
+    ///
+    /// `now` must have been read after the view was taken.
+    ///
+    /// - Source: http-api.md §1.5 and §3; raft.md §8 for the lease.
+    /// - Errors: the context asks for what this datacenter's servers cannot answer.
+    pub fn answer(
+        &self,
+        context: &RequestContext,
+        query: &Query,
+        now: Instant,
+    ) -> Option<Result<QueryAnswer, RequestError>> {
+        if let Err(refused) = check_context(context, &self.datacenter) {
+            return Some(Err(refused));
+        }
+        let (consensus, tables) = (self.consensus.as_ref()?, self.catalog.as_ref()?);
+        let known_everywhere = matches!(query, Query::Datacenters | Query::Leader | Query::Peers);
+        let allowed = known_everywhere
+            || match context.consistency {
+                Consistency::Stale => {
+                    consensus.is_leader() || consensus.leader_contact_at.is_some()
+                }
+                Consistency::Leader => {
+                    consensus.is_leader() && consensus.lease_until.is_some_and(|end| end > now)
+                }
+                Consistency::Consistent => false,
+            };
+        let state = ServerState { tables, consensus, datacenter: &self.datacenter };
+        allowed.then(|| Ok(answer_now(state, query, context.consistency, now)))
+    }
+}
+
+/// Refuses what no reader of this datacenter's state may answer: another datacenter's reads, and
+/// reads that wait for a change.
+pub fn check_context(context: &RequestContext, own: &Datacenter) -> Result<(), RequestError> {
+    if context.datacenter.as_ref().is_some_and(|asked| asked != own) {
+        return Err(RequestError::NoPath);
+    }
+    if context.min_index > ModifyIndex::ZERO {
+        return Err(RequestError::NotBuilt("waiting for a change (index)".to_owned()));
+    }
+    Ok(())
+}
+
+/// What a server answers reads from.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerState<'a> {
+    /// The catalog.
+    pub tables: &'a Tables,
+    /// Consensus.
+    pub consensus: &'a ConsensusView,
+    /// Its datacenter.
+    pub datacenter: &'a Datacenter,
+}
+
+/// Answers a read from exactly this state. Whoever calls has made sure that the state is fresh
+/// enough for `consistency`: by a lease, by a quorum, or because staleness is allowed.
+///
+/// - Source: http-api.md §1.3 for the meta data.
+/// - Cost: that of the rows; O(catalog) for the queries over everything and for `AddressOwner`.
+pub fn answer_now(
+    state: ServerState<'_>,
+    query: &Query,
+    consistency: Consistency,
+    now: Instant,
+) -> QueryAnswer {
+    let ServerState { tables, consensus, datacenter } = state;
+    let (rows, index) = match query {
+        Query::Nodes(meta) => tables.all_nodes(meta),
+        Query::NodeNamed(name) => tables.node_named(name),
+        Query::Services(meta) => tables.all_services(meta),
+        Query::ServiceNodes(wanted) => tables.service_nodes(wanted),
+        Query::Node(wanted) => tables.node_with_services(wanted),
+        Query::NodeChecks(name) => tables.node_checks(name),
+        Query::ServiceChecks(wanted) => tables.service_checks(wanted),
+        Query::ChecksInState(wanted) => tables.checks_in_state(wanted),
+        Query::ServiceHealth(wanted) => tables.service_health(wanted),
+        Query::AddressOwner(address) => tables.address_owner(address),
+        Query::Datacenters => (Rows::Names(vec![datacenter.to_string()]), ModifyIndex::ZERO),
+        Query::Leader => {
+            let leader = consensus.leader.as_ref();
+            let address = leader.map_or_else(String::new, |leader| leader.address.to_string());
+            (Rows::Text(address), ModifyIndex::ZERO)
+        }
+        Query::Peers => {
+            let peers = consensus.peers.iter().map(|(_, address)| address.to_string());
+            (Rows::Names(peers.collect()), ModifyIndex::ZERO)
+        }
+    };
+    let heard = consensus.leader_contact_at.map_or(Duration::ZERO, |at| now.since(at));
+    QueryAnswer {
+        rows,
+        index: index.max(ModifyIndex::new(1)),
+        known_leader: consensus.leader.is_some(),
+        last_contact: if consensus.is_leader() { Duration::ZERO } else { heard },
+        consistency,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,65 @@
 //! Nodes, services and checks with their indexes: the replicated state.
+//!
+//! [`Tables`] is a value: [`Tables::apply`] is a function of (tables, index, command) alone, it
+//! reads no clock and draws no random number, so equal logs give equal tables on every server.
+//! Maps are persistent, so a clone costs O(1) and readers on other threads keep theirs.
+//!
+//! - INV-CATALOG-1: every service and every check belongs to a node that exists; every check that
+//!   names a service belongs to one that exists on its node and carries its name and tags.
+//! - INV-CATALOG-2: the instances of the service index hold the newest record of their node, their
+//!   service and all checks that decide their health.
+//! - INV-CATALOG-3: an identical write raises no index (http-api.md §1.6).
 
+mod apply;
 pub mod command;
+mod keys;
 pub mod model;
 pub mod query;
+mod read;
+
+use crate::id::{ModifyIndex, NodeId};
+use imbl::OrdMap;
+use model::{Check, Node, Service};
+use query::Instance;
+use std::sync::Arc;
 
 /// The tables of the catalog as persistent maps.
+///
+/// Keys are made by [`keys`]: names folded to lower case, parts separated by a byte that no name
+/// may contain, so that one range holds everything of one node or of one service in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tables {}
+pub struct Tables {
+    /// By folded name.
+    nodes: OrdMap<Arc<str>, NodeRow>,
+    /// The folded name of the node with this identity.
+    node_ids: OrdMap<NodeId, Arc<str>>,
+    /// By (folded node, id).
+    services: OrdMap<Arc<str>, Arc<Service>>,
+    /// By (folded node, id).
+    checks: OrdMap<Arc<str>, Arc<Check>>,
+    /// By (folded service name, folded node, id): what health queries and DNS read.
+    instances: OrdMap<Arc<str>, Arc<Instance>>,
+    /// By folded service name: when an instance, its node or a check of it last changed. Holds
+    /// exactly the services that have an instance.
+    service_indexes: OrdMap<Arc<str>, ModifyIndex>,
+    /// When each table last changed.
+    changed: TableIndexes,
+}
+
+/// A node with the checks that apply to all its services.
+#[derive(Clone, Debug, PartialEq)]
+struct NodeRow {
+    node: Arc<Node>,
+    /// Checks without a service, by id.
+    checks: Arc<[Arc<Check>]>,
+}
+
+/// When something in a table last changed, deletions included; zero if never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TableIndexes {
+    nodes: ModifyIndex,
+    services: ModifyIndex,
+    checks: ModifyIndex,
+    /// When a service last lost its last instance.
+    service_lost: ModifyIndex,
+}

@@ -47,6 +47,13 @@ pub struct Weights {
 }
 pack_struct!(Weights { passing, warning });
 
+impl Weights {
+    /// Whether both are within the range of a DNS weight and a passing instance has some.
+    pub fn is_legal(self) -> bool {
+        (1..=65_535).contains(&self.passing) && (0..=65_535).contains(&self.warning)
+    }
+}
+
 impl Default for Weights {
     fn default() -> Self {
         Self { passing: 1, warning: 1 }
@@ -189,6 +196,30 @@ pack_struct!(CheckRecipe {
     alias_service,
     ttl,
 });
+
+impl CheckRecipe {
+    /// The `Type` that clients see, derived from what is set; empty if nothing that can run is.
+    pub fn kind(&self) -> &'static str {
+        let periodic = !self.interval.is_zero();
+        if periodic && !self.grpc.is_empty() {
+            "grpc"
+        } else if periodic && !self.http.is_empty() {
+            "http"
+        } else if !self.ttl.is_zero() {
+            "ttl"
+        } else if periodic && !self.tcp.is_empty() {
+            "tcp"
+        } else if !self.alias_node.is_empty() || !self.alias_service.is_empty() {
+            "alias"
+        } else if periodic && !self.docker_container_id.is_empty() {
+            "docker"
+        } else if periodic && !self.script_args.is_empty() {
+            "script"
+        } else {
+            ""
+        }
+    }
+}
 
 /// One health check on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]

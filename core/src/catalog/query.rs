@@ -3,7 +3,7 @@
 //! A server answers from its [`View`](crate::view::View); a client agent sends the question to a
 //! server, so both have a wire form.
 
-use super::model::{Check, Node, Service};
+use super::model::{Check, CheckStatus, Node, Service};
 use crate::id::{ModifyIndex, NodeName, ServiceName};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -40,12 +40,14 @@ pub enum Query {
     Peers,
     /// Who has this IP address: a node, else a service instance (dns.md §12, PTR).
     AddressOwner(String),
+    /// The node of exactly this name, as one row of `Nodes` or none.
+    NodeNamed(NodeName),
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
     4 => Node(String), 5 => NodeChecks(NodeName), 6 => ServiceChecks(ServiceQuery),
     7 => ChecksInState(StateQuery), 8 => ServiceHealth(ServiceQuery), 9 => Datacenters,
-    10 => Leader, 11 => Peers, 12 => AddressOwner(String),
+    10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
 });
 
 /// Which instances of a service are wanted.
@@ -111,6 +113,18 @@ pub struct Instance {
 }
 pack_struct!(Instance { node, service, checks });
 
+impl Instance {
+    /// Whether every check of the node and of the instance is exactly `passing`.
+    pub fn is_passing(&self) -> bool {
+        self.checks.iter().all(|check| check.status == CheckStatus::Passing)
+    }
+
+    /// Whether some check of the node or of the instance is `critical`.
+    pub fn is_critical(&self) -> bool {
+        self.checks.iter().any(|check| check.status == CheckStatus::Critical)
+    }
+}
+
 /// Who has an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressOwner {
@@ -126,7 +140,7 @@ pack_enum!(AddressOwner { 0 => Nobody, 1 => Node(NodeName), 2 => Service(Service
 /// The rows that answer a [`Query`]; the variant follows from the question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// To `Nodes`, by name.
+    /// To `Nodes` and `NodeNamed`, by name.
     Nodes(Vec<Arc<Node>>),
     /// To `Services`.
     Services(BTreeMap<String, Vec<String>>),
@@ -137,7 +151,7 @@ pub enum Rows {
     /// To `NodeChecks`, `ServiceChecks`, `ChecksInState`.
     Checks(Vec<Arc<Check>>),
     /// To `ServiceHealth`, by node and id.
-    Instances(Vec<Instance>),
+    Instances(Vec<Arc<Instance>>),
     /// To `Datacenters` and `Peers`.
     Names(Vec<String>),
     /// To `Leader`: `ip:port`, or empty without a leader.
@@ -148,7 +162,7 @@ pub enum Rows {
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
     3 => ServiceNodes(Vec<ServiceNode>), 4 => Node(Option<NodeServices>),
-    5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Instance>), 7 => Names(Vec<String>),
+    5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Arc<Instance>>), 7 => Names(Vec<String>),
     8 => Text(String), 9 => Owner(AddressOwner),
 });
 

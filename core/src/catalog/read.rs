@@ -1,0 +1,168 @@
+//! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8).
+
+use super::model::{Check, Node, Service};
+use super::query::{
+    AddressOwner, Instance, MetaFilter, NodeServices, Rows, ServiceNode, ServiceQuery, StateQuery,
+};
+use super::{TableIndexes, Tables, keys};
+use crate::id::{ModifyIndex, NodeId, NodeName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Characters of an identity that are enough to name a node by.
+const ID_PREFIX_MIN: usize = 2;
+
+impl Tables {
+    /// All nodes by name.
+    pub(crate) fn all_nodes(&self, meta: &MetaFilter) -> (Rows, ModifyIndex) {
+        let nodes = self.nodes.values().map(|row| &row.node);
+        let nodes = nodes.filter(|node| has_meta(node, meta)).cloned().collect();
+        (Rows::Nodes(nodes), self.changed.nodes)
+    }
+
+    /// The node of exactly this name, as one row or none.
+    pub(crate) fn node_named(&self, name: &NodeName) -> (Rows, ModifyIndex) {
+        let row = self.nodes.get(&*name.folded());
+        (
+            Rows::Nodes(row.map(|row| Arc::clone(&row.node)).into_iter().collect()),
+            self.changed.nodes,
+        )
+    }
+
+    /// Service names with the union of their tags, sorted.
+    pub(crate) fn all_services(&self, meta: &MetaFilter) -> (Rows, ModifyIndex) {
+        let mut union: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for instance in self.instances.values().filter(|i| has_meta(&i.node, meta)) {
+            let tags = union.entry(instance.service.name.as_str()).or_default();
+            tags.extend(instance.service.tags.iter().map(String::as_str));
+        }
+        let owned = |tags: BTreeSet<&str>| tags.into_iter().map(str::to_owned).collect();
+        let rows = union.into_iter().map(|(name, tags)| (name.to_owned(), owned(tags))).collect();
+        let TableIndexes { nodes, services, .. } = self.changed;
+        let index = if meta.is_empty() { services } else { nodes.max(services) };
+        (Rows::Services(rows), index)
+    }
+
+    /// The instances of a service, by node and id.
+    pub(crate) fn service_nodes(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+        let row = |instance: &Arc<Instance>| ServiceNode {
+            node: Arc::clone(&instance.node),
+            service: Arc::clone(&instance.service),
+        };
+        let rows = self.matching(query).map(row).collect();
+        let TableIndexes { nodes, services, .. } = self.changed;
+        (Rows::ServiceNodes(rows), self.service_index(query, nodes.max(services)))
+    }
+
+    /// The instances of a service with their checks, by node and id.
+    pub(crate) fn service_health(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+        let rows = self.matching(query).cloned().collect();
+        let TableIndexes { nodes, services, checks, .. } = self.changed;
+        (Rows::Instances(rows), self.service_index(query, nodes.max(services).max(checks)))
+    }
+
+    /// The checks attached to a service's instances, without their nodes' checks.
+    pub(crate) fn service_checks(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+        let checks = self.matching(query).flat_map(|instance| instance.checks.iter());
+        let rows = checks.filter(|check| check.service_id.is_some()).cloned().collect();
+        (Rows::Checks(rows), self.changed.checks)
+    }
+
+    /// A node with its services; by name, else by identity or an identity's unique prefix.
+    pub(crate) fn node_with_services(&self, wanted: &str) -> (Rows, ModifyIndex) {
+        let named = self.nodes.get(&*wanted.to_lowercase()).map(|row| &row.node);
+        let Some(node) = named.or_else(|| self.node_by_id(wanted)) else {
+            return (Rows::Node(None), ModifyIndex::ZERO);
+        };
+        let services = keys::under(&self.services, &node.name.folded()).cloned().collect();
+        let rows = Rows::Node(Some(NodeServices { node: Arc::clone(node), services }));
+        (rows, self.changed.nodes.max(self.changed.services))
+    }
+
+    /// All checks of one node, by id.
+    pub(crate) fn node_checks(&self, name: &NodeName) -> (Rows, ModifyIndex) {
+        let rows = keys::under(&self.checks, &name.folded()).cloned().collect();
+        (Rows::Checks(rows), self.changed.checks)
+    }
+
+    /// The checks in exactly this state, or all for `any`; by node and id.
+    pub(crate) fn checks_in_state(&self, query: &StateQuery) -> (Rows, ModifyIndex) {
+        let wanted = |check: &&Arc<Check>| {
+            (query.state == "any" || check.status.as_str() == query.state)
+                && (query.meta.is_empty() || self.node_has_meta(&check.node, &query.meta))
+        };
+        let rows = self.checks.values().filter(wanted).cloned().collect();
+        (Rows::Checks(rows), self.changed.checks)
+    }
+
+    /// Who has this IP address: the first node by name, else the first service by name.
+    ///
+    /// Cost: O(nodes + instances).
+    pub(crate) fn address_owner(&self, address: &str) -> (Rows, ModifyIndex) {
+        let index = self.changed.nodes.max(self.changed.services);
+        let Ok(wanted) = address.parse::<IpAddr>() else {
+            return (Rows::Owner(AddressOwner::Nobody), index);
+        };
+        let is_it = |text: &str| text.parse::<IpAddr>() == Ok(wanted);
+        let node = self.nodes.values().find(|row| is_it(&row.node.address));
+        let owner = if let Some(row) = node {
+            AddressOwner::Node(row.node.name.clone())
+        } else {
+            let mut services = self.instances.values().map(|instance| &instance.service);
+            let service: Option<&Arc<Service>> = services.find(|s| is_it(&s.address));
+            service.map_or(AddressOwner::Nobody, |s| AddressOwner::Service(s.name.clone()))
+        };
+        (Rows::Owner(owner), index)
+    }
+
+    fn matching<'a>(&'a self, query: &'a ServiceQuery) -> impl Iterator<Item = &'a Arc<Instance>> {
+        let all = keys::under(&self.instances, &query.name.folded());
+        all.filter(|instance| {
+            has_tags(&instance.service, &query.tags)
+                && has_meta(&instance.node, &query.meta)
+                && (!query.passing || instance.is_passing())
+        })
+    }
+
+    /// The index of a service; of a missing one, when a service last vanished, else `tables`.
+    fn service_index(&self, query: &ServiceQuery, tables: ModifyIndex) -> ModifyIndex {
+        let lost = self.changed.service_lost;
+        let missing = if lost == ModifyIndex::ZERO { tables } else { lost };
+        self.service_indexes.get(&*query.name.folded()).copied().unwrap_or(missing)
+    }
+
+    fn node_by_id(&self, prefix: &str) -> Option<&Arc<Node>> {
+        let low = first_id_with(prefix)?;
+        let prefix = prefix.to_lowercase();
+        let from = self.node_ids.range(low..);
+        let mut found = from.take_while(|(id, _)| id.to_string().starts_with(&prefix));
+        let (_, key) = found.next()?;
+        if found.next().is_some() {
+            return None;
+        }
+        self.nodes.get(&**key).map(|row| &row.node)
+    }
+
+    fn node_has_meta(&self, name: &NodeName, meta: &MetaFilter) -> bool {
+        self.nodes.get(&*name.folded()).is_some_and(|row| has_meta(&row.node, meta))
+    }
+}
+
+/// The smallest identity whose text begins with `prefix`, if any does.
+fn first_id_with(prefix: &str) -> Option<NodeId> {
+    let form = "00000000-0000-0000-0000-000000000000";
+    if prefix.len() < ID_PREFIX_MIN {
+        return None;
+    }
+    let rest = form.get(prefix.len()..)?;
+    NodeId::parse(&format!("{prefix}{rest}")).ok()
+}
+
+fn has_meta(node: &Node, wanted: &MetaFilter) -> bool {
+    wanted.iter().all(|(key, value)| node.meta.get(key) == Some(value))
+}
+
+fn has_tags(service: &Service, wanted: &[String]) -> bool {
+    wanted.iter().all(|tag| service.tags.iter().any(|has| keys::same(has, tag)))
+}

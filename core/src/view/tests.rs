@@ -1,0 +1,106 @@
+//! Which reads a view answers by itself, and with what meta data.
+
+use super::*;
+
+fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
+    let id = NodeId::from_bytes([1; 16]);
+    let address = SocketAddr::from(([127, 0, 0, 1], 8300));
+    let consensus = ConsensusView {
+        role,
+        term: Term::new(1),
+        leader: Some(Leader { id, address }),
+        leader_contact_at: contact.map(Instant::from_nanos),
+        lease_until: lease.map(Instant::from_nanos),
+        commit: LogIndex::ZERO,
+        applied: LogIndex::ZERO,
+        last: LogIndex::ZERO,
+        last_term: Term::ZERO,
+        peers: vec![(id, address)],
+        configuration_index: LogIndex::ZERO,
+    };
+    View {
+        name: NodeName::parse("n1").unwrap(),
+        id,
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        members: Arc::from([]),
+        local: LocalView::default(),
+        consensus: Some(consensus),
+        catalog: Some(Tables::default()),
+        version: 1,
+    }
+}
+
+fn context(consistency: Consistency) -> RequestContext {
+    RequestContext { consistency, ..RequestContext::default() }
+}
+
+fn is_answered(view: &View, consistency: Consistency, now: u64) -> bool {
+    let query = Query::Nodes(Vec::new());
+    view.answer(&context(consistency), &query, Instant::from_nanos(now)).is_some()
+}
+
+#[test]
+fn a_default_read_needs_a_leader_whose_lease_holds() {
+    let leader = view("Leader", Some(100), None);
+    assert!(is_answered(&leader, Consistency::Leader, 99));
+    assert!(!is_answered(&leader, Consistency::Leader, 100));
+    assert!(!is_answered(&view("Leader", None, None), Consistency::Leader, 0));
+    assert!(!is_answered(&view("Follower", Some(100), Some(1)), Consistency::Leader, 1));
+}
+
+#[test]
+fn a_stale_read_needs_a_server_that_has_heard_of_a_leader() {
+    assert!(is_answered(&view("Leader", None, None), Consistency::Stale, 5));
+    assert!(is_answered(&view("Follower", None, Some(1)), Consistency::Stale, 5));
+    assert!(!is_answered(&view("Candidate", None, None), Consistency::Stale, 5));
+}
+
+#[test]
+fn a_consistent_read_always_goes_to_the_node() {
+    assert!(!is_answered(&view("Leader", Some(100), None), Consistency::Consistent, 1));
+}
+
+#[test]
+fn a_client_answers_nothing_by_itself() {
+    let mut client = view("Follower", None, Some(1));
+    client.consensus = None;
+    client.catalog = None;
+    assert!(!is_answered(&client, Consistency::Stale, 5));
+    assert_eq!(client.answer(&context(Consistency::Stale), &Query::Leader, Instant::ZERO), None);
+}
+
+#[test]
+fn every_server_knows_leader_peers_and_its_datacenter() {
+    let follower = view("Candidate", None, None);
+    let ask = |query| follower.answer(&context(Consistency::Consistent), &query, Instant::ZERO);
+    let rows = |query| ask(query).unwrap().unwrap().rows;
+    assert_eq!(rows(Query::Leader), Rows::Text("127.0.0.1:8300".to_owned()));
+    assert_eq!(rows(Query::Peers), Rows::Names(vec!["127.0.0.1:8300".to_owned()]));
+    assert_eq!(rows(Query::Datacenters), Rows::Names(vec!["dc1".to_owned()]));
+}
+
+#[test]
+fn another_datacenter_has_no_path_and_a_waiting_read_is_refused() {
+    let leader = view("Leader", Some(100), None);
+    let mut foreign = context(Consistency::Stale);
+    foreign.datacenter = Datacenter::parse("dc2").ok();
+    let answer = leader.answer(&foreign, &Query::Peers, Instant::ZERO);
+    assert_eq!(answer, Some(Err(RequestError::NoPath)));
+    let mut waiting = context(Consistency::Stale);
+    waiting.min_index = ModifyIndex::new(7);
+    let answer = leader.answer(&waiting, &Query::Nodes(Vec::new()), Instant::ZERO);
+    assert!(matches!(answer, Some(Err(RequestError::NotBuilt(_)))));
+}
+
+#[test]
+fn meta_data_tells_index_leader_and_age() {
+    let query = Query::Nodes(Vec::new());
+    let now = Instant::from_nanos(5_000);
+    let ask = |view: View| view.answer(&context(Consistency::Stale), &query, now).unwrap().unwrap();
+    let follower = ask(view("Follower", None, Some(2_000)));
+    assert_eq!(follower.index, ModifyIndex::new(1));
+    assert_eq!(follower.last_contact, Duration::from_nanos(3_000));
+    assert!(follower.known_leader);
+    assert_eq!(follower.consistency, Consistency::Stale);
+    assert_eq!(ask(view("Leader", None, Some(2_000))).last_contact, Duration::ZERO);
+}
