@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod duration;
 pub mod handle;
+pub mod http;
 pub mod system;

@@ -1,0 +1,7 @@
+//! HTTP/1.1: the API of the agent, and a small client for checks and the command line.
+//!
+//! Parsing, routing and rendering are plain functions over bytes and values; sockets stand around
+//! them in one place each.
+
+pub mod chunked;
+pub mod client;
