@@ -5,3 +5,5 @@
 
 pub mod chunked;
 pub mod client;
+pub mod connection;
+pub mod parse;
