@@ -19,6 +19,7 @@ pub mod config;
 pub mod gossip;
 pub mod id;
 pub mod local;
+pub mod log;
 pub mod machine;
 pub mod marks;
 pub mod node;

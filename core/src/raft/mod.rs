@@ -1,128 +1,18 @@
 //! Consensus (Raft thesis), pure.
 
+pub mod bootstrap;
+mod entry;
+mod event;
+mod message;
+mod settings;
 mod trace;
 
-pub use trace::{BootstrapTrace, RaftTrace};
-
-use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
-use crate::trace::Level;
-use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
-/// What an entry is for; apply looks at nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A command for the catalog.
-    Command,
-    /// The first entry of a leader's term, and a barrier for reads.
-    Noop,
-    /// A whole configuration, effective when appended.
-    Config,
-}
-
-/// One log entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its position.
-    pub index: LogIndex,
-    /// The term it was appended in.
-    pub term: Term,
-    /// What it is for.
-    pub kind: EntryKind,
-    /// Its content; the codec of its kind reads it.
-    pub payload: Bytes,
-    /// FNV-1a over the previous chain value and this entry: equal chains, equal histories.
-    pub chain: u64,
-}
-
-/// One server of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Its server port.
-    pub address: SocketAddr,
-    /// The store it votes with.
-    pub store: StoreId,
-}
-
-/// Who votes. An entry of kind `Config` holds the whole value (raft.md §10.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Configuration {
-    /// All voters, by identity.
-    pub voters: BTreeMap<NodeId, Server>,
-}
-
-/// The durable part of a server's vote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// The highest term adopted.
-    pub term: Term,
-    /// The vote in that term.
-    pub voted_for: Option<NodeId>,
-}
-
-/// What to make durable, in this order: hard state, truncation, entries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PersistBatch {
-    /// A new hard state.
-    pub hard: Option<HardState>,
-    /// Forget entries from here on.
-    pub truncate_from: Option<LogIndex>,
-    /// Append these.
-    pub entries: Vec<Entry>,
-}
-
-/// What storage recovered of a server's consensus state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestoredRaft {
-    /// This data directory.
-    pub store: StoreId,
-    /// The cluster, once known.
-    pub cluster: Option<ClusterId>,
-    /// The hash of the configuration this blank server promised to bootstrap with, if any.
-    pub promise: Option<Bytes>,
-    /// Term and vote.
-    pub hard: HardState,
-    /// The whole log.
-    pub entries: Vec<Entry>,
-    /// The largest heartbeat timeout of earlier runs; sets the vote embargo.
-    pub heartbeat_timeout: std::time::Duration,
-}
-
-/// One proposal that somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProposalId(pub u64);
-
-/// Number of a persist request; completions come in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PersistSeq(pub u64);
-
-/// Why a proposal was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposalError {
-    /// Not the leader; not appended, safe to retry.
-    #[error("not the leader")]
-    NotLeader,
-    /// Leadership was lost after it was appended: the outcome is unknown.
-    #[error("leadership was lost before the outcome was known")]
-    LeadershipLost,
-    /// A queue is full; not appended.
-    #[error("too many unfinished writes")]
-    Overloaded,
-    /// A configuration change broke rule P1 to P8 (raft.md §10.2); not appended.
-    #[error("configuration change refused: {0}")]
-    Refused(&'static str),
-}
-
-impl From<(Level, RaftTrace)> for RaftOutput {
-    fn from((level, trace): (Level, RaftTrace)) -> Self {
-        Self::Trace(level, trace)
-    }
-}
-
-/// What the Raft machine wants; grows with its author.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RaftOutput {
-    /// Something worth telling.
-    Trace(Level, RaftTrace),
-}
+pub use bootstrap::BootstrapTrace;
+pub use entry::{
+    Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
+    ProposalError, ProposalId, RestoredRaft, Server,
+};
+pub use event::{Lane, RaftInput, RaftOutput, RoleKind};
+pub use message::{Append, AppendReject, Body, Campaign, Header, Message, Refusal};
+pub use settings::{RaftLimits, RaftSettings, Timing};
+pub use trace::RaftTrace;

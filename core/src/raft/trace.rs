@@ -1,23 +1,140 @@
 //! What consensus tells about itself.
 
+use super::{Refusal, RoleKind};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use std::fmt;
+use std::net::SocketAddr;
 
 /// One event of consensus.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RaftTrace {}
-
-impl fmt::Display for RaftTrace {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
-    }
+pub enum RaftTrace {
+    /// The server takes a role.
+    Entering {
+        /// The server's own address.
+        address: SocketAddr,
+        /// The role.
+        role: RoleKind,
+    },
+    /// A follower has waited long enough for a leader.
+    HeartbeatTimeout,
+    /// A candidate has waited long enough for votes.
+    ElectionTimeout,
+    /// A candidate has the votes of a quorum.
+    ElectionWon {
+        /// How many.
+        tally: usize,
+    },
+    /// The wait for a leader is over, but this server must not campaign.
+    NotPromotable {
+        /// Why.
+        reason: &'static str,
+    },
+    /// A vote was asked of this server.
+    VoteAsked {
+        /// By whom.
+        candidate: NodeId,
+        /// For which term.
+        term: Term,
+        /// Whether this was only the question before.
+        pre: bool,
+        /// Why it was refused; `None` if granted.
+        refusal: Option<Refusal>,
+    },
+    /// A leader steps down.
+    SteppedDown {
+        /// The term it led.
+        term: Term,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A configuration was appended, or a truncation brought an older one back.
+    Configuration {
+        /// Its entry.
+        index: LogIndex,
+        /// The voters' addresses.
+        voters: Vec<SocketAddr>,
+    },
+    /// A committed configuration does not name this server any more.
+    Removed,
+    /// Entries of an older leader were dropped.
+    Truncated {
+        /// The first one.
+        from: LogIndex,
+    },
+    /// A message of another cluster was refused; told once for each sender.
+    ForeignCluster {
+        /// The sender.
+        from: NodeId,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// This server's, by membership or by promise.
+        ours: ClusterId,
+    },
+    /// A voter speaks for another store than its configuration names, so it does not count;
+    /// told once for each sender.
+    WrongStore {
+        /// The sender.
+        from: NodeId,
+    },
+    /// This blank server joins the cluster that contacted it.
+    JoinedCluster {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// A server's log does not continue where the leader thought.
+    ProbeRejected {
+        /// The server.
+        peer: NodeId,
+        /// Where the leader looks next.
+        next: LogIndex,
+    },
 }
 
-/// One event on the way to the first configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BootstrapTrace {}
-
-impl fmt::Display for BootstrapTrace {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
+impl fmt::Display for RaftTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entering { address, role } => {
+                write!(f, "Node at {address} [{role}] entering {role} state")
+            }
+            Self::HeartbeatTimeout => f.write_str("Heartbeat timeout reached, starting election"),
+            Self::ElectionTimeout => f.write_str("Election timeout reached, restarting election"),
+            Self::ElectionWon { tally } => write!(f, "Election won. Tally: {tally}"),
+            Self::NotPromotable { reason } => {
+                write!(f, "Heartbeat timeout reached, not starting an election: {reason}")
+            }
+            Self::VoteAsked { candidate, term, pre, refusal } => {
+                let kind = if *pre { "Pre-vote" } else { "Vote" };
+                match refusal {
+                    None => write!(f, "{kind} granted: candidate={candidate} term={term}"),
+                    Some(why) => {
+                        write!(f, "{kind} refused: candidate={candidate} term={term} why={why:?}")
+                    }
+                }
+            }
+            Self::SteppedDown { term, reason } => {
+                write!(f, "Stepping down as leader of term {term}: {reason}")
+            }
+            Self::Configuration { index, voters } => {
+                write!(f, "Configuration: index={index} voters={voters:?}")
+            }
+            Self::Removed => f.write_str("This server was removed from the configuration"),
+            Self::Truncated { from } => write!(f, "Clearing log suffix from {from}"),
+            Self::ForeignCluster { from, theirs, ours } => {
+                write!(
+                    f,
+                    "Refusing messages of another cluster: from={from} theirs={theirs} ours={ours}"
+                )
+            }
+            Self::WrongStore { from } => {
+                write!(
+                    f,
+                    "A voter speaks for another data directory, it does not count: from={from}"
+                )
+            }
+            Self::JoinedCluster { cluster } => write!(f, "Joining cluster {cluster}"),
+            Self::ProbeRejected { peer, next } => {
+                write!(f, "Append rejected, looking further back: peer={peer} next={next}")
+            }
+        }
     }
 }

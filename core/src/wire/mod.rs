@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod pack;
 pub mod rpc;
+pub mod raft;
 
 use thiserror::Error;
 

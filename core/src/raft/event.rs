@@ -1,0 +1,202 @@
+//! What the consensus machine is told and what it wants done (raft.md §2.1).
+
+use super::{
+    Configuration, Entry, Message, PersistBatch, PersistSeq, ProposalError, ProposalId, RaftTrace,
+};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
+use crate::trace::Level;
+use bytes::Bytes;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// What the Raft machine is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RaftInput {
+    /// A message arrived from another server, in any order and any number of times.
+    Receive(Message),
+    /// Append a command; answered by `ProposalApplied` or `ProposalFailed`.
+    Propose {
+        /// The answer names it.
+        id: ProposalId,
+        /// The command's bytes.
+        payload: Bytes,
+    },
+    /// Append a noop: once it is applied here, this server was the leader after the barrier was
+    /// asked for and its state holds every write acknowledged before. Answered like a proposal.
+    Barrier {
+        /// The answer names it.
+        id: ProposalId,
+    },
+    /// Take one step towards `server` voting at `address`; answered like a proposal.
+    ///
+    /// The server is contacted first, to see that it answers and with which store. A voter in its
+    /// way (same address, or the same identity with another store) is removed by this step, so
+    /// the caller repeats it until the configuration names the server.
+    AddServer {
+        /// The answer names it.
+        id: ProposalId,
+        /// Who.
+        server: NodeId,
+        /// Its server port.
+        address: SocketAddr,
+    },
+    /// Remove a voter; answered like a proposal. One that does not vote is done at once.
+    RemoveServer {
+        /// The answer names it.
+        id: ProposalId,
+        /// Who.
+        server: NodeId,
+        /// Whether to go on although the rest may have no live quorum (P8).
+        force: bool,
+    },
+    /// Everything up to this persist request is durable.
+    PersistDone {
+        /// The request.
+        seq: PersistSeq,
+    },
+    /// The catalog holds everything up to here; fed back after each `Apply`.
+    Applied {
+        /// The last entry applied.
+        index: LogIndex,
+    },
+    /// The transport lost its connection to a server.
+    PeerUnreachable {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The bootstrap machine decided the first configuration.
+    Bootstrapped {
+        /// The cluster's identity.
+        cluster: ClusterId,
+        /// The first configuration; it names this server.
+        configuration: Configuration,
+    },
+    /// The only cluster this blank server may join, as it promised; `None` for any.
+    Bound {
+        /// The cluster.
+        cluster: Option<ClusterId>,
+    },
+}
+
+/// Which connection a message takes; the two are not ordered against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Entries and their answers.
+    Data,
+    /// Small messages that must never wait behind entries: heartbeats, votes, their answers.
+    Heartbeat,
+}
+
+/// What a server is in its term, as users see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    /// It follows, or waits for a leader.
+    Follower,
+    /// It asks for votes, or asks whether asking would be of use.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl RoleKind {
+    /// The word in log lines and in views.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Follower => "Follower",
+            Self::Candidate => "Candidate",
+            Self::Leader => "Leader",
+        }
+    }
+}
+
+impl fmt::Display for RoleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the Raft machine wants. Sends are already released by durability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RaftOutput {
+    /// Make this durable; answered by `PersistDone`. At most one is outstanding.
+    Persist {
+        /// The completion names it.
+        seq: PersistSeq,
+        /// What.
+        batch: PersistBatch,
+    },
+    /// Send a message; it may be lost.
+    Send {
+        /// Who.
+        to: NodeId,
+        /// Where.
+        address: SocketAddr,
+        /// How.
+        lane: Lane,
+        /// What.
+        message: Message,
+    },
+    /// These entries are committed and durable here: apply them in order, then feed `Applied`.
+    Apply {
+        /// The entries, consecutive, each exactly once in a run.
+        entries: Vec<Entry>,
+    },
+    /// The proposal is committed and applied here.
+    ProposalApplied {
+        /// Which.
+        id: ProposalId,
+        /// Its entry.
+        index: LogIndex,
+    },
+    /// The proposal was not done, or its outcome is unknown; the error tells which.
+    ProposalFailed {
+        /// Which.
+        id: ProposalId,
+        /// Why.
+        error: ProposalError,
+    },
+    /// Role, term or leader changed; the last output of its call but for traces.
+    RoleChanged {
+        /// What this server is.
+        role: RoleKind,
+        /// The term.
+        term: Term,
+        /// Who leads it, if known, and where.
+        leader: Option<(NodeId, SocketAddr)>,
+    },
+    /// This server leads and has applied everything committed before its term: leader duties
+    /// begin.
+    LeaderReady {
+        /// The term.
+        term: Term,
+    },
+    /// This server led and does not any more: leader duties end.
+    LeadershipLost {
+        /// The term that ended.
+        term: Term,
+    },
+    /// The newest configuration changed; not necessarily committed.
+    ConfigurationChanged {
+        /// Its entry.
+        index: LogIndex,
+        /// The whole value.
+        configuration: Configuration,
+    },
+    /// The store belongs to this cluster from here on; the bootstrap machine stops.
+    ClusterKnown {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// A committed configuration does not name this server any more.
+    Removed,
+    /// A rule is broken and the server must not go on; the text names the rule. Nothing follows.
+    Fatal(String),
+    /// Something worth telling.
+    Trace(Level, RaftTrace),
+}
+
+impl From<(Level, RaftTrace)> for RaftOutput {
+    fn from((level, trace): (Level, RaftTrace)) -> Self {
+        Self::Trace(level, trace)
+    }
+}

@@ -1,0 +1,131 @@
+//! What servers say to each other about consensus (raft.md §3).
+//!
+//! A message is matched by its header alone before any rule looks at it: cluster, addressee, term.
+//! An answer carries the `sent_at` of what it answers, so that the asker can measure its lease
+//! from the time of sending (§7.2); nobody else reads that number.
+
+use super::Entry;
+use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
+use std::time::Duration;
+
+/// What every message says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The sender's cluster, once known.
+    pub cluster: Option<ClusterId>,
+    /// The sender.
+    pub from: NodeId,
+    /// The store it speaks for.
+    pub from_store: StoreId,
+    /// The addressee.
+    pub to: NodeId,
+    /// The sender's term, durable at the sender.
+    pub term: Term,
+    /// In a request, the sender's monotonic nanoseconds; in an answer, the request's.
+    pub sent_at: u64,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// From whom to whom.
+    pub header: Header,
+    /// What.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Would you vote for me?
+    PreVote(Campaign),
+    /// The answer to it.
+    PreVoteAnswer {
+        /// The term it was asked for.
+        campaign_term: Term,
+        /// Why not; `None` grants.
+        refusal: Option<Refusal>,
+    },
+    /// Vote for me in the header's term.
+    RequestVote(Campaign),
+    /// The answer to it.
+    VoteAnswer {
+        /// Why not; `None` grants.
+        refusal: Option<Refusal>,
+    },
+    /// Entries, or none, after a position.
+    Append(Append),
+    /// Everything up to the position is durable here and equals the leader's log.
+    AppendOk {
+        /// The position.
+        match_index: LogIndex,
+        /// The newest entry applied here.
+        applied: LogIndex,
+        /// How long this server sticks to a leader it hears.
+        patience: Duration,
+    },
+    /// The position to append after is not in this log.
+    AppendReject(AppendReject),
+    /// The leader is alive.
+    Heartbeat {
+        /// The newest committed entry the receiver is known to hold.
+        commit: LogIndex,
+    },
+    /// The answer to it.
+    HeartbeatAnswer {
+        /// The newest entry applied here.
+        applied: LogIndex,
+        /// How long this server sticks to a leader it hears.
+        patience: Duration,
+    },
+}
+
+/// What a candidate shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Campaign {
+    /// The term it wants to lead.
+    pub term: Term,
+    /// Its newest entry.
+    pub last_index: LogIndex,
+    /// That entry's term.
+    pub last_term: Term,
+}
+
+/// Why a vote was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A leader of the voter's term was heard of recently (§4.4).
+    LeaderAlive,
+    /// The voter restarted recently; ask again after this time (§4.6).
+    Embargo(Duration),
+    /// The term is over, or the vote in it is given.
+    Term,
+    /// The voter's log is more complete.
+    Log,
+}
+
+/// The leader's entries after a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The position before the first entry.
+    pub prev_index: LogIndex,
+    /// Its term.
+    pub prev_term: Term,
+    /// Its chain value.
+    pub prev_chain: u64,
+    /// The leader's commit index.
+    pub commit: LogIndex,
+    /// Consecutive entries from `prev_index + 1` on.
+    pub entries: Vec<Entry>,
+}
+
+/// Where a follower's log may agree with the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendReject {
+    /// The refused position.
+    pub prev_index: LogIndex,
+    /// The newest entry here, not after `prev_index`, whose term is not above the refused one.
+    pub hint_index: LogIndex,
+    /// Its term.
+    pub hint_term: Term,
+}
