@@ -3,10 +3,18 @@
 //! Decoders never panic and never allocate more than the input's size allows; a refused message is
 //! a [`DecodeError`] naming the field and the rule. Each family has its own file.
 
+pub mod checksum;
+pub mod compound;
 pub mod frame;
+pub mod gossip;
+pub mod msgpack;
 pub mod pack;
-pub mod rpc;
+pub mod packet;
 pub mod raft;
+pub mod rpc;
+pub mod scan;
+pub mod serf;
+pub mod stream;
 
 use thiserror::Error;
 
@@ -50,6 +58,12 @@ pub enum DecodeError {
     Checksum {
         /// What was being read.
         field: &'static str,
+    },
+    /// The bytes are under a layer that this agent cannot take off.
+    #[error("{layer}: this layer is not supported")]
+    Layer {
+        /// Which layer of gossip-wire.md §1.
+        layer: &'static str,
     },
     /// A tag names no known variant.
     #[error("{field}: unknown kind {value}")]

@@ -6,6 +6,7 @@
 //! reused. Missing fields take [`Pack::absent`], or are refused by name.
 
 use super::DecodeError;
+use super::scan::Scan;
 use crate::id::{
     CheckId, ClusterId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, RequestId, ServiceId,
     ServiceName, StoreId, Term,
@@ -16,9 +17,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Nesting a skipped, unknown value may have at most.
-const SKIP_DEPTH_MAX: u32 = 16;
 
 /// A value with a msgpack form.
 pub trait Pack: Sized {
@@ -215,44 +213,15 @@ impl<'a> Reader<'a> {
         usize::try_from(length).map_err(|_| self.truncated())
     }
 
-    /// Skips one value of any type.
-    pub fn skip(&mut self) -> Result<(), DecodeError> {
-        self.skip_within(SKIP_DEPTH_MAX)
+    /// The first byte not read yet.
+    pub fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
     }
 
-    fn skip_within(&mut self, depth: u32) -> Result<(), DecodeError> {
-        let inner = depth.checked_sub(1).ok_or_else(|| self.invalid("is nested too deeply"))?;
-        let (bytes, values) = match self.marker()? {
-            Marker::FixPos(_) | Marker::FixNeg(_) => (0, 0),
-            Marker::Null | Marker::True | Marker::False => (0, 0),
-            Marker::U8 | Marker::I8 => (1, 0),
-            Marker::U16 | Marker::I16 => (2, 0),
-            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
-            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
-            Marker::FixStr(n) => (u64::from(n), 0),
-            Marker::Str8 | Marker::Bin8 => (self.big_endian(1)?, 0),
-            Marker::Str16 | Marker::Bin16 => (self.big_endian(2)?, 0),
-            Marker::Str32 | Marker::Bin32 => (self.big_endian(4)?, 0),
-            Marker::FixArray(n) => (0, u64::from(n)),
-            Marker::Array16 => (0, self.big_endian(2)?),
-            Marker::Array32 => (0, self.big_endian(4)?),
-            Marker::FixMap(n) => (0, u64::from(n) * 2),
-            Marker::Map16 => (0, self.big_endian(2)? * 2),
-            Marker::Map32 => (0, self.big_endian(4)? * 2),
-            Marker::FixExt1 => (2, 0),
-            Marker::FixExt2 => (3, 0),
-            Marker::FixExt4 => (5, 0),
-            Marker::FixExt8 => (9, 0),
-            Marker::FixExt16 => (17, 0),
-            Marker::Ext8 => (self.big_endian(1)? + 1, 0),
-            Marker::Ext16 => (self.big_endian(2)? + 1, 0),
-            Marker::Ext32 => (self.big_endian(4)? + 1, 0),
-            Marker::Reserved => return Err(self.mistyped("a value")),
-        };
-        self.take(usize::try_from(bytes).map_err(|_| self.truncated())?)?;
-        for _ in 0..self.count(values, 1)? {
-            self.skip_within(inner)?;
-        }
+    /// Skips one value of any type.
+    pub fn skip(&mut self) -> Result<(), DecodeError> {
+        let end = Scan::default().advance(self.field, self.rest, usize::MAX)?;
+        self.take(end.ok_or_else(|| self.truncated())?)?;
         Ok(())
     }
 }
