@@ -6,18 +6,31 @@
 //! stream broke after it was sent is `Unknown` and never repeated. Raft's messages travel on the
 //! same port, heartbeats on a stream of their own so that they never wait behind data.
 
+mod call;
+mod pool;
+mod servers;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use crate::wire::rpc::Lane;
 pub use trace::{CloseRule, RpcTrace};
 
 use crate::id::{Datacenter, NodeId, NodeName, RequestId, StreamId};
+use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
 use crate::node::request::{Request, RequestError, Response};
+use crate::rng::Rng;
 use crate::serf::ServerInfo;
-use crate::time::WallClock;
+use crate::time::{Instant, WallClock};
+use crate::timers::Timers;
 use crate::trace::Level;
+use crate::wire::rpc::Frame;
 use bytes::Bytes;
+use call::{Call, Origin, Timer};
+use pool::{Event, Lost, Pool};
+use servers::Servers;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,5 +206,191 @@ pub enum RpcOutput {
 impl From<(Level, RpcTrace)> for RpcOutput {
     fn from((level, trace): (Level, RpcTrace)) -> Self {
         Self::Trace(level, trace)
+    }
+}
+
+/// Requests and streams between this agent and others.
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    config: RpcConfig,
+    pool: Pool,
+    servers: Servers,
+    leader: Option<(NodeId, SocketAddr)>,
+    leaving: bool,
+    /// Requests on their way, by number.
+    calls: BTreeMap<u64, Call>,
+    by_caller: BTreeMap<Caller, u64>,
+    /// How many of them each stream brought.
+    remote_counts: BTreeMap<StreamId, usize>,
+    /// Their size, as far as they wait or were sent on.
+    weight: usize,
+    next_call: u64,
+    timers: Timers<Timer>,
+}
+
+impl Rpc {
+    /// A machine without streams, servers or a leader.
+    pub fn new(config: RpcConfig, rng: Rng, now: Instant) -> Self {
+        let mut pool = Pool::new(rng);
+        let mut timers = Timers::default();
+        if !config.server {
+            timers.set(Timer::Rebalance, now + servers::rebalance_after(&mut pool.rng));
+        }
+        Self {
+            config,
+            pool,
+            servers: Servers::default(),
+            leader: None,
+            leaving: false,
+            calls: BTreeMap::new(),
+            by_caller: BTreeMap::new(),
+            remote_counts: BTreeMap::new(),
+            weight: 0,
+            next_call: 1,
+            timers,
+        }
+    }
+
+    fn send_raft(
+        &mut self,
+        now: Instant,
+        (to, address): (NodeId, SocketAddr),
+        (lane, payload): (Lane, Bytes),
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let sent = match self.pool.connect_to(now, (to, address), lane, out) {
+            Some(stream) if self.pool.node(stream).is_none_or(|node| node == to) => {
+                self.pool.carries(stream, to);
+                let frame = Frame::Raft(payload).encode();
+                frame.is_ok_and(|data| self.pool.send(now, stream, data, out))
+            }
+            _ => false,
+        };
+        if !sent && lane == Lane::Data {
+            out.push(RpcOutput::PeerUnreachable { peer: to });
+        }
+    }
+
+    /// A message of the bootstrap is asked again by its sender, so a dropped one is no loss.
+    fn send_bootstrap(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        payload: Bytes,
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        if let Ok(data) = Frame::Bootstrap(payload).encode() {
+            self.pool.send(now, stream, data, out);
+        }
+    }
+
+    fn take(&mut self, now: Instant, event: Event, out: &mut Outbox<RpcOutput>) {
+        let (stream, node, lane, frame, bytes) = match event {
+            Event::Lost(lost) => return self.lost(now, &lost, out),
+            Event::Frame { stream, node, lane, frame, bytes } => (stream, node, lane, frame, bytes),
+        };
+        let server = self.config.server;
+        match (frame, lane) {
+            (Frame::Raft(payload), _) if server => {
+                out.push(RpcOutput::RaftMessage { from: node, payload });
+            }
+            (Frame::Bootstrap(payload), Lane::Data) if server => {
+                out.push(RpcOutput::BootstrapMessage { from: node, via: stream, payload });
+            }
+            (Frame::Request(request), Lane::Data) if server => {
+                self.accept(now, (stream, request), bytes, out);
+            }
+            (Frame::Reply(reply), Lane::Data) => self.reply(now, (stream, reply), out),
+            (
+                Frame::Raft(_) | Frame::Bootstrap(_) | Frame::Request(_) | Frame::Reply(_),
+                Lane::Data | Lane::Heartbeat,
+            )
+            | (Frame::Hello(_) | Frame::Ping | Frame::Pong, _) => {
+                if let Some(lost) = self.pool.give_up(now, stream, CloseRule::Misplaced, out) {
+                    self.lost(now, &lost, out);
+                }
+            }
+        }
+    }
+
+    /// A stream is gone: what was sent on it may be lost.
+    fn lost(&mut self, now: Instant, lost: &Lost, out: &mut Outbox<RpcOutput>) {
+        if let Some(peer) = lost.raft_peer
+            && lost.lane == Lane::Data
+        {
+            out.push(RpcOutput::PeerUnreachable { peer });
+        }
+        self.calls_lost(now, lost, out);
+        if let Some(node) = lost.node
+            && lost.lane == Lane::Heartbeat
+            && lost.silent
+        {
+            for lost in self.pool.give_up_data(now, node, out) {
+                self.lost(now, &lost, out);
+            }
+        }
+    }
+}
+
+impl Machine for Rpc {
+    type Input = RpcInput;
+    type Output = RpcOutput;
+
+    fn handle(&mut self, now: Instant, input: RpcInput, out: &mut Outbox<RpcOutput>) {
+        match input {
+            RpcInput::Servers(servers) => self.servers.update(servers, &mut self.pool.rng),
+            RpcInput::Leader(leader) => self.leader_is(now, leader, out),
+            RpcInput::Submit { caller, hold, wall, request } => {
+                let hold = if hold { self.config.hold } else { Duration::ZERO };
+                let origin = Origin::Local(caller);
+                self.submit(now, Call::new(now, origin, hold, wall, Arc::from(request)), out);
+            }
+            RpcInput::Executed { ticket, result } => self.executed(now, ticket, result, out),
+            RpcInput::Abandoned(id) => self.abandoned(Caller::Request(id)),
+            RpcInput::SendRaft { to, address, lane, payload } => {
+                self.send_raft(now, (to, address), (lane, payload), out);
+            }
+            RpcInput::SendBootstrap { to, payload } => {
+                if let Some(stream) = self.pool.connect(now, to, Lane::Data, out) {
+                    self.send_bootstrap(now, stream, payload, out);
+                }
+            }
+            RpcInput::AnswerBootstrap { via, payload } => {
+                self.send_bootstrap(now, via, payload, out);
+            }
+            RpcInput::StreamOpened { stream, peer } => {
+                self.pool.opened(now, &self.config, stream, peer, out);
+            }
+            RpcInput::StreamData { stream, data } => {
+                for event in self.pool.data(now, &self.config, (stream, &data), out) {
+                    self.take(now, event, out);
+                }
+                self.pool.heard(now, stream);
+            }
+            RpcInput::StreamClosed { stream, reason: _ } => {
+                if let Some(lost) = self.pool.closed(now, stream, out) {
+                    self.lost(now, &lost, out);
+                }
+            }
+            RpcInput::Leaving => self.leave(now, out),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut Outbox<RpcOutput>) {
+        for lost in self.pool.timeouts(now, out) {
+            self.lost(now, &lost, out);
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Call(id) => self.call_due(now, id, out),
+                Timer::Rebalance => self.rebalance(now, out),
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let calls = self.timers.next();
+        let streams = self.pool.next_timeout();
+        calls.into_iter().chain(streams).min()
     }
 }

@@ -1,0 +1,481 @@
+//! Requests on their way: who answers them, how long they may wait, when they are tried again.
+//!
+//! A call is executed by the own server, sent to another one, or held until a leader is known.
+//! Everything it may wait for has a deadline. Rules of trying again: never after a write may have
+//! reached a server, unless that server said that nothing happened.
+
+use super::pool::Lost;
+use super::servers::{rebalance_after, retry_at};
+use super::{Caller, Rpc, RpcOutput, RpcTrace, Ticket};
+use crate::id::{NodeId, StreamId};
+use crate::machine::Outbox;
+use crate::node::request::{Request, RequestBody, RequestError, Response};
+use crate::time::{Instant, WallClock};
+use crate::trace;
+use crate::trace::Level;
+use crate::wire::rpc::{Frame, Lane, Outcome, RemoteReply, RemoteRequest};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests on their way in all.
+const CALLS_MAX: usize = 8192;
+/// Requests on their way for one stream.
+const CALLS_OF_STREAM_MAX: usize = 1024;
+/// Bytes of the requests that wait or were sent on.
+const CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often a request is sent on: from a client to a server, and from there to the leader.
+const HOPS_MAX: u8 = 2;
+/// Beyond holding and waiting, what an answer may take before nobody waits for it any more.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait of a blocking query, and the wait if it names none (http-api.md §1.6).
+const WAIT_MAX: Duration = Duration::from_secs(600);
+const WAIT_DEFAULT: Duration = Duration::from_secs(300);
+
+/// The machine's own timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A call is to be tried again, or has waited long enough.
+    Call(u64),
+    /// The order of servers is to be drawn again.
+    Rebalance,
+}
+
+/// Where a call came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This node.
+    Local(Caller),
+    /// Another agent: the stream and the number it used.
+    Remote(StreamId, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not yet anywhere, or waiting to be tried again.
+    Held,
+    /// The own server has it.
+    Executing,
+    /// Sent on this stream to the server at this address.
+    Sent(StreamId, SocketAddr),
+}
+
+/// One request on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    origin: Origin,
+    request: Arc<Request>,
+    wall: WallClock,
+    /// How often it was sent before it came here.
+    hops: u8,
+    /// Until when it may wait for a leader.
+    hold_until: Instant,
+    /// When nobody waits for its answer any more.
+    deadline: Instant,
+    /// Bytes it is counted with.
+    weight: usize,
+    /// Servers tried since it was last held.
+    tries: usize,
+    state: State,
+}
+
+impl Call {
+    pub(super) fn new(
+        now: Instant,
+        origin: Origin,
+        hold: Duration,
+        wall: WallClock,
+        request: Arc<Request>,
+    ) -> Self {
+        let context = &request.context;
+        let blocking = if context.min_index.get() > 0 { WAIT_DEFAULT } else { Duration::ZERO };
+        let wait = context.wait.unwrap_or(blocking).min(WAIT_MAX);
+        let hold_until = now + hold;
+        let deadline = hold_until + wait + wait / 16 + ANSWER_TIMEOUT;
+        let (hops, weight, tries, state) = (0, 0, 0, State::Held);
+        Self { origin, request, wall, hops, hold_until, deadline, weight, tries, state }
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(self.request.body, RequestBody::Query(_))
+    }
+
+    fn is_stale_read(&self) -> bool {
+        let stale = crate::catalog::query::Consistency::Stale;
+        self.is_read() && self.request.context.consistency == stale
+    }
+}
+
+/// Who gets a call.
+enum Target {
+    OwnServer,
+    Other(SocketAddr),
+    Nobody,
+}
+
+impl Rpc {
+    /// Takes a new call.
+    pub(super) fn submit(&mut self, now: Instant, call: Call, out: &mut Outbox<RpcOutput>) {
+        let body = &call.request.body;
+        let known = matches!(body, RequestBody::Query(_) | RequestBody::Write(_));
+        assert!(known, "only queries and writes are routed; the node answers {body:?} itself");
+        let id = self.next_call;
+        self.next_call += 1;
+        match call.origin {
+            Origin::Local(caller) => {
+                let earlier = self.by_caller.insert(caller, id);
+                assert!(earlier.is_none(), "a caller's number is used once at a time: {caller:?}");
+            }
+            Origin::Remote(stream, _) => *self.remote_counts.entry(stream).or_insert(0) += 1,
+        }
+        let full = match call.origin {
+            Origin::Local(_) => false,
+            Origin::Remote(stream, _) => {
+                self.remote_counts.get(&stream).is_some_and(|count| *count > CALLS_OF_STREAM_MAX)
+            }
+        };
+        let asked = call.request.context.datacenter.as_ref();
+        let elsewhere = asked.is_some_and(|asked| *asked != self.config.datacenter);
+        let refuse = matches!(call.origin, Origin::Remote(..)) && self.leaving;
+        self.weight += call.weight;
+        self.calls.insert(id, call);
+        if full || self.calls.len() > CALLS_MAX || self.weight > CALL_BYTES_MAX {
+            self.overloaded(now, id, out);
+        } else if elsewhere {
+            self.finish(now, id, Err(RequestError::NoPath), out);
+        } else if refuse {
+            self.finish(now, id, Err(RequestError::NoLeader), out);
+        } else {
+            self.dispatch(now, id, out);
+        }
+    }
+
+    /// Takes a request that another agent sent.
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        (stream, remote): (StreamId, RemoteRequest),
+        bytes: usize,
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let origin = Origin::Remote(stream, remote.id);
+        let hold = remote.hold.min(self.config.hold);
+        let mut call = Call::new(now, origin, hold, remote.wall, remote.request);
+        call.hops = remote.hops;
+        call.weight = bytes;
+        self.submit(now, call, out);
+    }
+
+    fn target(&self, now: Instant, call: &Call) -> Target {
+        if !self.config.server {
+            let mut ready = self.servers.iter().filter(|server| !self.pool.backs_off(now, *server));
+            return ready.next().map_or(Target::Nobody, Target::Other);
+        }
+        if call.is_stale_read() {
+            return Target::OwnServer;
+        }
+        match self.leader {
+            Some((leader, _)) if leader == self.config.id => Target::OwnServer,
+            Some((_, address)) if call.hops < HOPS_MAX => Target::Other(address),
+            Some(_) | None => Target::Nobody,
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if !self.config.server && self.servers.len() == 0 {
+            self.finish(now, id, Err(RequestError::NoServers), out);
+            return;
+        }
+        match self.target(now, call) {
+            Target::OwnServer => self.execute(id, out),
+            Target::Other(address) => self.forward(now, id, address, out),
+            Target::Nobody => self.hold(now, id, out),
+        }
+    }
+
+    fn execute(&mut self, id: u64, out: &mut Outbox<RpcOutput>) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.state = State::Executing;
+        let (wall, request) = (call.wall, Arc::clone(&call.request));
+        self.timers.set(Timer::Call(id), call.deadline);
+        out.push(RpcOutput::Execute { ticket: Ticket(id), wall, request });
+    }
+
+    fn forward(&mut self, now: Instant, id: u64, address: SocketAddr, out: &mut Outbox<RpcOutput>) {
+        let Some(data) = self.encoded(now, id, out) else { return };
+        let Some(stream) = self.pool.connect(now, address, Lane::Data, out) else {
+            return self.hold(now, id, out);
+        };
+        if !self.pool.send(now, stream, data, out) {
+            return self.overloaded(now, id, out);
+        }
+        self.pool.owe(stream);
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.state = State::Sent(stream, address);
+            call.tries += 1;
+            self.timers.set(Timer::Call(id), call.deadline);
+        }
+    }
+
+    /// The request's frame; `None` if it was answered instead, since it is above a limit.
+    fn encoded(
+        &mut self,
+        now: Instant,
+        id: u64,
+        out: &mut Outbox<RpcOutput>,
+    ) -> Option<bytes::Bytes> {
+        let call = self.calls.get_mut(&id)?;
+        let hold = call.hold_until.since(now);
+        let (wall, hops) = (call.wall, call.hops.saturating_add(1));
+        let request = Arc::clone(&call.request);
+        let frame = Frame::Request(RemoteRequest { id, hold, wall, hops, request });
+        match frame.encode() {
+            Ok(data) => {
+                if call.weight == 0 {
+                    call.weight = data.len();
+                    self.weight += data.len();
+                    if self.weight > CALL_BYTES_MAX {
+                        self.overloaded(now, id, out);
+                        return None;
+                    }
+                }
+                Some(data)
+            }
+            Err(error) => {
+                self.finish(now, id, Err(RequestError::Refused(format!("request: {error}"))), out);
+                None
+            }
+        }
+    }
+
+    /// Nobody can take the call now: it waits, or fails.
+    fn hold(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if now >= call.hold_until || call.hops >= HOPS_MAX {
+            return self.finish(now, id, Err(RequestError::NoLeader), out);
+        }
+        if call.weight == 0 && self.encoded(now, id, out).is_none() {
+            return;
+        }
+        let retry = retry_at(now, self.config.hold, &mut self.pool.rng);
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.state = State::Held;
+            call.tries = 0;
+            self.timers.set(Timer::Call(id), retry.min(call.hold_until));
+        }
+    }
+
+    /// A server did not take the call, and nothing happened: the next one, or a pause.
+    fn try_again(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        let Some(call) = self.calls.get(&id) else { return };
+        let others = !self.config.server && call.tries < self.servers.len();
+        if others && now < call.hold_until {
+            self.dispatch(now, id, out)
+        } else {
+            self.hold(now, id, out)
+        }
+    }
+
+    /// A call's timer fired.
+    pub(super) fn call_due(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.state {
+            State::Held if now < call.hold_until => self.dispatch(now, id, out),
+            State::Held => self.finish(now, id, Err(RequestError::NoLeader), out),
+            State::Executing | State::Sent(..) => {
+                let late = "rpc error: no answer in time".to_owned();
+                self.finish(now, id, Err(RequestError::Unknown(late)), out);
+            }
+        }
+    }
+
+    /// The own server is through with a call.
+    pub(super) fn executed(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        result: Result<Response, RequestError>,
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let Some(call) = self.calls.get(&ticket.0) else { return };
+        assert!(call.state == State::Executing, "only executed calls have outcomes");
+        if result == Err(RequestError::NoLeader) {
+            self.hold(now, ticket.0, out);
+        } else {
+            self.finish(now, ticket.0, result, out);
+        }
+    }
+
+    /// A server answered a call. Answers that nobody waits for are late and without meaning.
+    pub(super) fn reply(
+        &mut self,
+        now: Instant,
+        (stream, reply): (StreamId, RemoteReply),
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let Some(call) = self.calls.get_mut(&reply.id) else { return };
+        let State::Sent(sent, address) = call.state else { return };
+        if sent != stream {
+            return;
+        }
+        match reply.outcome {
+            Outcome::Failed(RequestError::NoLeader | RequestError::Stopping) => {
+                call.state = State::Held;
+                self.pool.settle(stream);
+                self.servers.failed(address);
+                self.try_again(now, reply.id, out);
+            }
+            outcome @ (Outcome::Done | Outcome::Answer(_) | Outcome::Failed(_)) => {
+                self.finish(now, reply.id, outcome.into(), out);
+            }
+        }
+    }
+
+    /// A stream is gone: calls that it brought are dropped, calls sent on it tried again if that
+    /// is safe.
+    pub(super) fn calls_lost(&mut self, now: Instant, lost: &Lost, out: &mut Outbox<RpcOutput>) {
+        let of_stream =
+            |origin| matches!(origin, Origin::Remote(stream, _) if stream == lost.stream);
+        let brought: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| of_stream(call.origin))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in brought {
+            self.remove(id);
+        }
+        self.remote_counts.remove(&lost.stream);
+        if lost.opened_here {
+            self.servers.failed(lost.peer);
+        }
+        let on_it =
+            |call: &Call| matches!(call.state, State::Sent(stream, _) if stream == lost.stream);
+        let sent: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| on_it(call)).map(|(id, _)| *id).collect();
+        for id in sent {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            if lost.node.is_none() || call.is_read() {
+                call.state = State::Held;
+                self.try_again(now, id, out);
+            } else {
+                let peer = lost.peer;
+                let text = format!("rpc error: the stream to {peer} broke before the answer came");
+                self.finish(now, id, Err(RequestError::Unknown(text)), out);
+            }
+        }
+    }
+
+    /// Consensus has a leader, or lost it: what waits for one is tried at once, and reads that
+    /// an earlier leader has are asked again.
+    pub(super) fn leader_is(
+        &mut self,
+        now: Instant,
+        leader: Option<(NodeId, SocketAddr)>,
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        assert!(self.config.server, "only servers know consensus");
+        if self.leader == leader {
+            return;
+        }
+        self.leader = leader;
+        if leader.is_none() {
+            return;
+        }
+        let again = |call: &Call| match call.state {
+            State::Held => true,
+            State::Sent(..) => call.is_read(),
+            State::Executing => false,
+        };
+        let waiting: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| again(call)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            if let State::Sent(stream, _) = call.state {
+                self.pool.settle(stream);
+            }
+            call.state = State::Held;
+            self.dispatch(now, id, out);
+        }
+    }
+
+    /// Nobody waits for this call any more.
+    pub(super) fn abandoned(&mut self, caller: Caller) {
+        if let Some(id) = self.by_caller.get(&caller) {
+            self.remove(*id);
+        }
+    }
+
+    /// Refuses what others wait for and ask from here on.
+    pub(super) fn leave(&mut self, now: Instant, out: &mut Outbox<RpcOutput>) {
+        self.leaving = true;
+        let held =
+            |call: &Call| call.state == State::Held && matches!(call.origin, Origin::Remote(..));
+        let held: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| held(call)).map(|(id, _)| *id).collect();
+        for id in held {
+            self.finish(now, id, Err(RequestError::NoLeader), out);
+        }
+    }
+
+    pub(super) fn rebalance(&mut self, now: Instant, out: &mut Outbox<RpcOutput>) {
+        let after = rebalance_after(&mut self.pool.rng);
+        self.timers.set(Timer::Rebalance, now + after);
+        if let Some(head) = self.servers.shuffle(&mut self.pool.rng) {
+            trace!(out, Level::Debug, RpcTrace::Rebalanced { head });
+        }
+    }
+
+    fn overloaded(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        let pending = self.calls.len();
+        trace!(out, Level::Debug, RpcTrace::Overloaded { pending });
+        let text = "too many requests are on their way".to_owned();
+        self.finish(now, id, Err(RequestError::Overloaded(text)), out);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        self.timers.cancel(&Timer::Call(id));
+        self.weight -= call.weight;
+        match call.origin {
+            Origin::Local(caller) => {
+                self.by_caller.remove(&caller);
+            }
+            Origin::Remote(stream, _) => {
+                if let Some(count) = self.remote_counts.get_mut(&stream) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.remote_counts.remove(&stream);
+                    }
+                }
+            }
+        }
+        if let State::Sent(stream, _) = call.state {
+            self.pool.settle(stream);
+        }
+        Some(call)
+    }
+
+    fn finish(
+        &mut self,
+        now: Instant,
+        id: u64,
+        result: Result<Response, RequestError>,
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let Some(call) = self.remove(id) else { return };
+        let (stream, id) = match call.origin {
+            Origin::Local(caller) => return out.push(RpcOutput::Done { caller, result }),
+            Origin::Remote(stream, id) => (stream, id),
+        };
+        let frame = Frame::Reply(RemoteReply { id, outcome: result.into() });
+        let data = frame.encode().unwrap_or_else(|error| {
+            let refused = RequestError::Refused(format!("the answer is too large: {error}"));
+            let outcome = Outcome::Failed(refused);
+            let frame = Frame::Reply(RemoteReply { id, outcome });
+            frame.encode().expect("an error of two numbers is below the limit")
+        });
+        self.pool.send_last(now, stream, data, out);
+    }
+}
