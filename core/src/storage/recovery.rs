@@ -1,0 +1,561 @@
+//! The start: from the files of a data directory to everything a node begins with.
+//!
+//! A machine of steps: it asks the host to list a folder, read a file or perform operations, and
+//! ends in [`Restored`] or a typed refusal. All decisions are here, so the simulator recovers from
+//! its faulty disks with the code that ships (DESIGN.md §8; raft.md §11.5).
+//!
+//! Nothing is written before everything has been read and judged, so a refusal changes nothing.
+//! What is written is done in one list of operations whose order makes a crash within it harmless:
+//! the next recovery finds the old state or the new one. `raft/identity` comes last of a new
+//! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
+
+use super::StorageDamage;
+use super::hard::{self, Chosen, HardSlots};
+use super::identity::{self, Identity, IdentityError};
+use super::op::{FileOp, FilePath, StorageFault};
+use super::registrations::{RegistrationLog, RegistrationsError, registrations_file};
+use super::scan::{ScanError, Scanned, Scanner, TornTail};
+use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
+use crate::id::{NameError, NodeId, StoreId};
+use crate::mark;
+use crate::raft::{Entry, HardState, RestoredRaft};
+use crate::rng::Rng;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Bytes of a log segment that are read at most; sixteen times what is usual.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of the registrations and of the Serf snapshot that are read at most.
+const STATE_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of a file with one value that are read at most.
+const VALUE_BYTES_MAX: u64 = 64 << 10;
+
+/// What a recovery is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryConfig {
+    /// Whether the agent is a server.
+    pub server: bool,
+    /// The configured identity; wins over the file `node-id`, which is then neither read nor
+    /// written.
+    pub node_id: Option<NodeId>,
+    /// Sizes of the log's files.
+    pub wal: WalConfig,
+}
+
+/// What the host is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// List the names in a folder (`None`: the data directory); a missing one has none. Answered by
+    /// `Names`.
+    List(Option<FilePath>),
+    /// Read a whole file of at most `limit` bytes. Answered by `Content` or `TooLarge`.
+    Read {
+        /// The file.
+        file: FilePath,
+        /// Bytes.
+        limit: u64,
+    },
+    /// Perform these in order. Answered by `Performed`.
+    Perform(Vec<FileOp>),
+    /// The end: the node can be made.
+    Done(Box<Restored>),
+    /// The end: this data directory cannot be used.
+    Refused(RecoveryError),
+}
+
+/// What the host did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The names in the folder, in any order.
+    Names(Vec<String>),
+    /// The file's content; `None` if it is missing.
+    Content(Option<Bytes>),
+    /// The file has this many bytes, more than wanted.
+    TooLarge(u64),
+    /// All operations are done.
+    Performed,
+    /// The disk failed.
+    Failed(StorageFault),
+}
+
+/// Everything a node begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Who this agent is.
+    pub node_id: NodeId,
+    /// Set on servers.
+    pub server: Option<RestoredServer>,
+    /// What is registered here, and the writer of it.
+    pub registrations: RegistrationLog,
+    /// The content of `serf/local.snapshot`, if there is one; broken UTF-8 is replaced.
+    pub serf_snapshot: Option<String>,
+    /// What was unusual, for the log.
+    pub notes: Vec<RecoveryNote>,
+}
+
+/// What a server begins with beside that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredServer {
+    /// Term, vote and log.
+    pub raft: RestoredRaft,
+    /// The writer of all of it.
+    pub wal: Wal,
+}
+
+/// Something unusual that recovery dealt with; its `Display` is a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecoveryNote {
+    /// The newest batch of the log was never durable and is forgotten.
+    TornTail(TornTail),
+    /// The newest change of the registrations was never durable and is forgotten.
+    TornRegistrations,
+}
+
+impl fmt::Display for RecoveryNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TornTail(torn) => {
+                let TornTail { file, offset, rule } = torn;
+                write!(f, "unfinished write cut: file={file} offset={offset} reason={rule:?}")
+            }
+            Self::TornRegistrations => {
+                write!(f, "unfinished write cut: file={}", registrations_file())
+            }
+        }
+    }
+}
+
+/// Why a data directory cannot be used. Nothing in it was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecoveryError {
+    /// It is Consul's. The operator chose the wrong directory.
+    #[error("the data directory belongs to Consul, whose files are not read: it holds {file}")]
+    Consul {
+        /// The file or folder that shows it.
+        file: String,
+    },
+    /// `node-id` holds something else. The operator must repair or remove it.
+    #[error("the file node-id is not usable: {0}")]
+    NodeId(#[source] NameError),
+    /// The data belong to another server. The operator must give the matching identity.
+    #[error("raft/identity belongs to the node {stored}, but this agent's node id is {configured}")]
+    OtherNode {
+        /// The owner.
+        stored: NodeId,
+        /// This agent.
+        configured: NodeId,
+    },
+    /// A file was written by a later release.
+    #[error("{file} has the unknown format version {version}; a later release wrote it")]
+    Version {
+        /// The file.
+        file: FilePath,
+        /// What it says.
+        version: u64,
+    },
+    /// Something that was durable is not readable. The disk is at fault.
+    #[error(transparent)]
+    Damage(#[from] StorageDamage),
+    /// Term and vote are unreadable in both places. The disk is at fault.
+    #[error(
+        "raft/hard.a and raft/hard.b are both unreadable: this server's vote is lost and it could \
+         vote twice; remove the data directory and let the server join anew"
+    )]
+    HardStateLost,
+    /// `raft/identity` is missing where a server has run before.
+    #[error("raft/identity is missing, but {file} holds a server's state")]
+    IdentityLost {
+        /// The file that shows it.
+        file: FilePath,
+    },
+    /// A file is larger than any the agent writes.
+    #[error("{file} has {bytes} bytes, at most {limit} are read")]
+    TooLarge {
+        /// The file.
+        file: FilePath,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The disk failed.
+    #[error("{during}: {fault}")]
+    Disk {
+        /// What was being done.
+        during: String,
+        /// How it failed.
+        fault: StorageFault,
+    },
+}
+
+impl From<ScanError> for RecoveryError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Damage(damage) => Self::Damage(damage),
+            ScanError::Version { file, version } => {
+                Self::Version { file, version: u64::from(version) }
+            }
+        }
+    }
+}
+
+/// What the machine waits for.
+#[derive(Clone, Debug)]
+enum Phase {
+    Start,
+    /// The names of a folder that Consul also has.
+    Folder(Option<FilePath>),
+    NodeId,
+    Registrations,
+    SerfSnapshot,
+    Identity,
+    HardA,
+    HardB,
+    Segments,
+    Segment(u64),
+    Performing,
+    Ended,
+}
+
+/// The machine; drive it with [`Recovery::step`] until it ends.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    config: RecoveryConfig,
+    rng: Rng,
+    phase: Phase,
+    asked: Option<Step>,
+    folders: VecDeque<&'static str>,
+    node_id: Option<NodeId>,
+    registrations: Option<RegistrationLog>,
+    serf_snapshot: Option<String>,
+    identity: Option<Identity>,
+    hard: [Option<Bytes>; 2],
+    segments: VecDeque<u64>,
+    scanner: Option<Scanner>,
+    server: Option<RestoredServer>,
+    ops: Vec<FileOp>,
+    notes: Vec<RecoveryNote>,
+}
+
+/// Names in the data directory and below it that only Consul's agents make.
+const CONSUL_ROOT: [&str; 5] =
+    ["state.bin", "acl-tokens.json", "acl-bootstrap-reset", "checkpoint-signature", "proxy"];
+const CONSUL_RAFT: [&str; 3] = ["raft.db", "peers.info", "snapshots"];
+
+impl Recovery {
+    /// A recovery that has not begun; `rng` makes the identities of a new data directory.
+    pub const fn new(config: RecoveryConfig, rng: Rng) -> Self {
+        Self {
+            config,
+            rng,
+            phase: Phase::Start,
+            asked: None,
+            folders: VecDeque::new(),
+            node_id: None,
+            registrations: None,
+            serf_snapshot: None,
+            identity: None,
+            hard: [None, None],
+            segments: VecDeque::new(),
+            scanner: None,
+            server: None,
+            ops: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Takes the answer to the last step (`None` at first) and says what is next.
+    ///
+    /// Panics if the answer does not belong to the step, or after the end: host bugs.
+    pub fn step(&mut self, answer: Option<Answer>) -> Step {
+        let step = match self.judge(answer) {
+            Ok(step) => step,
+            Err(error) => {
+                self.phase = Phase::Ended;
+                Step::Refused(error)
+            }
+        };
+        self.asked = Some(step.clone());
+        step
+    }
+
+    fn judge(&mut self, answer: Option<Answer>) -> Result<Step, RecoveryError> {
+        match answer {
+            None => {
+                assert!(matches!(self.phase, Phase::Start), "only the first step has no answer");
+                self.phase = Phase::Folder(None);
+                Ok(Step::List(None))
+            }
+            Some(Answer::Names(names)) => {
+                if let Phase::Folder(folder) = &self.phase {
+                    return self.folder(folder.clone().as_ref(), names);
+                }
+                assert!(matches!(self.phase, Phase::Segments), "names answer a wish for them");
+                self.segment_names(&names)
+            }
+            Some(Answer::Content(content)) => self.content(content),
+            Some(Answer::TooLarge(bytes)) => match self.asked.take() {
+                Some(Step::Read { file, limit }) => {
+                    Err(RecoveryError::TooLarge { file, bytes, limit })
+                }
+                other => panic!("a size does not answer {other:?}"),
+            },
+            Some(Answer::Performed) => self.finish(),
+            Some(Answer::Failed(fault)) => {
+                let during = match self.asked.take() {
+                    Some(Step::List(Some(folder))) => format!("listing {folder}"),
+                    Some(Step::Read { file, .. }) => format!("reading {file}"),
+                    Some(Step::Perform(_)) => "writing".to_owned(),
+                    _ => "listing the data directory".to_owned(),
+                };
+                Err(RecoveryError::Disk { during, fault })
+            }
+        }
+    }
+
+    fn content(&mut self, content: Option<Bytes>) -> Result<Step, RecoveryError> {
+        match self.phase {
+            Phase::NodeId => self.read_node_id(content.as_deref()),
+            Phase::Registrations => self.read_registrations(content.as_deref()),
+            Phase::SerfSnapshot => {
+                let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+                self.serf_snapshot = content.map(text);
+                if !self.config.server {
+                    return Ok(self.perform());
+                }
+                Ok(self.read(Phase::Identity, identity::identity_file(), VALUE_BYTES_MAX))
+            }
+            Phase::Identity => self.read_identity(content.as_deref()),
+            Phase::HardA => {
+                self.hard[0] = content;
+                let [_, b] = hard::files();
+                Ok(self.read(Phase::HardB, b, VALUE_BYTES_MAX))
+            }
+            Phase::HardB => {
+                self.hard[1] = content;
+                self.phase = Phase::Segments;
+                Ok(Step::List(Some(wal_dir())))
+            }
+            Phase::Segment(number) => self.read_segment(number, content),
+            Phase::Start
+            | Phase::Folder(_)
+            | Phase::Segments
+            | Phase::Performing
+            | Phase::Ended => panic!("a file's content does not answer {:?}", self.phase),
+        }
+    }
+
+    fn read(&mut self, phase: Phase, file: FilePath, limit: u64) -> Step {
+        self.phase = phase;
+        Step::Read { file, limit }
+    }
+
+    /// Refuses Consul's files; then looks into the next folder.
+    fn folder(
+        &mut self,
+        folder: Option<&FilePath>,
+        names: Vec<String>,
+    ) -> Result<Step, RecoveryError> {
+        let has = |name: &str| names.iter().any(|found| found == name);
+        let foreign = match folder.map(FilePath::as_str) {
+            None => {
+                let shared = ["raft", "services", "checks"];
+                self.folders = shared.into_iter().filter(|name| has(name)).collect();
+                CONSUL_ROOT.into_iter().find(|name| has(name)).map(str::to_owned)
+            }
+            Some("raft") => {
+                let name = CONSUL_RAFT.into_iter().find(|name| has(name));
+                name.map(|name| format!("raft/{name}"))
+            }
+            Some(folder) => names.into_iter().min().map(|name| format!("{folder}/{name}")),
+        };
+        if let Some(file) = foreign {
+            return Err(RecoveryError::Consul { file });
+        }
+        if let Some(next) = self.folders.pop_front() {
+            let folder = FilePath::new(next);
+            self.phase = Phase::Folder(Some(folder.clone()));
+            return Ok(Step::List(Some(folder)));
+        }
+        if self.config.node_id.is_some() {
+            self.node_id = self.config.node_id;
+            return Ok(self.want_registrations());
+        }
+        Ok(self.read(Phase::NodeId, identity::node_id_file(), VALUE_BYTES_MAX))
+    }
+
+    fn want_registrations(&mut self) -> Step {
+        self.read(Phase::Registrations, registrations_file(), STATE_BYTES_MAX)
+    }
+
+    fn read_node_id(&mut self, content: Option<&[u8]>) -> Result<Step, RecoveryError> {
+        let id = if let Some(bytes) = content {
+            identity::read_node_id(bytes).map_err(RecoveryError::NodeId)?
+        } else {
+            let id = NodeId::from_random(self.rng.bytes16());
+            self.ops.extend(identity::write_node_id(id));
+            id
+        };
+        self.node_id = Some(id);
+        Ok(self.want_registrations())
+    }
+
+    fn read_registrations(&mut self, content: Option<&[u8]>) -> Result<Step, RecoveryError> {
+        let (mut log, torn) = RegistrationLog::read(content).map_err(|error| match error {
+            RegistrationsError::Damage(damage) => RecoveryError::Damage(damage),
+            RegistrationsError::Version(version) => {
+                RecoveryError::Version { file: registrations_file(), version }
+            }
+        })?;
+        if torn {
+            self.notes.push(RecoveryNote::TornRegistrations);
+        }
+        // The end of what was read may have been in the page cache only.
+        self.ops.extend(log.compact());
+        self.registrations = Some(log);
+        let folder = FilePath::new("serf");
+        self.ops.push(FileOp::CreateDir(folder));
+        self.ops.push(FileOp::SyncDir(None));
+        let snapshot = FilePath::new("serf/local.snapshot");
+        Ok(self.read(Phase::SerfSnapshot, snapshot, STATE_BYTES_MAX))
+    }
+
+    fn read_identity(&mut self, content: Option<&[u8]>) -> Result<Step, RecoveryError> {
+        let identity = content.map(Identity::read).transpose().map_err(|error| match error {
+            IdentityError::Damage(damage) => RecoveryError::Damage(damage),
+            IdentityError::Version(version) => {
+                RecoveryError::Version { file: identity::identity_file(), version: version.into() }
+            }
+        })?;
+        if let Some(identity) = &identity {
+            let (stored, configured) = (identity.node, self.node());
+            if stored != configured {
+                return Err(RecoveryError::OtherNode { stored, configured });
+            }
+            self.scanner = Some(Scanner::new(identity.store));
+        }
+        self.identity = identity;
+        let [a, _] = hard::files();
+        Ok(self.read(Phase::HardA, a, VALUE_BYTES_MAX))
+    }
+
+    fn node(&self) -> NodeId {
+        self.node_id.expect("the identity is known before any file that depends on it is read")
+    }
+
+    fn segment_names(&mut self, names: &[String]) -> Result<Step, RecoveryError> {
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        self.segments = numbers.into();
+        self.next_segment()
+    }
+
+    fn next_segment(&mut self) -> Result<Step, RecoveryError> {
+        if let Some(number) = self.segments.pop_front() {
+            let file = segment_file(number);
+            return Ok(self.read(Phase::Segment(number), file, SEGMENT_BYTES_MAX));
+        }
+        self.server = Some(match self.scanner.take() {
+            Some(scanner) => self.resume(scanner.finish()?)?,
+            None => self.create()?,
+        });
+        Ok(self.perform())
+    }
+
+    fn read_segment(&mut self, number: u64, content: Option<Bytes>) -> Result<Step, RecoveryError> {
+        let bytes = content.unwrap_or_default();
+        match &mut self.scanner {
+            Some(scanner) => scanner.segment(number, bytes)?,
+            // Without an identity nothing may be here but an interrupted creation, whose only
+            // segment holds one seal.
+            None => {
+                let one_seal = SEGMENT_HEAD_BYTES + 128;
+                if number > 1 || bytes.iter().skip(one_seal).any(|byte| *byte != 0) {
+                    return Err(RecoveryError::IdentityLost { file: segment_file(number) });
+                }
+            }
+        }
+        self.next_segment()
+    }
+
+    /// A server that has run before.
+    fn resume(&mut self, scanned: Scanned) -> Result<RestoredServer, RecoveryError> {
+        let identity = self.identity.clone().expect("a scan needs the store's identity");
+        let chosen = hard::choose(identity.store, &self.hard);
+        let Chosen { hard, slots, ops } = chosen.ok_or(RecoveryError::HardStateLost)?;
+        self.ops.extend(ops);
+        // The last first: at no time may a number be missing below another.
+        let remove = |file| [FileOp::Remove(file), FileOp::SyncDir(Some(wal_dir()))];
+        self.ops.extend(scanned.unused.into_iter().rev().flat_map(remove));
+        self.notes.extend(scanned.torn.map(RecoveryNote::TornTail));
+        let raft = restored_raft(&identity, hard, scanned.entries);
+        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, &scanned.tail);
+        self.ops.extend(ops);
+        Ok(RestoredServer { raft, wal })
+    }
+
+    /// A server that has never run on this data directory.
+    fn create(&mut self) -> Result<RestoredServer, RecoveryError> {
+        for (file, slot) in hard::files().into_iter().zip(&self.hard) {
+            if slot.as_deref().is_some_and(hard::holds_state) {
+                return Err(RecoveryError::IdentityLost { file });
+            }
+        }
+        mark!("storage.store_created");
+        let store = StoreId::from_random(self.rng.bytes16());
+        self.ops.push(FileOp::CreateDir(wal_dir()));
+        self.ops.push(FileOp::SyncDir(None));
+        let (slots, ops) = HardSlots::create(store);
+        self.ops.extend(ops);
+        let identity = Identity {
+            node: self.node(),
+            store,
+            cluster: None,
+            promise: None,
+            heartbeat_timeout: Duration::ZERO,
+        };
+        let raft = restored_raft(&identity, HardState::default(), Vec::new());
+        let write_identity = identity.write();
+        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, &Tail::empty(store));
+        self.ops.extend(ops);
+        // The slots and `wal` are in the folder before the identity is.
+        self.ops.push(FileOp::SyncDir(Some(FilePath::new("raft"))));
+        self.ops.extend(write_identity);
+        Ok(RestoredServer { raft, wal })
+    }
+
+    fn perform(&mut self) -> Step {
+        self.phase = Phase::Performing;
+        Step::Perform(std::mem::take(&mut self.ops))
+    }
+
+    fn finish(&mut self) -> Result<Step, RecoveryError> {
+        assert!(matches!(self.phase, Phase::Performing), "operations were asked for");
+        self.phase = Phase::Ended;
+        let registrations = self.registrations.take();
+        Ok(Step::Done(Box::new(Restored {
+            node_id: self.node(),
+            server: self.server.take(),
+            registrations: registrations.expect("registrations are read before anything is done"),
+            serf_snapshot: self.serf_snapshot.take(),
+            notes: std::mem::take(&mut self.notes),
+        })))
+    }
+}
+
+fn restored_raft(identity: &Identity, hard: HardState, entries: Vec<Entry>) -> RestoredRaft {
+    RestoredRaft {
+        store: identity.store,
+        cluster: identity.cluster,
+        promise: identity.promise.clone(),
+        hard,
+        entries,
+        heartbeat_timeout: identity.heartbeat_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! Reading the log back: entries, or a verdict on the first byte that is not what it should be.
+//!
+//! Source: raft.md §11.5 step 4. A batch that cannot be read is
+//!
+//! - *damage* if anything proves that it was durable: a valid record of a later epoch anywhere
+//!   behind it, or a following segment whose header says that it reached further. The server
+//!   refuses to start (DESIGN.md §8, "Cut for now").
+//! - *torn* otherwise: the newest batch, whose sync never returned. It is cut as a whole, and
+//!   nobody was told of it.
+//!
+//! Bytes are hostile: a scan never panics and keeps no more than the bytes it was given.
+
+use super::StorageDamage;
+use super::op::FilePath;
+use super::record::{self, Binding, Record};
+use super::wal::{
+    HeadFault, SEGMENT_HEAD_BYTES, SegmentHead, Tail, entry_kind, kind, segment_file,
+};
+use crate::id::{LogIndex, StoreId, Term};
+use crate::mark;
+use crate::raft::Entry;
+use bytes::Bytes;
+use thiserror::Error;
+
+/// Why a log cannot be used. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ScanError {
+    /// Something that was durable is not readable.
+    #[error(transparent)]
+    Damage(#[from] StorageDamage),
+    /// A later release wrote the file.
+    #[error("{file} has the unknown format version {version}")]
+    Version {
+        /// The file.
+        file: FilePath,
+        /// What it says.
+        version: u32,
+    },
+}
+
+/// A newest batch that was never durable and is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The file.
+    pub file: FilePath,
+    /// Where the batch begins, in bytes.
+    pub offset: u64,
+    /// The rule it breaks.
+    pub rule: &'static str,
+}
+
+/// A readable log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// All entries, from index 1.
+    pub entries: Vec<Entry>,
+    /// What the writer continues after.
+    pub tail: Tail,
+    /// Set if a torn batch was cut.
+    pub torn: Option<TornTail>,
+    /// Segments without content behind the tail, to be removed.
+    pub unused: Vec<FilePath>,
+}
+
+/// Scans the segments of a log, given in the order of their numbers.
+pub fn scan(
+    store: StoreId,
+    segments: impl IntoIterator<Item = (u64, Bytes)>,
+) -> Result<Scanned, ScanError> {
+    let mut scanner = Scanner::new(store);
+    for (number, bytes) in segments {
+        scanner.segment(number, bytes)?;
+    }
+    scanner.finish()
+}
+
+/// The newest segment with a valid header.
+#[derive(Clone, Debug)]
+struct Current {
+    number: u64,
+    bytes: Bytes,
+    /// Where its valid batches end.
+    end: usize,
+    /// Where those end that are more than a seal.
+    content_end: usize,
+    /// The rule that what stands at `end` breaks; `None` if there are zeros only.
+    broken: Option<&'static str>,
+}
+
+/// A scan that takes one segment at a time and keeps the bytes of the newest only.
+#[derive(Clone, Debug)]
+pub(super) struct Scanner {
+    store: StoreId,
+    entries: Vec<Entry>,
+    /// The epoch of the last valid batch.
+    epoch: u64,
+    /// The epoch of the last valid batch that is more than a seal.
+    content_epoch: u64,
+    current: Option<Current>,
+    /// Segments behind it that hold no valid batch; at most a torn one and its spare in practice.
+    unused: Vec<u64>,
+    torn: Option<TornTail>,
+}
+
+fn damage(number: u64, offset: usize, rule: &'static str) -> ScanError {
+    StorageDamage { file: segment_file(number), offset: offset as u64, rule }.into()
+}
+
+impl Scanner {
+    pub(super) const fn new(store: StoreId) -> Self {
+        Self {
+            store,
+            entries: Vec::new(),
+            epoch: 0,
+            content_epoch: 0,
+            current: None,
+            unused: Vec::new(),
+            torn: None,
+        }
+    }
+
+    /// Takes the next segment.
+    pub(super) fn segment(&mut self, number: u64, bytes: Bytes) -> Result<(), ScanError> {
+        let current = self.current.as_ref().map_or(0, |current| current.number);
+        let expected = current + self.unused.len() as u64 + 1;
+        if number != expected {
+            return Err(damage(expected, 0, "the segment is missing"));
+        }
+        let binding = Binding { store: self.store, file: number };
+        match SegmentHead::read(&bytes, binding) {
+            Ok(head) => {
+                if let Some(unreadable) = self.unused.first() {
+                    let rule = "the segment header is unreadable, and a later segment is in use";
+                    return Err(damage(*unreadable, 0, rule));
+                }
+                self.check_end_of_previous(head)?;
+                self.replay(number, bytes)
+            }
+            Err(HeadFault::Version(version)) => {
+                Err(ScanError::Version { file: segment_file(number), version })
+            }
+            Err(HeadFault::Unreadable(rule)) => self.without_header(binding, &bytes, rule),
+        }
+    }
+
+    /// The header of a segment tells where the one before it ended.
+    fn check_end_of_previous(&self, head: SegmentHead) -> Result<(), ScanError> {
+        let (end, number, broken) = match &self.current {
+            None => (0, head.binding.file, None),
+            Some(current) => (current.end, current.number, current.broken),
+        };
+        if head.previous_end == end as u64 && head.previous_epoch == self.epoch {
+            return Ok(());
+        }
+        let rule = broken.unwrap_or("the segment does not end where its successor says");
+        Err(damage(number, end, rule))
+    }
+
+    /// A segment whose header is not valid: unused yet, torn in its first batch, or damaged.
+    fn without_header(
+        &mut self,
+        binding: Binding,
+        bytes: &[u8],
+        rule: &'static str,
+    ) -> Result<(), ScanError> {
+        // The header is written with the first batch, which has the next epoch. The first segment
+        // gets its name with its header.
+        let first = self.current.is_none();
+        let head_bytes = SEGMENT_HEAD_BYTES.min(bytes.len()).next_multiple_of(8);
+        if first || record::later_epoch(bytes, head_bytes, binding, self.epoch + 1) {
+            return Err(damage(binding.file, 0, rule));
+        }
+        let file = || segment_file(binding.file);
+        let written = bytes.iter().any(|byte| *byte != 0);
+        let torn = written.then(|| TornTail { file: file(), offset: 0, rule });
+        self.torn = self.torn.take().or(torn);
+        self.unused.push(binding.file);
+        Ok(())
+    }
+
+    fn replay(&mut self, number: u64, bytes: Bytes) -> Result<(), ScanError> {
+        let binding = Binding { store: self.store, file: number };
+        let mut end = SEGMENT_HEAD_BYTES;
+        let mut content_end = end;
+        self.content_epoch = self.epoch;
+        let broken = loop {
+            match read_batch(&bytes, end, binding, self.epoch + 1) {
+                Ok(batch) => {
+                    for record in &batch.records {
+                        self.apply(record).map_err(|rule| damage(number, end, rule))?;
+                    }
+                    self.epoch += 1;
+                    end = batch.end;
+                    if !batch.is_seal() {
+                        content_end = end;
+                        self.content_epoch = self.epoch;
+                    }
+                }
+                Err(rule) => break rule,
+            }
+        };
+        if record::later_epoch(&bytes, end, binding, self.epoch + 1) {
+            return Err(damage(number, end, broken));
+        }
+        let clean = bytes.iter().skip(end).all(|byte| *byte == 0);
+        let broken = (!clean).then_some(broken);
+        self.current = Some(Current { number, bytes, end, content_end, broken });
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+        let head = record.head;
+        match head.kind {
+            kind::SEAL => Ok(()),
+            kind::TRUNCATE => {
+                let kept = head.index.checked_sub(1).and_then(|kept| usize::try_from(kept).ok());
+                let kept = kept.filter(|kept| *kept <= self.entries.len());
+                self.entries.truncate(kept.ok_or("a truncation lies beyond the end of the log")?);
+                Ok(())
+            }
+            kind::ENTRY => {
+                let last = self.entries.last();
+                let follows = head.index == self.entries.len() as u64 + 1;
+                if !follows || last.is_some_and(|last| head.term < last.term.get()) {
+                    return Err("an entry does not follow the one before it");
+                }
+                self.entries.push(read_entry(record).ok_or("an entry's payload is not legal")?);
+                Ok(())
+            }
+            _ => Err("a record is of unknown kind"),
+        }
+    }
+
+    /// The verdict on the whole log.
+    pub(super) fn finish(self) -> Result<Scanned, ScanError> {
+        let current = self.current.ok_or_else(|| damage(1, 0, "the segment is missing"))?;
+        let last = LogIndex::new(self.entries.len() as u64);
+        let torn_here = current.broken.map(|rule| TornTail {
+            file: segment_file(current.number),
+            offset: current.end as u64,
+            rule,
+        });
+        let unused = self.unused.into_iter().map(segment_file).collect();
+        let torn = torn_here.or(self.torn);
+        if torn.is_some() {
+            mark!("storage.torn_tail_cut");
+        }
+        let tail = Tail {
+            segment: current.number,
+            content: current.bytes.slice(..current.content_end),
+            epoch: self.content_epoch,
+            last,
+        };
+        Ok(Scanned { entries: self.entries, tail, torn, unused })
+    }
+}
+
+fn read_entry(record: &Record<'_>) -> Option<Entry> {
+    let (chain, rest) = record.payload.split_first_chunk::<8>()?;
+    let (code, payload) = rest.split_first()?;
+    Some(Entry {
+        index: LogIndex::new(record.head.index),
+        term: Term::new(record.head.term),
+        kind: entry_kind(*code)?,
+        // A copy: a slice would keep the whole segment in memory, zeros included.
+        payload: Bytes::copy_from_slice(payload),
+        chain: u64::from_be_bytes(*chain),
+    })
+}
+
+/// One whole batch.
+struct Batch<'a> {
+    records: Vec<Record<'a>>,
+    end: usize,
+}
+
+impl Batch<'_> {
+    fn is_seal(&self) -> bool {
+        self.records.iter().all(|record| record.head.kind == kind::SEAL)
+    }
+}
+
+/// Reads the batch of `epoch` at byte `at`; an error names the first broken rule.
+fn read_batch(
+    bytes: &[u8],
+    at: usize,
+    binding: Binding,
+    epoch: u64,
+) -> Result<Batch<'_>, &'static str> {
+    let head = record::read(bytes, at, binding)?;
+    if head.head.kind != kind::BATCH_HEAD {
+        return Err("a batch begins with another record than its head");
+    }
+    if head.head.epoch != epoch {
+        return Err("a batch is not of the epoch that comes next");
+    }
+    let too_long = "a batch is longer than its file";
+    let length = record::number(head.payload).and_then(|length| usize::try_from(length).ok());
+    let end = length.and_then(|length| head.end.checked_add(length)).ok_or(too_long)?;
+    let within = bytes.get(..end).ok_or(too_long)?;
+    let mut records = Vec::new();
+    let mut next = head.end;
+    while next < end {
+        let record = record::read(within, next, binding)?;
+        if record.head.epoch != epoch || record.head.kind == kind::BATCH_HEAD {
+            return Err("a batch holds a record of another one");
+        }
+        next = record.end;
+        records.push(record);
+    }
+    Ok(Batch { records, end })
+}

@@ -1,0 +1,133 @@
+//! A perfect disk in memory and small values, for the tests of this module.
+
+use super::identity::Identity;
+use super::op::{FileOp, FilePath};
+use super::recovery::{Answer, Recovery, RecoveryConfig, RecoveryError, Restored, Step};
+use super::wal::WalConfig;
+use crate::id::{LogIndex, NodeId, StoreId, Term};
+use crate::raft::{Entry, EntryKind};
+use crate::rng::{Rng, Seed, Stream};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Files by path; every operation is durable at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct MemDisk {
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+}
+
+impl MemDisk {
+    pub(super) fn perform(&mut self, ops: Vec<FileOp>) {
+        for op in ops {
+            match op {
+                FileOp::Write { file, offset, data } => self.write(&file, offset, &data),
+                FileOp::WriteZeros { file, offset, len } => {
+                    self.write(&file, offset, &vec![0; usize::try_from(len).unwrap()]);
+                }
+                FileOp::SetLen { file, len } => {
+                    self.file(&file).resize(usize::try_from(len).unwrap(), 0);
+                }
+                FileOp::Rename { from, to } => {
+                    let content = self.files.remove(from.as_str()).expect("the file exists");
+                    self.files.insert(to.as_str().to_owned(), content);
+                }
+                FileOp::Remove(file) => {
+                    self.files.remove(file.as_str());
+                }
+                FileOp::CreateDir(_) | FileOp::Sync(_) | FileOp::SyncDir(_) => {}
+            }
+        }
+    }
+
+    fn file(&mut self, file: &FilePath) -> &mut Vec<u8> {
+        self.files.entry(file.as_str().to_owned()).or_default()
+    }
+
+    fn write(&mut self, file: &FilePath, offset: u64, data: &[u8]) {
+        let start = usize::try_from(offset).unwrap();
+        let end = start + data.len();
+        let content = self.file(file);
+        content.resize(content.len().max(end), 0);
+        content[start..end].copy_from_slice(data);
+    }
+
+    pub(super) fn put(&mut self, file: &str, content: &[u8]) {
+        self.files.insert(file.to_owned(), content.to_vec());
+    }
+
+    fn names(&self, folder: Option<&FilePath>) -> Vec<String> {
+        let prefix = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
+        let below = self.files.keys().filter_map(|path| path.strip_prefix(&prefix));
+        let mut names: Vec<String> =
+            below.map(|rest| rest.split('/').next().unwrap().to_owned()).collect();
+        names.dedup();
+        names
+    }
+
+    fn answer(&mut self, step: Step) -> Answer {
+        match step {
+            Step::List(folder) => Answer::Names(self.names(folder.as_ref())),
+            Step::Read { file, limit } => match self.files.get(file.as_str()) {
+                Some(content) if content.len() as u64 > limit => {
+                    Answer::TooLarge(content.len() as u64)
+                }
+                content => Answer::Content(content.map(|content| Bytes::copy_from_slice(content))),
+            },
+            Step::Perform(ops) => {
+                self.perform(ops);
+                Answer::Performed
+            }
+            Step::Done(_) | Step::Refused(_) => panic!("the recovery has ended"),
+        }
+    }
+
+    /// Runs a whole recovery.
+    pub(super) fn recover(&mut self, config: RecoveryConfig) -> Result<Restored, RecoveryError> {
+        let rng = Rng::for_stream(Seed::from_number(1), Stream::Identity);
+        let mut recovery = Recovery::new(config, rng);
+        let mut answer = None;
+        loop {
+            match recovery.step(answer.take()) {
+                Step::Done(restored) => return Ok(*restored),
+                Step::Refused(error) => return Err(error),
+                step @ (Step::List(_) | Step::Read { .. } | Step::Perform(_)) => {
+                    answer = Some(self.answer(step));
+                }
+            }
+        }
+    }
+}
+
+/// The identity of the tests' store.
+pub(super) const fn identity(store: StoreId) -> Identity {
+    Identity {
+        node: NodeId::from_bytes([1; 16]),
+        store,
+        cluster: None,
+        promise: None,
+        heartbeat_timeout: Duration::ZERO,
+    }
+}
+
+/// Tiny segments, so that tests see many.
+pub(super) const TINY: WalConfig = WalConfig { segment_bytes: 1024, step_bytes: 256 };
+
+pub(super) const fn server() -> RecoveryConfig {
+    RecoveryConfig { server: true, node_id: None, wal: TINY }
+}
+
+pub(super) const fn client() -> RecoveryConfig {
+    RecoveryConfig { server: false, node_id: None, wal: TINY }
+}
+
+/// An entry of `len` bytes at `index`.
+pub(super) fn entry(index: u64, term: u64, len: usize) -> Entry {
+    Entry {
+        index: LogIndex::new(index),
+        term: Term::new(term),
+        kind: if index == 1 { EntryKind::Config } else { EntryKind::Command },
+        payload: vec![u8::try_from(index % 251).unwrap(); len].into(),
+        chain: index * 1_000 + term,
+    }
+}

@@ -1,0 +1,443 @@
+//! The write-ahead log: how batches of the Raft log become file operations.
+//!
+//! Source: raft.md §11.2, §11.3. [`super::scan`] reads what is written here.
+//!
+//! A segment is `raft/wal/N.seg`, numbered from 1 without gaps: a header, then batches, then
+//! zeros. Each batch is one group commit: a `BatchHead` record, then its records, all of the
+//! batch's epoch; epochs count up by one. One batch is one write and one sync, never spans
+//! segments, and a batch is written only after the sync of the one before it returned (raft keeps
+//! one persist in flight). Nothing is overwritten: a truncation is a record.
+//!
+//! | offset | bytes | segment header |
+//! |---|---|---|
+//! | 0 | 8 | magic `TFWALSEG` |
+//! | 8 | 4 | version, 1 |
+//! | 12 | 4 | zeros |
+//! | 16 | 16 | store |
+//! | 32 | 8 | number of the segment |
+//! | 40 | 8 | where the segment before ends, in bytes |
+//! | 48 | 8 | epoch of that segment's last batch |
+//! | 56 | 4 | zeros |
+//! | 60 | 4 | CRC-32 of the 60 bytes before |
+//!
+//! | kind | record | index, term | payload |
+//! |---|---|---|---|
+//! | 1 | `BatchHead` | 0 | bytes of the batch's other records, u64 |
+//! | 2 | `Entry` | the entry's | chain u64, entry kind u8, the entry's payload |
+//! | 3 | `Truncate` | first index forgotten, 0 | none |
+//! | 4 | `Seal` | 0 | none |
+//!
+//! Differs: no `PadToEnd` and no hard state in headers or records. A segment's end stands in its
+//! successor's header, which is written with the successor's first batch, so a segment that has a
+//! successor is sealed. A clean stop and every recovery end with a batch of one `Seal`: it proves
+//! the batch before it durable and may itself be lost.
+//!
+//! Segments are filled with zeros ahead of the writer, so that a commit need not change the file's
+//! metadata: the current one in steps, the next one as a whole once the current is half full. A
+//! segment grows past its size while its successor is not ready, so no append ever waits for that.
+
+use super::hard::HardSlots;
+use super::identity::Identity;
+use super::op::{FileOp, FilePath, Lane, StorageOp};
+use super::record::{self, Binding, Head};
+use crate::id::{LogIndex, StoreId};
+use crate::mark;
+use crate::raft::{Entry, EntryKind, PersistBatch};
+use bytes::Bytes;
+
+/// Bytes of a segment's header.
+pub(super) const SEGMENT_HEAD_BYTES: usize = 64;
+const MAGIC: [u8; 8] = *b"TFWALSEG";
+const VERSION: u32 = 1;
+
+/// The kinds of records.
+pub(super) mod kind {
+    pub(in crate::storage) const BATCH_HEAD: u8 = 1;
+    pub(in crate::storage) const ENTRY: u8 = 2;
+    pub(in crate::storage) const TRUNCATE: u8 = 3;
+    pub(in crate::storage) const SEAL: u8 = 4;
+}
+
+/// Sizes of the log's files; any values give a correct log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalConfig {
+    /// Bytes after which a segment is succeeded by the next.
+    pub segment_bytes: u64,
+    /// Bytes zeroed at a time.
+    pub step_bytes: u64,
+}
+
+impl Default for WalConfig {
+    /// 64 MiB in steps of 4 MiB (raft.md §1.2).
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, step_bytes: 4 << 20 }
+    }
+}
+
+/// The folder of the segments.
+pub(super) fn wal_dir() -> FilePath {
+    FilePath::new("raft/wal")
+}
+
+/// The file of segment `number`.
+pub(super) fn segment_file(number: u64) -> FilePath {
+    FilePath::new(&format!("raft/wal/{number:016}.seg"))
+}
+
+/// The number of the segment with this file name; `None` if it is no segment's name.
+pub(super) fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// The header of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHead {
+    pub(super) binding: Binding,
+    /// Where the segment before ends; 0 for the first.
+    pub(super) previous_end: u64,
+    /// The epoch of the last batch before this segment; 0 for the first.
+    pub(super) previous_epoch: u64,
+}
+
+/// Why a segment's header is not usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadFault {
+    /// It is torn, damaged, absent or another store's.
+    Unreadable(&'static str),
+    /// A later release wrote it.
+    Version(u32),
+}
+
+impl SegmentHead {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(self.binding.store.as_bytes());
+        out.extend_from_slice(&self.binding.file.to_be_bytes());
+        out.extend_from_slice(&self.previous_end.to_be_bytes());
+        out.extend_from_slice(&self.previous_epoch.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&crc.to_be_bytes());
+    }
+
+    /// Reads the header of the segment bound to `binding`.
+    pub(super) fn read(bytes: &[u8], binding: Binding) -> Result<Self, HeadFault> {
+        let unreadable = HeadFault::Unreadable("the segment header is unreadable");
+        let raw: &[u8; SEGMENT_HEAD_BYTES] = bytes.first_chunk().ok_or(unreadable)?;
+        let (fields, crc) = raw.split_at(SEGMENT_HEAD_BYTES - 4);
+        let (magic, rest) = fields.split_first_chunk::<8>().ok_or(unreadable)?;
+        if crc != crc32fast::hash(fields).to_be_bytes() || *magic != MAGIC {
+            return Err(unreadable);
+        }
+        let (version, rest) = rest.split_first_chunk::<4>().ok_or(unreadable)?;
+        if u32::from_be_bytes(*version) != VERSION {
+            return Err(HeadFault::Version(u32::from_be_bytes(*version)));
+        }
+        let number_at = |at: usize| rest.get(at..).and_then(record::number).ok_or(unreadable);
+        let store = rest.get(4..).and_then(<[u8]>::first_chunk).ok_or(unreadable)?;
+        if store != binding.store.as_bytes() {
+            return Err(HeadFault::Unreadable("the segment belongs to another data directory"));
+        }
+        if number_at(20)? != binding.file {
+            return Err(HeadFault::Unreadable("the segment has the number of another one"));
+        }
+        Ok(Self { binding, previous_end: number_at(28)?, previous_epoch: number_at(36)? })
+    }
+}
+
+/// One record of a batch.
+#[derive(Clone, Copy, Debug)]
+enum Item<'a> {
+    Truncate(LogIndex),
+    Entry(&'a Entry),
+    Seal,
+}
+
+impl Item<'_> {
+    const fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Entry(entry) => 9 + entry.payload.len(),
+            Self::Truncate(_) | Self::Seal => 0,
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>, binding: Binding, offset: u64, epoch: u64) {
+        let head = |kind, index, term| Head { kind, index, term, epoch };
+        match self {
+            Self::Truncate(from) => {
+                record::put(out, binding, offset, head(kind::TRUNCATE, from.get(), 0), &[]);
+            }
+            Self::Seal => record::put(out, binding, offset, head(kind::SEAL, 0, 0), &[]),
+            Self::Entry(entry) => {
+                let head = head(kind::ENTRY, entry.index.get(), entry.term.get());
+                let chain = entry.chain.to_be_bytes();
+                let parts: [&[u8]; 3] = [&chain, &[entry_code(&entry.kind)], &entry.payload];
+                record::put(out, binding, offset, head, &parts);
+            }
+        }
+    }
+}
+
+const fn entry_code(kind: &EntryKind) -> u8 {
+    match kind {
+        EntryKind::Command => 1,
+        EntryKind::Noop => 2,
+        EntryKind::Config => 3,
+    }
+}
+
+/// The entry kind with this code.
+pub(super) const fn entry_kind(code: u8) -> Option<EntryKind> {
+    match code {
+        1 => Some(EntryKind::Command),
+        2 => Some(EntryKind::Noop),
+        3 => Some(EntryKind::Config),
+        _ => None,
+    }
+}
+
+/// Bytes of a batch of `items`.
+fn batch_bytes(items: &[Item<'_>]) -> usize {
+    let records: usize = items.iter().map(|item| record::size(item.payload_bytes())).sum();
+    record::size(8) + records
+}
+
+/// Appends a batch to `out`, whose first byte stands at `base` of the bound file.
+fn put_batch(out: &mut Vec<u8>, base: u64, binding: Binding, epoch: u64, items: &[Item<'_>]) {
+    let records = batch_bytes(items) - record::size(8);
+    let head = Head { kind: kind::BATCH_HEAD, index: 0, term: 0, epoch };
+    let length = (records as u64).to_be_bytes();
+    record::put(out, binding, base + out.len() as u64, head, &[&length]);
+    let start = out.len();
+    for item in items {
+        item.put(out, binding, base + out.len() as u64, epoch);
+    }
+    assert!(out.len() - start == records, "a batch has the length its head announces");
+}
+
+/// The segment after the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spare {
+    /// Zeroed and durable up to this many bytes.
+    Filling(u64),
+    /// Zeroed as a whole, its name durable.
+    Ready,
+}
+
+/// A step of zeroing on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preparing {
+    /// Of the current segment.
+    Current,
+    /// Of the next one, which will then be zeroed up to this many bytes.
+    Spare(u64),
+}
+
+/// The writer of identity, hard state and log. A plain value: it knows what is written, the node
+/// knows what is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wal {
+    config: WalConfig,
+    identity: Identity,
+    hard: HardSlots,
+    /// The current segment.
+    segment: u64,
+    /// Where its next batch goes.
+    offset: u64,
+    /// Its zeros reach to here; at least `offset`.
+    zeroed: u64,
+    /// The epoch of the next batch.
+    epoch: u64,
+    /// The newest entry written.
+    last: LogIndex,
+    spare: Spare,
+    preparing: Option<Preparing>,
+}
+
+/// The part of the current segment that a writer continues after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The segment.
+    pub(super) segment: u64,
+    /// Its header and its valid batches, without seals at the end.
+    pub(super) content: Bytes,
+    /// The epoch of the last of these batches.
+    pub(super) epoch: u64,
+    /// The newest entry of the log.
+    pub(super) last: LogIndex,
+}
+
+impl Tail {
+    /// The tail of an empty log.
+    pub(super) fn empty(store: StoreId) -> Self {
+        let binding = Binding { store, file: 1 };
+        let mut content = Vec::new();
+        SegmentHead { binding, previous_end: 0, previous_epoch: 0 }.put(&mut content);
+        Self { segment: 1, content: content.into(), epoch: 0, last: LogIndex::ZERO }
+    }
+}
+
+impl Wal {
+    /// A writer after `tail`, and the operations that make the tail durable and sealed.
+    ///
+    /// The tail's segment is replaced by a copy of its valid part, whatever it held behind it: what
+    /// was read may have been in the page cache only (raft.md §11.5 step 5).
+    pub(super) fn resume(
+        config: WalConfig,
+        identity: Identity,
+        hard: HardSlots,
+        tail: &Tail,
+    ) -> (Self, Vec<FileOp>) {
+        let binding = Binding { store: identity.store, file: tail.segment };
+        let base = tail.content.len() as u64;
+        let mut seal = Vec::new();
+        put_batch(&mut seal, base, binding, tail.epoch + 1, &[Item::Seal]);
+        let end = base + seal.len() as u64;
+        let zeroed = (end + config.step_bytes).min(config.segment_bytes).max(end);
+        let copy = FilePath::new("raft/wal/tail.tmp");
+        let file = |file: &FilePath| file.clone();
+        let ops = vec![
+            FileOp::Write { file: file(&copy), offset: 0, data: tail.content.clone() },
+            FileOp::Write { file: file(&copy), offset: base, data: seal.into() },
+            FileOp::SetLen { file: file(&copy), len: end },
+            FileOp::WriteZeros { file: file(&copy), offset: end, len: zeroed - end },
+            FileOp::Sync(file(&copy)),
+            FileOp::Rename { from: copy, to: segment_file(tail.segment) },
+            FileOp::SyncDir(Some(wal_dir())),
+        ];
+        let wal = Self {
+            config,
+            identity,
+            hard,
+            segment: tail.segment,
+            offset: end,
+            zeroed,
+            epoch: tail.epoch + 2,
+            last: tail.last,
+            spare: Spare::Filling(0),
+            preparing: None,
+        };
+        (wal, ops)
+    }
+
+    /// The operations that make `batch` durable, in lane `Log`.
+    ///
+    /// To be called again only once these are done: the log's format takes a batch as proof that
+    /// the one before it is durable. An empty batch needs nothing.
+    ///
+    /// - Source: raft.md §11.3, §11.4.
+    /// - Cost: copies the batch once.
+    /// - Panics: if the entries do not follow the log's end, or a truncation lies beyond it.
+    pub fn append(&mut self, batch: &PersistBatch) -> Vec<FileOp> {
+        let mut ops = Vec::with_capacity(6);
+        if self.identity.change(&batch.identity) {
+            ops.extend(self.identity.write());
+        }
+        if let Some(hard) = batch.hard {
+            self.hard.put(hard, &mut ops);
+        }
+        let mut items = Vec::with_capacity(batch.entries.len() + 1);
+        if let Some(from) = batch.truncate_from {
+            assert!(from > LogIndex::ZERO, "the log begins at index 1");
+            assert!(from <= self.last.next(), "a truncation lies within the log");
+            self.last = from.previous();
+            items.push(Item::Truncate(from));
+        }
+        for entry in &batch.entries {
+            assert!(entry.index == self.last.next(), "entries follow the end of the log");
+            self.last = entry.index;
+            items.push(Item::Entry(entry));
+        }
+        if !items.is_empty() {
+            self.write(&items, &mut ops);
+        }
+        ops
+    }
+
+    /// The operations of a clean stop: they prove the last batch durable. Nothing follows them.
+    pub fn seal(&mut self) -> Vec<FileOp> {
+        let mut ops = Vec::new();
+        self.write(&[Item::Seal], &mut ops);
+        ops
+    }
+
+    fn write(&mut self, items: &[Item<'_>], ops: &mut Vec<FileOp>) {
+        let bytes = batch_bytes(items) as u64;
+        let mut data = Vec::new();
+        let full = self.offset + bytes > self.config.segment_bytes;
+        let mut base = self.offset;
+        if full && self.spare == Spare::Ready {
+            mark!("storage.segment_switch");
+            self.segment += 1;
+            let head = SegmentHead {
+                binding: self.binding(),
+                previous_end: self.offset,
+                previous_epoch: self.epoch - 1,
+            };
+            head.put(&mut data);
+            base = 0;
+            self.zeroed = self.config.segment_bytes;
+            self.spare = Spare::Filling(0);
+        }
+        put_batch(&mut data, base, self.binding(), self.epoch, items);
+        self.offset = base + data.len() as u64;
+        self.zeroed = self.zeroed.max(self.offset);
+        self.epoch += 1;
+        let file = segment_file(self.segment);
+        ops.push(FileOp::Write { file: file.clone(), offset: base, data: data.into() });
+        ops.push(FileOp::Sync(file));
+    }
+
+    const fn binding(&self) -> Binding {
+        Binding { store: self.identity.store, file: self.segment }
+    }
+
+    /// The next step of preparing room ahead of the writer, if one is due and none is on its way.
+    ///
+    /// To be asked after every append and after every [`Wal::prepared`]. Steps of the current
+    /// segment go through lane `Log`, so that no append overtakes its zeros; the next segment is
+    /// prepared through lane `State`, where no append waits for it.
+    pub fn prepare(&mut self) -> Option<StorageOp> {
+        if self.preparing.is_some() {
+            return None;
+        }
+        let WalConfig { segment_bytes, step_bytes } = self.config;
+        if self.zeroed < segment_bytes && self.zeroed - self.offset < step_bytes / 2 {
+            let file = segment_file(self.segment);
+            let (offset, len) = (self.zeroed, step_bytes.min(segment_bytes - self.zeroed));
+            self.zeroed += len;
+            self.preparing = Some(Preparing::Current);
+            let zeros = FileOp::WriteZeros { file: file.clone(), offset, len };
+            return Some(StorageOp { lane: Lane::Log, ops: vec![zeros, FileOp::Sync(file)] });
+        }
+        let Spare::Filling(offset) = self.spare else { return None };
+        if self.offset < segment_bytes / 2 {
+            return None;
+        }
+        let file = segment_file(self.segment + 1);
+        let len = step_bytes.min(segment_bytes - offset);
+        self.preparing = Some(Preparing::Spare(offset + len));
+        let zeros = FileOp::WriteZeros { file: file.clone(), offset, len };
+        let mut ops = vec![zeros, FileOp::Sync(file)];
+        if offset + len == segment_bytes {
+            ops.push(FileOp::SyncDir(Some(wal_dir())));
+        }
+        Some(StorageOp { lane: Lane::State, ops })
+    }
+
+    /// The step that [`Wal::prepare`] asked for is done.
+    pub fn prepared(&mut self) {
+        let step = self.preparing.take().expect("a step was on its way");
+        if let Preparing::Spare(zeroed) = step {
+            let whole = zeroed == self.config.segment_bytes;
+            self.spare = if whole { Spare::Ready } else { Spare::Filling(zeroed) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
