@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod compound;
 pub mod frame;
 pub mod gossip;
+pub mod ipc;
 pub mod msgpack;
 pub mod pack;
 pub mod packet;

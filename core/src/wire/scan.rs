@@ -6,6 +6,7 @@
 //! [`DEPTH_MAX`]. It does not judge types: the codec of the value does.
 
 use super::DecodeError;
+use bytes::{Bytes, BytesMut};
 use rmp::Marker;
 
 /// Nesting a value may have at most.
@@ -136,6 +137,50 @@ impl Scan {
             self.open.pop();
         }
         Ok(())
+    }
+}
+
+/// Bytes of a stream that arrived and were not taken yet.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals {
+    bytes: BytesMut,
+    scan: Scan,
+}
+
+impl Arrivals {
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds what arrived.
+    pub fn push(&mut self, data: &[u8]) {
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Takes `len` bytes once they are there. Not for use while a value has arrived in part.
+    pub fn take(&mut self, len: usize) -> Option<Bytes> {
+        (self.bytes.len() >= len).then(|| self.bytes.split_to(len).freeze())
+    }
+
+    /// Takes one msgpack value of at most `limit` bytes once all of it is there.
+    ///
+    /// Errors and cost: as [`Scan::advance`].
+    pub fn take_value(
+        &mut self,
+        field: &'static str,
+        limit: usize,
+    ) -> Result<Option<Bytes>, DecodeError> {
+        let Some(len) = self.scan.advance(field, &self.bytes, limit)? else {
+            return Ok(None);
+        };
+        self.scan = Scan::default();
+        Ok(self.take(len))
     }
 }
 

@@ -10,7 +10,7 @@ use super::gossip::{
     check_meta, kind, refuse_kind,
 };
 use super::msgpack;
-use super::scan::Scan;
+use super::scan::Arrivals;
 use bytes::Bytes;
 
 /// Bytes of a user state, and of all member states together (gossip-wire.md §4).
@@ -25,10 +25,7 @@ const MAP_BYTES_MAX: usize = 64 << 10;
 /// Reads the one message a peer sends on a stream.
 #[derive(Clone, Debug, Default)]
 pub struct StreamDecoder {
-    /// What arrived and is not taken yet starts at `taken`.
-    buffer: Vec<u8>,
-    taken: usize,
-    scan: Scan,
+    arrivals: Arrivals,
     phase: Phase,
 }
 
@@ -64,19 +61,17 @@ impl StreamDecoder {
         if matches!(self.phase, Phase::Done) {
             return Ok(None);
         }
-        self.buffer.extend_from_slice(data);
+        self.arrivals.push(data);
         loop {
             let phase = std::mem::replace(&mut self.phase, Phase::Done);
             match self.step(phase)? {
                 Step::Phase(phase) => self.phase = phase,
                 Step::Wait(phase) => {
                     self.phase = phase;
-                    self.buffer.drain(..self.taken);
-                    self.taken = 0;
                     return Ok(None);
                 }
                 Step::Message(message) => {
-                    self.buffer = Vec::new();
+                    self.arrivals = Arrivals::default();
                     return Ok(Some(message));
                 }
             }
@@ -85,7 +80,7 @@ impl StreamDecoder {
 
     fn step(&mut self, phase: Phase) -> Result<Step, DecodeError> {
         match phase {
-            Phase::Kind => match self.take(1) {
+            Phase::Kind => match self.arrivals.take(1).as_deref() {
                 Some([kind]) => check_kind(*kind).map(|()| Step::Phase(Phase::Body(*kind))),
                 _ => Ok(Step::Wait(Phase::Kind)),
             },
@@ -114,21 +109,21 @@ impl StreamDecoder {
             return Ok(Step::Wait(Phase::Body(kind)));
         };
         Ok(match kind {
-            kind::PING => Step::Message(StreamMessage::Ping(msgpack::decode::<_, Ping>(map)?)),
-            kind::ACK => Step::Message(StreamMessage::Ack(msgpack::decode(map)?)),
+            kind::PING => Step::Message(StreamMessage::Ping(msgpack::decode::<_, Ping>(&map)?)),
+            kind::ACK => Step::Message(StreamMessage::Ack(msgpack::decode(&map)?)),
             kind::PUSH_PULL => {
-                let header: PushPullHeader = msgpack::decode(map)?;
+                let header: PushPullHeader = msgpack::decode(&map)?;
                 check("Nodes", header.nodes, NODES_MAX)?;
                 check("UserStateLen", header.user_state_len, PAYLOAD_BYTES_MAX as u64)?;
                 Step::Phase(Phase::States { header, states: Vec::new(), state_bytes: 0 })
             }
             kind::USER => {
-                let header: UserHeader = msgpack::decode(map)?;
+                let header: UserHeader = msgpack::decode(&map)?;
                 check("UserMsgLen", header.len, PAYLOAD_BYTES_MAX as u64)?;
                 Step::Phase(Phase::User(header))
             }
             kind::ERR => {
-                let body: ErrorBody = msgpack::decode(map)?;
+                let body: ErrorBody = msgpack::decode(&map)?;
                 Step::Message(StreamMessage::Err(body.error))
             }
             kind => return Err(refuse_kind(kind)),
@@ -147,7 +142,7 @@ impl StreamDecoder {
             };
             state_bytes += map.len();
             check("states", state_bytes as u64, PAYLOAD_BYTES_MAX as u64)?;
-            let state: PushPullState = msgpack::decode(map)?;
+            let state: PushPullState = msgpack::decode(&map)?;
             check_meta(&state.meta)?;
             states.push(state);
         }
@@ -155,23 +150,12 @@ impl StreamDecoder {
     }
 
     /// The next map, once all of it is there.
-    fn map(&mut self) -> Result<Option<&[u8]>, DecodeError> {
-        let rest = self.buffer.get(self.taken..).unwrap_or_default();
-        let Some(len) = self.scan.advance("stream", rest, MAP_BYTES_MAX)? else {
-            return Ok(None);
-        };
-        self.scan = Scan::default();
-        Ok(self.take(len))
+    fn map(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        self.arrivals.take_value("stream", MAP_BYTES_MAX)
     }
 
     fn payload(&mut self, len: u64) -> Option<Bytes> {
-        self.take(usize::try_from(len).ok()?).map(Bytes::copy_from_slice)
-    }
-
-    fn take(&mut self, len: usize) -> Option<&[u8]> {
-        let bytes = self.buffer.get(self.taken..)?.get(..len)?;
-        self.taken += len;
-        Some(bytes)
+        self.arrivals.take(usize::try_from(len).ok()?)
     }
 }
 

@@ -4,3 +4,5 @@
 mod common;
 #[cfg(test)]
 mod gossip;
+#[cfg(test)]
+mod ipc;
