@@ -1,14 +1,65 @@
 //! SWIM membership with Lifeguard, memberlist on the wire.
+//!
+//! [`Gossip`] is one member of one pool. It implements gossip-protocol.md §1 to §14: each job has
+//! its file, the claims of others are judged by pure functions in `state`, and everything the
+//! machine wants leaves through [`GossipOutput`].
+//!
+//! Invariants: this member is always in its own table; a member is suspect exactly while a
+//! suspicion runs for it; an incarnation of another member never falls, except when a freed name is
+//! taken by another address; every queue, table, stream and exchange has a bound.
+//!
+//! Numbers: streams that this machine opens are 1, 5, 9, … (1 modulo 4), so that another machine
+//! of the node can take those of 3 modulo 4; accepted streams have even numbers from the host. A
+//! [`JoinId`] whose top bit is set belongs to the Serf layer ([`JoinId::SERF`]), every other one to
+//! the node.
 
+mod awareness;
+mod broadcast;
+mod drops;
+mod facts;
+mod join;
+mod leave;
+mod packet;
+mod probe;
+mod push_pull;
+mod scale;
+mod state;
+mod suspicion;
+mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 mod trace;
 
-pub use trace::GossipTrace;
+pub use trace::{DropReason, GossipTrace};
 
-use crate::id::{Incarnation, NodeName, StreamId};
+use crate::config::GossipConfig;
+use crate::id::{Incarnation, NodeName, SeqNo, StreamId};
+use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
+use crate::rng::{Rng, Seed, Stream};
+use crate::time::Instant;
+use crate::timers::Timers;
 use crate::trace::Level;
+use crate::wire::gossip::{Message, PeerState};
+use awareness::Awareness;
+use broadcast::{BroadcastQueue, Notify};
 use bytes::Bytes;
+use drops::Drops;
+use join::Join;
+use leave::Life;
+use probe::{Probe, Relay};
+use push_pull::Exchange;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use table::{MEMBERS_MAX, Record, Table};
+
+/// The distance between the numbers of streams that this machine opens.
+const STREAM_STEP: u64 = 4;
+/// The number of the first stream that this machine opens.
+const STREAM_FIRST: u64 = 1;
+
+/// Messages in each queue of the Serf layer.
+const SERF_QUEUE_MAX: usize = 4096;
 
 /// Protocol versions a member understands and speaks (gossip-wire.md §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +76,18 @@ pub struct Versions {
     pub delegate_max: u8,
     /// Serf protocol spoken.
     pub delegate: u8,
+}
+
+impl Versions {
+    /// What this program understands and speaks: the same as Consul 1.8.
+    pub const OURS: Self = Self {
+        protocol_min: 1,
+        protocol_max: 5,
+        protocol: 2,
+        delegate_min: 2,
+        delegate_max: 5,
+        delegate: 4,
+    };
 }
 
 /// A member as the membership protocol knows it.
@@ -60,6 +123,16 @@ pub struct ExchangeId(pub u64);
 /// One join that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JoinId(pub u64);
+
+impl JoinId {
+    /// Set in the joins that the Serf layer asks for by itself (reconnect, rejoin).
+    pub const SERF: u64 = 1 << 63;
+
+    /// Whether the Serf layer asked for it by itself.
+    pub const fn is_serf(self) -> bool {
+        self.0 & Self::SERF != 0
+    }
+}
 
 /// One broadcast that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -210,5 +283,237 @@ pub enum GossipOutput {
 impl From<(Level, GossipTrace)> for GossipOutput {
     fn from((level, trace): (Level, GossipTrace)) -> Self {
         Self::Trace(level, trace)
+    }
+}
+
+/// What the machine waits for; at the same instant, earlier kinds fire first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The running probe is decided.
+    ProbeVerdict,
+    /// The probed member did not answer directly.
+    ProbeTimeout,
+    /// A ping made for another member got no answer.
+    Relay(SeqNo),
+    /// A suspicion runs out.
+    Suspicion(NodeName),
+    /// An exchange takes too long.
+    Exchange(StreamId),
+    /// The next probe.
+    ProbeTick,
+    /// The next gossip round.
+    GossipTick,
+    /// The next state exchange.
+    PushPullTick,
+}
+
+/// One member of one gossip pool.
+#[derive(Debug)]
+pub struct Gossip {
+    config: GossipConfig,
+    local: NodeName,
+    rng: Rng,
+    timers: Timers<Timer>,
+    table: Table,
+    health: Awareness,
+    facts: BroadcastQueue,
+    /// In the order of [`BroadcastClass`].
+    serf_queues: [BroadcastQueue; 3],
+    seq_no: SeqNo,
+    probe: Option<Probe>,
+    relays: BTreeMap<SeqNo, Relay>,
+    exchanges: BTreeMap<StreamId, Exchange>,
+    /// Bytes taken in by all exchanges that are not over.
+    buffered: usize,
+    next_stream: StreamId,
+    joins: BTreeMap<JoinId, Join>,
+    life: Life,
+    drops: Drops,
+}
+
+impl Gossip {
+    /// A member that knows only itself; says so with `Joined`.
+    ///
+    /// It begins at incarnation 1; one that remembers it from an earlier run tells it at once above
+    /// which incarnation it must rise. The first probe, gossip round and exchange come after a
+    /// random part of their intervals.
+    ///
+    /// Panics if an interval of `config` is zero or `meta` has more than 512 bytes: both are
+    /// checked where they come from.
+    pub fn new(
+        name: NodeName,
+        address: SocketAddr,
+        meta: Bytes,
+        config: &GossipConfig,
+        seed: Seed,
+        now: Instant,
+        out: &mut Outbox<GossipOutput>,
+    ) -> Self {
+        let intervals = [config.probe_interval, config.gossip_interval, config.push_pull_interval];
+        assert!(intervals.iter().all(|interval| !interval.is_zero()), "intervals are above zero");
+        assert!(meta.len() <= crate::wire::gossip::META_BYTES_MAX, "meta fits its limit");
+        let incarnation = Incarnation::ZERO.next();
+        let peer = Peer { name, address, meta, versions: Versions::OURS, incarnation };
+        let mut gossip = Self {
+            config: config.clone(),
+            local: peer.name.clone(),
+            rng: Rng::for_stream(seed, Stream::Gossip),
+            timers: Timers::default(),
+            table: Table::default(),
+            health: Awareness::new(config.awareness_max_multiplier),
+            facts: BroadcastQueue::new(MEMBERS_MAX),
+            serf_queues: std::array::from_fn(|_| BroadcastQueue::new(SERF_QUEUE_MAX)),
+            seq_no: SeqNo::ZERO,
+            probe: None,
+            relays: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            buffered: 0,
+            next_stream: StreamId::new(STREAM_FIRST),
+            joins: BTreeMap::new(),
+            life: Life::Active,
+            drops: Drops::new(now),
+        };
+        let ticks = [Timer::ProbeTick, Timer::GossipTick, Timer::PushPullTick];
+        for (timer, interval) in ticks.into_iter().zip(intervals) {
+            let at = gossip.rng.stagger(now, interval);
+            gossip.timers.set(timer, at);
+        }
+        let record = Record {
+            peer: peer.clone(),
+            state: PeerState::Alive,
+            changed_at: now,
+            suspicion: None,
+            told_at: None,
+        };
+        gossip.table.insert(record, &mut gossip.rng);
+        gossip.announce(&peer, Notify::None, out);
+        out.push(GossipOutput::Joined(peer));
+        gossip
+    }
+
+    /// Every member known and what is believed of it, this one included, by name.
+    pub fn peers(&self) -> impl Iterator<Item = (&Peer, PeerState)> {
+        self.table.iter().map(|record| (&record.peer, record.state))
+    }
+
+    /// The local health score; 0 is healthy.
+    pub const fn health_score(&self) -> u32 {
+        self.health.score()
+    }
+
+    /// Messages and parts of datagrams without effect in this run.
+    pub const fn dropped(&self) -> u64 {
+        self.drops.count()
+    }
+
+    /// Broadcasts queued: facts, then the Serf layer's by class.
+    pub fn queued(&self) -> [usize; 4] {
+        let [intents, queries, events] = &self.serf_queues;
+        [self.facts.len(), intents.len(), queries.len(), events.len()]
+    }
+
+    fn own(&self) -> &Peer {
+        &self.table.get(&self.local).expect("a member always knows itself").peer
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.own().address
+    }
+
+    fn set_meta(&mut self, meta: Bytes, out: &mut Outbox<GossipOutput>) {
+        assert!(meta.len() <= crate::wire::gossip::META_BYTES_MAX, "meta fits its limit");
+        if !self.is_active() {
+            return;
+        }
+        self.change_own(Notify::None, out, |own| {
+            own.meta = meta;
+            own.incarnation = own.incarnation.next();
+        });
+        out.push(GossipOutput::Updated(self.own().clone()));
+    }
+
+    fn broadcast(
+        &mut self,
+        class: BroadcastClass,
+        key: Option<String>,
+        payload: Bytes,
+        notify: Option<BroadcastId>,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let message = Message::User(payload).encode();
+        let notify = notify.map_or(Notify::None, Notify::Serf);
+        if message.len() + crate::wire::compound::PART_OVERHEAD > packet::PARTS_BYTES_MAX {
+            crate::trace!(
+                out,
+                Level::Error,
+                GossipTrace::BroadcastTooLarge { bytes: message.len() }
+            );
+            self.spread(notify, out);
+            return;
+        }
+        let [intents, queries, events] = &mut self.serf_queues;
+        let queue = match class {
+            BroadcastClass::Intent => intents,
+            BroadcastClass::Query => queries,
+            BroadcastClass::Event => events,
+        };
+        let replaced = queue.push(key, message, notify);
+        self.spread(replaced, out);
+    }
+
+    fn fire(&mut self, now: Instant, timer: Timer, out: &mut Outbox<GossipOutput>) {
+        match timer {
+            Timer::ProbeVerdict => self.probe_verdict(now, out),
+            Timer::ProbeTimeout => self.probe_indirectly(now, out),
+            Timer::Relay(seq_no) => self.relay_timed_out(seq_no, out),
+            Timer::Suspicion(name) => self.suspicion_expired(now, &name, out),
+            Timer::Exchange(stream) => self.exchange_timed_out(now, stream, out),
+            Timer::ProbeTick => {
+                self.timers.set(Timer::ProbeTick, now + self.config.probe_interval);
+                self.probe_next(now, out);
+            }
+            Timer::GossipTick => {
+                self.timers.set(Timer::GossipTick, now + self.config.gossip_interval);
+                self.gossip(now, out);
+            }
+            Timer::PushPullTick => self.push_pull_next(now, out),
+        }
+    }
+}
+
+impl Machine for Gossip {
+    type Input = GossipInput;
+    type Output = GossipOutput;
+
+    fn handle(&mut self, now: Instant, input: GossipInput, out: &mut Outbox<GossipOutput>) {
+        match input {
+            GossipInput::Datagram { from, payload } => self.datagram(now, from, &payload, out),
+            GossipInput::StreamOpened { stream, peer } => {
+                self.stream_opened(now, stream, peer, out);
+            }
+            GossipInput::StreamData { stream, data } => self.stream_data(now, stream, &data, out),
+            GossipInput::StreamClosed { stream, reason } => {
+                self.stream_closed(now, stream, reason, out);
+            }
+            GossipInput::Join { join, addresses } => self.join(now, join, addresses, out),
+            GossipInput::Leave => self.leave(now, out),
+            GossipInput::SetMeta(meta) => self.set_meta(meta, out),
+            GossipInput::Broadcast { class, key, payload, notify } => {
+                self.broadcast(class, key, payload, notify, out);
+            }
+            GossipInput::UserState { exchange, payload } => {
+                self.user_state(now, exchange, payload, out);
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.fire(now, timer, out);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
     }
 }

@@ -1,13 +1,170 @@
 //! What the membership machine tells about itself.
+//!
+//! The wording of accusations, refutations and conflicts is memberlist's, since people search logs
+//! for it.
 
+use super::state::word;
+use crate::id::{Incarnation, NodeName};
+use crate::wire::DecodeError;
+use crate::wire::gossip::PeerState;
 use std::fmt;
+use std::net::SocketAddr;
+
+/// Why a datagram, or a part of one, had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// It is not well-formed.
+    Malformed(DecodeError),
+    /// A ping meant for another member.
+    NotMe(NodeName),
+    /// Versions that contradict themselves, or none at all.
+    Versions(NodeName),
+    /// An incarnation too far ahead of the one known.
+    Incarnation(NodeName),
+    /// Too many members are known.
+    TooManyMembers(NodeName),
+    /// Too many indirect pings are on their way.
+    TooManyRelays,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => error.fmt(f),
+            Self::NotMe(name) => write!(f, "ping is meant for {name}"),
+            Self::Versions(name) => write!(f, "versions of {name} are missing or contradictory"),
+            Self::Incarnation(name) => write!(f, "incarnation of {name} is too far ahead"),
+            Self::TooManyMembers(name) => write!(f, "too many members are known to add {name}"),
+            Self::TooManyRelays => f.write_str("too many indirect pings are on their way"),
+        }
+    }
+}
 
 /// One event of the membership protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GossipTrace {}
+pub enum GossipTrace {
+    /// The state believed of a member changed.
+    State {
+        /// Who.
+        name: NodeName,
+        /// What it is believed to be.
+        state: PeerState,
+        /// At which incarnation.
+        incarnation: Incarnation,
+    },
+    /// A probe got no answer.
+    NoAck {
+        /// Who was probed.
+        name: NodeName,
+    },
+    /// A suspicion ran out.
+    SuspicionExpired {
+        /// Who was suspected.
+        name: NodeName,
+        /// Independent accusers beside the first.
+        confirmations: u32,
+    },
+    /// Somebody took this member for suspect or dead.
+    Refuting {
+        /// What it was taken for.
+        accusation: PeerState,
+        /// By whom.
+        from: NodeName,
+        /// The incarnation that refutes it.
+        incarnation: Incarnation,
+    },
+    /// Somebody spread an outdated record of this member.
+    RefutingAlive {
+        /// This member.
+        name: NodeName,
+        /// The address in that record.
+        address: SocketAddr,
+        /// The incarnation that refutes it.
+        incarnation: Incarnation,
+    },
+    /// Another address claims a known name.
+    Conflict {
+        /// The name.
+        name: NodeName,
+        /// The address known.
+        mine: SocketAddr,
+        /// The address that claims it.
+        theirs: SocketAddr,
+        /// What is believed of the member known.
+        state: PeerState,
+    },
+    /// A member answers over a stream, but not to datagrams.
+    OnlyStream {
+        /// Who.
+        name: NodeName,
+    },
+    /// A message had no effect; told once for each source and reason.
+    Dropped {
+        /// Its source.
+        from: SocketAddr,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A state exchange failed.
+    ExchangeFailed {
+        /// With whom.
+        peer: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// An accepted stream was closed because too many, or too many bytes, are being served.
+    ExchangeRefused {
+        /// Whose.
+        peer: SocketAddr,
+    },
+    /// A message of the Serf layer fits into no packet.
+    BroadcastTooLarge {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// This member announced that it leaves.
+    Leaving,
+}
 
 impl fmt::Display for GossipTrace {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State { name, state, incarnation } => {
+                write!(f, "member {name}: {} at incarnation {incarnation}", word(*state))
+            }
+            Self::NoAck { name } => write!(f, "Suspect {name} has failed, no acks received"),
+            Self::SuspicionExpired { name, confirmations } => write!(
+                f,
+                "Marking {name} as failed, suspect timeout reached \
+                 ({confirmations} peer confirmations)"
+            ),
+            Self::Refuting { accusation, from, .. } => {
+                write!(f, "Refuting a {} message (from: {from})", word(*accusation))
+            }
+            Self::RefutingAlive { name, address, .. } => {
+                write!(f, "Refuting an alive message for '{name}' ({address})")
+            }
+            Self::Conflict { name, mine, theirs, state } => write!(
+                f,
+                "Conflicting address for {name}. Mine: {mine} Theirs: {theirs} Old state: {}",
+                word(*state)
+            ),
+            Self::OnlyStream { name } => write!(
+                f,
+                "Was able to connect to {name} over TCP but UDP probes failed, \
+                 network may be misconfigured"
+            ),
+            Self::Dropped { from, reason } => write!(f, "Dropped a message from {from}: {reason}"),
+            Self::ExchangeFailed { peer, reason } => {
+                write!(f, "Push/Pull with {peer} failed: {reason}")
+            }
+            Self::ExchangeRefused { peer } => {
+                write!(f, "Too many pending push/pull requests, closed the stream of {peer}")
+            }
+            Self::BroadcastTooLarge { bytes } => {
+                write!(f, "a message of {bytes} bytes fits into no packet and is not spread")
+            }
+            Self::Leaving => f.write_str("announcing that this member leaves"),
+        }
     }
 }

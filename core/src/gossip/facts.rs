@@ -1,0 +1,403 @@
+//! What happens when a claim about a member is believed, and when one about this member is not.
+//!
+//! Implements gossip-protocol.md §5 to §8. The judgement itself is [`super::state`]'s; here the
+//! table, the timers, the broadcasts and the events follow from it.
+//!
+//! Differs: whoever spreads an alive record of a member that is known to be gone is sent the
+//! accusation back, so that a restarted member, whose incarnation began low again, learns at once
+//! above which incarnation it must announce itself (gossip-protocol.md §28, mass restart).
+
+use super::broadcast::Notify;
+use super::state::{Claim, Known, SelfVerdict, Verdict, is_gone, judge, judge_self, refutation};
+use super::suspicion::Suspicion;
+use super::table::{MEMBERS_MAX, Record};
+use super::trace::DropReason;
+use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer, Versions};
+use crate::id::{Incarnation, NodeName};
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::gossip::{Alive, Dead, Message, PeerState, Suspect};
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How often the same gone member is told that it is believed gone.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A claim that a member is alive, from a message or from a state exchange.
+#[derive(Clone, Debug)]
+pub(super) struct AliveClaim {
+    /// The member's incarnation.
+    pub(super) incarnation: Incarnation,
+    /// Its name.
+    pub(super) name: NodeName,
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// Its port; zero stands for the receiver's own.
+    pub(super) port: u16,
+    /// What it says of itself.
+    pub(super) meta: Bytes,
+    /// Its versions, if given.
+    pub(super) versions: Option<Versions>,
+}
+
+impl From<Alive> for AliveClaim {
+    fn from(message: Alive) -> Self {
+        Self {
+            incarnation: message.incarnation,
+            name: message.node,
+            address: message.address,
+            port: message.port,
+            meta: message.meta,
+            versions: message.versions,
+        }
+    }
+}
+
+impl Versions {
+    /// Whether the protocol range holds together (gossip-wire.md §3.1).
+    const fn is_sane(&self) -> bool {
+        self.protocol_min != 0 && self.protocol_max != 0 && self.protocol_min <= self.protocol_max
+    }
+}
+
+impl Gossip {
+    /// Takes a claim that a member is alive, sent by `from`.
+    pub(super) fn alive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        claim: AliveClaim,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(versions) = claim.versions.filter(Versions::is_sane) else {
+            self.drops.drop(now, from, DropReason::Versions(claim.name), out);
+            return;
+        };
+        let port = if claim.port == 0 { self.address().port() } else { claim.port };
+        let peer = Peer {
+            name: claim.name,
+            address: SocketAddr::new(claim.address, port),
+            meta: claim.meta,
+            versions,
+            incarnation: claim.incarnation,
+        };
+        if peer.name == self.local {
+            self.alive_self(now, from, &peer, out);
+            return;
+        }
+        let reclaim = self.config.dead_node_reclaim_time;
+        let known = self.table.get(&peer.name).map(|record| Known {
+            state: record.state,
+            incarnation: record.peer.incarnation,
+            same_address: record.peer.address == peer.address,
+            reclaimable: !reclaim.is_zero() && now.since(record.changed_at) > reclaim,
+        });
+        match judge(known, Claim::Alive, peer.incarnation) {
+            Verdict::Accept if known.is_none() => self.add(now, from, peer, out),
+            Verdict::Accept => self.revive(now, peer, out),
+            Verdict::Conflict => self.conflict(&peer, out),
+            Verdict::TooFar => {
+                self.drops.drop(now, from, DropReason::Incarnation(peer.name), out);
+            }
+            Verdict::Ignore | Verdict::Confirm => self.tell_gone(now, &peer, out),
+        }
+    }
+
+    fn add(&mut self, now: Instant, from: SocketAddr, peer: Peer, out: &mut Outbox<GossipOutput>) {
+        if self.table.len() >= MEMBERS_MAX {
+            self.drops.drop(now, from, DropReason::TooManyMembers(peer.name), out);
+            return;
+        }
+        let record = Record {
+            peer: peer.clone(),
+            state: PeerState::Alive,
+            changed_at: now,
+            suspicion: None,
+            told_at: None,
+        };
+        self.table.insert(record, &mut self.rng);
+        self.announce(&peer, Notify::None, out);
+        tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
+        out.push(GossipOutput::Joined(peer));
+    }
+
+    fn revive(&mut self, now: Instant, peer: Peer, out: &mut Outbox<GossipOutput>) {
+        self.table.set_address(&peer.name, peer.address);
+        let Some(record) = self.table.get_mut(&peer.name) else { return };
+        let before = record.state;
+        let mut old = std::mem::replace(&mut record.peer, peer.clone());
+        old.incarnation = peer.incarnation;
+        record.state = PeerState::Alive;
+        record.suspicion = None;
+        record.told_at = None;
+        if before != PeerState::Alive {
+            record.changed_at = now;
+            self.timers.cancel(&Timer::Suspicion(peer.name.clone()));
+            tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
+        }
+        self.announce(&peer, Notify::None, out);
+        if is_gone(before) {
+            crate::mark!("gossip.revived");
+            out.push(GossipOutput::Joined(peer));
+        } else if old != peer {
+            out.push(GossipOutput::Updated(peer));
+        }
+    }
+
+    fn conflict(&self, peer: &Peer, out: &mut Outbox<GossipOutput>) {
+        crate::mark!("gossip.name_conflict");
+        let Some(record) = self.table.get(&peer.name) else { return };
+        let (existing, claimed) = (record.peer.clone(), peer.address);
+        crate::trace!(
+            out,
+            Level::Error,
+            GossipTrace::Conflict {
+                name: peer.name.clone(),
+                mine: existing.address,
+                theirs: claimed,
+                state: record.state,
+            }
+        );
+        out.push(GossipOutput::Conflict { existing, claimed });
+    }
+
+    /// Sends the accusation against a gone member to where an outdated record says it is.
+    fn tell_gone(&mut self, now: Instant, peer: &Peer, out: &mut Outbox<GossipOutput>) {
+        let Some(record) = self.table.get_mut(&peer.name) else { return };
+        let told = record.told_at.is_some_and(|at| now.since(at) < TELL_INTERVAL);
+        if !is_gone(record.state) || told {
+            return;
+        }
+        crate::mark!("gossip.told_gone");
+        record.told_at = Some(now);
+        let accusation = Message::Suspect(Suspect {
+            incarnation: record.peer.incarnation,
+            node: peer.name.clone(),
+            from: self.local.clone(),
+        });
+        self.send(peer.address, accusation.encode(), out);
+    }
+
+    /// Takes a suspicion about a member, raised by `accuser` and sent by `from`.
+    pub(super) fn suspect(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        name: &NodeName,
+        incarnation: Incarnation,
+        accuser: &NodeName,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        if *name == self.local {
+            self.accused(now, from, Claim::Suspect, incarnation, accuser, out);
+            return;
+        }
+        let fact = || {
+            let node = name.clone();
+            Message::Suspect(Suspect { incarnation, node, from: accuser.clone() })
+        };
+        match judge(self.known(name), Claim::Suspect, incarnation) {
+            Verdict::Accept => {
+                let n = self.table.len();
+                let Some(record) = self.table.get_mut(name) else { return };
+                let suspicion = Suspicion::new(&self.config, n, accuser.clone(), now);
+                self.timers.set(Timer::Suspicion(name.clone()), suspicion.deadline());
+                record.suspicion = Some(suspicion);
+                record.state = PeerState::Suspect;
+                record.changed_at = now;
+                record.peer.incarnation = incarnation;
+                tell_state(name, PeerState::Suspect, incarnation, out);
+                self.broadcast_fact(name.as_str(), &fact(), Notify::None, out);
+            }
+            Verdict::Confirm => {
+                let Some(record) = self.table.get_mut(name) else { return };
+                let Some(suspicion) = &mut record.suspicion else { return };
+                if suspicion.confirm(accuser) {
+                    crate::mark!("gossip.suspicion_confirmed");
+                    self.timers.set(Timer::Suspicion(name.clone()), suspicion.deadline());
+                    self.broadcast_fact(name.as_str(), &fact(), Notify::None, out);
+                }
+            }
+            Verdict::TooFar => {
+                self.drops.drop(now, from, DropReason::Incarnation(name.clone()), out);
+            }
+            Verdict::Ignore | Verdict::Conflict => {}
+        }
+    }
+
+    /// Takes the news that a member is dead, or left if `accuser` is the member itself.
+    pub(super) fn dead(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        name: &NodeName,
+        incarnation: Incarnation,
+        accuser: &NodeName,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let left = name == accuser;
+        let claim = if left { Claim::Left } else { Claim::Dead };
+        if *name == self.local {
+            self.accused(now, from, claim, incarnation, accuser, out);
+            return;
+        }
+        match judge(self.known(name), claim, incarnation) {
+            Verdict::Accept => {}
+            Verdict::TooFar => {
+                self.drops.drop(now, from, DropReason::Incarnation(name.clone()), out);
+                return;
+            }
+            Verdict::Ignore | Verdict::Confirm | Verdict::Conflict => return,
+        }
+        let Some(record) = self.table.get_mut(name) else { return };
+        record.state = if left { PeerState::Left } else { PeerState::Dead };
+        record.suspicion = None;
+        record.changed_at = now;
+        record.peer.incarnation = incarnation;
+        tell_state(name, record.state, incarnation, out);
+        self.timers.cancel(&Timer::Suspicion(name.clone()));
+        let (node, from) = (name.clone(), accuser.clone());
+        let fact = Message::Dead(Dead { incarnation, node, from });
+        self.broadcast_fact(name.as_str(), &fact, Notify::None, out);
+        out.push(GossipOutput::Gone { name: name.clone(), left });
+    }
+
+    /// A suspicion ran out.
+    pub(super) fn suspicion_expired(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(record) = self.table.get(name) else { return };
+        let Some(suspicion) = &record.suspicion else { return };
+        let (confirmations, incarnation) = (suspicion.confirmations(), record.peer.incarnation);
+        crate::trace!(
+            out,
+            Level::Info,
+            GossipTrace::SuspicionExpired { name: name.clone(), confirmations }
+        );
+        let (accuser, from) = (self.local.clone(), self.address());
+        self.dead(now, from, name, incarnation, &accuser, out);
+    }
+
+    fn known(&self, name: &NodeName) -> Option<Known> {
+        self.table.get(name).map(|record| Known {
+            state: record.state,
+            incarnation: record.peer.incarnation,
+            same_address: true,
+            reclaimable: false,
+        })
+    }
+
+    /// Somebody spreads an alive record of this member.
+    fn alive_self(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        claim: &Peer,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let own = self.own();
+        if !self.is_active() {
+            return;
+        }
+        if claim.address != own.address {
+            self.conflict(claim, out);
+            return;
+        }
+        let same = claim.meta == own.meta && claim.versions == own.versions;
+        match judge_self(own.incarnation, false, Claim::Alive, claim.incarnation, same) {
+            SelfVerdict::Ignore => {}
+            SelfVerdict::TooFar => {
+                self.drops.drop(now, from, DropReason::Incarnation(claim.name.clone()), out);
+            }
+            SelfVerdict::Refute => {
+                let incarnation = self.refute(claim.incarnation, out);
+                let (name, address) = (claim.name.clone(), claim.address);
+                crate::trace!(
+                    out,
+                    Level::Warn,
+                    GossipTrace::RefutingAlive { name, address, incarnation }
+                );
+            }
+        }
+    }
+
+    /// Somebody takes this member for suspect, dead or left.
+    fn accused(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        claim: Claim,
+        incarnation: Incarnation,
+        accuser: &NodeName,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let own = self.own().incarnation;
+        match judge_self(own, !self.is_active(), claim, incarnation, false) {
+            SelfVerdict::Ignore => {}
+            SelfVerdict::TooFar => {
+                self.drops.drop(now, from, DropReason::Incarnation(self.local.clone()), out);
+            }
+            SelfVerdict::Refute => {
+                let incarnation = self.refute(incarnation, out);
+                let accusation =
+                    if claim == Claim::Suspect { PeerState::Suspect } else { PeerState::Dead };
+                let from = accuser.clone();
+                crate::trace!(
+                    out,
+                    Level::Warn,
+                    GossipTrace::Refuting { accusation, from, incarnation }
+                );
+            }
+        }
+    }
+
+    /// Announces an incarnation above the accused one; returns it.
+    fn refute(&mut self, accused: Incarnation, out: &mut Outbox<GossipOutput>) -> Incarnation {
+        crate::mark!("gossip.refuted");
+        self.health.worsen(1);
+        let incarnation = refutation(self.own().incarnation, accused);
+        self.change_own(Notify::None, out, |own| own.incarnation = incarnation);
+        incarnation
+    }
+
+    /// Changes this member's own record and announces it.
+    pub(super) fn change_own(
+        &mut self,
+        notify: Notify,
+        out: &mut Outbox<GossipOutput>,
+        change: impl FnOnce(&mut Peer),
+    ) {
+        let record = self.table.get_mut(&self.local).expect("a member always knows itself");
+        change(&mut record.peer);
+        let own = record.peer.clone();
+        self.announce(&own, notify, out);
+    }
+
+    /// Queues the news that a member is alive.
+    pub(super) fn announce(&mut self, peer: &Peer, notify: Notify, out: &mut Outbox<GossipOutput>) {
+        let fact = Message::Alive(Alive {
+            incarnation: peer.incarnation,
+            node: peer.name.clone(),
+            address: peer.address.ip(),
+            port: peer.address.port(),
+            meta: peer.meta.clone(),
+            versions: Some(peer.versions),
+        });
+        self.broadcast_fact(peer.name.as_str(), &fact, notify, out);
+    }
+}
+
+fn tell_state(
+    name: &NodeName,
+    state: PeerState,
+    incarnation: Incarnation,
+    out: &mut Outbox<GossipOutput>,
+) {
+    let name = || name.clone();
+    crate::trace!(out, Level::Debug, GossipTrace::State { name: name(), state, incarnation });
+}

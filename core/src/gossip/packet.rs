@@ -1,0 +1,188 @@
+//! Datagrams in and out: layers, piggyback, gossip rounds (SWIM §4.1).
+//!
+//! Implements gossip-protocol.md §9 and §10 and gossip-wire.md §4 and §5: facts fill a packet
+//! first, then the Serf queues in their order, up to 1400 bytes.
+//!
+//! Differs: every packet to a member that understands checksums carries one, not only those of
+//! gossip rounds (gossip-protocol.md §28, corrupted messages); and with nobody left to hear them,
+//! queued broadcasts are dropped as spread instead of waiting for ever: whoever comes back learns
+//! them from the state exchange.
+
+use super::broadcast::Notify;
+use super::leave::Life;
+use super::scale::retransmit_limit;
+use super::state::is_gone;
+use super::trace::DropReason;
+use super::{Gossip, GossipOutput};
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::wire::checksum::{CRC_BYTES, with_crc};
+use crate::wire::compound::{COMPOUND_OVERHEAD, PART_OVERHEAD, compound};
+use crate::wire::gossip::{Message, PeerState};
+use crate::wire::packet::decode_datagram;
+use bytes::Bytes;
+use std::net::SocketAddr;
+
+/// Bytes of a datagram before the headers of IP and UDP (gossip-wire.md §4).
+pub(super) const PACKET_BYTES_MAX: usize = 1400;
+
+/// Bytes for the parts of a packet.
+pub(super) const PARTS_BYTES_MAX: usize = PACKET_BYTES_MAX - CRC_BYTES - COMPOUND_OVERHEAD;
+
+/// The first protocol version with checksums (gossip-wire.md §3.1).
+const CHECKSUM_PROTOCOL: u8 = 5;
+
+impl Gossip {
+    /// Takes a datagram apart and every message in it to completion.
+    pub(super) fn datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        payload: &Bytes,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        for message in decode_datagram(payload) {
+            match message {
+                Ok(message) => self.message(now, from, message, out),
+                Err(error) => self.drops.drop(now, from, DropReason::Malformed(error), out),
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        message: Message,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        match message {
+            Message::Ping(ping) => self.pinged(now, from, &ping, out),
+            Message::IndirectPing(ping) => self.relay(now, from, ping, out),
+            Message::Ack(ack) => self.acked(ack.seq_no, out),
+            Message::Nack(nack) => self.nacked(nack.seq_no),
+            Message::Suspect(claim) => {
+                self.suspect(now, from, &claim.node, claim.incarnation, &claim.from, out);
+            }
+            Message::Alive(claim) => self.alive(now, from, claim.into(), out),
+            Message::Dead(claim) => {
+                self.dead(now, from, &claim.node, claim.incarnation, &claim.from, out);
+            }
+            Message::User(payload) => out.push(GossipOutput::UserMessage(payload)),
+        }
+    }
+
+    /// Sends one packet, under a checksum if the receiver is known to understand it.
+    pub(super) fn send(&self, to: SocketAddr, packet: Bytes, out: &mut Outbox<GossipOutput>) {
+        let checksum = self
+            .table
+            .at(&to)
+            .is_some_and(|record| record.peer.versions.protocol_max >= CHECKSUM_PROTOCOL);
+        let payload = if checksum { with_crc(&packet) } else { packet };
+        out.push(GossipOutput::SendDatagram { to, payload });
+    }
+
+    /// Sends `message`, to a known member with as many broadcasts as fit beside it. An unknown
+    /// address gets the message alone, so that a forged source is sent little.
+    pub(super) fn send_with_piggyback(
+        &mut self,
+        to: SocketAddr,
+        message: &Message,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let mut parts = vec![message.encode()];
+        let used: usize = parts.iter().map(|part| part.len() + PART_OVERHEAD).sum();
+        if self.table.at(&to).is_some() {
+            self.fill(PARTS_BYTES_MAX.saturating_sub(used), &mut parts, out);
+        }
+        for packet in compound(&parts) {
+            self.send(to, packet, out);
+        }
+    }
+
+    /// One gossip round: broadcasts to a few random members, dead ones included for a while, so
+    /// that a member wrongly taken for dead hears of it.
+    pub(super) fn gossip(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
+        let (local, forget) = (&self.local, self.config.gossip_to_the_dead_time);
+        let eligible = |record: &super::table::Record| {
+            record.peer.name != *local
+                && match record.state {
+                    PeerState::Alive | PeerState::Suspect => true,
+                    PeerState::Dead => now.since(record.changed_at) <= forget,
+                    PeerState::Left => false,
+                }
+        };
+        if self.facts.len() + self.serf_queues.iter().map(|queue| queue.len()).sum::<usize>() == 0 {
+            return;
+        }
+        let chosen = self.table.random(self.config.gossip_nodes, &mut self.rng, eligible);
+        let targets: Vec<SocketAddr> = chosen.iter().map(|record| record.peer.address).collect();
+        if targets.is_empty() {
+            self.drain_queues(out);
+        }
+        for to in targets {
+            let mut parts = Vec::new();
+            self.fill(PARTS_BYTES_MAX, &mut parts, out);
+            if parts.is_empty() {
+                return;
+            }
+            for packet in compound(&parts) {
+                self.send(to, packet, out);
+            }
+        }
+    }
+
+    /// Appends broadcasts to `parts` that fit into `room` bytes.
+    fn fill(&mut self, room: usize, parts: &mut Vec<Bytes>, out: &mut Outbox<GossipOutput>) {
+        let limit = retransmit_limit(self.config.retransmit_mult, self.table.len());
+        let mut spread = Vec::new();
+        let mut room = self.facts.fill(room, PART_OVERHEAD, limit, parts, &mut spread);
+        for queue in &mut self.serf_queues {
+            room = queue.fill(room, PART_OVERHEAD, limit, parts, &mut spread);
+        }
+        for notify in spread {
+            self.spread(notify, out);
+        }
+    }
+
+    fn drain_queues(&mut self, out: &mut Outbox<GossipOutput>) {
+        let mut spread = self.facts.drain();
+        for queue in &mut self.serf_queues {
+            spread.extend(queue.drain());
+        }
+        for notify in spread {
+            self.spread(notify, out);
+        }
+    }
+
+    /// Queues a fact about the member `about`; an earlier one about it is replaced.
+    pub(super) fn broadcast_fact(
+        &mut self,
+        about: &str,
+        message: &Message,
+        notify: Notify,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let replaced = self.facts.push(Some(about.to_owned()), message.encode(), notify);
+        self.spread(replaced, out);
+    }
+
+    /// Tells whoever waits for a broadcast that it was sent often enough or replaced.
+    pub(super) fn spread(&mut self, notify: Notify, out: &mut Outbox<GossipOutput>) {
+        match notify {
+            Notify::None => {}
+            Notify::Leave => self.leave_spread(out),
+            Notify::Serf(id) => out.push(GossipOutput::BroadcastSpread(id)),
+        }
+    }
+
+    /// Whether another member is there that is neither dead nor left.
+    pub(super) fn has_company(&self) -> bool {
+        self.table.iter().any(|record| record.peer.name != self.local && !is_gone(record.state))
+    }
+
+    /// Whether this member takes part, as opposed to being on its way out.
+    pub(super) const fn is_active(&self) -> bool {
+        matches!(self.life, Life::Active)
+    }
+}

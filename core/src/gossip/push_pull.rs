@@ -1,0 +1,505 @@
+//! Streams: state exchanges both ways, and pings for members that datagrams do not reach.
+//!
+//! Implements gossip-protocol.md §6 (what a remote record claims), §11 and gossip-wire.md §9 and
+//! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
+//! before it merges the other's. Every exchange has a deadline; accepted ones are bounded in number
+//! and all of them in bytes.
+
+use super::facts::AliveClaim;
+use super::scale::push_pull_scale;
+use super::state::Claim;
+use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Timer, Versions};
+use crate::id::{SeqNo, StreamId};
+use crate::machine::Outbox;
+use crate::node::input::CloseReason;
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::DecodeError;
+use crate::wire::gossip::{Ack, PeerState, Ping, PushPull, PushPullState, StreamMessage};
+use crate::wire::stream::StreamDecoder;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Accepted streams served at once.
+pub(super) const ACCEPTED_MAX: usize = 128;
+
+/// Bytes held for unfinished messages on all streams together.
+pub(super) const BUFFERED_BYTES_MAX: usize = 64 << 20;
+
+/// Why this member opened a stream.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// To exchange state, for a join or by itself.
+    PushPull {
+        /// The join it belongs to.
+        join: Option<JoinId>,
+    },
+    /// To ping a member that datagrams did not reach.
+    Ping(Ping),
+}
+
+/// One stream and how far its exchange is.
+#[derive(Clone, Debug)]
+pub(super) struct Exchange {
+    peer: SocketAddr,
+    stage: Stage,
+    /// Bytes taken in so far.
+    fed: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Accepted; the request is arriving.
+    Reading(StreamDecoder),
+    /// Accepted; the request is here, the own user state is awaited.
+    Replying(PushPull),
+    /// Asked for.
+    Opening(Purpose),
+    /// Open; the own user state is awaited.
+    Preparing {
+        /// The join it belongs to.
+        join: Option<JoinId>,
+    },
+    /// The request is sent, the answer is arriving.
+    Awaiting(Purpose, StreamDecoder),
+}
+
+impl Exchange {
+    /// Whether this member accepted the stream.
+    const fn is_accepted(&self) -> bool {
+        matches!(self.stage, Stage::Reading(_) | Stage::Replying(_))
+    }
+
+    /// Whether it pings for the probe `seq_no`.
+    pub(super) fn is_ping(&self, seq_no: SeqNo) -> bool {
+        match &self.stage {
+            Stage::Opening(Purpose::Ping(ping)) | Stage::Awaiting(Purpose::Ping(ping), _) => {
+                ping.seq_no == seq_no
+            }
+            Stage::Reading(_)
+            | Stage::Replying(_)
+            | Stage::Preparing { .. }
+            | Stage::Opening(Purpose::PushPull { .. })
+            | Stage::Awaiting(Purpose::PushPull { .. }, _) => false,
+        }
+    }
+}
+
+/// What a record in a state exchange claims: death is never believed outright.
+pub(super) const fn claim_of(state: PeerState) -> Claim {
+    match state {
+        PeerState::Alive => Claim::Alive,
+        PeerState::Suspect | PeerState::Dead => Claim::Suspect,
+        PeerState::Left => Claim::Left,
+    }
+}
+
+impl Gossip {
+    /// Exchanges state with a random member, and plans the next exchange.
+    pub(super) fn push_pull_next(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
+        self.timers.set(Timer::PushPullTick, now + self.push_pull_interval());
+        let local = &self.local;
+        let eligible = |record: &super::table::Record| {
+            record.state == PeerState::Alive && record.peer.name != *local
+        };
+        let chosen = self.table.random(1, &mut self.rng, eligible);
+        let partner = chosen.first().map(|record| record.peer.address);
+        if let Some(partner) = partner {
+            let deadline = now + self.config.stream_timeout;
+            self.open_exchange(partner, Purpose::PushPull { join: None }, deadline, out);
+        }
+    }
+
+    /// The time until the next exchange, longer in large clusters.
+    pub(super) fn push_pull_interval(&self) -> Duration {
+        self.config.push_pull_interval.saturating_mul(push_pull_scale(self.table.len()))
+    }
+
+    /// Opens a stream that has to reach its purpose before `deadline`.
+    pub(super) fn open_exchange(
+        &mut self,
+        to: SocketAddr,
+        purpose: Purpose,
+        deadline: Instant,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let stream = self.next_stream;
+        self.next_stream = StreamId::new(stream.get() + super::STREAM_STEP);
+        let stage = Stage::Opening(purpose);
+        self.exchanges.insert(stream, Exchange { peer: to, stage, fed: 0 });
+        self.timers.set(Timer::Exchange(stream), deadline);
+        out.push(GossipOutput::OpenStream { stream, to });
+    }
+
+    /// A stream was accepted, or the one asked for is open.
+    pub(super) fn stream_opened(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        peer: SocketAddr,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&stream) else {
+            // Numbers of streams that agents open are odd: this one was given up meanwhile.
+            if stream.get() % 2 == 0 {
+                self.accept(now, stream, peer, out);
+            }
+            return;
+        };
+        let Stage::Opening(purpose) = &exchange.stage else { return };
+        match purpose.clone() {
+            Purpose::PushPull { join } => {
+                exchange.stage = Stage::Preparing { join };
+                let join = join.is_some();
+                let exchange = ExchangeId(stream.get());
+                out.push(GossipOutput::WantUserState { exchange, join });
+            }
+            Purpose::Ping(ping) => {
+                let data = StreamMessage::Ping(ping.clone()).encode();
+                exchange.stage = Stage::Awaiting(Purpose::Ping(ping), StreamDecoder::new());
+                out.push(GossipOutput::SendStream { stream, data });
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        peer: SocketAddr,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let accepted = self.exchanges.values().filter(|exchange| exchange.is_accepted()).count();
+        if accepted >= ACCEPTED_MAX {
+            crate::mark!("gossip.push_pull_refused");
+            crate::trace!(out, Level::Warn, GossipTrace::ExchangeRefused { peer });
+            out.push(GossipOutput::CloseStream { stream });
+            return;
+        }
+        let stage = Stage::Reading(StreamDecoder::new());
+        self.exchanges.insert(stream, Exchange { peer, stage, fed: 0 });
+        self.timers.set(Timer::Exchange(stream), now + self.config.stream_timeout);
+    }
+
+    /// Bytes arrived on a stream.
+    pub(super) fn stream_data(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        data: &[u8],
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
+        let decoder = match &mut exchange.stage {
+            Stage::Reading(decoder) | Stage::Awaiting(_, decoder) => decoder,
+            // Bytes before the request is sent, or after it was read, are no part of any message.
+            Stage::Replying(_) | Stage::Opening(_) | Stage::Preparing { .. } => return,
+        };
+        self.buffered += data.len();
+        exchange.fed += data.len();
+        if self.buffered > BUFFERED_BYTES_MAX {
+            let peer = exchange.peer;
+            crate::trace!(out, Level::Warn, GossipTrace::ExchangeRefused { peer });
+            self.fail_exchange(now, stream, "too many bytes are being received", out);
+            return;
+        }
+        match decoder.feed(data) {
+            Ok(None) => {}
+            Ok(Some(message)) if exchange.is_accepted() => {
+                self.request_arrived(stream, message, out);
+            }
+            Ok(Some(message)) => self.answer_arrived(now, stream, message, out),
+            Err(error) => {
+                let unreadable = matches!(error, DecodeError::Layer { .. });
+                if unreadable && exchange.is_accepted() {
+                    let data = StreamMessage::Err(error.to_string()).encode();
+                    out.push(GossipOutput::SendStream { stream, data });
+                }
+                self.fail_exchange(now, stream, &error.to_string(), out);
+            }
+        }
+    }
+
+    /// The request on an accepted stream is complete.
+    fn request_arrived(
+        &mut self,
+        stream: StreamId,
+        message: StreamMessage,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        match message {
+            StreamMessage::PushPull(request) => {
+                let join = request.join;
+                if let Some(exchange) = self.exchanges.get_mut(&stream) {
+                    exchange.stage = Stage::Replying(request);
+                }
+                let exchange = ExchangeId(stream.get());
+                out.push(GossipOutput::WantUserState { exchange, join });
+                return;
+            }
+            StreamMessage::Ping(ping) => {
+                if self.meant_for_another(ping.node.as_ref()).is_none() {
+                    let ack = Ack { seq_no: ping.seq_no, payload: None };
+                    let data = StreamMessage::Ack(ack).encode();
+                    out.push(GossipOutput::SendStream { stream, data });
+                }
+            }
+            StreamMessage::User(payload) => out.push(GossipOutput::UserMessage(payload)),
+            StreamMessage::Ack(_) | StreamMessage::Err(_) => {}
+        }
+        self.close_exchange(stream, out);
+    }
+
+    /// The answer on a stream that this member opened is complete.
+    fn answer_arrived(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        message: StreamMessage,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(exchange) = self.close_exchange(stream, out) else { return };
+        let peer = exchange.peer;
+        match (exchange.stage, message) {
+            (Stage::Awaiting(Purpose::Ping(ping), _), StreamMessage::Ack(ack)) => {
+                if ack.seq_no == ping.seq_no {
+                    self.stream_ping_answered(ping.seq_no);
+                }
+            }
+            (
+                Stage::Awaiting(Purpose::PushPull { join }, _),
+                StreamMessage::PushPull(PushPull { states, user_state, .. }),
+            ) => {
+                let merged = self.merge(now, peer, states, user_state, join.is_some(), out);
+                self.push_pull_finished(now, peer, join, merged, out);
+            }
+            (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::Err(text)) => {
+                self.push_pull_finished(now, peer, join, Err(format!("remote error: {text}")), out);
+            }
+            (Stage::Awaiting(Purpose::PushPull { join }, _), _) => {
+                let reason = "the answer is no state".to_owned();
+                self.push_pull_finished(now, peer, join, Err(reason), out);
+            }
+            (
+                Stage::Awaiting(Purpose::Ping(_), _)
+                | Stage::Reading(_)
+                | Stage::Replying(_)
+                | Stage::Opening(_)
+                | Stage::Preparing { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// The Serf layer's part of an exchange is here: sends the state, and merges the request if
+    /// this member answers one.
+    pub(super) fn user_state(
+        &mut self,
+        now: Instant,
+        exchange: ExchangeId,
+        payload: Bytes,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let stream = StreamId::new(exchange.0);
+        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
+        match &exchange.stage {
+            Stage::Preparing { join } => {
+                let join = *join;
+                exchange.stage = Stage::Awaiting(Purpose::PushPull { join }, StreamDecoder::new());
+                let data = self.own_state(join.is_some(), payload);
+                out.push(GossipOutput::SendStream { stream, data });
+            }
+            Stage::Replying(request) => {
+                let join = request.join;
+                let data = self.own_state(join, payload);
+                out.push(GossipOutput::SendStream { stream, data });
+                let Some(Exchange { peer, stage: Stage::Replying(request), .. }) =
+                    self.close_exchange(stream, out)
+                else {
+                    return;
+                };
+                let (states, user_state) = (request.states, request.user_state);
+                if let Err(reason) = self.merge(now, peer, states, user_state, join, out) {
+                    crate::trace!(out, Level::Error, GossipTrace::ExchangeFailed { peer, reason });
+                }
+            }
+            Stage::Reading(_) | Stage::Opening(_) | Stage::Awaiting(..) => {}
+        }
+    }
+
+    fn own_state(&self, join: bool, user_state: Bytes) -> Bytes {
+        let states = self.table.iter().map(|record| PushPullState {
+            name: record.peer.name.clone(),
+            address: record.peer.address.ip(),
+            port: record.peer.address.port(),
+            meta: record.peer.meta.clone(),
+            incarnation: record.peer.incarnation,
+            state: record.state,
+            versions: Some(record.peer.versions),
+        });
+        let exchange = PushPull { join, states: states.collect(), user_state };
+        StreamMessage::PushPull(exchange).encode()
+    }
+
+    /// Takes over what the other side knows, or nothing of it.
+    fn merge(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        states: Vec<PushPullState>,
+        user_state: Bytes,
+        join: bool,
+        out: &mut Outbox<GossipOutput>,
+    ) -> Result<(), String> {
+        self.check_versions(&states)?;
+        for state in states {
+            let (name, incarnation) = (state.name.clone(), state.incarnation);
+            match claim_of(state.state) {
+                Claim::Alive => {
+                    let claim = AliveClaim {
+                        incarnation,
+                        name,
+                        address: state.address,
+                        port: state.port,
+                        meta: state.meta,
+                        versions: state.versions,
+                    };
+                    self.alive(now, peer, claim, out);
+                }
+                Claim::Left => self.dead(now, peer, &name, incarnation, &name, out),
+                Claim::Suspect | Claim::Dead => {
+                    let local = self.local.clone();
+                    self.suspect(now, peer, &name, incarnation, &local, out);
+                }
+            }
+        }
+        if !user_state.is_empty() {
+            out.push(GossipOutput::RemoteUserState { payload: user_state, join });
+        }
+        Ok(())
+    }
+
+    /// Whether all members of both sides can speak with each other (gossip-wire.md §3.1).
+    fn check_versions(&self, remote: &[PushPullState]) -> Result<(), String> {
+        let mut low = (0, 0);
+        let mut high = (u8::MAX, u8::MAX);
+        let mut narrow = |versions: &Versions| {
+            low = (low.0.max(versions.protocol_min), low.1.max(versions.delegate_min));
+            high = (high.0.min(versions.protocol_max), high.1.min(versions.delegate_max));
+        };
+        for state in remote.iter().filter(|state| state.state == PeerState::Alive) {
+            state.versions.iter().for_each(&mut narrow);
+        }
+        let alive = self.table.iter().filter(|record| record.state == PeerState::Alive);
+        alive.for_each(|record| narrow(&record.peer.versions));
+        let speaks = |versions: &Versions| {
+            (low.0..=high.0).contains(&versions.protocol)
+                && (low.1..=high.1).contains(&versions.delegate)
+        };
+        let foreign = remote.iter().find(|state| !state.versions.as_ref().is_some_and(speaks));
+        let known = self.table.iter().find(|record| !speaks(&record.peer.versions));
+        match foreign.map(|state| &state.name).or(known.map(|record| &record.peer.name)) {
+            Some(name) => {
+                crate::mark!("gossip.push_pull_conflict");
+                Err(format!("the versions of {name} do not fit those of the other members"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A stream ended from the other side or in the network.
+    pub(super) fn stream_closed(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        reason: CloseReason,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let text = match reason {
+            CloseReason::Finished => "the stream ended early",
+            CloseReason::ConnectFailed => "could not connect",
+            CloseReason::Reset => "the stream broke",
+            CloseReason::Limit => "a limit of this host ended the stream",
+        };
+        if let Some(exchange) = self.forget_exchange(stream) {
+            self.exchange_failed(now, exchange, text, out);
+        }
+    }
+
+    /// An exchange took too long.
+    pub(super) fn exchange_timed_out(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        self.fail_exchange(now, stream, "timed out", out);
+    }
+
+    fn fail_exchange(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        reason: &str,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        if let Some(exchange) = self.close_exchange(stream, out) {
+            self.exchange_failed(now, exchange, reason, out);
+        }
+    }
+
+    fn exchange_failed(
+        &mut self,
+        now: Instant,
+        exchange: Exchange,
+        reason: &str,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let join = match exchange.stage {
+            Stage::Opening(Purpose::PushPull { join })
+            | Stage::Awaiting(Purpose::PushPull { join }, _)
+            | Stage::Preparing { join } => join,
+            // A stream ping that fails leaves the verdict to the deadline of the probe; a stream
+            // that was accepted is its opener's affair.
+            Stage::Opening(Purpose::Ping(_))
+            | Stage::Awaiting(Purpose::Ping(_), _)
+            | Stage::Reading(_)
+            | Stage::Replying(_) => return,
+        };
+        self.push_pull_finished(now, exchange.peer, join, Err(reason.to_owned()), out);
+    }
+
+    fn push_pull_finished(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        join: Option<JoinId>,
+        result: Result<(), String>,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        if let Some(join) = join {
+            self.joined_one(now, join, peer, result, out);
+        } else if let Err(reason) = result {
+            crate::trace!(out, Level::Error, GossipTrace::ExchangeFailed { peer, reason });
+        }
+    }
+
+    /// Closes a stream and forgets its exchange.
+    pub(super) fn close_exchange(
+        &mut self,
+        stream: StreamId,
+        out: &mut Outbox<GossipOutput>,
+    ) -> Option<Exchange> {
+        let exchange = self.forget_exchange(stream)?;
+        out.push(GossipOutput::CloseStream { stream });
+        Some(exchange)
+    }
+
+    fn forget_exchange(&mut self, stream: StreamId) -> Option<Exchange> {
+        let exchange = self.exchanges.remove(&stream)?;
+        self.timers.cancel(&Timer::Exchange(stream));
+        self.buffered -= exchange.fed;
+        Some(exchange)
+    }
+}
