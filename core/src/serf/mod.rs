@@ -1,18 +1,50 @@
 //! Serf above gossip: Lamport clocks, intents, tags, reconnects, reaping.
+//!
+//! [`Serf`] turns what the membership protocol sees into members with a status, implementing
+//! gossip-protocol.md §15 to §19. Each job has its file. User events, queries and coordinates are
+//! not handled: their messages are told and dropped.
+//!
+//! Invariants: a member's status time never falls; every member known to gossip is known here; what
+//! is remembered of others is bounded in number.
+//!
+//! Differs: a member that gossip saw leave on purpose is left at once, even if its farewell overtook
+//! its leave intent (gossip-protocol.md §27, leave shown as failed).
 
+mod intent;
+mod lamport;
+mod leave;
 mod member;
+mod push_pull;
+mod reap;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use member::{Member, MemberStatus, ServerInfo};
 pub use trace::SerfTrace;
 
+use crate::config::SerfConfig;
 use crate::gossip::{BroadcastClass, BroadcastId, ExchangeId, JoinId, Peer};
 use crate::id::NodeName;
+use crate::machine::{Machine, Outbox};
+use crate::rng::{Rng, Seed, Stream};
 use crate::storage::op::FileOp;
+use crate::time::Instant;
+use crate::timers::Timers;
 use crate::trace::Level;
+use crate::wire::serf::{decode_tags, encode_tags};
 use bytes::Bytes;
+use intent::{EarlyIntents, IntentKind};
+use lamport::LamportClock;
+use leave::Life;
+use reap::Rejoin;
+use snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// Members known at most; the one gone longest makes room for another.
+const MEMBERS_MAX: usize = 65_536;
 
 /// What the Serf machine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +100,8 @@ pub enum SerfInput {
     },
     /// This member's tags changed.
     SetTags(BTreeMap<String, String>),
+    /// A `Persist` failed: the snapshot is written anew later.
+    PersistFailed,
 }
 
 /// What became of a member.
@@ -135,5 +169,327 @@ pub enum SerfOutput {
 impl From<(Level, SerfTrace)> for SerfOutput {
     fn from((level, trace): (Level, SerfTrace)) -> Self {
         Self::Trace(level, trace)
+    }
+}
+
+/// What the machine waits for; at the same instant, earlier kinds fire first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A step of the leave takes too long, or the silence after it is over.
+    LeaveStep,
+    /// The members of an earlier run are tried.
+    Rejoin,
+    /// A failed member may be tried.
+    Reconnect,
+    /// Members gone for long are forgotten.
+    Reap,
+    /// The snapshot is written.
+    Flush,
+}
+
+/// One member, and since when it is gone.
+#[derive(Clone, Debug)]
+struct Entry {
+    member: Member,
+    /// When it failed or left; of no meaning while it is alive or leaving.
+    gone_at: Instant,
+    /// Whether it is to be forgotten as soon as it is gone.
+    prune: bool,
+}
+
+impl Entry {
+    const fn is_gone(&self) -> bool {
+        matches!(self.member.status, MemberStatus::Left | MemberStatus::Failed)
+    }
+}
+
+/// The Serf layer of one member.
+#[derive(Debug)]
+pub struct Serf {
+    config: SerfConfig,
+    local: NodeName,
+    meta: Bytes,
+    rng: Rng,
+    timers: Timers<Timer>,
+    started: Instant,
+    members: BTreeMap<NodeName, Entry>,
+    version: u64,
+    clock: LamportClock,
+    event_clock: LamportClock,
+    query_clock: LamportClock,
+    early: EarlyIntents,
+    life: Life,
+    snapshot: Snapshot,
+    rejoin: Rejoin,
+    reconnecting: Option<JoinId>,
+    /// Joins asked for so far.
+    joins: u64,
+    /// Broadcasts waited for so far.
+    broadcasts: u64,
+}
+
+impl Serf {
+    /// The Serf layer of the member `local`, which says `tags` of itself.
+    ///
+    /// `snapshot` is the content of `serf/local.snapshot`, if there is one: clocks go on from there,
+    /// and the members it names are tried one after the other until one answers.
+    ///
+    /// Panics if `tags` take more than 512 bytes: a node's own tags are few and short.
+    pub fn new(
+        local: NodeName,
+        tags: &BTreeMap<String, String>,
+        config: &SerfConfig,
+        snapshot: Option<&str>,
+        seed: Seed,
+        now: Instant,
+        out: &mut Outbox<SerfOutput>,
+    ) -> Self {
+        let snapshot = Snapshot::restore(snapshot.unwrap_or(""), config.rejoin_after_leave);
+        let mut serf = Self {
+            config: config.clone(),
+            local,
+            meta: encode_tags(tags).expect("a node's own tags are few and short"),
+            rng: Rng::for_stream(seed, Stream::Serf),
+            timers: Timers::default(),
+            started: now,
+            members: BTreeMap::new(),
+            version: 0,
+            clock: LamportClock::new(),
+            event_clock: LamportClock::new(),
+            query_clock: LamportClock::new(),
+            early: EarlyIntents::default(),
+            life: Life::Active,
+            snapshot,
+            rejoin: Rejoin::default(),
+            reconnecting: None,
+            joins: 0,
+            broadcasts: 0,
+        };
+        let [member, event, query] = serf.snapshot.times();
+        // A time too far ahead is damage: the clock then begins anew, as without a file.
+        serf.clock.witness(member);
+        serf.event_clock.witness(event);
+        serf.query_clock.witness(query);
+        serf.flush(out);
+        serf.timers.set(Timer::Reap, now + config.reap_interval);
+        serf.timers.set(Timer::Reconnect, now + config.reconnect_interval);
+        if !serf.snapshot.remembered(&serf.local).is_empty() {
+            serf.timers.set(Timer::Rejoin, now);
+        }
+        serf
+    }
+
+    /// What this member says of itself, in the form gossip carries.
+    pub fn meta(&self) -> Bytes {
+        self.meta.clone()
+    }
+
+    /// Every member known, by name.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().map(|entry| &entry.member)
+    }
+
+    /// What is known of `name`.
+    pub fn member(&self, name: &NodeName) -> Option<&Member> {
+        self.members.get(name).map(|entry| &entry.member)
+    }
+
+    /// Counts the changes of `members`: as long as it stays, so do they.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The member clock, for people.
+    pub const fn member_time(&self) -> crate::id::LamportTime {
+        self.clock.now()
+    }
+
+    fn joined(&mut self, now: Instant, peer: Peer, out: &mut Outbox<SerfOutput>) {
+        if !self.members.contains_key(&peer.name) && !self.make_room(&peer.name, out) {
+            return;
+        }
+        let tags = self.tags(&peer, out);
+        let Peer { name, address, versions, .. } = peer;
+        let (mut status, mut status_time) = (MemberStatus::Alive, Default::default());
+        if let Some(known) = self.members.get(&name) {
+            status_time = known.member.status_time;
+        } else if let Some((kind, time)) = self.early.get(&name) {
+            status_time = time;
+            if kind == IntentKind::Leave {
+                status = MemberStatus::Leaving;
+            }
+        }
+        self.version += 1;
+        self.snapshot.joined(&name, address);
+        let member = Member { name: name.clone(), address, tags, status, status_time, versions };
+        let entry = Entry { member: member.clone(), gone_at: now, prune: false };
+        self.members.insert(name, entry);
+        self.event(MemberEventKind::Join, member, out);
+    }
+
+    /// Whether one more member fits in, after the one gone longest made room if need be.
+    fn make_room(&mut self, name: &NodeName, out: &mut Outbox<SerfOutput>) -> bool {
+        if self.members.len() < MEMBERS_MAX {
+            return true;
+        }
+        let gone = self.members.values().filter(|entry| entry.is_gone());
+        let longest = gone.min_by_key(|entry| entry.gone_at).map(|e| e.member.name.clone());
+        match longest {
+            Some(longest) => {
+                self.erase(&longest, out);
+                true
+            }
+            None => {
+                let name = name.clone();
+                crate::trace!(out, Level::Warn, SerfTrace::TooManyMembers { name });
+                false
+            }
+        }
+    }
+
+    fn member_gone(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        left: bool,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        let Some(entry) = self.members.get_mut(name) else { return };
+        let on_purpose = match entry.member.status {
+            MemberStatus::Alive => left,
+            MemberStatus::Leaving => true,
+            MemberStatus::Left | MemberStatus::Failed => return,
+        };
+        let on_purpose = on_purpose != crate::mutant!(M46);
+        let (status, kind) = if on_purpose {
+            (MemberStatus::Left, MemberEventKind::Leave)
+        } else {
+            (MemberStatus::Failed, MemberEventKind::Failed)
+        };
+        entry.member.status = status;
+        entry.gone_at = now;
+        self.version += 1;
+        let member = entry.member.clone();
+        self.gone(kind, member, out);
+        self.prune_if_wanted(name, out);
+    }
+
+    fn updated(&mut self, peer: Peer, out: &mut Outbox<SerfOutput>) {
+        let tags = self.tags(&peer, out);
+        let Some(entry) = self.members.get_mut(&peer.name) else { return };
+        entry.member.tags = tags;
+        entry.member.address = peer.address;
+        entry.member.versions = peer.versions;
+        let member = entry.member.clone();
+        self.version += 1;
+        self.snapshot.joined(&peer.name, peer.address);
+        self.event(MemberEventKind::Update, member, out);
+    }
+
+    fn tags(&self, peer: &Peer, out: &mut Outbox<SerfOutput>) -> BTreeMap<String, String> {
+        decode_tags(&peer.meta).unwrap_or_else(|error| {
+            let name = peer.name.clone();
+            crate::trace!(out, Level::Warn, SerfTrace::BadTags { name, error });
+            BTreeMap::new()
+        })
+    }
+
+    fn set_tags(&mut self, tags: &BTreeMap<String, String>, out: &mut Outbox<SerfOutput>) {
+        match encode_tags(tags) {
+            Ok(meta) if meta == self.meta => {}
+            Ok(meta) => {
+                self.meta = meta.clone();
+                out.push(SerfOutput::SetMeta(meta));
+            }
+            Err(error) => {
+                let bytes = error.bytes;
+                crate::trace!(out, Level::Error, SerfTrace::TagsRefused { bytes });
+            }
+        }
+    }
+
+    /// Tells what became of a member.
+    fn event(&self, kind: MemberEventKind, member: Member, out: &mut Outbox<SerfOutput>) {
+        let (name, ip) = (member.name.clone(), member.address.ip());
+        let event = match kind {
+            MemberEventKind::Join => SerfTrace::MemberJoin { name, ip },
+            MemberEventKind::Leave => SerfTrace::MemberLeave { name, ip },
+            MemberEventKind::Failed => SerfTrace::MemberFailed { name, ip },
+            MemberEventKind::Update => SerfTrace::MemberUpdate { name },
+            MemberEventKind::Reap => SerfTrace::MemberReap { name },
+        };
+        crate::trace!(out, Level::Info, event);
+        out.push(SerfOutput::Member { kind, member: Box::new(member) });
+    }
+
+    fn force_leave(
+        &mut self,
+        now: Instant,
+        node: NodeName,
+        prune: bool,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        let name = node.clone();
+        let intent = self.announce_leave(now, node, prune, out);
+        self.spread(name.as_str(), intent, None, out);
+    }
+
+    fn fire(&mut self, now: Instant, timer: Timer, out: &mut Outbox<SerfOutput>) {
+        match timer {
+            Timer::LeaveStep => self.leave_step(now, out),
+            Timer::Rejoin => self.rejoin(out),
+            Timer::Reconnect => self.reconnect(now, out),
+            Timer::Reap => self.reap(now, out),
+            Timer::Flush => self.flush(out),
+        }
+    }
+}
+
+impl Machine for Serf {
+    type Input = SerfInput;
+    type Output = SerfOutput;
+
+    fn handle(&mut self, now: Instant, input: SerfInput, out: &mut Outbox<SerfOutput>) {
+        match input {
+            SerfInput::Joined(peer) => self.joined(now, peer, out),
+            SerfInput::Gone { name, left } => self.member_gone(now, &name, left, out),
+            SerfInput::Updated(peer) => self.updated(peer, out),
+            SerfInput::UserMessage(bytes) => self.message(now, bytes, out),
+            SerfInput::RemoteUserState { payload, join: _ } => self.merge(now, &payload, out),
+            SerfInput::WantUserState { exchange, join: _ } => {
+                let payload = self.own_state();
+                out.push(SerfOutput::UserState { exchange, payload });
+            }
+            SerfInput::JoinedCluster => {
+                if self.is_active() {
+                    self.announce_join(now, out);
+                }
+            }
+            SerfInput::JoinFinished { join, contacted } => {
+                self.join_finished(now, join, contacted, out);
+            }
+            SerfInput::BroadcastSpread(id) => self.broadcast_spread(now, id, out),
+            SerfInput::LeaveSpread => self.leave_spread(now, out),
+            SerfInput::Leave => self.leave(now, out),
+            SerfInput::ForceLeave { name, prune } => self.force_leave(now, name, prune, out),
+            SerfInput::SetTags(tags) => self.set_tags(&tags, out),
+            SerfInput::PersistFailed => {
+                crate::trace!(out, Level::Error, SerfTrace::SnapshotFailed);
+                self.snapshot.failed();
+                self.timers.set(Timer::Flush, now + snapshot::RETRY_INTERVAL);
+            }
+        }
+        self.plan_flush(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.fire(now, timer, out);
+        }
+        self.plan_flush(now);
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
     }
 }

@@ -1,0 +1,239 @@
+//! Intents: what members say about joining and leaving, and those about members not known yet.
+//!
+//! Implements gossip-protocol.md §15 (rows of intents) and §16. An intent counts only if its
+//! Lamport time is above the last accepted one; accepted intents are spread on as they came, one
+//! queued for each member. A running member answers a leave intent about itself with a join intent.
+
+use super::member::{Member, MemberStatus};
+use super::{MemberEventKind, Serf, SerfOutput, SerfTrace};
+use crate::gossip::{BroadcastClass, BroadcastId};
+use crate::id::{LamportTime, NodeName};
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::serf::{Join, Leave, SerfMessage};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Members for which an early intent is kept.
+const EARLY_MAX: usize = 4096;
+/// How long an early intent is kept.
+const EARLY_FOR: Duration = Duration::from_secs(300);
+
+/// What an intent announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IntentKind {
+    /// The member joins.
+    Join,
+    /// The member leaves.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    kind: IntentKind,
+    time: LamportTime,
+    heard_at: Instant,
+}
+
+/// Intents that came before the member they are about; the newest for each name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EarlyIntents(BTreeMap<NodeName, Early>);
+
+impl EarlyIntents {
+    /// Keeps an intent; `false` if a newer one is known, or no room is left.
+    pub(super) fn keep(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        kind: IntentKind,
+        time: LamportTime,
+    ) -> bool {
+        let early = Early { kind, time, heard_at: now };
+        let full = self.0.len() >= EARLY_MAX;
+        match self.0.get_mut(name) {
+            Some(known) if known.time >= time => false,
+            Some(known) => {
+                *known = early;
+                true
+            }
+            None if full => false,
+            None => self.0.insert(name.clone(), early).is_none(),
+        }
+    }
+
+    /// The intent kept for `name`.
+    pub(super) fn get(&self, name: &NodeName) -> Option<(IntentKind, LamportTime)> {
+        self.0.get(name).map(|early| (early.kind, early.time))
+    }
+
+    /// Forgets intents that nobody asked for in time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.0.retain(|_, early| now.since(early.heard_at) <= EARLY_FOR);
+    }
+}
+
+impl Serf {
+    /// Takes a leave intent; `true` if it is to be spread on.
+    pub(super) fn leave_intent(
+        &mut self,
+        now: Instant,
+        intent: &Leave,
+        out: &mut Outbox<SerfOutput>,
+    ) -> bool {
+        if !self.clock.witness(intent.time) {
+            self.refuse_time(&intent.node, intent.time, out);
+            return false;
+        }
+        let wrong = intent.node == self.local && self.is_active();
+        let Some(entry) = self.members.get_mut(&intent.node) else {
+            return self.early.keep(now, &intent.node, IntentKind::Leave, intent.time);
+        };
+        if intent.time <= entry.member.status_time {
+            return false;
+        }
+        if wrong {
+            crate::mark!("serf.leave_intent_refuted");
+            crate::trace!(out, Level::Debug, SerfTrace::RefutingLeave { time: intent.time });
+            self.announce_join(now, out);
+            return false;
+        }
+        entry.member.status_time = intent.time;
+        entry.prune |= intent.prune;
+        self.version += 1;
+        match entry.member.status {
+            MemberStatus::Alive => entry.member.status = MemberStatus::Leaving,
+            MemberStatus::Leaving | MemberStatus::Left => {}
+            MemberStatus::Failed => {
+                crate::mark!("serf.failed_made_left");
+                entry.member.status = MemberStatus::Left;
+                entry.gone_at = now;
+                let member = entry.member.clone();
+                self.gone(MemberEventKind::Leave, member, out);
+            }
+        }
+        self.prune_if_wanted(&intent.node, out);
+        true
+    }
+
+    /// Takes a join intent; `true` if it is to be spread on.
+    pub(super) fn join_intent(
+        &mut self,
+        now: Instant,
+        intent: &Join,
+        out: &mut Outbox<SerfOutput>,
+    ) -> bool {
+        if !self.clock.witness(intent.time) {
+            self.refuse_time(&intent.node, intent.time, out);
+            return false;
+        }
+        let Some(entry) = self.members.get_mut(&intent.node) else {
+            return self.early.keep(now, &intent.node, IntentKind::Join, intent.time);
+        };
+        if intent.time <= entry.member.status_time {
+            return false;
+        }
+        entry.member.status_time = intent.time;
+        if entry.member.status == MemberStatus::Leaving {
+            entry.member.status = MemberStatus::Alive;
+            entry.prune = false;
+        }
+        self.version += 1;
+        true
+    }
+
+    /// A Serf message arrived.
+    pub(super) fn message(&mut self, now: Instant, bytes: Bytes, out: &mut Outbox<SerfOutput>) {
+        let (name, spread) = match SerfMessage::decode(&bytes) {
+            Ok(SerfMessage::Leave(intent)) => {
+                let spread = self.leave_intent(now, &intent, out);
+                (intent.node, spread)
+            }
+            Ok(SerfMessage::Join(intent)) => {
+                let spread = self.join_intent(now, &intent, out);
+                (intent.node, spread)
+            }
+            Ok(
+                SerfMessage::PushPull(_)
+                | SerfMessage::UserEvent(_)
+                | SerfMessage::Query(_)
+                | SerfMessage::QueryResponse(_)
+                | SerfMessage::ConflictResponse(_)
+                | SerfMessage::KeyRequest(_)
+                | SerfMessage::KeyResponse(_)
+                | SerfMessage::Relay(_),
+            ) => {
+                let kind = bytes.first().copied().unwrap_or_default();
+                crate::trace!(out, Level::Debug, SerfTrace::NotHandled { kind });
+                return;
+            }
+            Err(error) => {
+                crate::trace!(out, Level::Debug, SerfTrace::Malformed { error });
+                return;
+            }
+        };
+        if spread {
+            self.spread(name.as_str(), bytes, None, out);
+        }
+    }
+
+    /// Says that this member joins, at the present time of its clock.
+    pub(super) fn announce_join(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
+        let intent = Join { time: self.clock.now(), node: self.local.clone() };
+        self.join_intent(now, &intent, out);
+        let name = self.local.clone();
+        self.spread(name.as_str(), SerfMessage::Join(intent).encode(), None, out);
+    }
+
+    /// Says that `node` leaves, at the present time of the clock.
+    pub(super) fn announce_leave(
+        &mut self,
+        now: Instant,
+        node: NodeName,
+        prune: bool,
+        out: &mut Outbox<SerfOutput>,
+    ) -> Bytes {
+        let intent = Leave { time: self.clock.tick(), node, prune };
+        self.leave_intent(now, &intent, out);
+        SerfMessage::Leave(intent).encode()
+    }
+
+    /// Queues an intent about `name`; an earlier one about it is replaced.
+    pub(super) fn spread(
+        &self,
+        name: &str,
+        payload: Bytes,
+        notify: Option<BroadcastId>,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        let (class, key) = (BroadcastClass::Intent, Some(name.to_owned()));
+        out.push(SerfOutput::Broadcast { class, key, payload, notify });
+    }
+
+    /// Forgets a gone member that somebody wanted pruned.
+    pub(super) fn prune_if_wanted(&mut self, name: &NodeName, out: &mut Outbox<SerfOutput>) {
+        let wanted = self.members.get(name).is_some_and(|entry| entry.prune && entry.is_gone());
+        if wanted {
+            crate::mark!("serf.pruned");
+            self.erase(name, out);
+        }
+    }
+
+    /// Tells that a member is gone, and why.
+    pub(super) fn gone(
+        &mut self,
+        kind: MemberEventKind,
+        member: Member,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        if kind == MemberEventKind::Leave {
+            self.snapshot.gone(&member.name);
+        }
+        self.event(kind, member, out);
+    }
+
+    fn refuse_time(&self, node: &NodeName, time: LamportTime, out: &mut Outbox<SerfOutput>) {
+        crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { name: node.clone(), time });
+    }
+}

@@ -1,0 +1,69 @@
+//! Serf's part of a state exchange: clocks, and when each member's status was last decided.
+//!
+//! Implements gossip-protocol.md §18; the order of the steps matters. What is learnt here is not
+//! spread on: everybody exchanges state.
+
+use super::member::MemberStatus;
+use super::{Serf, SerfOutput, SerfTrace};
+use crate::id::NodeName;
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::serf::{Join, Leave, PushPull, SerfMessage};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+impl Serf {
+    /// The state to send.
+    pub(super) fn own_state(&self) -> Bytes {
+        let members = || self.members.values().map(|entry| &entry.member);
+        let left = members().filter(|member| member.status == MemberStatus::Left);
+        let state = PushPull {
+            event_time: self.event_clock.now(),
+            events: None,
+            time: self.clock.now(),
+            left_members: left.map(|member| member.name.clone()).collect(),
+            query_time: self.query_clock.now(),
+            status_times: members()
+                .map(|member| (member.name.to_string(), member.status_time))
+                .collect(),
+        };
+        SerfMessage::PushPull(state).encode()
+    }
+
+    /// Takes over another member's state.
+    pub(super) fn merge(&mut self, now: Instant, payload: &Bytes, out: &mut Outbox<SerfOutput>) {
+        let state = match SerfMessage::decode(payload) {
+            Ok(SerfMessage::PushPull(state)) => state,
+            Ok(_) => {
+                let kind = payload.first().copied().unwrap_or_default();
+                crate::trace!(out, Level::Warn, SerfTrace::NotHandled { kind });
+                return;
+            }
+            Err(error) => {
+                crate::trace!(out, Level::Warn, SerfTrace::Malformed { error });
+                return;
+            }
+        };
+        let believed = self.clock.witness_present(state.time)
+            & self.event_clock.witness_present(state.event_time)
+            & self.query_clock.witness_present(state.query_time);
+        if !believed {
+            let (name, time) = (self.local.clone(), state.time);
+            crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { name, time });
+        }
+        let left: BTreeSet<NodeName> = state.left_members.into_iter().collect();
+        for node in &left {
+            let time = state.status_times.get(node.as_str()).copied().unwrap_or_default().next();
+            let intent = Leave { time, node: node.clone(), prune: false };
+            self.leave_intent(now, &intent, out);
+        }
+        for (name, time) in state.status_times {
+            // A name that no member can have belongs to nobody.
+            let Ok(node) = NodeName::parse(&name) else { continue };
+            if !left.contains(&node) {
+                self.join_intent(now, &Join { time, node }, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Members that are gone: forgotten after a long time, and until then tried again.
+//!
+//! Implements gossip-protocol.md §19 (reap, reconnect, rejoin at start). Failed members are kept
+//! and retried, left ones only kept.
+//!
+//! Differs: a rejoin that reaches nobody is tried again at the pace of reconnects until some other
+//! member is known, so that a cluster whose members restart alone finds together
+//! (gossip-protocol.md §28, partitions).
+
+use super::member::MemberStatus;
+use super::{MemberEventKind, Serf, SerfOutput, SerfTrace, Timer};
+use crate::gossip::JoinId;
+use crate::id::NodeName;
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::trace::Level;
+use std::net::SocketAddr;
+
+/// The attempts to reach members remembered from an earlier run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rejoin {
+    /// Not tried yet in this round; the next one is last.
+    candidates: Vec<(NodeName, SocketAddr)>,
+    /// The attempt that is running.
+    running: Option<JoinId>,
+}
+
+impl Serf {
+    /// Forgets members gone for too long, early intents and what an earlier run remembered.
+    pub(super) fn reap(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
+        self.timers.set(Timer::Reap, now + self.config.reap_interval);
+        self.early.expire(now);
+        let expired: Vec<NodeName> = self
+            .members
+            .values()
+            .filter(|entry| match entry.member.status {
+                MemberStatus::Failed => now.since(entry.gone_at) > self.config.reconnect_timeout,
+                MemberStatus::Left => now.since(entry.gone_at) > self.config.tombstone_timeout,
+                MemberStatus::Alive | MemberStatus::Leaving => false,
+            })
+            .filter(|entry| entry.member.name != self.local)
+            .map(|entry| entry.member.name.clone())
+            .collect();
+        for name in expired {
+            crate::mark!("serf.reap");
+            self.erase(&name, out);
+        }
+        if now.since(self.started) > self.config.reconnect_timeout {
+            let members = &self.members;
+            self.snapshot.forget(|name| !members.contains_key(name));
+        }
+    }
+
+    /// Forgets one member and tells so.
+    pub(super) fn erase(&mut self, name: &NodeName, out: &mut Outbox<SerfOutput>) {
+        let Some(entry) = self.members.remove(name) else { return };
+        self.version += 1;
+        self.snapshot.gone(name);
+        self.event(MemberEventKind::Reap, entry.member, out);
+    }
+
+    /// With a probability that keeps the whole cluster's load constant, tries one failed member.
+    pub(super) fn reconnect(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
+        self.timers.set(Timer::Reconnect, now + self.config.reconnect_interval);
+        if !self.is_active() || self.reconnecting.is_some() {
+            return;
+        }
+        let count = |status| self.members.values().filter(|e| e.member.status == status).count();
+        let (failed, left) = (count(MemberStatus::Failed), count(MemberStatus::Left));
+        if failed == 0 {
+            return;
+        }
+        let others = self.members.len().saturating_sub(failed + left).max(1);
+        if !self.rng.chance(failed as u64, others as u64) {
+            return;
+        }
+        let chosen = self.rng.index(failed);
+        let mut candidates =
+            self.members.values().filter(|entry| entry.member.status == MemberStatus::Failed);
+        let Some(entry) = candidates.nth(chosen) else { return };
+        let (name, address) = (entry.member.name.clone(), entry.member.address);
+        crate::mark!("serf.reconnect");
+        crate::trace!(out, Level::Info, SerfTrace::Reconnecting { name, address });
+        let join = self.next_join();
+        self.reconnecting = Some(join);
+        out.push(SerfOutput::Join { join, addresses: vec![address] });
+    }
+
+    /// Begins a round of attempts to reach the members of an earlier run.
+    pub(super) fn rejoin(&mut self, out: &mut Outbox<SerfOutput>) {
+        if !self.is_active() || self.knows_others() || self.rejoin.running.is_some() {
+            return;
+        }
+        let mut candidates = self.snapshot.remembered(&self.local);
+        self.rng.shuffle(&mut candidates);
+        self.rejoin.candidates = candidates;
+        self.rejoin_next(out);
+    }
+
+    fn rejoin_next(&mut self, out: &mut Outbox<SerfOutput>) -> bool {
+        let Some((name, address)) = self.rejoin.candidates.pop() else { return false };
+        crate::trace!(out, Level::Info, SerfTrace::Rejoining { name, address });
+        let join = self.next_join();
+        self.rejoin.running = Some(join);
+        out.push(SerfOutput::Join { join, addresses: vec![address] });
+        true
+    }
+
+    /// A join is over; only this machine's own ones matter.
+    pub(super) fn join_finished(
+        &mut self,
+        now: Instant,
+        join: JoinId,
+        contacted: usize,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        if self.reconnecting == Some(join) {
+            self.reconnecting = None;
+        }
+        if self.rejoin.running != Some(join) {
+            return;
+        }
+        self.rejoin.running = None;
+        if contacted > 0 || self.knows_others() || !self.is_active() {
+            crate::mark!("serf.rejoined");
+            self.rejoin.candidates.clear();
+        } else if !self.rejoin_next(out) {
+            crate::trace!(out, Level::Warn, SerfTrace::RejoinFailed);
+            self.timers.set(Timer::Rejoin, now + self.config.reconnect_interval);
+        }
+    }
+
+    fn knows_others(&self) -> bool {
+        let alive = |status| matches!(status, MemberStatus::Alive | MemberStatus::Leaving);
+        self.members.values().any(|e| e.member.name != self.local && alive(e.member.status))
+    }
+
+    const fn next_join(&mut self) -> JoinId {
+        self.joins += 1;
+        JoinId(JoinId::SERF | self.joins)
+    }
+}
