@@ -4,17 +4,20 @@
 //! An answer carries the `sent_at` of what it answers, so that the asker can measure its lease
 //! from the time of sending (§7.2); nobody else reads that number.
 
-use super::Entry;
+use super::{Entry, Lane};
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What every message says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The sender's cluster, once known.
-    pub cluster: Option<ClusterId>,
+    /// The sender's cluster; a server that knows none says nothing.
+    pub cluster: ClusterId,
     /// The sender.
     pub from: NodeId,
+    /// Its server port, where the answer goes.
+    pub address: SocketAddr,
     /// The store it speaks for.
     pub from_store: StoreId,
     /// The addressee.
@@ -78,6 +81,29 @@ pub enum Body {
         /// How long this server sticks to a leader it hears.
         patience: Duration,
     },
+}
+
+impl Body {
+    /// Which lane it takes: only entries and their answers may be large or wait for the disk.
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Append(_) | Self::AppendOk { .. } | Self::AppendReject(_) => Lane::Data,
+            Self::PreVote(_)
+            | Self::PreVoteAnswer { .. }
+            | Self::RequestVote(_)
+            | Self::VoteAnswer { .. }
+            | Self::Heartbeat { .. }
+            | Self::HeartbeatAnswer { .. } => Lane::Heartbeat,
+        }
+    }
+
+    /// Whether it asks for something, rather than answers.
+    pub const fn is_request(&self) -> bool {
+        matches!(
+            self,
+            Self::PreVote(_) | Self::RequestVote(_) | Self::Append(_) | Self::Heartbeat { .. }
+        )
+    }
 }
 
 /// What a candidate shows.

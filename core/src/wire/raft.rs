@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pack_struct!(Header { cluster, from, from_store, to, term, sent_at });
+pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
 pack_struct!(Message { header, body });
 pack_struct!(Campaign { term, last_index, last_term });
 pack_struct!(AppendReject { prev_index, hint_index, hint_term });
@@ -245,7 +245,8 @@ mod tests {
 
     fn header(n: u8) -> Header {
         Header {
-            cluster: (n > 0).then(|| ClusterId::from_bytes([n; 16])),
+            cluster: ClusterId::from_bytes([n; 16]),
+            address: SocketAddr::from(([10, 0, 0, 2], 8300)),
             from: NodeId::from_bytes([n; 16]),
             from_store: StoreId::from_bytes([3; 16]),
             to: NodeId::from_bytes([4; 16]),

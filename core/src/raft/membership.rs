@@ -1,0 +1,85 @@
+//! Configurations: which count, and how one follows another (Raft thesis §4.1, raft.md §10).
+//!
+//! A configuration counts from when it is appended (K1). Invariants: at most one is uncommitted,
+//! and neighbours differ by at most one voter, so that their quorums intersect (INV-RAFT-9).
+
+use super::quorum;
+use super::{Configuration, EntryKind};
+use crate::id::{LogIndex, NodeId};
+use crate::log::Log;
+use crate::wire::pack;
+use std::collections::BTreeSet;
+
+impl Configuration {
+    /// Whether `server` votes.
+    pub fn is_voter(&self, server: NodeId) -> bool {
+        self.voters.contains_key(&server)
+    }
+
+    /// Whether `server` is the only voter.
+    pub fn is_sole_voter(&self, server: NodeId) -> bool {
+        self.voters.len() == 1 && self.is_voter(server)
+    }
+
+    /// Whether the voters in `live` are a quorum.
+    pub fn has_quorum(&self, live: &BTreeSet<NodeId>) -> bool {
+        quorum::reached(&self.voters, |id| live.contains(id))
+    }
+}
+
+/// The configurations of a log: the newest, and the committed one before it.
+#[derive(Clone, Debug)]
+pub(super) struct Configurations {
+    none: Configuration,
+    /// By position, oldest first.
+    entries: Vec<(LogIndex, Configuration)>,
+}
+
+impl Configurations {
+    /// Those of a recovered log.
+    ///
+    /// Panics if an entry is no configuration: it was checked before it was appended, and storage
+    /// verified its bytes.
+    pub(super) fn of(log: &Log) -> Self {
+        let read = |payload: &[u8]| {
+            pack::from_bytes(payload).expect("configurations are checked before they are appended")
+        };
+        let configs = log.iter().filter(|entry| entry.kind == EntryKind::Config);
+        let entries = configs.map(|entry| (entry.index, read(&entry.payload))).collect();
+        Self { none: Configuration::default(), entries }
+    }
+
+    /// The newest, committed or not; without voters if there is none.
+    pub(super) fn latest(&self) -> &Configuration {
+        self.entries.last().map_or(&self.none, |(_, configuration)| configuration)
+    }
+
+    /// Its position; zero if there is none.
+    pub(super) fn latest_index(&self) -> LogIndex {
+        self.entries.last().map_or(LogIndex::ZERO, |(index, _)| *index)
+    }
+
+    /// The newest that is committed when the log is committed up to `commit`.
+    pub(super) fn committed(&self, commit: LogIndex) -> Option<&Configuration> {
+        let committed = self.entries.iter().rev().find(|(index, _)| *index <= commit);
+        committed.map(|(_, configuration)| configuration)
+    }
+
+    /// Whether any of them ever named `server`.
+    pub(super) fn was_in(&self, server: NodeId) -> bool {
+        self.entries.iter().any(|(_, configuration)| configuration.is_voter(server))
+    }
+
+    /// A configuration was appended.
+    pub(super) fn append(&mut self, index: LogIndex, configuration: Configuration) {
+        assert!(index > self.latest_index(), "INV-RAFT-9: configurations come in log order");
+        self.entries.push((index, configuration));
+    }
+
+    /// The log was truncated; whether that changed the newest configuration.
+    pub(super) fn truncate_from(&mut self, index: LogIndex) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|(position, _)| *position < index);
+        self.entries.len() != before
+    }
+}

@@ -1,0 +1,132 @@
+//! What others may know of a server's consensus: the published view, and whether it may leave.
+
+use super::machine::Role;
+use super::{Configuration, Raft, RaftStats, RoleKind};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
+use crate::time::Instant;
+use crate::view::{ConsensusView, Leader};
+use std::collections::BTreeSet;
+
+/// What a server's leave would mean for consensus (raft.md §10.2 P8, §10.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveVerdict {
+    /// The server does not vote: nothing to do.
+    NotVoter,
+    /// The server is the only voter: it stays in its configuration and finds its data again.
+    LastVoter,
+    /// The others can go on without it: the leader removes it.
+    Allowed,
+    /// No leader is known, who could remove it.
+    NoLeader,
+    /// The others are too few: a leave stops the cluster.
+    BreaksQuorum,
+}
+
+impl Raft {
+    /// What this server is.
+    pub const fn role(&self) -> RoleKind {
+        self.role.kind()
+    }
+
+    /// The newest term adopted.
+    pub const fn term(&self) -> Term {
+        self.shared.hard.term
+    }
+
+    /// The cluster this store belongs to.
+    pub const fn cluster(&self) -> Option<ClusterId> {
+        self.shared.cluster
+    }
+
+    /// The newest committed position known here.
+    pub const fn commit(&self) -> LogIndex {
+        self.shared.commit
+    }
+
+    /// The newest applied position.
+    pub const fn applied(&self) -> LogIndex {
+        self.shared.applied
+    }
+
+    /// The newest position in the log.
+    pub fn last_index(&self) -> LogIndex {
+        self.shared.log.last_index()
+    }
+
+    /// The entries of the log, oldest first, for checkers.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &super::Entry> {
+        self.shared.log.iter()
+    }
+
+    /// The newest configuration, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.shared.configs.latest()
+    }
+
+    /// Whether the newest configuration is committed, as far as this server knows.
+    pub fn configuration_is_committed(&self) -> bool {
+        self.shared.configs.latest_index() <= self.shared.commit
+    }
+
+    /// Voters that speak for another store than the configuration names, as their leader heard
+    /// them: their disks were wiped, and they count again once added again.
+    pub const fn wiped_voters(&self) -> &BTreeSet<NodeId> {
+        &self.shared.wrong_store
+    }
+
+    /// The counters.
+    pub const fn stats(&self) -> &RaftStats {
+        &self.shared.stats
+    }
+
+    /// Until when this server may answer reads as the leader.
+    pub fn lease_until(&self, now: Instant) -> Option<Instant> {
+        match &self.role {
+            Role::Leader(leader) => leader.lease_until(&self.shared, now),
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// When this server's leader was last heard of; on the leader itself, `now`.
+    pub fn leader_contact_at(&self, now: Instant) -> Option<Instant> {
+        match &self.role {
+            Role::Leader(_) => Some(now),
+            Role::Follower(_) | Role::Candidate(_) => self.shared.leader_contact_at,
+        }
+    }
+
+    /// What readers see.
+    pub fn view(&self, now: Instant) -> ConsensusView {
+        let shared = &self.shared;
+        let voters = &shared.configs.latest().voters;
+        ConsensusView {
+            role: self.role.kind().as_str(),
+            term: shared.hard.term,
+            leader: shared.leader.map(|(id, address)| Leader { id, address }),
+            leader_contact_at: self.leader_contact_at(now),
+            lease_until: self.lease_until(now),
+            commit: shared.commit,
+            applied: shared.applied,
+            last: shared.log.last_index(),
+            last_term: shared.log.last_term(),
+            peers: voters.iter().map(|(id, server)| (*id, server.address)).collect(),
+            configuration_index: shared.configs.latest_index(),
+        }
+    }
+
+    /// What it would mean if `server` left while the servers in `alive` are there.
+    pub fn leave_verdict(&self, server: NodeId, alive: &BTreeSet<NodeId>) -> LeaveVerdict {
+        let mut rest = self.configuration().clone();
+        if rest.voters.remove(&server).is_none() {
+            LeaveVerdict::NotVoter
+        } else if rest.voters.is_empty() {
+            LeaveVerdict::LastVoter
+        } else if self.shared.leader.is_none() {
+            LeaveVerdict::NoLeader
+        } else if rest.has_quorum(alive) {
+            LeaveVerdict::Allowed
+        } else {
+            LeaveVerdict::BreaksQuorum
+        }
+    }
+}

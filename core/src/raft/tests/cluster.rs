@@ -1,0 +1,347 @@
+//! A small deterministic cluster of Raft machines: virtual time, network, disks and crashes.
+//!
+//! Every event is followed by the safety checks of raft.md §12. The network delays, drops, reorders
+//! and cuts; a crash loses what the disk has not confirmed, of the write in progress any prefix.
+
+use super::*;
+use crate::machine::{Machine, Outbox};
+use crate::rng::{Rng, Seed, Stream};
+use crate::time::Instant;
+use crate::trace::Level;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One thing that will happen.
+#[derive(Debug)]
+enum Event {
+    Deliver { to: u8, message: Message },
+    Synced { to: u8, life: u64, seq: PersistSeq },
+}
+
+/// A server: its machine while it runs, and its disk.
+pub(super) struct Host {
+    pub(super) raft: Option<Raft>,
+    pub(super) disk: RestoredRaft,
+    writing: Option<(PersistSeq, PersistBatch)>,
+    /// Counts its starts, so that a completion for an earlier one is recognised.
+    life: u64,
+    pub(super) applied: Vec<Entry>,
+}
+
+/// The world, and what is true of it so far.
+pub(super) struct Cluster {
+    pub(super) now: Instant,
+    pub(super) rng: Rng,
+    pub(super) hosts: BTreeMap<u8, Host>,
+    queue: BTreeMap<(Instant, u64), Event>,
+    sequence: u64,
+    pub(super) cut: BTreeSet<(u8, u8)>,
+    pub(super) loss_percent: u64,
+    pub(super) delay_max: Duration,
+    pub(super) sync_max: Duration,
+    leaders: BTreeMap<Term, u8>,
+    committed: Vec<Entry>,
+    pub(super) done: BTreeMap<ProposalId, LogIndex>,
+    pub(super) failed: BTreeMap<ProposalId, ProposalError>,
+    payloads: BTreeMap<ProposalId, Bytes>,
+    pub(super) traces: Vec<String>,
+    next_proposal: u64,
+}
+
+impl Cluster {
+    pub(super) fn new(seed: u64, servers: &[u8]) -> Self {
+        let mut cluster = Self {
+            now: Instant::ZERO,
+            rng: Rng::for_stream(Seed::from_number(seed), Stream::Node),
+            hosts: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            cut: BTreeSet::new(),
+            loss_percent: 0,
+            delay_max: Duration::from_millis(2),
+            sync_max: Duration::from_millis(2),
+            leaders: BTreeMap::new(),
+            committed: Vec::new(),
+            done: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            traces: Vec::new(),
+            next_proposal: 1,
+        };
+        for n in servers {
+            cluster.add_host(*n);
+        }
+        cluster
+    }
+
+    pub(super) fn add_host(&mut self, n: u8) {
+        let (raft, writing, life, applied) = (None, None, 0, Vec::new());
+        self.hosts.insert(n, Host { raft, disk: blank(n), writing, life, applied });
+        self.start(n);
+    }
+
+    /// A cluster of `servers`, bootstrapped by the first and led by somebody.
+    pub(super) fn formed(seed: u64, servers: &[u8]) -> Self {
+        let mut cluster = Self::new(seed, servers);
+        let configuration = configuration(servers);
+        let first = RaftInput::Bootstrapped { cluster: cluster_id(), configuration };
+        cluster.input(servers[0], first);
+        cluster.run(Duration::from_secs(5));
+        assert!(cluster.leader().is_some(), "a bootstrapped cluster elects a leader");
+        cluster
+    }
+
+    pub(super) fn start(&mut self, n: u8) {
+        let seed = Seed::from_number(self.rng.bits());
+        let host = self.hosts.get_mut(&n).unwrap();
+        assert!(host.raft.is_none());
+        host.life += 1;
+        host.applied.clear();
+        let mut out = Outbox::new(Level::Info);
+        let rng = Rng::for_stream(seed, Stream::Raft);
+        let restored = host.disk.clone();
+        host.raft = Some(Raft::new(settings(n), restored, rng, self.now, &mut out));
+        self.perform(n, out);
+    }
+
+    /// Stops a server at once: of the write in progress any prefix reaches the disk.
+    pub(super) fn crash(&mut self, n: u8) {
+        let host = self.hosts.get_mut(&n).unwrap();
+        host.raft = None;
+        if let Some((_, mut batch)) = host.writing.take() {
+            let parts = batch.entries.len() as u64 + 2;
+            let kept = usize::try_from(self.rng.below(parts + 1)).unwrap();
+            if kept > 0 {
+                batch.entries.truncate(kept - 1);
+                write(&mut host.disk, batch);
+            }
+        }
+    }
+
+    pub(super) fn input(&mut self, n: u8, input: RaftInput) {
+        let mut out = Outbox::new(Level::Info);
+        let Some(raft) = self.hosts.get_mut(&n).and_then(|host| host.raft.as_mut()) else { return };
+        raft.handle(self.now, input, &mut out);
+        self.perform(n, out);
+    }
+
+    pub(super) fn propose(&mut self, n: u8) -> ProposalId {
+        let id = ProposalId(self.next_proposal);
+        self.next_proposal += 1;
+        let payload = Bytes::from(format!("proposal {}", id.0));
+        self.payloads.insert(id, payload.clone());
+        self.input(n, RaftInput::Propose { id, payload });
+        id
+    }
+
+    pub(super) fn next_id(&mut self) -> ProposalId {
+        self.next_proposal += 1;
+        ProposalId(self.next_proposal - 1)
+    }
+
+    /// The running leader of the highest term.
+    pub(super) fn leader(&self) -> Option<u8> {
+        let running = self.hosts.iter().filter_map(|(n, host)| Some((*n, host.raft.as_ref()?)));
+        let leaders = running.filter(|(_, raft)| raft.role() == RoleKind::Leader);
+        leaders.max_by_key(|(_, raft)| raft.term()).map(|(n, _)| n)
+    }
+
+    pub(super) fn raft(&self, n: u8) -> &Raft {
+        self.hosts[&n].raft.as_ref().unwrap()
+    }
+
+    /// Cuts every connection between the two groups, both ways.
+    pub(super) fn part(&mut self, left: &[u8], right: &[u8]) {
+        for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
+            self.cut.extend([(a, b), (b, a)]);
+        }
+    }
+
+    /// Lets `time` pass.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let event = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let wakes = self.hosts.iter().filter_map(|(n, host)| {
+                Some((host.raft.as_ref()?.next_timeout()?.max(self.now), *n))
+            });
+            let wake = wakes.min();
+            let next = event.into_iter().chain(wake.map(|(at, _)| at)).min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.now = at;
+            // Messages come before timers of the same moment (raft.md §13, order rule for 40).
+            if event == Some(at) {
+                let (_, event) = self.queue.pop_first().unwrap();
+                self.happen(event);
+            } else if let Some((_, n)) = wake {
+                let mut out = Outbox::new(Level::Info);
+                let raft = self.hosts.get_mut(&n).unwrap().raft.as_mut().unwrap();
+                raft.handle_timeout(self.now, &mut out);
+                self.perform(n, out);
+            }
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver { to, message } => self.input(to, RaftInput::Receive(message)),
+            Event::Synced { to, life, seq } => {
+                let host = self.hosts.get_mut(&to).unwrap();
+                if host.life == life && host.raft.is_some() {
+                    let (written, batch) = host.writing.take().unwrap();
+                    assert_eq!(written, seq);
+                    write(&mut host.disk, batch);
+                    self.input(to, RaftInput::PersistDone { seq });
+                }
+            }
+        }
+    }
+
+    fn schedule(&mut self, delay: Duration, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + delay, self.sequence), event);
+    }
+
+    fn perform(&mut self, n: u8, mut out: Outbox<RaftOutput>) {
+        while let Some(output) = out.pop() {
+            match output {
+                RaftOutput::Persist { seq, batch } => {
+                    let host = self.hosts.get_mut(&n).unwrap();
+                    assert!(host.writing.is_none(), "one persist request at a time");
+                    host.writing = Some((seq, batch));
+                    let life = host.life;
+                    let delay = self.rng.jitter(self.sync_max);
+                    self.schedule(delay, Event::Synced { to: n, life, seq });
+                }
+                RaftOutput::Send { to, address: place, message, .. } => {
+                    self.check_send(n, &message);
+                    let to = to.as_bytes()[0];
+                    assert_eq!(place, address(to));
+                    let lost = self.rng.chance(self.loss_percent, 100);
+                    if !lost && !self.cut.contains(&(n, to)) && self.hosts.contains_key(&to) {
+                        let delay = Duration::from_micros(100) + self.rng.jitter(self.delay_max);
+                        self.schedule(delay, Event::Deliver { to, message });
+                    }
+                }
+                RaftOutput::Apply { entries } => {
+                    self.check_apply(n, &entries);
+                    let index = entries.last().unwrap().index;
+                    self.hosts.get_mut(&n).unwrap().applied.extend(entries);
+                    self.input(n, RaftInput::Applied { index });
+                }
+                RaftOutput::ProposalApplied { id, index } => {
+                    if let Some(payload) = self.payloads.get(&id) {
+                        let entry = &self.committed[usize::try_from(index.get()).unwrap() - 1];
+                        assert_eq!(entry.payload, payload, "the entry applied is the one proposed");
+                    }
+                    assert!(self.done.insert(id, index).is_none());
+                }
+                RaftOutput::ProposalFailed { id, error } => {
+                    assert!(!self.done.contains_key(&id));
+                    self.failed.insert(id, error);
+                }
+                RaftOutput::RoleChanged { role: RoleKind::Leader, term, .. } => {
+                    self.check_leader(n, term);
+                }
+                RaftOutput::Fatal(rule) => panic!("server {n} stopped: {rule}"),
+                RaftOutput::Trace(level, trace) => {
+                    self.traces.push(format!("[{}] raft: {trace}", level.name()));
+                }
+                RaftOutput::RoleChanged { .. }
+                | RaftOutput::LeaderReady { .. }
+                | RaftOutput::LeadershipLost { .. }
+                | RaftOutput::ConfigurationChanged { .. }
+                | RaftOutput::ClusterKnown { .. }
+                | RaftOutput::Removed => {}
+            }
+        }
+    }
+
+    /// Election Safety and Leader Completeness (Raft paper §5.2, §5.4).
+    fn check_leader(&mut self, n: u8, term: Term) {
+        let first = *self.leaders.entry(term).or_insert(n);
+        assert_eq!(first, n, "INV-RAFT-1: two leaders in term {term}");
+        let raft = self.hosts[&n].raft.as_ref().unwrap();
+        let log: Vec<&Entry> = raft.entries().collect();
+        for (entry, held) in self.committed.iter().zip(&log) {
+            assert_eq!(&entry, held, "INV-RAFT-4: leader {n} of term {term} lacks an entry");
+        }
+        assert!(log.len() >= self.committed.len(), "INV-RAFT-4: leader {n} has a short log");
+    }
+
+    /// State Machine Safety (Raft paper §5.4), and no gap or repetition.
+    fn check_apply(&mut self, n: u8, entries: &[Entry]) {
+        let disk = &self.hosts[&n].disk;
+        for entry in entries {
+            let position = usize::try_from(entry.index.get()).unwrap() - 1;
+            assert_eq!(self.hosts[&n].applied.len() + 1, {
+                let before = entries.iter().filter(|e| e.index < entry.index).count();
+                position + 1 - before
+            });
+            assert!(position < disk.entries.len(), "INV-RAFT-8: applied what is not durable");
+            match self.committed.get(position) {
+                Some(other) => assert_eq!(other, entry, "INV-RAFT-5: {n} applies another entry"),
+                None => self.committed.push(entry.clone()),
+            }
+        }
+    }
+
+    /// Nothing is said before what it rests on is durable (raft.md §11.4).
+    fn check_send(&self, n: u8, message: &Message) {
+        let disk = &self.hosts[&n].disk;
+        let term = message.header.term;
+        assert!(disk.hard.term >= term, "INV-RAFT-13: {n} speaks in term {term}: {message:?}");
+        assert_eq!(disk.cluster, Some(message.header.cluster));
+        match &message.body {
+            Body::AppendOk { match_index, .. } => {
+                let durable = disk.entries.len() as u64;
+                assert!(durable >= match_index.get(), "INV-RAFT-13: acknowledged before durable");
+            }
+            Body::RequestVote(_) => {
+                assert_eq!(disk.hard.voted_for, Some(node(n)), "INV-RAFT-13: own vote");
+            }
+            Body::VoteAnswer { refusal: None } => {
+                let voted = disk.hard.voted_for;
+                assert_eq!(voted, Some(message.header.to), "INV-RAFT-13: vote before durable");
+            }
+            Body::PreVote(_)
+            | Body::PreVoteAnswer { .. }
+            | Body::VoteAnswer { refusal: Some(_) }
+            | Body::Append(_)
+            | Body::AppendReject(_)
+            | Body::Heartbeat { .. }
+            | Body::HeartbeatAnswer { .. } => {}
+        }
+    }
+
+    /// Every acknowledged proposal is committed, and all running servers hold the same log up to
+    /// the commit index.
+    pub(super) fn check_agreement(&self) {
+        for (n, host) in &self.hosts {
+            let Some(raft) = &host.raft else { continue };
+            assert_eq!(raft.applied(), raft.commit(), "server {n} applied all that is committed");
+            let commit = usize::try_from(raft.commit().get()).unwrap();
+            let held: Vec<&Entry> = raft.entries().take(commit).collect();
+            assert_eq!(held, self.committed.iter().take(commit).collect::<Vec<_>>());
+        }
+        for (id, index) in &self.done {
+            assert!(self.committed.iter().any(|entry| entry.index == *index), "lost {id:?}");
+        }
+    }
+}
+
+/// Performs one batch on a disk: identity, hard state, truncation, entries.
+fn write(disk: &mut RestoredRaft, batch: PersistBatch) {
+    let identity = batch.identity;
+    disk.cluster = identity.cluster.or(disk.cluster);
+    disk.promise = identity.promise.or_else(|| disk.promise.take());
+    disk.heartbeat_timeout = identity.heartbeat_timeout.unwrap_or(disk.heartbeat_timeout);
+    disk.hard = batch.hard.unwrap_or(disk.hard);
+    if let Some(from) = batch.truncate_from {
+        disk.entries.truncate(usize::try_from(from.previous().get()).unwrap());
+    }
+    for entry in batch.entries {
+        assert_eq!(entry.index.get(), disk.entries.len() as u64 + 1, "the disk's log has no gap");
+        disk.entries.push(entry);
+    }
+}

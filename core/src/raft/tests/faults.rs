@@ -1,0 +1,308 @@
+//! Small clusters under faults: what must never happen, and what must happen once faults end.
+
+use super::cluster::Cluster;
+use super::*;
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_first_server_tells_its_way_to_leadership_in_the_page_order() {
+    let cluster = Cluster::formed(1, &[1]);
+    let expected = [
+        "[INFO] raft: Node at 10.0.0.1:8300 [Follower] entering Follower state",
+        "[WARN] raft: Heartbeat timeout reached, starting election",
+        "[INFO] raft: Node at 10.0.0.1:8300 [Candidate] entering Candidate state",
+        "[INFO] raft: Election won. Tally: 1",
+        "[INFO] raft: Node at 10.0.0.1:8300 [Leader] entering Leader state",
+    ];
+    let told = cluster.traces.iter().map(String::as_str);
+    let told: Vec<&str> = told.filter(|line| expected.contains(line)).collect();
+    assert_eq!(told, expected);
+    assert_eq!(cluster.raft(1).term(), Term::new(2));
+}
+
+#[test]
+fn a_sole_voter_leads_without_waiting_for_anybody() {
+    let mut cluster = Cluster::new(1, &[1]);
+    let first =
+        RaftInput::Bootstrapped { cluster: cluster_id(), configuration: configuration(&[1]) };
+    cluster.input(1, first);
+    cluster.run(Duration::from_millis(20));
+    assert_eq!(cluster.leader(), Some(1));
+    let id = cluster.propose(1);
+    cluster.run(Duration::from_millis(20));
+    cluster.crash(1);
+    cluster.start(1);
+    cluster.run(Duration::from_millis(20));
+    assert!(cluster.done.contains_key(&id));
+    assert_eq!(cluster.leader(), Some(1));
+    cluster.check_agreement();
+}
+
+#[test]
+fn three_servers_form_replicate_and_agree() {
+    let mut cluster = Cluster::formed(2, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let ids: Vec<_> = (0..50).map(|_| cluster.propose(leader)).collect();
+    cluster.run(SECOND);
+    assert!(ids.iter().all(|id| cluster.done.contains_key(id)));
+    for n in 1..=3 {
+        assert_eq!(cluster.raft(n).applied(), cluster.raft(leader).last_index());
+    }
+    cluster.check_agreement();
+}
+
+#[test]
+fn a_crashed_leader_is_replaced_within_two_patiences() {
+    let mut cluster = Cluster::formed(3, &[1, 2, 3]);
+    let old = cluster.leader().unwrap();
+    cluster.crash(old);
+    cluster.run(3 * SECOND + Duration::from_millis(50));
+    let new = cluster.leader().unwrap();
+    assert_ne!(new, old);
+    let id = cluster.propose(new);
+    cluster.start(old);
+    cluster.run(2 * SECOND);
+    assert!(cluster.done.contains_key(&id));
+    assert_eq!(cluster.raft(old).applied(), cluster.raft(new).applied());
+    cluster.check_agreement();
+}
+
+#[test]
+fn a_leader_without_a_quorum_steps_down_and_its_writes_have_an_unknown_outcome() {
+    let mut cluster = Cluster::formed(4, &[1, 2, 3]);
+    let old = cluster.leader().unwrap();
+    let others: Vec<u8> = (1..=3).filter(|n| *n != old).collect();
+    cluster.part(&[old], &others);
+    let id = cluster.propose(old);
+    assert!(cluster.raft(old).lease_until(cluster.now).is_some());
+    cluster.run(3 * SECOND);
+    assert_eq!(cluster.failed.get(&id), Some(&ProposalError::LeadershipLost));
+    assert_ne!(cluster.raft(old).role(), RoleKind::Leader);
+    let term = cluster.raft(cluster.leader().unwrap()).term();
+    cluster.cut.clear();
+    cluster.run(3 * SECOND);
+    // A server that was cut off never raised its term, so its return deposes nobody (I16).
+    assert_eq!(cluster.raft(cluster.leader().unwrap()).term(), term);
+    cluster.check_agreement();
+}
+
+#[test]
+fn a_lease_has_run_out_before_another_leader_is_elected() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::formed(seed, &[1, 2, 3]);
+        let old = cluster.leader().unwrap();
+        let others: Vec<u8> = (1..=3).filter(|n| *n != old).collect();
+        cluster.part(&[old], &others);
+        let lease = cluster.raft(old).lease_until(cluster.now).unwrap();
+        while cluster.leader() == Some(old) {
+            cluster.run(Duration::from_millis(5));
+        }
+        assert!(cluster.now > lease, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_server_is_added_once_it_answers_and_catches_up() {
+    let mut cluster = Cluster::formed(5, &[1]);
+    for _ in 0..200 {
+        cluster.propose(1);
+    }
+    let id = cluster.next_id();
+    cluster.input(1, RaftInput::AddServer { id, server: node(2), address: address(2) });
+    cluster.run(3 * SECOND);
+    assert_eq!(cluster.failed.get(&id), Some(&ProposalError::Unreachable));
+    cluster.add_host(2);
+    let id = cluster.next_id();
+    cluster.input(1, RaftInput::AddServer { id, server: node(2), address: address(2) });
+    cluster.run(2 * SECOND);
+    assert!(cluster.done.contains_key(&id));
+    assert_eq!(cluster.raft(2).applied(), cluster.raft(1).applied());
+    assert_eq!(*cluster.raft(2).configuration(), configuration(&[1, 2]));
+    cluster.check_agreement();
+}
+
+#[test]
+fn a_removed_follower_learns_it_and_campaigns_no_more() {
+    let mut cluster = Cluster::formed(6, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let gone = (1..=3).find(|n| *n != leader).unwrap();
+    let id = cluster.next_id();
+    cluster.input(leader, RaftInput::RemoveServer { id, server: node(gone), force: false });
+    cluster.run(5 * SECOND);
+    assert!(cluster.done.contains_key(&id));
+    assert!(!cluster.raft(gone).configuration().is_voter(node(gone)));
+    assert!(cluster.raft(gone).configuration_is_committed());
+    cluster.run(20 * SECOND);
+    assert_eq!(cluster.raft(gone).role(), RoleKind::Follower);
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
+#[test]
+fn a_leader_that_removes_itself_hands_the_cluster_to_the_others() {
+    let mut cluster = Cluster::formed(7, &[1, 2, 3]);
+    let old = cluster.leader().unwrap();
+    let id = cluster.next_id();
+    cluster.input(old, RaftInput::RemoveServer { id, server: node(old), force: false });
+    cluster.run(5 * SECOND);
+    assert!(cluster.done.contains_key(&id) || cluster.failed.contains_key(&id));
+    let new = cluster.leader().unwrap();
+    assert_ne!(new, old);
+    assert!(!cluster.raft(new).configuration().is_voter(node(old)));
+    let id = cluster.propose(new);
+    cluster.run(SECOND);
+    assert!(cluster.done.contains_key(&id));
+}
+
+#[test]
+fn the_last_voter_stays_and_a_dead_quorum_needs_force() {
+    let mut cluster = Cluster::formed(8, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let mut others = (1..=3).filter(|n| *n != leader);
+    let (dead, live) = (others.next().unwrap(), others.next().unwrap());
+    cluster.crash(dead);
+    cluster.run(2 * SECOND);
+    let mut remove = |force| {
+        let id = cluster.next_id();
+        cluster.input(leader, RaftInput::RemoveServer { id, server: node(live), force });
+        cluster.failed.get(&id).cloned()
+    };
+    let refused = |error: Option<ProposalError>, rule: &str| matches!(error, Some(ProposalError::Refused(text)) if text.starts_with(rule));
+    assert!(refused(remove(false), "P8"));
+    assert_eq!(remove(true), None);
+    let mut alone = Cluster::formed(9, &[1]);
+    let id = alone.next_id();
+    alone.input(1, RaftInput::RemoveServer { id, server: node(1), force: true });
+    assert!(
+        matches!(alone.failed.get(&id), Some(ProposalError::Refused(rule)) if rule.starts_with("P5"))
+    );
+}
+
+#[test]
+fn a_wiped_server_does_not_count_until_it_is_added_again() {
+    let mut cluster = Cluster::formed(10, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let wiped = (1..=3).find(|n| *n != leader).unwrap();
+    cluster.crash(wiped);
+    cluster.hosts.get_mut(&wiped).unwrap().disk = RestoredRaft { store: store(77), ..blank(wiped) };
+    cluster.start(wiped);
+    cluster.run(SECOND);
+    assert!(cluster.raft(leader).wiped_voters().contains(&node(wiped)));
+    for _ in 0..2 {
+        let id = cluster.next_id();
+        let (server, address) = (node(wiped), address(wiped));
+        cluster.input(leader, RaftInput::AddServer { id, server, address });
+        cluster.run(SECOND);
+        assert!(cluster.done.contains_key(&id));
+    }
+    let voters = &cluster.raft(leader).configuration().voters;
+    assert_eq!(voters[&node(wiped)].store, store(77));
+    assert_eq!(cluster.raft(wiped).applied(), cluster.raft(leader).applied());
+}
+
+/// One thing done to a cluster of three or five.
+#[derive(Clone, Debug)]
+enum Fault {
+    Propose(u8),
+    Crash(u8),
+    Start(u8),
+    Isolate(u8),
+    CutOneWay(u8, u8),
+    Heal,
+    Loss(u64),
+    SlowDisk(u64),
+    Delay(u64),
+    Remove(u8),
+    Add(u8),
+    Run(u64),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let server = 1u8..=5;
+    prop_oneof![
+        8 => server.clone().prop_map(Fault::Propose),
+        2 => server.clone().prop_map(Fault::Crash),
+        3 => server.clone().prop_map(Fault::Start),
+        2 => server.clone().prop_map(Fault::Isolate),
+        1 => (server.clone(), server.clone()).prop_map(|(a, b)| Fault::CutOneWay(a, b)),
+        2 => Just(Fault::Heal),
+        1 => (0u64..30).prop_map(Fault::Loss),
+        1 => (1u64..400).prop_map(Fault::SlowDisk),
+        1 => (1u64..300).prop_map(Fault::Delay),
+        1 => server.clone().prop_map(Fault::Remove),
+        1 => server.prop_map(Fault::Add),
+        10 => (1u64..2500).prop_map(Fault::Run),
+    ]
+}
+
+fn inflict(cluster: &mut Cluster, fault: Fault) {
+    match fault {
+        Fault::Propose(n) => {
+            let n = cluster.leader().unwrap_or(n);
+            for _ in 0..3 {
+                cluster.propose(n);
+            }
+        }
+        Fault::Crash(n) if cluster.hosts[&n].raft.is_some() => cluster.crash(n),
+        Fault::Start(n) if cluster.hosts[&n].raft.is_none() => cluster.start(n),
+        Fault::Crash(_) | Fault::Start(_) => {}
+        Fault::Isolate(n) => {
+            let others: Vec<u8> = (1..=5).filter(|other| *other != n).collect();
+            cluster.part(&[n], &others);
+        }
+        Fault::CutOneWay(a, b) => {
+            cluster.cut.insert((a, b));
+        }
+        Fault::Heal => cluster.cut.clear(),
+        Fault::Loss(percent) => cluster.loss_percent = percent,
+        Fault::SlowDisk(millis) => cluster.sync_max = Duration::from_millis(millis),
+        Fault::Delay(millis) => cluster.delay_max = Duration::from_millis(millis),
+        Fault::Remove(n) => {
+            let id = cluster.next_id();
+            let leader = cluster.leader().unwrap_or(n);
+            let remove = RaftInput::RemoveServer { id, server: node(n), force: false };
+            cluster.input(leader, remove);
+        }
+        Fault::Add(n) => {
+            let id = cluster.next_id();
+            let leader = cluster.leader().unwrap_or(n);
+            let add = RaftInput::AddServer { id, server: node(n), address: address(n) };
+            cluster.input(leader, add);
+        }
+        Fault::Run(millis) => cluster.run(Duration::from_millis(millis)),
+    }
+}
+
+proptest! {
+    /// Safety holds after every event (the checks are in the cluster), and once faults end a
+    /// leader is there, all its voters agree, and writes complete (raft.md I15).
+    #[test]
+    fn whatever_happens_nothing_acknowledged_is_lost(
+        seed: u64,
+        faults in prop::collection::vec(fault(), 1..80),
+    ) {
+        let mut cluster = Cluster::formed(seed, &[1, 2, 3, 4, 5]);
+        for fault in faults {
+            inflict(&mut cluster, fault);
+        }
+        cluster.cut.clear();
+        cluster.loss_percent = 0;
+        cluster.delay_max = Duration::from_millis(2);
+        cluster.sync_max = Duration::from_millis(2);
+        for n in 1..=5 {
+            inflict(&mut cluster, Fault::Start(n));
+        }
+        cluster.run(20 * SECOND);
+        let leader = cluster.leader().expect("a leader once faults end");
+        let id = cluster.propose(leader);
+        cluster.run(2 * SECOND);
+        prop_assert!(cluster.done.contains_key(&id));
+        cluster.check_agreement();
+        let voters = cluster.raft(leader).configuration().voters.clone();
+        for voter in voters.keys() {
+            let raft = cluster.raft(voter.as_bytes()[0]);
+            prop_assert_eq!(raft.applied(), cluster.raft(leader).applied());
+        }
+    }
+}
