@@ -16,6 +16,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod dns;
 pub mod gossip;
 pub mod id;
 pub mod local;

@@ -17,7 +17,7 @@ pub mod model;
 pub mod query;
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::id::{ModifyIndex, NodeId};
 use imbl::OrdMap;

@@ -10,7 +10,7 @@ use crate::id::{CheckId, LogIndex, ModifyIndex, NodeId, NodeName, ServiceId, Ser
 use std::collections::BTreeMap;
 
 /// Makers of plain records.
-pub(super) fn node(name: &str, id: Option<u8>) -> Node {
+pub(crate) fn node(name: &str, id: Option<u8>) -> Node {
     Node {
         id: id.map(|byte| NodeId::from_bytes([byte; 16])),
         name: NodeName::parse(name).unwrap(),
@@ -22,7 +22,7 @@ pub(super) fn node(name: &str, id: Option<u8>) -> Node {
     }
 }
 
-pub(super) fn service(id: &str, name: &str) -> Service {
+pub(crate) fn service(id: &str, name: &str) -> Service {
     Service {
         id: ServiceId::parse(id).unwrap(),
         name: ServiceName::parse(name).unwrap(),
@@ -38,7 +38,7 @@ pub(super) fn service(id: &str, name: &str) -> Service {
     }
 }
 
-pub(super) fn check(on: &str, id: &str, of: Option<&str>, status: CheckStatus) -> Check {
+pub(crate) fn check(on: &str, id: &str, of: Option<&str>, status: CheckStatus) -> Check {
     Check {
         node: NodeName::parse(on).unwrap(),
         id: CheckId::parse(id).unwrap(),
@@ -56,11 +56,11 @@ pub(super) fn check(on: &str, id: &str, of: Option<&str>, status: CheckStatus) -
     }
 }
 
-pub(super) fn registration(node: Node) -> Registration {
+pub(crate) fn registration(node: Node) -> Registration {
     Registration { node, skip_node_update: false, service: None, checks: Vec::new() }
 }
 
-pub(super) fn register(
+pub(crate) fn register(
     tables: &mut Tables,
     index: u64,
     wanted: Registration,
@@ -68,7 +68,7 @@ pub(super) fn register(
     tables.apply(LogIndex::new(index), Command::Register(Box::new(wanted)))
 }
 
-pub(super) fn deregister(
+pub(crate) fn deregister(
     tables: &mut Tables,
     index: u64,
     node: &str,
