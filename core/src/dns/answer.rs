@@ -141,10 +141,12 @@ impl Zone<'_> {
         }
         rng.shuffle(&mut healthy);
         let ttl = self.config.ttl_of_service(name.as_str());
-        let mut answer = match question.qtype {
-            QueryType::Srv => self.srv_records(question, datacenter, &healthy, ttl),
-            qtype if asks_for_addresses(qtype) => self.address_records(qtype, &healthy, ttl),
-            _ => Answer::empty(Rcode::NoError),
+        let mut answer = if question.qtype == QueryType::Srv {
+            self.srv_records(question, datacenter, &healthy, ttl)
+        } else if asks_for_addresses(question.qtype) {
+            self.address_records(question.qtype, &healthy, ttl)
+        } else {
+            Answer::empty(Rcode::NoError)
         };
         if answer.answers.is_empty() {
             answer.authority.extend(self.soa());
@@ -251,7 +253,7 @@ impl Zone<'_> {
             Some(Address::Ips(v4, v6)) => {
                 // One encoded name holds one address: the main one, else a tagged one.
                 let main = instance.service.address.parse::<IpAddr>().ok();
-                let tagged = v4.map(IpAddr::V4).or(v6.map(IpAddr::V6));
+                let tagged = v4.map(IpAddr::V4).or_else(|| v6.map(IpAddr::V6));
                 let (encoded, one) = match main.or(tagged)? {
                     IpAddr::V4(ip) => {
                         (format!("{:08x}", ip.to_bits()), Address::Ips(Some(ip), None))
