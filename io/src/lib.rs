@@ -4,4 +4,5 @@ pub mod clock;
 pub mod duration;
 pub mod handle;
 pub mod http;
+pub mod storage;
 pub mod system;

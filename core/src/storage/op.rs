@@ -95,7 +95,8 @@ pub enum FileOp {
     Remove(FilePath),
 }
 
-/// Which queue of the disk an operation takes; the lanes do not wait for each other.
+/// Which queue of the disk an operation takes; the lanes do not wait for each other. A lane that
+/// failed once performs nothing more and fails everything after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// The write-ahead log and the hard state.

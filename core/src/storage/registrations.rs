@@ -173,8 +173,8 @@ impl RegistrationLog {
 
     /// Applies `changes`, and returns the operations that make them durable (lane `State`).
     ///
-    /// If one of its operations fails, the file's end is unknown: follow with
-    /// [`RegistrationLog::compact`] or write no more.
+    /// If one of its operations fails, the file's end is unknown: write no more in this run. (A
+    /// lane that failed fails everything after it, so later appends are never performed.)
     pub fn append(&mut self, changes: Vec<Change>) -> Vec<FileOp> {
         if changes.is_empty() {
             return Vec::new();
@@ -192,7 +192,7 @@ impl RegistrationLog {
     }
 
     /// The operations that replace the file by one that holds the present state only.
-    pub fn compact(&mut self) -> Vec<FileOp> {
+    pub(super) fn compact(&mut self) -> Vec<FileOp> {
         mark!("storage.registrations_compacted");
         let changes: Vec<Change> = self.state.changes().collect();
         let data = encode(0, 1, &changes);

@@ -1,0 +1,49 @@
+//! Executes the core's storage operations on a real disk; decides nothing.
+//!
+//! [`DataDir`] holds the directory's lock, [`recover`] drives the core's recovery before a node
+//! exists, and [`Disk`] performs its operations afterwards, each lane on a thread of its own. Paths
+//! come only from [`terraform_core::storage::op::FilePath`], so none leaves the directory.
+
+mod dir;
+mod file;
+mod lane;
+
+pub use dir::{DataDir, OpenError};
+pub use file::DiskFailure;
+pub use lane::{Completion, Disk};
+
+use file::Files;
+use terraform_core::storage::recovery::{Answer, Recovery, RecoveryError, Restored, Step};
+use thiserror::Error;
+
+/// Why an agent cannot start on its data directory.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// What is in the directory cannot be used.
+    #[error(transparent)]
+    Refused(#[from] RecoveryError),
+    /// The disk failed meanwhile.
+    #[error(transparent)]
+    Disk(#[from] DiskFailure),
+}
+
+/// Drives `recovery` on the files of `dir` to its end.
+pub fn recover(dir: &DataDir, mut recovery: Recovery) -> Result<Restored, RecoverError> {
+    let mut files = Files::new(dir.path());
+    let mut answer = None;
+    loop {
+        answer = Some(match recovery.step(answer.take()) {
+            Step::List(folder) => Answer::Names(files.list(folder.as_ref())?),
+            Step::Read { file, limit } => files.read(&file, limit)?,
+            Step::Perform(ops) => {
+                files.perform(&ops)?;
+                Answer::Performed
+            }
+            Step::Done(restored) => return Ok(*restored),
+            Step::Refused(error) => return Err(error.into()),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
