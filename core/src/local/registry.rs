@@ -1,0 +1,459 @@
+//! The tables behind [`Local`](super::Local): what is registered, and the view made of it.
+//!
+//! Every change of a table queues what makes it durable and tells the other machines
+//! through the outbox. Rules of re-registration: http-api.md §5.1 (a known check keeps its state
+//! and output) and §6.1 (checks not named stay unless `replace_existing_checks`).
+
+use super::*;
+use crate::anti_entropy::SERVER_SERVICE;
+use crate::catalog::command::SERF_HEALTH;
+use crate::catalog::model::CheckRecipe;
+use crate::id::ModifyIndex;
+use std::collections::BTreeMap;
+
+/// What is registered.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    node: NodeName,
+    /// Service definitions; their checks are in `checks`.
+    services: BTreeMap<ServiceId, ServiceDefinition>,
+    checks: BTreeMap<CheckId, CheckDefinition>,
+    view: LocalView,
+    /// What the files said last, for the difference to what they say next.
+    files: Files,
+    unstored: Vec<Stored>,
+}
+
+/// The definitions of the configuration files; of equal ids the last wins (agent-config.md §3).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    services: BTreeMap<ServiceId, ServiceDefinition>,
+    checks: BTreeMap<CheckId, CheckDefinition>,
+}
+
+impl Files {
+    fn new(services: Vec<ServiceDefinition>, checks: Vec<CheckDefinition>) -> Self {
+        let mut files = Self::default();
+        for mut service in services {
+            service.origin = Origin::File;
+            for check in std::mem::take(&mut service.checks) {
+                let service_id = Some(service.service.id.clone());
+                let check = CheckDefinition { service_id, origin: Origin::File, ..check };
+                files.checks.insert(check.id.clone(), check);
+            }
+            files.services.insert(service.service.id.clone(), service);
+        }
+        for check in checks {
+            let check = CheckDefinition { origin: Origin::File, ..check };
+            files.checks.insert(check.id.clone(), check);
+        }
+        files
+    }
+}
+
+impl Registry {
+    pub(super) fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            services: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            view: LocalView::default(),
+            files: Files::default(),
+            unstored: Vec::new(),
+        }
+    }
+
+    pub(super) const fn view(&self) -> &LocalView {
+        &self.view
+    }
+
+    pub(super) fn has_service(&self, id: &ServiceId) -> bool {
+        self.services.contains_key(id)
+    }
+
+    pub(super) fn check(&self, id: &CheckId) -> Option<&CheckDefinition> {
+        self.checks.get(id)
+    }
+
+    /// Takes what has to be made durable since the last call.
+    pub(super) fn take_unstored(&mut self) -> Vec<Stored> {
+        std::mem::take(&mut self.unstored)
+    }
+
+    /// Queues what no change of the tables implies.
+    pub(super) fn store(&mut self, change: Stored) {
+        self.unstored.push(change);
+    }
+
+    pub(super) fn register_service(
+        &mut self,
+        mut definition: ServiceDefinition,
+        replace_existing_checks: bool,
+        out: &mut Outbox<LocalOutput>,
+    ) -> Result<(), RequestError> {
+        let id = definition.service.id.clone();
+        let checks = std::mem::take(&mut definition.checks);
+        allow_service(&id)?;
+        for check in &checks {
+            allow_check(&check.id)?;
+        }
+        let fresh = checks.iter().filter(|check| !self.checks.contains_key(&check.id));
+        self.allow_count(usize::from(!self.services.contains_key(&id)), fresh.count())?;
+        let named: Vec<CheckId> = checks.iter().map(|check| check.id.clone()).collect();
+        self.put_service(definition, out);
+        for check in checks {
+            self.put_check(CheckDefinition { service_id: Some(id.clone()), ..check }, out);
+        }
+        if replace_existing_checks {
+            for check in self.checks_of(&id) {
+                if !named.contains(&check) {
+                    self.remove_check(&check, out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn register_check(
+        &mut self,
+        definition: CheckDefinition,
+        out: &mut Outbox<LocalOutput>,
+    ) -> Result<(), RequestError> {
+        allow_check(&definition.id)?;
+        if let Some(service) = &definition.service_id
+            && !self.services.contains_key(service)
+        {
+            return Err(unknown_service(service));
+        }
+        self.allow_count(0, usize::from(!self.checks.contains_key(&definition.id)))?;
+        self.put_check(definition, out);
+        Ok(())
+    }
+
+    /// Takes over what the files say; all or nothing, touching only what differs.
+    pub(super) fn reload(
+        &mut self,
+        services: Vec<ServiceDefinition>,
+        checks: Vec<CheckDefinition>,
+        out: &mut Outbox<LocalOutput>,
+    ) -> Result<(), RequestError> {
+        let next = Files::new(services, checks);
+        self.allow_files(&next)?;
+        let last = std::mem::replace(&mut self.files, next.clone());
+        for (id, service) in &next.services {
+            if self.services.get(id) != Some(service) {
+                self.put_service(service.clone(), out);
+            }
+        }
+        for (id, check) in &next.checks {
+            if self.checks.get(id) != Some(check) {
+                self.put_check(check.clone(), out);
+            }
+        }
+        // Leftovers go last, so that a check that moved to another service keeps its state.
+        for id in last.checks.keys().filter(|id| !next.checks.contains_key(*id)) {
+            if self.checks.get(id).is_some_and(|check| check.origin == Origin::File) {
+                self.remove_check(id, out);
+            }
+        }
+        for id in last.services.keys().filter(|id| !next.services.contains_key(*id)) {
+            if self.services.get(id).is_some_and(|service| service.origin == Origin::File) {
+                self.remove_service(id, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn allow_files(&self, next: &Files) -> Result<(), RequestError> {
+        for id in next.services.keys() {
+            allow_service(id)?;
+        }
+        let stays = |id: &ServiceId| {
+            self.services.get(id).is_some_and(|service| service.origin == Origin::Api)
+        };
+        for check in next.checks.values() {
+            allow_check(&check.id)?;
+            if let Some(service) = &check.service_id
+                && !next.services.contains_key(service)
+                && !stays(service)
+            {
+                return Err(unknown_service(service));
+            }
+        }
+        let services = next.services.keys().filter(|id| !self.services.contains_key(*id));
+        let checks = next.checks.keys().filter(|id| !self.checks.contains_key(*id));
+        self.allow_count(services.count(), checks.count())
+    }
+
+    fn allow_count(&self, services: usize, checks: usize) -> Result<(), RequestError> {
+        if services > 0 && self.services.len().saturating_add(services) > SERVICES_MAX {
+            let rule = format!("this agent keeps at most {SERVICES_MAX} services");
+            return Err(RequestError::Overloaded(rule));
+        }
+        if checks > 0 && self.checks.len().saturating_add(checks) > CHECKS_MAX {
+            let rule = format!("this agent keeps at most {CHECKS_MAX} checks");
+            return Err(RequestError::Overloaded(rule));
+        }
+        Ok(())
+    }
+
+    /// Stores a definition without its checks; nothing happens if it is already there.
+    pub(super) fn put_service(
+        &mut self,
+        definition: ServiceDefinition,
+        out: &mut Outbox<LocalOutput>,
+    ) {
+        let id = definition.service.id.clone();
+        let old = self.services.get(&id);
+        let persisted = old.is_some_and(|old| old.origin == Origin::Api);
+        let shown = self.view.services.get(&id).map(Arc::as_ref);
+        if old == Some(&definition) && shown == Some(&definition.service) {
+            return;
+        }
+        match definition.origin {
+            Origin::Api => self.unstored.push(Stored::PutService(Box::new(definition.clone()))),
+            Origin::File if persisted => self.unstored.push(Stored::RemoveService(id.clone())),
+            Origin::File => {}
+        }
+        if shown != Some(&definition.service) {
+            self.view.services.insert(id.clone(), Arc::new(definition.service.clone()));
+            self.relabel_checks(&id);
+            out.push(LocalOutput::Changed(Change::Service(id.clone())));
+        }
+        self.services.insert(id, definition);
+    }
+
+    /// Stores a definition; a known check keeps its state and output.
+    pub(super) fn put_check(&mut self, definition: CheckDefinition, out: &mut Outbox<LocalOutput>) {
+        let state = self.view.checks.get(&definition.id);
+        let (status, output) = state.map_or_else(
+            || (definition.status.clone(), String::new()),
+            |check| (check.status.clone(), check.output.clone()),
+        );
+        let remaining = ttl_of(&definition).unwrap_or_default();
+        self.put_check_in_state(definition, status, output, remaining, out);
+    }
+
+    /// Stores a definition in a given state; a TTL check expires after `remaining`.
+    pub(super) fn put_check_in_state(
+        &mut self,
+        definition: CheckDefinition,
+        status: CheckStatus,
+        output: String,
+        remaining: Duration,
+        out: &mut Outbox<LocalOutput>,
+    ) {
+        let id = definition.id.clone();
+        let service = definition.service_id.as_ref();
+        let known = service.is_none_or(|service| self.services.contains_key(service));
+        assert!(known, "INV-LOCAL-1: a check names a service that is not registered");
+        let old = self.checks.get(&id);
+        if old != Some(&definition) {
+            let persisted = old.is_some_and(|old| old.origin == Origin::Api);
+            match definition.origin {
+                Origin::Api => self.unstored.push(Stored::PutCheck(Box::new(definition.clone()))),
+                Origin::File if persisted => self.unstored.push(Stored::RemoveCheck(id.clone())),
+                Origin::File => {}
+            }
+        }
+        let shown = Arc::new(self.show(&definition, status.clone(), output));
+        if self.view.checks.get(&id) != Some(&shown) {
+            self.view.checks.insert(id.clone(), shown);
+            out.push(LocalOutput::Changed(Change::Check(id.clone())));
+        }
+        let start = CheckStart { definition: definition.clone(), status, remaining };
+        out.push(LocalOutput::StartCheck(Box::new(start)));
+        self.checks.insert(id, definition);
+    }
+
+    /// Removes a service with its checks; an unknown one is no error.
+    pub(super) fn remove_service(&mut self, id: &ServiceId, out: &mut Outbox<LocalOutput>) {
+        let Some(definition) = self.services.remove(id) else { return };
+        for check in self.checks_of(id) {
+            // The catalog drops them with their service.
+            self.drop_check(&check, out);
+        }
+        self.view.services.remove(id);
+        if definition.origin == Origin::Api {
+            self.unstored.push(Stored::RemoveService(id.clone()));
+        }
+        out.push(LocalOutput::Changed(Change::Service(id.clone())));
+    }
+
+    /// Removes a check; an unknown one is no error.
+    pub(super) fn remove_check(&mut self, id: &CheckId, out: &mut Outbox<LocalOutput>) {
+        if self.drop_check(id, out) {
+            out.push(LocalOutput::Changed(Change::Check(id.clone())));
+        }
+    }
+
+    fn drop_check(&mut self, id: &CheckId, out: &mut Outbox<LocalOutput>) -> bool {
+        let Some(definition) = self.checks.remove(id) else { return false };
+        self.view.checks.remove(id);
+        // The state of a TTL check is stored even if its definition is a file's.
+        if definition.origin == Origin::Api || ttl_of(&definition).is_some() {
+            self.unstored.push(Stored::RemoveCheck(id.clone()));
+        }
+        out.push(LocalOutput::StopCheck(id.clone()));
+        true
+    }
+
+    pub(super) fn report_ttl(
+        &mut self,
+        id: &CheckId,
+        status: CheckStatus,
+        output: &str,
+        wall: WallClock,
+        out: &mut Outbox<LocalOutput>,
+    ) -> Result<(), RequestError> {
+        let Some((definition, ttl)) = self.checks.get(id).and_then(|it| Some((it, ttl_of(it)?)))
+        else {
+            let rule = format!("CheckID {id:?} does not have associated TTL");
+            return Err(RequestError::Refused(rule));
+        };
+        if let CheckStatus::Other(text) = &status {
+            return Err(RequestError::Refused(format!("Invalid check status: '{text}'")));
+        }
+        let output = cut_note(output, definition.output_max_size);
+        let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        let expires = WallClock::from_millis(wall.as_millis().saturating_add(millis));
+        let (check, state, text) = (id.clone(), status.clone(), output.clone());
+        self.unstored.push(Stored::PutTtl(TtlState {
+            check,
+            status: state,
+            output: text,
+            expires,
+        }));
+        out.push(LocalOutput::TtlReported { check: id.clone(), status: status.clone() });
+        self.set_state(id, status, output, out);
+        Ok(())
+    }
+
+    /// Turns a TTL check critical (http-api.md §5.2).
+    pub(super) fn expire_ttl(&mut self, id: &CheckId, out: &mut Outbox<LocalOutput>) {
+        let Some(check) = self.view.checks.get(id) else { return };
+        let output = if check.output.is_empty() {
+            "TTL expired".to_owned()
+        } else if check.output.starts_with("TTL expired") {
+            check.output.clone()
+        } else {
+            format!("TTL expired (last output before timeout follows): {}", check.output)
+        };
+        self.set_state(id, CheckStatus::Critical, output, out);
+    }
+
+    /// Gives a check a new state; a result for a check that is gone changes nothing.
+    pub(super) fn set_state(
+        &mut self,
+        id: &CheckId,
+        status: CheckStatus,
+        output: String,
+        out: &mut Outbox<LocalOutput>,
+    ) {
+        let Some(check) = self.view.checks.get_mut(id) else { return };
+        let change = match (check.status != status, check.output != output) {
+            (true, _) => Change::Check(id.clone()),
+            (false, true) => Change::Output(id.clone()),
+            (false, false) => return,
+        };
+        if matches!(change, Change::Check(_)) {
+            let passing = status == CheckStatus::Passing;
+            let level = if passing { Level::Info } else { Level::Warn };
+            let turned = AgentTrace::CheckTurned { check: id.clone(), status: status.clone() };
+            crate::trace!(out, level, turned);
+        }
+        let check = Arc::make_mut(check);
+        check.status = status;
+        check.output = output;
+        out.push(LocalOutput::Changed(change));
+    }
+
+    /// Takes over the catalog's tags of a service that allows it.
+    pub(super) fn adopt_tags(
+        &mut self,
+        id: &ServiceId,
+        tags: Vec<String>,
+        out: &mut Outbox<LocalOutput>,
+    ) {
+        let Some(service) = self.view.services.get_mut(id) else { return };
+        if !service.enable_tag_override || service.tags == tags {
+            return;
+        }
+        Arc::make_mut(service).tags = tags;
+        self.relabel_checks(id);
+        out.push(LocalOutput::Changed(Change::Adopted));
+    }
+
+    fn checks_of(&self, service: &ServiceId) -> Vec<CheckId> {
+        let mine = self.checks.values().filter(|it| it.service_id.as_ref() == Some(service));
+        mine.map(|check| check.id.clone()).collect()
+    }
+
+    /// Shows the service's present name and tags on its checks.
+    fn relabel_checks(&mut self, id: &ServiceId) {
+        let Some(service) = self.view.services.get(id).cloned() else { return };
+        for check in self.checks_of(id) {
+            if let Some(check) = self.view.checks.get_mut(&check) {
+                let check = Arc::make_mut(check);
+                check.service_name = service.name.to_string();
+                check.service_tags.clone_from(&service.tags);
+            }
+        }
+    }
+
+    fn show(&self, definition: &CheckDefinition, status: CheckStatus, output: String) -> Check {
+        let service = definition.service_id.as_ref().and_then(|id| self.view.services.get(id));
+        Check {
+            node: self.node.clone(),
+            id: definition.id.clone(),
+            name: definition.name.clone(),
+            status,
+            notes: definition.notes.clone(),
+            output,
+            service_id: definition.service_id.clone(),
+            service_name: service.map(|it| it.name.to_string()).unwrap_or_default(),
+            service_tags: service.map(|it| it.tags.clone()).unwrap_or_default(),
+            kind: definition.kind.name().to_owned(),
+            recipe: CheckRecipe::default(),
+            create_index: ModifyIndex::ZERO,
+            modify_index: ModifyIndex::ZERO,
+        }
+    }
+}
+
+fn unknown_service(id: &ServiceId) -> RequestError {
+    RequestError::Refused(format!("ServiceID {id:?} does not exist"))
+}
+
+/// The servers' own service belongs to the leader; two owners would overwrite each other for ever.
+fn allow_service(id: &ServiceId) -> Result<(), RequestError> {
+    if id.as_str() == SERVER_SERVICE {
+        return Err(RequestError::Refused(format!("ServiceID {id:?} is reserved for servers")));
+    }
+    Ok(())
+}
+
+/// The member's health belongs to the leader.
+fn allow_check(id: &CheckId) -> Result<(), RequestError> {
+    if id.as_str() == SERF_HEALTH {
+        return Err(RequestError::Refused(format!("CheckID {id:?} is reserved for the leader")));
+    }
+    Ok(())
+}
+
+/// The time to live of a TTL check.
+pub(super) const fn ttl_of(definition: &CheckDefinition) -> Option<Duration> {
+    match &definition.kind {
+        CheckKind::Ttl(ttl) => Some(*ttl),
+        CheckKind::Http(_) | CheckKind::Tcp(_) | CheckKind::Script(_) => None,
+    }
+}
+
+/// Cuts a note to `limit` bytes and says so (http-api.md §5.2).
+fn cut_note(note: &str, limit: usize) -> String {
+    if note.len() <= limit {
+        return note.to_owned();
+    }
+    let head = note.get(..note.floor_char_boundary(limit)).unwrap_or_default();
+    format!("{head} ... (captured {limit} of {} bytes)", note.len())
+}
