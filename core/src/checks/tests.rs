@@ -1,0 +1,1 @@
+//! Schedules, thresholds, expiry and reaping, driven by hand.
