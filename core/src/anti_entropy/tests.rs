@@ -1,0 +1,1 @@
+//! Full and partial syncs against a hand-made catalog.
