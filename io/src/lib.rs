@@ -1,8 +1,15 @@
 //! Binds the pure core to sockets, files, clocks and processes; decides nothing.
 
 pub mod clock;
+pub mod driver;
 pub mod duration;
+pub mod entropy;
+pub mod event;
 pub mod handle;
 pub mod http;
+pub mod log;
+pub mod runtime;
 pub mod storage;
+pub mod stream;
 pub mod system;
+pub mod udp;

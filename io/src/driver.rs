@@ -1,0 +1,296 @@
+//! The one task that owns the node: wait, feed everything queued, perform outputs, repeat.
+//!
+//! A turn feeds a bounded share of each queue, then `Timeout` if it is due, and then performs all
+//! outputs in their order (style.md §3.1). Nothing here waits for anything but the next arrival:
+//! sending, storing and answering go to queues that other tasks work off. `Publish` comes first in
+//! a drain, so no reply overtakes the view that shows it (DESIGN.md §8).
+
+use crate::clock::Clock;
+use crate::event::{Arrivals, Counters, Event, Inbox};
+use crate::handle::Call;
+use crate::log::{Record, Sink};
+use crate::runtime::spawn;
+use crate::stream::Streams;
+use crate::udp::Datagrams;
+use arc_swap::ArcSwap;
+use smol::Timer;
+use smol::channel::{Receiver, Sender};
+use smol::future::{Boxed, FutureExt as _, pending, yield_now};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use terraform_core::id::{CheckId, RequestId, WriteId};
+use terraform_core::local::definition::CheckKind;
+use terraform_core::node::input::{CheckResult, Input};
+use terraform_core::node::output::{Output, StopReason};
+use terraform_core::node::request::{RequestError, Response};
+use terraform_core::storage::op::StorageOp;
+use terraform_core::time::Instant;
+use terraform_core::trace::{Level, TraceEvent};
+use terraform_core::view::View;
+
+/// What one turn takes of each queue.
+const TURN_MAX: usize = 256;
+/// A turn of the node that takes longer than this is worth a line.
+const SLOW_TURN: Duration = Duration::from_millis(50);
+/// How often waiting requests are looked through for those nobody waits for any more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the driver drives; [`terraform_core::node::Node`], or a stand-in in tests.
+pub trait Core: Send + 'static {
+    /// Takes one input to completion.
+    fn handle(&mut self, now: Instant, input: Input);
+    /// The oldest output.
+    fn poll_output(&mut self) -> Option<Output>;
+    /// When `Input::Timeout` is wanted next.
+    fn next_timeout(&self) -> Option<Instant>;
+}
+
+/// Takes storage operations, in order for each lane. Each is answered with `Persisted` or
+/// `PersistFailed` in the driver's event queue.
+pub type Disk = Box<dyn FnMut(WriteId, StorageOp) + Send>;
+
+/// Starts one run of a check that keeps so many bytes of output.
+pub type RunCheck = Box<dyn Fn(CheckKind, usize) -> Boxed<CheckResult> + Send>;
+
+/// What surrounds the node.
+pub struct Host {
+    /// The clocks.
+    pub clock: Clock,
+    /// Where readers find the published view.
+    pub view: Arc<ArcSwap<View>>,
+    /// The Serf LAN port.
+    pub datagrams: Datagrams,
+    /// The disk.
+    pub disk: Disk,
+    /// The check runner.
+    pub run_check: RunCheck,
+    /// Where everything said goes.
+    pub sink: Sink,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// The node with everything around it.
+pub struct Driver<C> {
+    core: C,
+    host: Host,
+    arrivals: Arrivals,
+    events: Sender<Event>,
+    streams: Streams,
+    /// Inputs that performing outputs brought up; they come first in the next turn.
+    raised: Vec<Input>,
+    waiting: BTreeMap<RequestId, Sender<Result<Response, RequestError>>>,
+    next_request: u64,
+    swept_at: Instant,
+}
+
+/// What ended a wait.
+enum Wake {
+    Datagram(Input),
+    Event(Event),
+    Call(Call),
+    Timer,
+}
+
+impl<C: Core> Driver<C> {
+    /// A driver of `core` that takes what `arrivals` brings and gives `inbox` to its tasks.
+    pub fn new(core: C, host: Host, inbox: Inbox, arrivals: Arrivals) -> Self {
+        let events = inbox.events.clone();
+        let streams = Streams::new(inbox, Arc::clone(&host.counters));
+        let swept_at = host.clock.now();
+        let (raised, waiting) = (Vec::new(), BTreeMap::new());
+        Self { core, host, arrivals, events, streams, raised, waiting, next_request: 1, swept_at }
+    }
+
+    /// Runs until the node has stopped.
+    pub async fn run(mut self) -> StopReason {
+        loop {
+            if let Some(reason) = self.perform() {
+                return reason;
+            }
+            let wake = if self.raised.is_empty() {
+                let at = self.wake_at().map(|at| self.host.clock.system_instant(at));
+                wait(&self.arrivals, at).await
+            } else {
+                Wake::Timer
+            };
+            let began = self.host.clock.now();
+            let full = self.feed(began, wake);
+            let took = self.host.clock.now().since(began);
+            if took > SLOW_TURN {
+                Counters::count(&self.host.counters.slow_turns);
+                let text = format_args!("the agent was busy for {} ms", took.as_millis());
+                let record = Record { level: Level::Warn, subsystem: "agent", text: &text };
+                (self.host.sink)(&record);
+            }
+            if full {
+                // Other tasks of this thread must not starve while arrivals never end.
+                yield_now().await;
+            }
+        }
+    }
+
+    /// When the driver must wake by itself.
+    fn wake_at(&self) -> Option<Instant> {
+        let sweep = (!self.waiting.is_empty()).then(|| self.swept_at + SWEEP_INTERVAL);
+        self.core.next_timeout().into_iter().chain(sweep).min()
+    }
+
+    /// One turn of the node; whether a queue had more than its share.
+    fn feed(&mut self, now: Instant, wake: Wake) -> bool {
+        for input in std::mem::take(&mut self.raised) {
+            self.core.handle(now, input);
+        }
+        match wake {
+            Wake::Datagram(input) => self.core.handle(now, input),
+            Wake::Event(event) => self.event(now, event),
+            Wake::Call(call) => self.call(now, call),
+            Wake::Timer => {}
+        }
+        let mut full = true;
+        for _ in 0..TURN_MAX {
+            let datagram = self.arrivals.datagrams.try_recv().ok();
+            let event = self.arrivals.events.try_recv().ok();
+            let call = self.arrivals.calls.try_recv().ok();
+            if datagram.is_none() && event.is_none() && call.is_none() {
+                full = false;
+                break;
+            }
+            if let Some(event) = event {
+                self.event(now, event);
+            }
+            if let Some(input) = datagram {
+                self.core.handle(now, input);
+            }
+            if let Some(call) = call {
+                self.call(now, call);
+            }
+        }
+        self.sweep(now);
+        if self.core.next_timeout().is_some_and(|at| at <= now) {
+            self.core.handle(now, Input::Timeout);
+        }
+        full
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        let input = match event {
+            Event::Accepted { kind, socket, peer } => self.streams.accepted(kind, socket, peer),
+            Event::Connected { stream, socket, peer } => {
+                self.streams.connected(stream, socket, peer)
+            }
+            Event::Input(input) => self.known(input),
+        };
+        if let Some(input) = input {
+            self.core.handle(now, input);
+        }
+    }
+
+    /// Drops what a stream still brings after the node closed it.
+    fn known(&mut self, input: Input) -> Option<Input> {
+        if let Input::StreamClosed { stream, .. } = &input {
+            let known = self.streams.is_known(*stream);
+            self.streams.forget(*stream);
+            return known.then_some(input);
+        }
+        if let Input::StreamData { stream, .. } = &input
+            && !self.streams.is_known(*stream)
+        {
+            return None;
+        }
+        Some(input)
+    }
+
+    fn call(&mut self, now: Instant, call: Call) {
+        let id = RequestId::new(self.next_request);
+        self.next_request += 1;
+        self.waiting.insert(id, call.reply);
+        let wall = self.host.clock.wall();
+        self.core.handle(now, Input::Request { id, wall, request: Box::new(call.request) });
+    }
+
+    /// Tells the node of requests whose callers went away.
+    fn sweep(&mut self, now: Instant) {
+        if now.since(self.swept_at) < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept_at = now;
+        let gone = self.waiting.iter().filter(|(_, reply)| reply.is_closed());
+        let gone: Vec<RequestId> = gone.map(|(id, _)| *id).collect();
+        for id in gone {
+            self.waiting.remove(&id);
+            self.core.handle(now, Input::RequestAbandoned { id });
+        }
+    }
+
+    /// Performs every output; the reason if the node stopped.
+    fn perform(&mut self) -> Option<StopReason> {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::SendDatagram { to, payload } => self.host.datagrams.send(to, &payload),
+                Output::OpenStream { stream, kind, to } => self.streams.open(stream, kind, to),
+                Output::SendStream { stream, data } => {
+                    self.raised.extend(self.streams.send(stream, data));
+                }
+                Output::CloseStream { stream } => self.streams.close(stream),
+                Output::Persist { write, op } => (self.host.disk)(write, op),
+                Output::RunCheck { check, run, kind, output_max_size } => {
+                    self.run_check(check, run, kind, output_max_size);
+                }
+                Output::Reply { id, result } => {
+                    if let Some(reply) = self.waiting.remove(&id) {
+                        // The caller may have gone; then nobody wants the answer.
+                        let _ = reply.try_send(result);
+                    }
+                }
+                Output::Publish(view) => self.host.view.store(view),
+                Output::Trace(event) => self.tell(&event),
+                Output::Stopped(reason) => return Some(reason),
+            }
+        }
+        None
+    }
+
+    fn run_check(&self, check: CheckId, run: u64, kind: CheckKind, output_max_size: usize) {
+        let outcome = (self.host.run_check)(kind, output_max_size);
+        let events = self.events.clone();
+        let finished = async move {
+            let result = outcome.await;
+            let input = Input::CheckFinished { check, run, result };
+            let _ = events.send(Event::Input(input)).await;
+        };
+        spawn(finished).detach();
+    }
+
+    fn tell(&self, event: &TraceEvent) {
+        let (level, subsystem) = (event.level, event.kind.subsystem());
+        (self.host.sink)(&Record { level, subsystem, text: &event.kind });
+    }
+}
+
+/// Waits for the first arrival, or for the moment `at`.
+async fn wait(arrivals: &Arrivals, at: Option<std::time::Instant>) -> Wake {
+    let datagram = next(&arrivals.datagrams, Wake::Datagram);
+    let event = next(&arrivals.events, Wake::Event);
+    let call = next(&arrivals.calls, Wake::Call);
+    let timer = async {
+        match at {
+            Some(at) => Timer::at(at).await,
+            None => pending().await,
+        };
+        Wake::Timer
+    };
+    datagram.or(event).or(call).or(timer).await
+}
+
+/// The next item of a queue; a queue whose senders are gone brings nothing more.
+async fn next<T>(queue: &Receiver<T>, wake: impl FnOnce(T) -> Wake) -> Wake {
+    match queue.recv().await {
+        Ok(item) => wake(item),
+        Err(_) => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

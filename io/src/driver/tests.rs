@@ -1,0 +1,218 @@
+//! The driver around a scripted core, with real sockets on the loopback.
+
+use super::*;
+use crate::event::queues;
+use crate::handle::NodeHandle;
+use bytes::Bytes;
+use smol::channel::{Receiver, unbounded};
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use terraform_core::catalog::model::CheckStatus;
+use terraform_core::id::{Datacenter, NodeId, NodeName, StreamId};
+use terraform_core::local::LocalView;
+use terraform_core::node::input::{CloseReason, StreamKind};
+use terraform_core::node::request::{Request, RequestBody};
+use terraform_core::storage::op::Lane;
+
+/// What the script answers to an input.
+type Script = fn(&Input) -> Vec<Output>;
+
+/// Tells the test what it was fed, and does what the script says.
+struct Scripted {
+    script: Script,
+    fed: Sender<Input>,
+    outputs: VecDeque<Output>,
+    timeout: Option<Instant>,
+}
+
+impl Core for Scripted {
+    fn handle(&mut self, _: Instant, input: Input) {
+        if input == Input::Timeout {
+            self.timeout = None;
+        }
+        self.outputs.extend((self.script)(&input));
+        self.fed.try_send(input).unwrap();
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+    fn next_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+}
+
+struct Bench {
+    handle: NodeHandle,
+    inbox: Inbox,
+    fed: Receiver<Input>,
+    gossip: SocketAddr,
+    driver: smol::Task<StopReason>,
+}
+
+fn view(version: u64) -> View {
+    View {
+        name: NodeName::parse("a").unwrap(),
+        id: NodeId::from_bytes([1; 16]),
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        members: Arc::from([]),
+        local: LocalView::default(),
+        consensus: None,
+        catalog: None,
+        version,
+    }
+}
+
+fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench {
+    let (inbox, arrivals) = queues();
+    let (fed_in, fed) = unbounded();
+    let core = Scripted { script, fed: fed_in, outputs: first.into(), timeout };
+    let counters = Arc::new(Counters::default());
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let datagrams = Datagrams::bind(local, Arc::clone(&counters)).unwrap();
+    let gossip = datagrams.address().unwrap();
+    spawn(datagrams.clone().receive(inbox.clone())).detach();
+    let cell = Arc::new(ArcSwap::from_pointee(view(0)));
+    let clock = Clock::start();
+    let handle = NodeHandle::new(Arc::clone(&cell), inbox.calls.clone(), clock);
+    let events = inbox.events.clone();
+    let disk: Disk = Box::new(move |write, _| {
+        events.try_send(Event::Input(Input::Persisted { write })).unwrap();
+    });
+    let run_check: RunCheck = Box::new(|_, _| {
+        async { CheckResult { status: CheckStatus::Passing, output: "ok".to_owned() } }.boxed()
+    });
+    let sink: Sink = Arc::new(|_| ());
+    let host = Host { clock, view: cell, datagrams, disk, run_check, sink, counters };
+    let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());
+    Bench { handle, inbox, fed, gossip, driver }
+}
+
+/// The next input that was fed, within a moment.
+fn fed(bench: &Bench) -> Input {
+    let next = crate::runtime::within(Duration::from_secs(10), bench.fed.recv());
+    smol::block_on(next).expect("an input in time").unwrap()
+}
+
+#[test]
+fn a_request_is_fed_and_its_reply_comes_after_the_view_that_shows_it() {
+    let script: Script = |input| match input {
+        Input::Request { id, .. } => vec![
+            Output::Publish(Arc::new(view(5))),
+            Output::Reply { id: *id, result: Ok(Response::Done) },
+        ],
+        _ => vec![],
+    };
+    let bench = bench(script, vec![], None);
+    let request = Request::new(RequestBody::Info);
+    assert_eq!(smol::block_on(bench.handle.request(request)), Ok(Response::Done));
+    assert_eq!(bench.handle.view().version, 5);
+}
+
+#[test]
+fn a_request_whose_caller_went_away_is_abandoned() {
+    let bench = bench(|_| vec![], vec![], None);
+    let request = Request::new(RequestBody::Info);
+    let asked = bench.handle.request(request);
+    assert!(smol::block_on(smol::future::poll_once(asked)).is_none());
+    assert!(matches!(fed(&bench), Input::Request { .. }));
+    assert_eq!(fed(&bench), Input::RequestAbandoned { id: RequestId::new(1) });
+}
+
+#[test]
+fn a_due_timeout_a_datagram_a_write_and_a_check_reach_the_node() {
+    let script: Script = |input| match input {
+        Input::Datagram { .. } => vec![Output::Persist {
+            write: WriteId::new(3),
+            op: StorageOp { lane: Lane::Log, ops: vec![] },
+        }],
+        Input::Persisted { .. } => vec![Output::RunCheck {
+            check: CheckId::parse("c").unwrap(),
+            run: 9,
+            kind: CheckKind::Ttl(Duration::from_secs(1)),
+            output_max_size: 10,
+        }],
+        _ => vec![],
+    };
+    let bench = bench(script, vec![], Some(Instant::ZERO + Duration::from_millis(5)));
+    assert_eq!(fed(&bench), Input::Timeout);
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.send_to(b"x", bench.gossip).unwrap();
+    assert!(matches!(fed(&bench), Input::Datagram { payload, .. } if payload == "x"));
+    assert_eq!(fed(&bench), Input::Persisted { write: WriteId::new(3) });
+    let finished = fed(&bench);
+    assert!(
+        matches!(finished, Input::CheckFinished { run: 9, result, .. } if result.output == "ok")
+    );
+}
+
+#[test]
+fn a_stop_ends_the_driver_with_its_reason() {
+    let script: Script = |input| match input {
+        Input::Shutdown => vec![Output::Stopped(StopReason::Shutdown)],
+        _ => vec![],
+    };
+    let bench = bench(script, vec![], None);
+    bench.inbox.events.try_send(Event::Input(Input::Shutdown)).unwrap();
+    assert_eq!(smol::block_on(bench.driver), StopReason::Shutdown);
+    let request = Request::new(RequestBody::Info);
+    assert_eq!(smol::block_on(bench.handle.request(request)), Err(RequestError::Stopping));
+}
+
+#[test]
+fn bytes_sent_before_a_close_are_delivered_and_nothing_follows_the_close() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    let stream = StreamId::new(3);
+    let script: Script = |input| match input {
+        Input::StreamOpened { stream, .. } => vec![
+            Output::SendStream { stream: *stream, data: Bytes::from(vec![7; 300_000]) },
+            Output::SendStream { stream: *stream, data: Bytes::from_static(b"end") },
+            Output::CloseStream { stream: *stream },
+        ],
+        _ => vec![],
+    };
+    let open = Output::OpenStream { stream, kind: StreamKind::Server, to };
+    let bench = bench(script, vec![open], None);
+    let (mut socket, _) = listener.accept().unwrap();
+    let mut got = Vec::new();
+    std::io::Read::read_to_end(&mut socket, &mut got).unwrap();
+    assert_eq!(got.len(), 300_003);
+    assert!(got.ends_with(b"end"));
+    assert!(matches!(fed(&bench), Input::StreamOpened { .. }));
+    drop(socket);
+    bench.inbox.events.try_send(Event::Input(Input::Leave)).unwrap();
+    assert_eq!(fed(&bench), Input::Leave, "no StreamClosed after CloseStream");
+}
+
+#[test]
+fn an_accepted_stream_has_an_even_number_and_tells_of_its_end() {
+    let bench = bench(|_| vec![], vec![], None);
+    let (listener, to) = smol::block_on(async {
+        let listener = smol::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let to = listener.local_addr().unwrap();
+        (listener, to)
+    });
+    let events = bench.inbox.events.clone();
+    spawn(crate::stream::accept(listener, StreamKind::Gossip, events)).detach();
+    let mut socket = std::net::TcpStream::connect(to).unwrap();
+    std::io::Write::write_all(&mut socket, b"hello").unwrap();
+    let peer = socket.local_addr().unwrap();
+    let stream = StreamId::new(2);
+    let kind = StreamKind::Gossip;
+    assert_eq!(fed(&bench), Input::StreamOpened { stream, kind, peer });
+    assert_eq!(fed(&bench), Input::StreamData { stream, data: Bytes::from_static(b"hello") });
+    drop(socket);
+    assert_eq!(fed(&bench), Input::StreamClosed { stream, reason: CloseReason::Finished });
+}
+
+#[test]
+fn a_stream_to_nobody_is_closed_as_not_connected() {
+    let nobody = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = nobody.local_addr().unwrap();
+    drop(nobody);
+    let stream = StreamId::new(3);
+    let open = Output::OpenStream { stream, kind: StreamKind::Gossip, to };
+    let bench = bench(|_| vec![], vec![open], None);
+    let reason = CloseReason::ConnectFailed;
+    assert_eq!(fed(&bench), Input::StreamClosed { stream, reason });
+}

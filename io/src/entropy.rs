@@ -1,0 +1,31 @@
+//! The one source of randomness: the kernel's generator (getrandom(2)), read once at the start.
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use terraform_core::rng::Seed;
+
+/// A fresh seed for a node.
+///
+/// Waits until the kernel's generator is initialised. Errors: the kernel has no generator, or a
+/// sandbox forbids it.
+pub fn seed() -> std::io::Result<Seed> {
+    let mut bytes = [0u8; 32];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match getrandom(rest, GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Seed::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_seeds_differ() {
+        assert_ne!(seed().unwrap(), seed().unwrap());
+    }
+}

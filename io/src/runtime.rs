@@ -1,0 +1,48 @@
+//! The executor that every task of this package runs on: one thread for each processor.
+//!
+//! It starts with the first task and lives as long as the process (performance-notes.md §7).
+
+use crate::system::processors;
+use smol::future::{FutureExt as _, pending};
+use smol::{Executor, Task, Timer};
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static EXECUTOR: LazyLock<Executor<'static>> = LazyLock::new(|| {
+    for number in 0..processors() {
+        let name = format!("worker-{number}");
+        let worker = || smol::block_on(EXECUTOR.run(pending::<()>()));
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(worker)
+            .expect("a process that cannot start its worker threads cannot run");
+    }
+    Executor::new()
+});
+
+/// Runs `future` on the executor. Dropping the task cancels it; `detach` lets it run.
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    EXECUTOR.spawn(future)
+}
+
+/// The future's value, or `None` if it takes longer than `limit`.
+pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        Timer::after(limit).await;
+        None
+    };
+    async { Some(future.await) }.or(late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_future_that_takes_too_long_is_given_up() {
+        let limit = Duration::from_millis(1);
+        assert_eq!(smol::block_on(within(limit, pending::<()>())), None);
+        assert_eq!(smol::block_on(within(limit, spawn(async { 7 }))), Some(7));
+    }
+}
