@@ -14,7 +14,6 @@ use crate::raft::{
 };
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
@@ -180,11 +179,10 @@ pack_struct!(Answer { to, from, store, round, verdict });
 struct Query {
     to: NodeId,
     from: NodeId,
-    reply_to: SocketAddr,
     promise: Promise,
     question: u64,
 }
-pack_struct!(Query { to, from, reply_to, promise, question });
+pack_struct!(Query { to, from, promise, question });
 
 /// `BootstrapMessage::Release` on the wire.
 struct Release {
@@ -211,8 +209,8 @@ impl Pack for BootstrapMessage {
             Self::Answer { to, from, store, round, verdict } => {
                 WireBootstrap::Answer(Answer { to, from, store, round, verdict })
             }
-            Self::Query { to, from, reply_to, promise, question } => {
-                WireBootstrap::Query(Query { to, from, reply_to, promise, question })
+            Self::Query { to, from, promise, question } => {
+                WireBootstrap::Query(Query { to, from, promise, question })
             }
             Self::Release { to, question } => WireBootstrap::Release(Release { to, question }),
         };
@@ -227,8 +225,8 @@ impl Pack for BootstrapMessage {
             WireBootstrap::Answer(Answer { to, from, store, round, verdict }) => {
                 Self::Answer { to, from, store, round, verdict }
             }
-            WireBootstrap::Query(Query { to, from, reply_to, promise, question }) => {
-                Self::Query { to, from, reply_to, promise, question }
+            WireBootstrap::Query(Query { to, from, promise, question }) => {
+                Self::Query { to, from, promise, question }
             }
             WireBootstrap::Release(Release { to, question }) => Self::Release { to, question },
         })
@@ -242,6 +240,7 @@ mod tests {
     use crate::log::Log;
     use crate::wire::pack::{from_bytes, to_bytes};
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
     fn header(n: u8) -> Header {
         Header {
@@ -289,18 +288,14 @@ mod tests {
             let message = Message { header: header(u8::try_from(n).unwrap()), body };
             assert_eq!(from_bytes(&to_bytes(&message)), Ok(message));
         }
-        let promise = Promise {
-            proposer: NodeId::from_bytes([1; 16]),
-            store: StoreId::from_bytes([2; 16]),
-            cluster: ClusterId::from_bytes([3; 16]),
-        };
+        let promise =
+            Promise { proposer: NodeId::from_bytes([1; 16]), store: StoreId::from_bytes([2; 16]) };
         let (to, from) = (promise.proposer, NodeId::from_bytes([9; 16]));
-        let reply_to = SocketAddr::from(([10, 0, 0, 1], 8300));
-        let verdict = Verdict::Member(promise.cluster);
+        let verdict = Verdict::Member(promise.cluster());
         for message in [
             BootstrapMessage::Ask { to, promise, round: 5, expect: 3 },
             BootstrapMessage::Answer { to, from, store: promise.store, round: 5, verdict },
-            BootstrapMessage::Query { to, from, reply_to, promise, question: 6 },
+            BootstrapMessage::Query { to, from, promise, question: 6 },
             BootstrapMessage::Release { to, question: 6 },
         ] {
             assert_eq!(from_bytes(&to_bytes(&message)), Ok(message));

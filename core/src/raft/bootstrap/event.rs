@@ -27,10 +27,16 @@ pub struct Promise {
     pub proposer: NodeId,
     /// The store it proposes with.
     pub store: StoreId,
-    /// The cluster it would make.
-    pub cluster: ClusterId,
 }
-pack_struct!(Promise { proposer, store, cluster });
+pack_struct!(Promise { proposer, store });
+
+impl Promise {
+    /// The cluster that the proposer would make: named after its store, which is random and new
+    /// for each data directory, so that one store makes one cluster at most.
+    pub const fn cluster(&self) -> ClusterId {
+        ClusterId::from_bytes(*self.store.as_bytes())
+    }
+}
 
 /// What the bootstrap machine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +130,6 @@ pub enum BootstrapMessage {
         to: NodeId,
         /// Who asks.
         from: NodeId,
-        /// Where the answer goes.
-        reply_to: SocketAddr,
         /// What was promised.
         promise: Promise,
         /// The question; the answer echoes it.
