@@ -1,0 +1,227 @@
+//! The control port over a real socket, with a node that the test plays.
+
+use super::*;
+use crate::clock::Clock;
+use crate::handle::Call;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use terraform_core::gossip::Versions;
+use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName};
+use terraform_core::local::LocalView;
+use terraform_core::node::request::{self, RequestBody};
+use terraform_core::serf::{Member, MemberStatus};
+use terraform_core::trace::Level;
+use terraform_core::view::View;
+use terraform_core::wire::ipc::{Body, Command, Filter, Join, Request, Response, ResponseReader};
+
+struct Client {
+    socket: std::net::TcpStream,
+    reader: ResponseReader,
+    logs: Arc<LogRing>,
+    calls: Receiver<Call>,
+    _server: smol::Task<()>,
+}
+
+fn member(name: &str, status: MemberStatus) -> Member {
+    Member {
+        name: NodeName::parse(name).unwrap(),
+        address: SocketAddr::from(([10, 0, 0, 1], 8301)),
+        tags: BTreeMap::from([("role".to_owned(), "node".to_owned())]),
+        status,
+        status_time: LamportTime::ZERO,
+        versions: Versions {
+            protocol_min: 1,
+            protocol_max: 5,
+            protocol: 2,
+            delegate_min: 2,
+            delegate_max: 5,
+            delegate: 4,
+        },
+    }
+}
+
+fn client() -> Client {
+    let members = [member("ab", MemberStatus::Alive), member("b", MemberStatus::Failed)];
+    let view = View {
+        name: NodeName::parse("ab").unwrap(),
+        id: NodeId::from_bytes([1; 16]),
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        members: Arc::from(members),
+        local: LocalView::default(),
+        consensus: None,
+        catalog: None,
+        version: 1,
+    };
+    let (asked, calls) = bounded(16);
+    let node = NodeHandle::new(Arc::new(ArcSwap::from_pointee(view)), asked, Clock::start());
+    let logs = Arc::new(LogRing::default());
+    let reload: Reload = Arc::new(|| Box::pin(async { Err("bad file".to_owned()) }));
+    let control = Control { node, logs: Arc::clone(&logs), reload, join_port: 8301 };
+    let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = spawn(serve(listener, control));
+    let socket = std::net::TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    Client { socket, reader: ResponseReader::new(), logs, calls, _server: server }
+}
+
+fn greeted() -> Client {
+    let mut client = client();
+    assert_eq!(client.ask(0, Command::Handshake { version: 1 }), header(0, ""));
+    client
+}
+
+fn header(seq: u64, error: &str) -> Option<Response> {
+    Some(Response::header(seq, error.to_owned()))
+}
+
+impl Client {
+    fn send(&mut self, seq: u64, command: Command) {
+        let request = Request { seq, command };
+        self.reader.expect(&request);
+        self.socket.write_all(&request.encode()).unwrap();
+    }
+
+    /// The next response; `None` if the connection ended.
+    fn next(&mut self) -> Option<Response> {
+        loop {
+            if let Some(response) = self.reader.next_response().unwrap() {
+                return Some(response);
+            }
+            let mut scratch = [0; 4096];
+            match self.socket.read(&mut scratch).unwrap() {
+                0 => return None,
+                count => self.reader.feed(&scratch[..count]),
+            }
+        }
+    }
+
+    fn ask(&mut self, seq: u64, command: Command) -> Option<Response> {
+        self.send(seq, command);
+        self.next()
+    }
+
+    /// Answers the next request that reaches the node.
+    fn play(&self, result: Result<request::Response, request::RequestError>) -> RequestBody {
+        let call = smol::block_on(self.calls.recv()).unwrap();
+        call.reply.try_send(result).unwrap();
+        call.request.body
+    }
+}
+
+#[test]
+fn a_command_before_the_handshake_ends_the_connection() {
+    let mut client = client();
+    assert_eq!(client.ask(3, Command::Stats), header(3, "Handshake required"));
+    assert_eq!(client.next(), None);
+}
+
+#[test]
+fn handshake_and_auth_answer_as_serf_does() {
+    let mut client = client();
+    let version = |version| Command::Handshake { version };
+    assert_eq!(client.ask(1, version(2)), header(1, "Unsupported IPC version"));
+    assert_eq!(client.ask(2, version(1)), header(2, ""));
+    assert_eq!(client.ask(3, version(1)), header(3, "Handshake already performed"));
+    let auth = |key: &str| Command::Auth { key: key.to_owned() };
+    assert_eq!(client.ask(4, auth("k")), header(4, "Invalid authentication token"));
+    assert_eq!(client.ask(5, auth("")), header(5, ""));
+}
+
+fn names(response: Option<Response>) -> Vec<String> {
+    let Some(Response { body: Some(Body::Members(members)), .. }) = response else {
+        panic!("no members")
+    };
+    members.into_iter().map(|member| member.name).collect()
+}
+
+#[test]
+fn members_are_listed_and_filtered_by_whole_texts() {
+    let mut client = greeted();
+    assert_eq!(names(client.ask(1, Command::MembersLan)), ["ab", "b"]);
+    let filter = |name: &str, status: &str| {
+        let (name, status) = (name.to_owned(), status.to_owned());
+        Command::MembersFiltered(Filter { name, status, tags: BTreeMap::new() })
+    };
+    assert_eq!(names(client.ask(2, filter("b", ""))), ["b"]);
+    assert_eq!(names(client.ask(3, filter(".*b", "alive|left"))), ["ab"]);
+    let mut role = Filter::default();
+    role.tags.insert("role".to_owned(), "serv.*".to_owned());
+    assert!(names(client.ask(4, Command::MembersFiltered(role))).is_empty());
+    let wan = client.ask(5, Command::MembersWan).unwrap();
+    assert_eq!(wan.error, "WAN gossip is not built yet");
+    assert_eq!(wan.body, Some(Body::Members(Vec::new())));
+    assert_eq!(client.ask(6, filter("(", "")), None, "a bad pattern ends the connection");
+}
+
+#[test]
+fn a_join_reaches_the_node_and_carries_its_count_beside_errors() {
+    let mut client = greeted();
+    let join = |address: &str, wan| {
+        Command::Join(Join { addresses: vec![address.to_owned()], replay: false, wan })
+    };
+    client.send(1, join("10.0.0.9", false));
+    let asked = client.play(Ok(request::Response::Joined(1)));
+    assert_eq!(asked, RequestBody::Join(vec![SocketAddr::from(([10, 0, 0, 9], 8301))]));
+    assert_eq!(client.next().unwrap().body, Some(Body::Join { reached: 1 }));
+    for (address, wan) in [("a b", false), ("10.0.0.9", true)] {
+        let refused = client.ask(2, join(address, wan)).unwrap();
+        assert!(!refused.error.is_empty());
+        assert_eq!(refused.body, Some(Body::Join { reached: 0 }));
+    }
+}
+
+#[test]
+fn leave_force_leave_stats_and_reload_answer_with_the_nodes_words() {
+    let mut client = greeted();
+    client.send(1, Command::Leave { force: false });
+    let refusal = request::RequestError::Refused("the quorum would be lost".to_owned());
+    assert_eq!(client.play(Err(refusal)), RequestBody::Leave { force: false });
+    assert_eq!(client.next(), header(1, "the quorum would be lost"));
+    client.send(2, Command::ForceLeave { node: "b".to_owned(), prune: true });
+    let node = NodeName::parse("b").unwrap();
+    let asked = client.play(Ok(request::Response::Done));
+    assert_eq!(asked, RequestBody::ForceLeave { node, prune: true });
+    assert_eq!(client.next(), header(2, ""));
+    client.send(3, Command::Stats);
+    let group = BTreeMap::from([("name".to_owned(), "ab".to_owned())]);
+    let sections = BTreeMap::from([("agent".to_owned(), group)]);
+    client.play(Ok(request::Response::Info(sections.clone())));
+    assert_eq!(client.next().unwrap().body, Some(Body::Stats(sections)));
+    assert_eq!(client.ask(4, Command::Reload), header(4, "bad file"));
+}
+
+#[test]
+fn a_monitor_replays_the_log_follows_it_and_stops() {
+    let mut client = greeted();
+    client.logs.push(Level::Info, "one");
+    let monitor = |level: &str| Command::Monitor { level: level.to_owned() };
+    assert_eq!(client.ask(1, monitor("loud")), header(1, "Unknown log level: LOUD"));
+    assert_eq!(client.ask(2, monitor("info")), header(2, ""));
+    let log = |line: &str| Some(Body::Log(line.to_owned()));
+    assert_eq!(client.next().unwrap().body, log("one"));
+    client.logs.push(Level::Warn, "two");
+    let record = client.next().unwrap();
+    assert_eq!((record.seq, record.body), (2, log("two")));
+    assert_eq!(client.ask(3, monitor("info")), header(3, "Monitor already exists"));
+    assert_eq!(client.ask(4, Command::Stop { seq: 2 }), header(4, ""));
+    client.logs.push(Level::Warn, "three");
+    assert_eq!(client.ask(5, Command::Stop { seq: 2 }), header(5, ""));
+}
+
+#[test]
+fn what_is_not_built_says_so_with_the_body_its_client_reads() {
+    let mut client = greeted();
+    let keys = client.ask(1, Command::ListKeys).unwrap();
+    assert!(keys.error.contains("not built yet"));
+    assert!(matches!(keys.body, Some(Body::Keys(_))));
+    let coordinate = client.ask(2, Command::GetCoordinate { node: "b".to_owned() }).unwrap();
+    assert!(matches!(coordinate.body, Some(Body::Coordinate(reply)) if !reply.ok));
+    let stream = client.ask(3, Command::Stream { filter: "*".to_owned() });
+    assert_eq!(stream, header(3, "event streams: not built yet"));
+    client.send(4, Command::Unknown("dance".to_owned()));
+    assert_eq!(client.next(), header(4, "Unsupported command"));
+    assert_eq!(client.next(), None);
+}
