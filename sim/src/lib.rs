@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The simulator: whole clusters of cores in one thread, over networks, disks and clocks that fail.
+
+pub mod disk;

@@ -1,0 +1,319 @@
+//! What the disk loses and keeps, and that the core's storage survives all of it.
+
+use super::*;
+use terraform_core::catalog::model::CheckStatus;
+use terraform_core::id::{CheckId, LogIndex, NodeId, Term};
+use terraform_core::raft::{Entry as LogEntry, EntryKind, HardState, PersistBatch};
+use terraform_core::rng::{Seed, Stream};
+use terraform_core::storage::recovery::{Recovery, RecoveryConfig, RecoveryError, Restored};
+use terraform_core::storage::registrations::{Change, RegistrationLog, Registrations, TtlState};
+use terraform_core::storage::wal::{Wal, WalConfig};
+use terraform_core::time::WallClock;
+
+fn rng(seed: u64) -> Rng {
+    Rng::for_stream(Seed::from_number(seed), Stream::Node)
+}
+
+fn path(text: &str) -> FilePath {
+    FilePath::new(text)
+}
+
+fn write(file: &str, data: &'static [u8]) -> FileOp {
+    FileOp::Write { file: path(file), offset: 0, data: Bytes::from_static(data) }
+}
+
+#[test]
+fn what_was_not_synced_survives_the_process_but_not_the_power() {
+    let mut disk = SimDisk::new();
+    disk.perform(&[write("a", b"old"), FileOp::Sync(path("a")), FileOp::SyncDir(None)]).unwrap();
+    disk.perform(&[write("a", b"new"), write("b", b"x")]).unwrap();
+    disk.crash(Crash::Process, &mut rng(1));
+    assert_eq!(disk.read(&path("a")), Some(&b"new"[..]));
+    disk.crash(Crash::Power(Loss::All), &mut rng(1));
+    assert_eq!(disk.read(&path("a")), Some(&b"old"[..]));
+    assert_eq!(disk.list(None), ["a"]);
+}
+
+#[test]
+fn a_synced_file_is_lost_with_the_entry_of_its_folder() {
+    let mut disk = SimDisk::new();
+    let ops = [FileOp::CreateDir(path("d")), write("d/a", b"x"), FileOp::Sync(path("d/a"))];
+    disk.perform(&ops).unwrap();
+    let mut lost = disk.clone();
+    lost.perform(&[FileOp::SyncDir(Some(path("d")))]).unwrap();
+    lost.crash(Crash::Power(Loss::All), &mut rng(1));
+    assert_eq!(lost.read(&path("d/a")), None);
+    disk.perform(&[FileOp::SyncDir(Some(path("d"))), FileOp::SyncDir(None)]).unwrap();
+    disk.crash(Crash::Power(Loss::All), &mut rng(1));
+    assert_eq!(disk.read(&path("d/a")), Some(&b"x"[..]));
+}
+
+#[test]
+fn sectors_are_lost_one_by_one_and_torn() {
+    let mut disk = SimDisk::new();
+    let zeros = FileOp::WriteZeros { file: path("a"), offset: 0, len: 5120 };
+    disk.perform(&[zeros, FileOp::Sync(path("a")), FileOp::SyncDir(None)]).unwrap();
+    disk.perform(&[write("a", &[1; 5120])]).unwrap();
+    let sectors = |seed| {
+        let mut disk = disk.clone();
+        disk.crash(Crash::Power(Loss::Subset), &mut rng(seed));
+        disk.read(&path("a")).unwrap().chunks(SECTOR_BYTES).map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let (old, new) = (vec![0; SECTOR_BYTES], vec![1; SECTOR_BYTES]);
+    let all: Vec<Vec<u8>> = (0..40).flat_map(sectors).collect();
+    let torn = all.iter().filter(|sector| **sector != old && **sector != new).count();
+    assert!(all.contains(&old) && all.contains(&new) && torn > 0);
+    assert_eq!(sectors(7), sectors(7));
+}
+
+#[test]
+fn a_failed_sync_forgets_or_reverts_and_fails_the_lane() {
+    let synced = |fault| {
+        let mut disk = SimDisk::new();
+        disk.perform(&[write("a", b"old"), FileOp::Sync(path("a")), FileOp::SyncDir(None)])
+            .unwrap();
+        disk.fail_sync(fault);
+        for number in 1..=2 {
+            let ops = vec![write("a", b"new"), FileOp::Sync(path("a"))];
+            disk.start(WriteId::new(number), StorageOp { lane: Lane::Log, ops });
+            let done = disk.complete(Lane::Log);
+            assert_eq!(done, Some((WriteId::new(number), Err(StorageFault::Io))));
+        }
+        let read = disk.read(&path("a")).unwrap().to_vec();
+        disk.perform(&[FileOp::Sync(path("a"))]).unwrap();
+        disk.crash(Crash::Power(Loss::Nothing), &mut rng(1));
+        assert_eq!(disk.read(&path("a")), Some(&b"old"[..]));
+        read
+    };
+    assert_eq!(synced(SyncFault::Forget), b"new");
+    assert_eq!(synced(SyncFault::Revert), b"old");
+}
+
+#[test]
+fn a_quota_refuses_growth_and_nothing_else() {
+    let mut disk = SimDisk::new();
+    disk.set_quota(Some(4));
+    disk.perform(&[write("a", b"1234"), write("a", b"43")]).unwrap();
+    assert_eq!(disk.perform(&[write("b", b"1")]), Err(StorageFault::Full));
+    disk.set_quota(None);
+    assert_eq!(disk.perform(&[write("b", b"1")]), Ok(()));
+}
+
+const TINY: WalConfig = WalConfig { segment_bytes: 4096, step_bytes: 1024 };
+
+/// What a server has on disk.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct State {
+    hard: HardState,
+    entries: Vec<LogEntry>,
+    registrations: Registrations,
+}
+
+/// A server's storage, and what it was told of it.
+struct Host {
+    disk: SimDisk,
+    wal: Wal,
+    registrations: RegistrationLog,
+    /// The state acknowledged last.
+    durable: State,
+    /// The state once what is on its way is done.
+    wanted: State,
+    preparing: bool,
+    writes: u64,
+}
+
+/// Recovers, with crashes on the way, until it ends.
+fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
+    'attempts: loop {
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let mut recovery = Recovery::new(config, rng.clone());
+        let mut step = recovery.step(None);
+        while let Some(answer) = {
+            if let Step::Perform(ops) = &step
+                && rng.chance(1, 3)
+            {
+                disk.start(WriteId::ZERO, StorageOp { lane: Lane::Log, ops: ops.clone() });
+                disk.crash(Crash::Power(Loss::Mixed), rng);
+                continue 'attempts;
+            }
+            disk.answer(&step)
+        } {
+            step = recovery.step(Some(answer));
+        }
+        match step {
+            Step::Done(restored) => return *restored,
+            Step::Refused(RecoveryError::Disk { .. }) => disk.crash(Crash::Process, rng),
+            Step::Refused(error) => panic!("a crash was taken for damage: {error}"),
+            Step::List(_) | Step::Read { .. } | Step::Perform(_) => panic!("an unanswered step"),
+        }
+    }
+}
+
+impl Host {
+    fn new(rng: &mut Rng) -> Self {
+        let mut disk = SimDisk::new();
+        let restored = recover(&mut disk, rng);
+        Self {
+            disk,
+            wal: restored.server.unwrap().wal,
+            registrations: restored.registrations,
+            durable: State::default(),
+            wanted: State::default(),
+            preparing: false,
+            writes: 0,
+        }
+    }
+
+    fn start(&mut self, lane: Lane, ops: Vec<FileOp>) {
+        self.writes += 1;
+        self.disk.start(WriteId::new(self.writes), StorageOp { lane, ops });
+    }
+
+    /// One group commit as raft makes them, and what goes with it.
+    fn commit(&mut self, rng: &mut Rng) {
+        let mut batch = PersistBatch::default();
+        let state = &mut self.wanted;
+        if rng.chance(1, 4) {
+            let voted_for = rng.chance(1, 2).then(|| NodeId::from_random(rng.bytes16()));
+            state.hard = HardState { term: state.hard.term.next(), voted_for };
+            batch.hard = Some(state.hard);
+        }
+        if rng.chance(1, 5) && !state.entries.is_empty() {
+            let kept = rng.index(state.entries.len());
+            state.entries.truncate(kept);
+            batch.truncate_from = Some(LogIndex::new(kept as u64 + 1));
+        }
+        for _ in 0..rng.below(4) {
+            let index = LogIndex::new(state.entries.len() as u64 + 1);
+            let length = rng.index(1200);
+            let payload = (0..length).map(|_| rng.bits().to_be_bytes()[0]).collect();
+            let (term, chain) = (Term::new(1), rng.bits());
+            let entry = LogEntry { index, term, kind: EntryKind::Command, payload, chain };
+            state.entries.push(entry.clone());
+            batch.entries.push(entry);
+        }
+        let ops = self.wal.append(&batch);
+        self.start(Lane::Log, ops);
+        if let Some(step) = self.wal.prepare() {
+            self.preparing = true;
+            self.start(step.lane, step.ops);
+        }
+        if rng.chance(1, 3) {
+            let check = CheckId::parse(&format!("c{}", rng.below(5))).unwrap();
+            let (status, expires) =
+                (CheckStatus::Passing, WallClock::from_millis(rng.index(9) as i64));
+            let output = "x".repeat(rng.index(2000));
+            let change = Change::PutTtl(TtlState { check, status, output, expires });
+            self.wanted.registrations.apply(change.clone());
+            let ops = self.registrations.append(vec![change]);
+            self.start(Lane::State, ops);
+        }
+    }
+
+    /// Completes everything; false if the disk failed, which ends the run.
+    fn finish(&mut self) -> bool {
+        for lane in [Lane::Log, Lane::State] {
+            while let Some((_, result)) = self.disk.complete(lane) {
+                if result.is_err() {
+                    return false;
+                }
+            }
+        }
+        self.durable = self.wanted.clone();
+        if std::mem::take(&mut self.preparing) {
+            self.wal.prepared();
+        }
+        true
+    }
+
+    /// Restarts, and checks that what is found is what was acknowledged or was on its way.
+    fn restart(&mut self, crash: Crash, rng: &mut Rng) {
+        self.disk.crash(crash, rng);
+        let restored = recover(&mut self.disk, rng);
+        let server = restored.server.unwrap();
+        let found = State {
+            hard: server.raft.hard,
+            entries: server.raft.entries,
+            registrations: restored.registrations.registrations().clone(),
+        };
+        let (durable, wanted) = (&self.durable, &self.wanted);
+        assert!(found.hard == durable.hard || found.hard == wanted.hard, "the vote is lost");
+        assert!(found.entries == durable.entries || found.entries == wanted.entries, "log lost");
+        let kept = [&durable.registrations, &wanted.registrations];
+        assert!(kept.contains(&&found.registrations), "registrations are lost");
+        (self.wal, self.registrations) = (server.wal, restored.registrations);
+        (self.durable, self.wanted, self.preparing) = (found.clone(), found, false);
+    }
+}
+
+/// One server's life of commits, faults, crashes and recoveries.
+fn survive(seed: u64) -> u64 {
+    let mut rng = rng(seed);
+    let mut host = Host::new(&mut rng);
+    for _ in 0..60 {
+        if rng.chance(1, 20) {
+            let faults = [SyncFault::Forget, SyncFault::Revert];
+            host.disk.fail_sync(faults[rng.index(2)]);
+        }
+        host.commit(&mut rng);
+        let interrupted = rng.chance(1, 6);
+        if interrupted || !host.finish() || rng.chance(1, 10) {
+            let losses = [Loss::All, Loss::Nothing, Loss::Suffix, Loss::Subset, Loss::Mixed];
+            let power = Crash::Power(losses[rng.index(losses.len())]);
+            let crash = if rng.chance(1, 3) { Crash::Process } else { power };
+            host.restart(crash, &mut rng);
+        }
+    }
+    let entries = host.durable.entries.iter().fold(0, |sum, entry| sum ^ entry.chain);
+    entries ^ rng.bits()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_any_crash() {
+    for seed in 0..300 {
+        survive(seed);
+    }
+    let marks = terraform_core::marks::take_hits();
+    for mark in [
+        "storage.torn_tail_cut",
+        "storage.segment_switch",
+        "storage.hard_slot_a_unreadable",
+        "storage.hard_slot_b_unreadable",
+        "storage.registrations_torn",
+    ] {
+        assert!(marks.contains_key(mark), "no run reached {mark}");
+    }
+}
+
+#[test]
+fn a_life_is_a_function_of_its_seed() {
+    assert_eq!(survive(5), survive(5));
+    assert_ne!(survive(5), survive(6));
+}
+
+#[test]
+fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
+    for seed in 0..200 {
+        let mut rng = rng(seed);
+        let mut host = Host::new(&mut rng);
+        for _ in 0..12 {
+            host.commit(&mut rng);
+            assert!(host.finish());
+        }
+        host.disk.perform(&host.wal.seal()).unwrap();
+        let segments = host.disk.list(Some(&path("raft/wal")));
+        let segment = &segments[rng.index(segments.len())];
+        host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits());
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let mut recovery = Recovery::new(config, rng.clone());
+        let mut step = recovery.step(None);
+        while let Some(answer) = host.disk.answer(&step) {
+            step = recovery.step(Some(answer));
+        }
+        if let Step::Done(restored) = step {
+            assert_eq!(restored.server.unwrap().raft.entries, host.durable.entries);
+        } else {
+            assert!(matches!(step, Step::Refused(RecoveryError::Damage(_))));
+        }
+    }
+}
