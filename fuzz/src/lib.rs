@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Fuzz targets for every decoder and machine that takes bytes from outside.
+//!
+//! A target is a plain function over bytes that panics when a rule is broken: a decoder panics by
+//! itself, or what was decoded does not survive its own encoding. The same functions run in three
+//! ways: under libFuzzer (`cargo fuzz run TARGET`, whose binaries are `fuzz_targets/`), over the
+//! committed corpus in `cargo test -p fuzz`, and from any test.
+//!
+//! A new target needs its function in [`targets`], its line in [`TARGETS`], its wrapper in
+//! `fuzz_targets/` with a `[[bin]]` in `Cargo.toml`, and seeds in `corpus/NAME/`; a test tells
+//! what is missing.
+
+mod choices;
+pub mod targets;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its binary and its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("gossip_wire", targets::gossip_wire),
+    ("http", targets::http),
+    ("ipc", targets::ipc),
+    ("pack", targets::pack),
+    ("raft_wire", targets::raft_wire),
+    ("serf_wire", targets::serf_wire),
+    ("server_wire", targets::server_wire),
+    ("storage", targets::storage),
+];

@@ -1,0 +1,17 @@
+//! Serf: the input is a whole message and, once more, a member's meta.
+
+use bytes::Bytes;
+use terraform_core::wire::serf::{SerfMessage, decode_tags, encode_tags};
+
+/// What decodes survives its encoding.
+pub fn serf_wire(data: &[u8]) {
+    if let Ok(message) = SerfMessage::decode(&Bytes::copy_from_slice(data)) {
+        let again = SerfMessage::decode(&message.encode());
+        assert_eq!(again, Ok(message), "a message survives its encoding");
+    }
+    if let Ok(tags) = decode_tags(data)
+        && let Ok(meta) = encode_tags(&tags)
+    {
+        assert_eq!(decode_tags(&meta), Ok(tags), "tags survive their meta");
+    }
+}
