@@ -142,7 +142,7 @@ impl Gossip {
     ) {
         let Some(exchange) = self.exchanges.get_mut(&stream) else {
             // Numbers of streams that agents open are odd: this one was given up meanwhile.
-            if stream.get() % 2 == 0 {
+            if stream.get().is_multiple_of(2) {
                 self.accept(now, stream, peer, out);
             }
             return;
@@ -399,7 +399,7 @@ impl Gossip {
         };
         let foreign = remote.iter().find(|state| !state.versions.as_ref().is_some_and(speaks));
         let known = self.table.iter().find(|record| !speaks(&record.peer.versions));
-        match foreign.map(|state| &state.name).or(known.map(|record| &record.peer.name)) {
+        match foreign.map(|state| &state.name).or_else(|| known.map(|record| &record.peer.name)) {
             Some(name) => {
                 crate::mark!("gossip.push_pull_conflict");
                 Err(format!("the versions of {name} do not fit those of the other members"))

@@ -7,8 +7,8 @@
 //! Invariants: a member's status time never falls; every member known to gossip is known here; what
 //! is remembered of others is bounded in number.
 //!
-//! Differs: a member that gossip saw leave on purpose is left at once, even if its farewell overtook
-//! its leave intent (gossip-protocol.md §27, leave shown as failed).
+//! Differs: a member that gossip saw leave on purpose is left at once, even if its farewell
+//! overtook its leave intent (gossip-protocol.md §27, leave shown as failed).
 
 mod intent;
 mod lamport;
@@ -231,8 +231,8 @@ pub struct Serf {
 impl Serf {
     /// The Serf layer of the member `local`, which says `tags` of itself.
     ///
-    /// `snapshot` is the content of `serf/local.snapshot`, if there is one: clocks go on from there,
-    /// and the members it names are tried one after the other until one answers.
+    /// `snapshot` is the content of `serf/local.snapshot`, if there is one: clocks go on from
+    /// there, and the members it names are tried one after the other until one answers.
     ///
     /// Panics if `tags` take more than 512 bytes: a node's own tags are few and short.
     pub fn new(
@@ -360,7 +360,7 @@ impl Serf {
             MemberStatus::Leaving => true,
             MemberStatus::Left | MemberStatus::Failed => return,
         };
-        let on_purpose = on_purpose != crate::mutant!(M46);
+        let on_purpose = if crate::mutant!(M46) { !on_purpose } else { on_purpose };
         let (status, kind) = if on_purpose {
             (MemberStatus::Left, MemberEventKind::Leave)
         } else {

@@ -1,8 +1,8 @@
 //! The file `serf/local.snapshot`: who was there, so that a restarted member finds the others.
 //!
 //! Implements gossip-wire.md §11.10, Serf's own text format: lines `alive: NAME ADDR:PORT`,
-//! `not-alive: NAME`, `clock: N`, `event-clock: N`, `query-clock: N`, `leave`. Lines are appended at
-//! most every 500 ms; when the file is much longer than what it says, or when a write failed, it is
+//! `not-alive: NAME`, `clock: N`, `event-clock: N`, `query-clock: N`, `leave`. Lines are appended
+//! at most every 500 ms; when the file is much longer than what it says, or when a write failed, it is
 //! written anew beside itself and renamed. A reader ignores every line it does not understand and a
 //! last line without an end, so a torn write costs at most what it would have added.
 //!
@@ -336,7 +336,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_text_never_panics(text in "(alive: |not-alive: |clock: |leave|.|\n| |1){0,40}") {
+        fn arbitrary_text_never_panics(
+            text in "(alive: |not-alive: |clock: |leave|.|\n| |1){0,40}",
+        ) {
             let restored = Snapshot::restore(&text, false);
             prop_assert!(restored.remembered(&name("x")).len() <= text.len());
         }

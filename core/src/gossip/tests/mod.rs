@@ -1,5 +1,8 @@
 //! What the tests of the membership machine share.
 
+pub(crate) mod cluster;
+mod paper;
+
 use super::{Peer, Versions};
 use crate::id::{Incarnation, NodeName};
 use bytes::Bytes;

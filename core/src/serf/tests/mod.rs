@@ -1,1 +1,4 @@
-//! Tests of the Serf layer.
+//! Tests of the Serf layer: the recorded status table, and whole lives of small clusters.
+
+mod lives;
+mod status;

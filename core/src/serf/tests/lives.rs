@@ -1,0 +1,261 @@
+//! Lives of small clusters: join, kill, leave, restart, force-leave, partitions.
+
+use crate::gossip::GossipTrace;
+use crate::gossip::tests::cluster::{Cluster, host_name};
+use crate::gossip::tests::name;
+use crate::serf::{MemberEventKind, MemberStatus, SerfInput};
+use crate::wire::gossip::PeerState;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[test]
+fn members_that_join_one_see_all() {
+    for seed in 0..5 {
+        let mut cluster = Cluster::new(5, seed);
+        for index in 1..5 {
+            cluster.join(index, &[0]);
+        }
+        cluster.run_for(Duration::from_secs(3));
+        cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+        for index in 1..5 {
+            assert_eq!(cluster.seats[index].joins, [(1, Vec::new())]);
+            assert_eq!(cluster.events(0, MemberEventKind::Join, index), 1);
+        }
+    }
+}
+
+#[test]
+fn nobody_is_suspected_without_faults() {
+    let mut cluster = Cluster::joined(5, 1);
+    cluster.run(300);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    for index in 0..5 {
+        let accusations = cluster.traced(index, |trace| {
+            matches!(trace, GossipTrace::NoAck { .. } | GossipTrace::Refuting { .. })
+        });
+        assert_eq!(accusations, 0);
+        assert_eq!(cluster.incarnation(index), 1);
+        assert!(cluster.seats[index].sent.1 <= 1400, "packets stay in their budget");
+    }
+}
+
+#[test]
+fn a_join_to_nobody_reports_why() {
+    let mut cluster = Cluster::new(2, 1);
+    cluster.kill(1);
+    cluster.join(0, &[1]);
+    cluster.run(1);
+    let expected = vec!["10.0.0.2:8301: could not connect".to_owned()];
+    assert_eq!(cluster.seats[0].joins, [(0, expected)]);
+}
+
+#[test]
+fn a_killed_member_is_failed_everywhere_within_the_bound() {
+    for seed in 0..5 {
+        for count in [2, 3, 5] {
+            let mut cluster = Cluster::joined(count, seed);
+            cluster.kill(count - 1);
+            // Probe cycle of the others, verdict, longest suspicion, spread.
+            cluster.run(count as u64 + 2 + 24 + 2);
+            cluster.assert_seen(count - 1, MemberStatus::Failed);
+            assert_eq!(cluster.events(0, MemberEventKind::Failed, count - 1), 1);
+            assert_eq!(cluster.events(0, MemberEventKind::Leave, count - 1), 0);
+        }
+    }
+}
+
+#[test]
+fn a_killed_member_that_restarts_is_alive_everywhere_above_its_old_incarnation() {
+    for seed in 0..5 {
+        let mut cluster = Cluster::joined(3, seed);
+        cluster.kill(2);
+        cluster.run(15);
+        cluster.assert_seen(2, MemberStatus::Failed);
+        cluster.start(2);
+        cluster.run(5);
+        cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+        assert!(cluster.incarnation(2) > 1);
+        assert_eq!(cluster.events(0, MemberEventKind::Join, 2), 2);
+    }
+}
+
+#[test]
+fn a_member_that_leaves_is_left_everywhere_and_never_failed() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::joined(4, seed);
+        let started = cluster.now;
+        cluster.serf(3, SerfInput::Leave);
+        cluster.run(12);
+        let took = cluster.seats[3].left_at.unwrap().since(started);
+        assert!(took < Duration::from_secs(8), "the leave took {took:?}");
+        assert_eq!(cluster.status(3, 3), Some(MemberStatus::Left));
+        cluster.kill(3);
+        cluster.run(60);
+        cluster.assert_seen(3, MemberStatus::Left);
+        for index in 0..3 {
+            assert_eq!(cluster.events(index, MemberEventKind::Leave, 3), 1);
+            assert_eq!(cluster.events(index, MemberEventKind::Failed, 3), 0);
+        }
+    }
+}
+
+#[test]
+fn a_lonely_member_leaves_at_once() {
+    let mut cluster = Cluster::new(1, 1);
+    let started = cluster.now;
+    cluster.serf(0, SerfInput::Leave);
+    assert_eq!(cluster.seats[0].left_at, Some(started));
+    assert!(cluster.seats[0].file.ends_with("leave\n"));
+}
+
+#[test]
+fn a_leave_ends_even_if_nobody_answers() {
+    let mut cluster = Cluster::joined(2, 1);
+    cluster.cut(0, 1);
+    let started = cluster.now;
+    cluster.serf(1, SerfInput::Leave);
+    cluster.run(14);
+    let took = cluster.seats[1].left_at.unwrap().since(started);
+    assert!(took <= Duration::from_secs(13), "the leave took {took:?}");
+}
+
+#[test]
+fn a_member_that_left_stays_away_until_it_joins_again() {
+    let mut cluster = Cluster::joined(3, 4);
+    cluster.serf(2, SerfInput::Leave);
+    cluster.run(12);
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(60);
+    cluster.assert_seen(2, MemberStatus::Left);
+    assert_eq!(cluster.status(2, 0), None, "it was told to leave, so it joins nobody by itself");
+    cluster.join(2, &[1]);
+    cluster.run(5);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn a_member_that_joins_right_after_leaving_is_alive_everywhere() {
+    let mut cluster = Cluster::joined(3, 9);
+    cluster.serf(2, SerfInput::Leave);
+    cluster.run(12);
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.join(2, &[0]);
+    cluster.run(5);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    cluster.run(120);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn force_leave_makes_a_failed_member_left_everywhere() {
+    let mut cluster = Cluster::joined(4, 2);
+    cluster.kill(3);
+    cluster.run(20);
+    cluster.assert_seen(3, MemberStatus::Failed);
+    cluster.serf(1, SerfInput::ForceLeave { name: name(&host_name(3)), prune: false });
+    cluster.run(3);
+    cluster.assert_seen(3, MemberStatus::Left);
+    assert_eq!(cluster.events(0, MemberEventKind::Leave, 3), 1);
+}
+
+#[test]
+fn force_leave_with_prune_forgets_the_member_everywhere() {
+    let mut cluster = Cluster::joined(4, 2);
+    cluster.kill(3);
+    cluster.run(20);
+    cluster.serf(1, SerfInput::ForceLeave { name: name(&host_name(3)), prune: true });
+    cluster.run(3);
+    for index in 0..3 {
+        assert_eq!(cluster.status(index, 3), None);
+        assert_eq!(cluster.events(index, MemberEventKind::Leave, 3), 1);
+        assert_eq!(cluster.events(index, MemberEventKind::Reap, 3), 1);
+    }
+    cluster.run(120);
+    assert_eq!(cluster.status(0, 3), None);
+}
+
+#[test]
+fn force_leave_of_a_living_member_is_refuted() {
+    let mut cluster = Cluster::joined(3, 2);
+    cluster.serf(1, SerfInput::ForceLeave { name: name(&host_name(2)), prune: true });
+    cluster.run(3);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn a_partition_longer_than_the_memory_of_gossip_heals() {
+    let mut cluster = Cluster::joined(4, 3);
+    for (a, b) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        cluster.cut(a, b);
+    }
+    cluster.run(120);
+    assert_eq!(cluster.status(0, 3), Some(MemberStatus::Failed));
+    assert_eq!(cluster.status(2, 1), Some(MemberStatus::Failed));
+    assert_eq!(cluster.status(2, 3), Some(MemberStatus::Alive));
+    cluster.heal();
+    cluster.run(90);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn members_killed_one_after_the_other_find_together_again() {
+    let mut cluster = Cluster::joined(3, 5);
+    for index in [2, 1, 0] {
+        cluster.kill(index);
+        cluster.run(30);
+    }
+    for index in [1, 2, 0] {
+        cluster.start(index);
+        cluster.run(20);
+    }
+    cluster.run(60);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn changed_tags_reach_everybody() {
+    let mut cluster = Cluster::joined(3, 5);
+    let tags = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
+    cluster.serf(1, SerfInput::SetTags(tags.clone()));
+    cluster.run(3);
+    for index in 0..3 {
+        let host = cluster.seats[index].host.as_ref().unwrap();
+        assert_eq!(host.serf.member(&name(&host_name(1))).unwrap().tags, tags);
+        assert_eq!(cluster.events(index, MemberEventKind::Update, 1), 1);
+    }
+}
+
+#[test]
+fn failed_and_left_members_are_reaped_in_their_time() {
+    let mut cluster = Cluster::joined(3, 6);
+    cluster.serf(2, SerfInput::Leave);
+    cluster.run(12);
+    cluster.kill(2);
+    cluster.kill(1);
+    cluster.run(24 * 3600 - 60);
+    assert_eq!(cluster.status(0, 1), Some(MemberStatus::Failed));
+    assert_eq!(cluster.status(0, 2), Some(MemberStatus::Left));
+    cluster.run(120);
+    assert_eq!(cluster.status(0, 2), None);
+    cluster.run(48 * 3600 - 300);
+    assert_eq!(cluster.status(0, 1), Some(MemberStatus::Failed));
+    cluster.run(600);
+    assert_eq!(cluster.status(0, 1), None);
+    assert_eq!(cluster.events(0, MemberEventKind::Reap, 1), 1);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_life() {
+    let life = || {
+        let mut cluster = Cluster::joined(4, 7);
+        cluster.kill(1);
+        cluster.run(60);
+        cluster.start(1);
+        cluster.run(60);
+        let seat = &cluster.seats[0];
+        (format!("{:?}", seat.traces), seat.events.clone(), seat.sent, seat.file.clone())
+    };
+    assert_eq!(life(), life());
+}
