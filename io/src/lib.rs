@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod driver;
+pub mod dns;
 pub mod duration;
 pub mod entropy;
 pub mod event;
