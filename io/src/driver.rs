@@ -10,6 +10,7 @@ use crate::event::{Arrivals, Counters, Event, Inbox};
 use crate::handle::Call;
 use crate::log::{Record, Sink};
 use crate::runtime::spawn;
+use crate::storage::{Completion, Disk};
 use crate::stream::Streams;
 use crate::udp::Datagrams;
 use arc_swap::ArcSwap;
@@ -19,12 +20,11 @@ use smol::future::{Boxed, FutureExt as _, pending, yield_now};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use terraform_core::id::{CheckId, RequestId, WriteId};
+use terraform_core::id::{CheckId, RequestId};
 use terraform_core::local::definition::CheckKind;
 use terraform_core::node::input::{CheckResult, Input};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{RequestError, Response};
-use terraform_core::storage::op::StorageOp;
 use terraform_core::time::Instant;
 use terraform_core::trace::{Level, TraceEvent};
 use terraform_core::view::View;
@@ -46,10 +46,6 @@ pub trait Core: Send + 'static {
     fn next_timeout(&self) -> Option<Instant>;
 }
 
-/// Takes storage operations, in order for each lane. Each is answered with `Persisted` or
-/// `PersistFailed` in the driver's event queue.
-pub type Disk = Box<dyn FnMut(WriteId, StorageOp) + Send>;
-
 /// Starts one run of a check that keeps so many bytes of output.
 pub type RunCheck = Box<dyn Fn(CheckKind, usize) -> Boxed<CheckResult> + Send>;
 
@@ -61,7 +57,7 @@ pub struct Host {
     pub view: Arc<ArcSwap<View>>,
     /// The Serf LAN port.
     pub datagrams: Datagrams,
-    /// The disk.
+    /// The disk; it reports to [`report_to`].
     pub disk: Disk,
     /// The check runner.
     pub run_check: RunCheck,
@@ -85,6 +81,28 @@ pub struct Driver<C> {
     swept_at: Instant,
 }
 
+/// What a disk does with its completions: the node is told, and a failure is said with its cause.
+///
+/// It runs on the disk's threads and waits for room in the driver's queue, which the driver always
+/// makes: it never waits for the disk.
+pub fn report_to(
+    events: Sender<Event>,
+    sink: Sink,
+) -> impl Fn(Completion) + Clone + Send + 'static {
+    move |Completion { write, result }| {
+        let input = match result {
+            Ok(()) => Input::Persisted { write },
+            Err(failure) => {
+                let (level, subsystem) = (Level::Error, "storage");
+                sink(&Record { level, subsystem, text: &failure.text });
+                Input::PersistFailed { write, error: failure.fault }
+            }
+        };
+        // After the driver's end nobody waits for it.
+        let _ = events.send_blocking(Event::Input(input));
+    }
+}
+
 /// What ended a wait.
 enum Wake {
     Datagram(Input),
@@ -103,8 +121,18 @@ impl<C: Core> Driver<C> {
         Self { core, host, arrivals, events, streams, raised, waiting, next_request: 1, swept_at }
     }
 
-    /// Runs until the node has stopped.
+    /// Runs until the node has stopped, everything queued for the disk is performed, and its lock
+    /// is given up.
     pub async fn run(mut self) -> StopReason {
+        let reason = self.turns().await;
+        let Self { host, arrivals, waiting, .. } = self;
+        // The lanes must not wait for room in queues that nobody empties any more.
+        drop((arrivals, waiting));
+        smol::unblock(move || host.disk.stop()).await;
+        reason
+    }
+
+    async fn turns(&mut self) -> StopReason {
         loop {
             if let Some(reason) = self.perform() {
                 return reason;
@@ -234,7 +262,7 @@ impl<C: Core> Driver<C> {
                     self.raised.extend(self.streams.send(stream, data));
                 }
                 Output::CloseStream { stream } => self.streams.close(stream),
-                Output::Persist { write, op } => (self.host.disk)(write, op),
+                Output::Persist { write, op } => self.host.disk.submit(write, op),
                 Output::RunCheck { check, run, kind, output_max_size } => {
                     self.run_check(check, run, kind, output_max_size);
                 }

@@ -72,9 +72,11 @@ impl NodeHandle {
         if let Some(answer) = local {
             return answer;
         }
-        match self.request(Request { context, body: RequestBody::Query(query) }).await? {
-            Response::Answer(answer) => Ok(*answer),
-            other => Err(RequestError::Unknown(format!("a query was answered with {other:?}"))),
-        }
+        let response = self.request(Request { context, body: RequestBody::Query(query) }).await?;
+        let Response::Answer(answer) = response else {
+            let text = format!("a query was answered with {response:?}");
+            return Err(RequestError::Unknown(text));
+        };
+        Ok(*answer)
     }
 }

@@ -1,5 +1,6 @@
 //! Binds the pure core to sockets, files, clocks and processes; decides nothing.
 
+pub mod agent;
 pub mod clock;
 pub mod driver;
 pub mod dns;

@@ -6,10 +6,10 @@ use crate::system::processors;
 use smol::future::{FutureExt as _, pending};
 use smol::{Executor, Task, Timer};
 use std::future::Future;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-static EXECUTOR: LazyLock<Executor<'static>> = LazyLock::new(|| {
+static EXECUTOR: LazyLock<Arc<Executor<'static>>> = LazyLock::new(|| {
     for number in 0..processors() {
         let name = format!("worker-{number}");
         let worker = || smol::block_on(EXECUTOR.run(pending::<()>()));
@@ -18,8 +18,13 @@ static EXECUTOR: LazyLock<Executor<'static>> = LazyLock::new(|| {
             .spawn(worker)
             .expect("a process that cannot start its worker threads cannot run");
     }
-    Executor::new()
+    Arc::new(Executor::new())
 });
+
+/// The executor, for servers that spawn many tasks.
+pub fn executor() -> &'static Arc<Executor<'static>> {
+    &EXECUTOR
+}
 
 /// Runs `future` on the executor. Dropping the task cancels it; `detach` lets it run.
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {

@@ -85,7 +85,7 @@ mod tests {
         let (one, only) = smol::channel::bounded(1);
         inbox.datagrams = one;
         let to = here.address().unwrap();
-        let task = crate::runtime::spawn(here.clone().receive(inbox));
+        let task = crate::runtime::spawn(here.receive(inbox));
         for _ in 0..3 {
             there.send_to(b"hello", to).unwrap();
         }

@@ -1,18 +1,22 @@
 //! The driver around a scripted core, with real sockets on the loopback.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a script reacts to the inputs it names")]
 
 use super::*;
 use crate::event::queues;
 use crate::handle::NodeHandle;
+use crate::storage::DataDir;
 use bytes::Bytes;
 use smol::channel::{Receiver, unbounded};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use terraform_core::catalog::model::CheckStatus;
-use terraform_core::id::{Datacenter, NodeId, NodeName, StreamId};
+use terraform_core::id::{Datacenter, NodeId, NodeName, StreamId, WriteId};
 use terraform_core::local::LocalView;
 use terraform_core::node::input::{CloseReason, StreamKind};
 use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::storage::op::Lane;
+use terraform_core::storage::op::{Lane, StorageOp};
 
 /// What the script answers to an input.
 type Script = fn(&Input) -> Vec<Output>;
@@ -47,6 +51,20 @@ struct Bench {
     fed: Receiver<Input>,
     gossip: SocketAddr,
     driver: smol::Task<StopReason>,
+    folder: PathBuf,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A folder of this test's own.
+fn folder() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("driver-{}-{count}", std::process::id()))
 }
 
 fn view(version: u64) -> View {
@@ -74,17 +92,17 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
     let cell = Arc::new(ArcSwap::from_pointee(view(0)));
     let clock = Clock::start();
     let handle = NodeHandle::new(Arc::clone(&cell), inbox.calls.clone(), clock);
-    let events = inbox.events.clone();
-    let disk: Disk = Box::new(move |write, _| {
-        events.try_send(Event::Input(Input::Persisted { write })).unwrap();
-    });
+    let sink: Sink = Arc::new(|_| ());
+    let folder = folder();
+    let dir = DataDir::open(&folder).unwrap();
+    let report = report_to(inbox.events.clone(), Arc::clone(&sink));
+    let disk = Disk::start(dir, report).unwrap();
     let run_check: RunCheck = Box::new(|_, _| {
         async { CheckResult { status: CheckStatus::Passing, output: "ok".to_owned() } }.boxed()
     });
-    let sink: Sink = Arc::new(|_| ());
     let host = Host { clock, view: cell, datagrams, disk, run_check, sink, counters };
     let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());
-    Bench { handle, inbox, fed, gossip, driver }
+    Bench { handle, inbox, fed, gossip, driver, folder }
 }
 
 /// The next input that was fed, within a moment.
@@ -153,7 +171,9 @@ fn a_stop_ends_the_driver_with_its_reason() {
     };
     let bench = bench(script, vec![], None);
     bench.inbox.events.try_send(Event::Input(Input::Shutdown)).unwrap();
-    assert_eq!(smol::block_on(bench.driver), StopReason::Shutdown);
+    let mut bench = bench;
+    assert_eq!(smol::block_on(&mut bench.driver), StopReason::Shutdown);
+    DataDir::open(&bench.folder).expect("the lock is given up");
     let request = Request::new(RequestBody::Info);
     assert_eq!(smol::block_on(bench.handle.request(request)), Err(RequestError::Stopping));
 }

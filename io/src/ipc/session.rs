@@ -56,15 +56,12 @@ impl Session {
             self.answer(seq, ("Handshake required".to_owned(), None)).await;
             return Verdict::Close;
         }
-        let (answer, verdict) = match command {
-            Command::Unknown(_) => (error("Unsupported command"), Verdict::Close),
-            Command::Monitor { level } => return self.watch(seq, &level).await,
-            Command::MembersFiltered(filter) => match self.filtered(filter) {
-                Some(answer) => (answer, Verdict::Go),
-                None => return Verdict::Close,
-            },
-            command => (self.execute(command).await, Verdict::Go),
-        };
+        if let Command::Monitor { level } = &command {
+            return self.watch(seq, level).await;
+        }
+        let known = !matches!(command, Command::Unknown(_));
+        let verdict = if known { Verdict::Go } else { Verdict::Close };
+        let Some(answer) = self.execute(command).await else { return Verdict::Close };
         if self.answer(seq, answer).await { verdict } else { Verdict::Close }
     }
 
@@ -74,8 +71,9 @@ impl Session {
         self.queue.send(response.encode()).await.is_ok()
     }
 
-    async fn execute(&mut self, command: Command) -> Answer {
-        match command {
+    /// The answer to a command; `None` if the connection is to be closed without one.
+    async fn execute(&mut self, command: Command) -> Option<Answer> {
+        Some(match command {
             Command::Handshake { version } => self.greet(version),
             Command::Auth { key } if key.is_empty() => done(),
             Command::Auth { .. } => error("Invalid authentication token"),
@@ -109,10 +107,10 @@ impl Session {
             | Command::UseKey { .. }
             | Command::RemoveKey { .. }
             | Command::ListKeys => (not_built("gossip encryption").0, Some(no_keys())),
-            Command::Monitor { .. } | Command::MembersFiltered(_) | Command::Unknown(_) => {
-                unreachable!("these are taken before")
-            }
-        }
+            Command::MembersFiltered(filter) => return self.filtered(filter),
+            Command::Unknown(_) => error("Unsupported command"),
+            Command::Monitor { .. } => unreachable!("a subscription to the log is taken before"),
+        })
     }
 
     fn greet(&mut self, version: u64) -> Answer {

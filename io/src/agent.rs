@@ -1,0 +1,287 @@
+//! From settings to a running agent, and back to a stopped one.
+//!
+//! The order of a start is: lock the data directory, bind every port, recover what the disk holds,
+//! make the node, run it. Whatever can be refused is thus refused before anything is changed, with
+//! the address and the key of the setting.
+
+use crate::clock::Clock;
+use crate::driver::{Core, Driver, Host, RunCheck, report_to};
+use crate::entropy;
+use crate::event::{Arrivals, Counters, Event, Inbox, queues};
+use crate::handle::NodeHandle;
+use crate::ipc::{self, Control, Reload};
+use crate::log::{LogRing, Sink};
+use crate::runtime::spawn;
+use crate::storage::{DataDir, Disk, OpenError, RecoverError, recover};
+use crate::stream::accept;
+use crate::udp::Datagrams;
+use arc_swap::ArcSwap;
+use smol::Task;
+use smol::net::TcpListener;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use terraform_core::id::NodeId;
+use terraform_core::node::input::{Input, StreamKind};
+use terraform_core::node::output::{Output, StopReason};
+use terraform_core::rng::{Rng, Seed, Stream};
+use terraform_core::storage::recovery::{Recovery, RecoveryConfig, Restored};
+use terraform_core::storage::wal::WalConfig;
+use thiserror::Error;
+
+/// Why an agent did not start. The operator is at fault, or the machine.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory could not be taken.
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    /// What it holds could not be read or used.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// A port could not be bound; nothing was changed.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names the port.
+        key: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The kernel gave no random bytes.
+    #[error("no random bytes from the kernel: {0}")]
+    Entropy(#[source] io::Error),
+    /// The disk's threads could not be started.
+    #[error("cannot start the disk's threads: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// Where an agent listens for other agents and for its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Serf LAN, datagrams and streams.
+    pub gossip: SocketAddr,
+    /// The server port; servers only.
+    pub server: Option<SocketAddr>,
+    /// The control port.
+    pub control: SocketAddr,
+}
+
+/// What a start needs besides the node's own settings.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// The configured identity, if any.
+    pub node_id: Option<NodeId>,
+    /// Where to listen.
+    pub ports: Ports,
+    /// Where everything said goes.
+    pub sink: Sink,
+    /// The lines that monitors see; the sink fills it.
+    pub logs: Arc<LogRing>,
+    /// Reads the configuration files again.
+    pub reload: Reload,
+}
+
+/// An agent whose data directory is its own, whose ports are bound and whose disk is read.
+pub struct Prepared {
+    settings: Settings,
+    dir: DataDir,
+    clock: Clock,
+    seed: Seed,
+    counters: Arc<Counters>,
+    datagrams: Datagrams,
+    gossip: TcpListener,
+    server: Option<TcpListener>,
+    control: TcpListener,
+    inbox: Inbox,
+    arrivals: Arrivals,
+}
+
+impl Prepared {
+    /// Locks the data directory, binds the ports and recovers the disk.
+    pub async fn new(settings: Settings) -> Result<(Self, Restored), StartError> {
+        let dir = DataDir::open(&settings.data_dir)?;
+        let counters = Arc::new(Counters::default());
+        let Ports { gossip, server, control } = settings.ports;
+        let datagrams = Datagrams::bind(gossip, Arc::clone(&counters));
+        let datagrams = datagrams.map_err(|source| refused(gossip, LAN_KEY, source))?;
+        let gossip = listen(gossip, LAN_KEY).await?;
+        let server = match server {
+            Some(address) => Some(listen(address, "ports.server").await?),
+            None => None,
+        };
+        let control = listen(control, "ports.rpc").await?;
+        let seed = entropy::seed().map_err(StartError::Entropy)?;
+        let config = RecoveryConfig {
+            server: server.is_some(),
+            node_id: settings.node_id,
+            wal: WalConfig::default(),
+        };
+        let recovery = Recovery::new(config, Rng::for_stream(seed, Stream::Identity));
+        let (dir, restored) = smol::unblock(move || {
+            let restored = recover(&dir, recovery);
+            (dir, restored)
+        })
+        .await;
+        let restored = restored?;
+        let (inbox, arrivals) = queues();
+        let clock = Clock::start();
+        let prepared = Self {
+            settings,
+            dir,
+            clock,
+            seed,
+            counters,
+            datagrams,
+            gossip,
+            server,
+            control,
+            inbox,
+            arrivals,
+        };
+        Ok((prepared, restored))
+    }
+
+    /// The clock that the node's first instant is to be read from.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The randomness of this run.
+    pub const fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// Runs the node `core` that was made of the restored state.
+    ///
+    /// Panics if its first output is not the view that readers start with.
+    pub fn run<C: Core>(self, mut core: C, run_check: RunCheck) -> Result<Running, StartError> {
+        let Some(Output::Publish(first)) = core.poll_output() else {
+            panic!("a node's first output is its view");
+        };
+        let Self { settings, dir, clock, counters, datagrams, inbox, arrivals, .. } = self;
+        let view = Arc::new(ArcSwap::new(first));
+        let handle = NodeHandle::new(Arc::clone(&view), inbox.calls.clone(), clock);
+        let report = report_to(inbox.events.clone(), Arc::clone(&settings.sink));
+        let disk = Disk::start(dir, report).map_err(StartError::Threads)?;
+        let events = inbox.events.clone();
+        let mut tasks = vec![
+            spawn(datagrams.clone().receive(inbox.clone())),
+            spawn(accept(self.gossip, StreamKind::Gossip, events.clone())),
+        ];
+        if let Some(listener) = self.server {
+            tasks.push(spawn(accept(listener, StreamKind::Server, events.clone())));
+        }
+        let control = Control {
+            node: handle.clone(),
+            logs: settings.logs,
+            reload: settings.reload,
+            join_port: settings.ports.gossip.port(),
+        };
+        tasks.push(spawn(ipc::serve(self.control, control)));
+        let sink = settings.sink;
+        let host = Host { clock, view, datagrams, disk, run_check, sink, counters };
+        let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
+        Ok(Running { handle, events, driver, _tasks: tasks })
+    }
+}
+
+const LAN_KEY: &str = "ports.serf_lan";
+
+fn refused(address: SocketAddr, key: &'static str, source: io::Error) -> StartError {
+    StartError::Bind { address, key, source }
+}
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| refused(address, key, source))
+}
+
+/// A running agent.
+pub struct Running {
+    handle: NodeHandle,
+    events: smol::channel::Sender<Event>,
+    driver: Task<StopReason>,
+    _tasks: Vec<Task<()>>,
+}
+
+impl Running {
+    /// The door to the node.
+    pub const fn handle(&self) -> &NodeHandle {
+        &self.handle
+    }
+
+    /// A sender of the operator's wishes that outlives `wait`.
+    pub fn steering(&self) -> Steering {
+        Steering(self.events.clone())
+    }
+
+    /// Waits until the node has stopped and its disk is at rest, then closes every port.
+    pub async fn wait(self) -> StopReason {
+        self.driver.await
+    }
+}
+
+/// Tells a running agent to go.
+#[derive(Clone, Debug)]
+pub struct Steering(smol::channel::Sender<Event>);
+
+impl Steering {
+    /// Leave the cluster and stop.
+    pub async fn leave(&self) {
+        // A node that has stopped needs no telling.
+        let _ = self.0.send(Event::Input(Input::Leave)).await;
+    }
+
+    /// Stop without leaving.
+    pub async fn shutdown(&self) {
+        let _ = self.0.send(Event::Input(Input::Shutdown)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn settings(name: &str, gossip: SocketAddr) -> Settings {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let folder = format!("agent-{}-{name}", std::process::id());
+        Settings {
+            data_dir: std::env::temp_dir().join(folder),
+            node_id: None,
+            ports: Ports { gossip, server: Some(any), control: any },
+            sink: Arc::new(|_| ()),
+            logs: Arc::new(LogRing::default()),
+            reload: Arc::new(|| Box::pin(async { Ok(()) })),
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
+        let taken = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let settings = settings("port", taken.local_addr().unwrap());
+        let folder = settings.data_dir.clone();
+        let refused = smol::block_on(Prepared::new(settings)).err().unwrap().to_string();
+        let address = taken.local_addr().unwrap();
+        assert!(refused.starts_with(&format!("cannot listen on {address} (ports.serf_lan): ")));
+        let names: Vec<_> =
+            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["lock"]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_second_agent_on_a_data_directory_is_refused_at_once() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = settings("twice", any);
+        let folder = settings.data_dir.clone();
+        let first = smol::block_on(Prepared::new(settings.clone())).unwrap();
+        let second = smol::block_on(Prepared::new(settings)).err();
+        assert!(matches!(second, Some(StartError::DataDir(OpenError::InUse { .. }))));
+        drop(first);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
