@@ -6,4 +6,10 @@
 pub mod chunked;
 pub mod client;
 pub mod connection;
+pub mod decode;
+pub mod json;
 pub mod parse;
+pub mod render;
+pub mod respond;
+pub mod router;
+pub mod target;

@@ -1,0 +1,300 @@
+//! The JSON shapes that clients know, written from plain values.
+//!
+//! - Source: http-api.md §2 (order of members, what is left out when empty, `null` or `[]`).
+
+use super::json::Json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
+use terraform_core::id::Datacenter;
+use terraform_core::serf::Member;
+
+/// `Node`.
+pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
+    json.object(|json| {
+        let id = node.id.map(|id| id.to_string()).unwrap_or_default();
+        json.field("ID", &id);
+        json.field("Node", node.name.as_str());
+        json.field("Address", &node.address);
+        json.field("Datacenter", datacenter.as_str());
+        json.key("TaggedAddresses");
+        texts_or_null(json, &node.tagged_addresses);
+        json.key("Meta");
+        texts_or_null(json, &node.meta);
+        json.field("CreateIndex", node.create_index.get());
+        json.field("ModifyIndex", node.modify_index.get());
+    });
+}
+
+/// `NodeService`.
+pub fn node_service(json: &mut Json, service: &Service) {
+    json.object(|json| {
+        json.field("ID", service.id.as_str());
+        json.field("Service", service.name.as_str());
+        json.key("Tags");
+        strings(json, &service.tags);
+        json.field("Address", &service.address);
+        addresses_if_set(json, "TaggedAddresses", &service.tagged_addresses);
+        json.key("Meta");
+        texts_or_null(json, &service.meta);
+        json.field("Port", service.port);
+        json.key("Weights");
+        weights(json, service.weights);
+        json.field("EnableTagOverride", service.enable_tag_override);
+        json.key("Proxy");
+        json.raw(r#"{"MeshGateway":{},"Expose":{}}"#);
+        json.key("Connect");
+        json.raw("{}");
+        json.field("CreateIndex", service.create_index.get());
+        json.field("ModifyIndex", service.modify_index.get());
+    });
+}
+
+/// `ServiceNode`: a service flattened with its node; the indexes are the service's.
+pub fn service_node(json: &mut Json, node: &Node, service: &Service, datacenter: &Datacenter) {
+    json.object(|json| {
+        let id = node.id.map(|id| id.to_string()).unwrap_or_default();
+        json.field("ID", &id);
+        json.field("Node", node.name.as_str());
+        json.field("Address", &node.address);
+        json.field("Datacenter", datacenter.as_str());
+        json.key("TaggedAddresses");
+        texts_or_null(json, &node.tagged_addresses);
+        json.key("NodeMeta");
+        texts_or_null(json, &node.meta);
+        json.field("ServiceKind", "");
+        json.field("ServiceID", service.id.as_str());
+        json.field("ServiceName", service.name.as_str());
+        json.key("ServiceTags");
+        strings(json, &service.tags);
+        json.field("ServiceAddress", &service.address);
+        addresses_if_set(json, "ServiceTaggedAddresses", &service.tagged_addresses);
+        json.key("ServiceWeights");
+        weights(json, service.weights);
+        json.key("ServiceMeta");
+        texts(json, &service.meta);
+        json.field("ServicePort", service.port);
+        json.field("ServiceEnableTagOverride", service.enable_tag_override);
+        json.key("ServiceProxy");
+        json.raw(r#"{"MeshGateway":{},"Expose":{}}"#);
+        json.key("ServiceConnect");
+        json.raw("{}");
+        json.field("CreateIndex", service.create_index.get());
+        json.field("ModifyIndex", service.modify_index.get());
+    });
+}
+
+/// `HealthCheck`.
+pub fn health_check(json: &mut Json, check: &Check) {
+    json.object(|json| {
+        check_head(json, check);
+        json.key("ServiceTags");
+        strings(json, &check.service_tags);
+        json.field("Type", &check.kind);
+        json.key("Definition");
+        recipe(json, &check.recipe);
+        json.field("CreateIndex", check.create_index.get());
+        json.field("ModifyIndex", check.modify_index.get());
+    });
+}
+
+/// `HealthCheck` as local health shows it: no type, a definition of zeros, `null` for no tags.
+pub fn local_health_check(json: &mut Json, check: &Check) {
+    json.object(|json| {
+        check_head(json, check);
+        json.key("ServiceTags");
+        if check.service_tags.is_empty() {
+            json.null();
+        } else {
+            strings(json, &check.service_tags);
+        }
+        json.field("Type", "");
+        json.key("Definition");
+        json.raw(concat!(
+            r#"{"Interval":"0s","Timeout":"0s","DeregisterCriticalServiceAfter":"0s","HTTP":"","#,
+            r#""Header":null,"Method":"","Body":"","TLSSkipVerify":false,"TCP":""}"#
+        ));
+        json.field("CreateIndex", 0_u64);
+        json.field("ModifyIndex", 0_u64);
+    });
+}
+
+fn check_head(json: &mut Json, check: &Check) {
+    json.field("Node", check.node.as_str());
+    json.field("CheckID", check.id.as_str());
+    json.field("Name", &check.name);
+    json.field("Status", check.status.as_str());
+    json.field("Notes", &check.notes);
+    json.field("Output", &check.output);
+    json.field("ServiceID", check.service_id.as_ref().map_or("", |id| id.as_str()));
+    json.field("ServiceName", &check.service_name);
+}
+
+/// `Definition`: what is set, in Consul's order.
+fn recipe(json: &mut Json, recipe: &CheckRecipe) {
+    json.object(|json| {
+        let duration = |json: &mut Json, name, value: Duration| {
+            if !value.is_zero() {
+                json.field(name, &go_duration(value));
+            }
+        };
+        duration(json, "Interval", recipe.interval);
+        json.field_if_set("OutputMaxSize", recipe.output_max_size);
+        duration(json, "Timeout", recipe.timeout);
+        let after = recipe.deregister_critical_service_after;
+        duration(json, "DeregisterCriticalServiceAfter", after);
+        json.field_if_set("HTTP", &recipe.http);
+        json.field_if_set("TLSSkipVerify", recipe.tls_skip_verify);
+        if !recipe.header.is_empty() {
+            json.key("Header");
+            map(json, &recipe.header, |json, values| strings(json, values));
+        }
+        json.field_if_set("Method", &recipe.method);
+        json.field_if_set("Body", &recipe.body);
+        json.field_if_set("TCP", &recipe.tcp);
+        if !recipe.script_args.is_empty() {
+            json.key("ScriptArgs");
+            strings(json, &recipe.script_args);
+        }
+        json.field_if_set("DockerContainerID", &recipe.docker_container_id);
+        json.field_if_set("Shell", &recipe.shell);
+        json.field_if_set("GRPC", &recipe.grpc);
+        json.field_if_set("GRPCUseTLS", recipe.grpc_use_tls);
+        json.field_if_set("AliasNode", &recipe.alias_node);
+        json.field_if_set("AliasService", &recipe.alias_service);
+        json.field_if_set("TTL", u64::try_from(recipe.ttl.as_nanos()).unwrap_or(u64::MAX));
+    });
+}
+
+/// `AgentService`, with `ContentHash` if one is given.
+pub fn agent_service(json: &mut Json, service: &Service, hash: &str) {
+    json.object(|json| {
+        json.field("ID", service.id.as_str());
+        json.field("Service", service.name.as_str());
+        json.key("Tags");
+        strings(json, &service.tags);
+        json.key("Meta");
+        texts(json, &service.meta);
+        json.field("Port", service.port);
+        json.field("Address", &service.address);
+        addresses_if_set(json, "TaggedAddresses", &service.tagged_addresses);
+        json.key("Weights");
+        weights(json, service.weights);
+        json.field("EnableTagOverride", service.enable_tag_override);
+        json.field_if_set("ContentHash", hash);
+    });
+}
+
+/// `Member`.
+pub fn member(json: &mut Json, member: &Member) {
+    json.object(|json| {
+        json.field("Name", member.name.as_str());
+        json.field("Addr", &member.address.ip().to_string());
+        json.field("Port", u64::from(member.address.port()));
+        json.key("Tags");
+        texts(json, &member.tags);
+        json.field("Status", u64::from(member.status.code()));
+        let versions = &member.versions;
+        json.field("ProtocolMin", u64::from(versions.protocol_min));
+        json.field("ProtocolMax", u64::from(versions.protocol_max));
+        json.field("ProtocolCur", u64::from(versions.protocol));
+        json.field("DelegateMin", u64::from(versions.delegate_min));
+        json.field("DelegateMax", u64::from(versions.delegate_max));
+        json.field("DelegateCur", u64::from(versions.delegate));
+    });
+}
+
+/// An array of strings; `[]` when empty.
+pub fn strings(json: &mut Json, items: &[String]) {
+    json.array(items, |json, item| json.string(item));
+}
+
+/// A map, sorted by key.
+pub fn map<T>(json: &mut Json, entries: &BTreeMap<String, T>, each: impl Fn(&mut Json, &T)) {
+    json.object(|json| {
+        for (key, value) in entries {
+            json.key(key);
+            each(json, value);
+        }
+    });
+}
+
+/// A map of texts; `{}` when empty.
+pub fn texts(json: &mut Json, entries: &BTreeMap<String, String>) {
+    map(json, entries, |json, text| json.string(text));
+}
+
+fn texts_or_null(json: &mut Json, entries: &BTreeMap<String, String>) {
+    if entries.is_empty() {
+        json.null();
+    } else {
+        texts(json, entries);
+    }
+}
+
+fn addresses_if_set(json: &mut Json, name: &str, entries: &BTreeMap<String, ServiceAddress>) {
+    if entries.is_empty() {
+        return;
+    }
+    json.key(name);
+    map(json, entries, |json, address| {
+        json.object(|json| {
+            json.field("Address", &address.address);
+            json.field("Port", address.port);
+        });
+    });
+}
+
+fn weights(json: &mut Json, weights: Weights) {
+    json.object(|json| {
+        json.field("Passing", weights.passing);
+        json.field("Warning", weights.warning);
+    });
+}
+
+/// A duration as Go prints it: `0s`, `200ms`, `27.29ms`, `10s`, `1m0s`, `24h0m0s`.
+pub fn go_duration(value: Duration) -> String {
+    let nanos = value.as_nanos();
+    let fraction = |value: u128, unit: u128| {
+        let (whole, rest) = (value / unit, value % unit);
+        let digits = unit.ilog10() as usize;
+        let rest = format!("{rest:0digits$}");
+        match rest.trim_end_matches('0') {
+            "" => whole.to_string(),
+            rest => format!("{whole}.{rest}"),
+        }
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(nanos, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(nanos, 1_000_000)),
+        1_000_000_000.. => {
+            let minutes = nanos / 60_000_000_000;
+            let seconds = fraction(nanos % 60_000_000_000, 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_print_as_go_prints_them() {
+        let text = |nanos| go_duration(Duration::from_nanos(nanos));
+        assert_eq!(text(0), "0s");
+        assert_eq!(text(200_000_000), "200ms");
+        assert_eq!(text(27_290_000), "27.29ms");
+        assert_eq!(text(1_500), "1.5µs");
+        assert_eq!(text(10_000_000_000), "10s");
+        assert_eq!(text(60_000_000_000), "1m0s");
+        assert_eq!(text(90_500_000_000), "1m30.5s");
+        assert_eq!(text(86_400_000_000_000), "24h0m0s");
+    }
+}

@@ -1,0 +1,360 @@
+//! An answer as a value, and its bytes on the wire.
+//!
+//! - Source: http-api.md §1.2–§1.4. Bodies are [`Bytes`], so a rendered one can be shared.
+//! - Every answer has a `Content-Length`; nothing is sent chunked.
+
+use super::json;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write as _;
+use std::time::Duration;
+use terraform_core::catalog::query::{Consistency, QueryAnswer};
+use terraform_core::node::request::RequestError;
+use terraform_core::time::WallClock;
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing; an empty body has no `Content-Type`.
+    Empty,
+    /// `application/json`.
+    Json,
+    /// `text/plain; charset=utf-8`.
+    Text,
+    /// `text/plain`, as local health answers it.
+    PlainText,
+    /// `text/html; charset=utf-8`, of redirects.
+    Html,
+}
+
+impl Content {
+    const fn header(self) -> &'static str {
+        match self {
+            Self::Empty => "",
+            Self::Json => "Content-Type: application/json\r\n",
+            Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
+            Self::PlainText => "Content-Type: text/plain\r\n",
+            Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
+        }
+    }
+}
+
+/// The meta headers of a read (http-api.md §1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// `X-Consul-Index`; never 0.
+    pub index: u64,
+    /// `X-Consul-Knownleader`.
+    pub known_leader: bool,
+    /// `X-Consul-Lastcontact`.
+    pub last_contact: Duration,
+    /// `X-Consul-Effective-Consistency`.
+    pub consistency: Option<Consistency>,
+}
+
+impl Meta {
+    /// What an answered read says.
+    pub fn of(answer: &QueryAnswer) -> Self {
+        Self {
+            index: answer.index.get().max(1),
+            known_leader: answer.known_leader,
+            last_contact: answer.last_contact,
+            consistency: Some(answer.consistency),
+        }
+    }
+
+    /// What a failed read says.
+    pub const fn zero() -> Self {
+        Self { index: 1, known_leader: false, last_contact: Duration::ZERO, consistency: None }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// What the body is.
+    pub content: Content,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The meta headers, on reads that have them.
+    pub meta: Option<Meta>,
+    /// Whether `body` is compressed.
+    pub is_gzip: bool,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    fn new(status: u16, content: Content, body: Bytes) -> Self {
+        Self { status, content, headers: Vec::new(), meta: None, is_gzip: false, body }
+    }
+
+    /// 200 with a JSON body.
+    pub fn json(body: Vec<u8>) -> Self {
+        Self::new(200, Content::Json, body.into())
+    }
+
+    /// 200 with nothing.
+    pub fn empty() -> Self {
+        Self::status(200)
+    }
+
+    /// `status` with nothing.
+    pub fn status(status: u16) -> Self {
+        Self::new(status, Content::Empty, Bytes::new())
+    }
+
+    /// `status` with a line of text.
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        Self::new(status, Content::Text, Bytes::from(text.into()))
+    }
+
+    /// `status` with a page.
+    pub fn html(status: u16, page: String) -> Self {
+        Self::new(status, Content::Html, Bytes::from(page))
+    }
+
+    /// 501 that names what is not built.
+    pub fn not_built(what: &str) -> Self {
+        Self::text(501, format!("{what} is not built yet"))
+    }
+
+    /// 501 for a query parameter that is not built.
+    pub fn parameter_not_built(name: &str) -> Self {
+        Self::not_built(&format!("the parameter \"{name}\""))
+    }
+
+    /// What a request that the node did not fulfil is answered with.
+    pub fn error(error: &RequestError) -> Self {
+        let status = match error {
+            RequestError::NoLeader
+            | RequestError::NoServers
+            | RequestError::NoPath
+            | RequestError::Unknown(_)
+            | RequestError::Refused(_)
+            | RequestError::NotFound(_) => 500,
+            RequestError::NotBuilt(_) => 501,
+            RequestError::Overloaded(_) | RequestError::Stopping => 503,
+        };
+        Self::text(status, error.to_string())
+    }
+
+    /// The same with meta headers.
+    #[must_use]
+    pub fn with_meta(mut self, meta: Meta) -> Self {
+        self.meta = Some(meta);
+        self
+    }
+
+    /// The same with a further header; `value` must not hold line breaks, so they are dropped.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        let clean = value.chars().filter(|c| !c.is_control()).collect();
+        self.headers.push((name, clean));
+        self
+    }
+
+    /// Indents a JSON body.
+    #[must_use]
+    pub fn into_pretty(mut self) -> Self {
+        if self.content == Content::Json {
+            self.body = json::pretty(&self.body).into();
+        }
+        self
+    }
+
+    /// Compresses the body.
+    #[must_use]
+    pub fn into_gzip(mut self) -> Self {
+        if self.body.is_empty() || self.is_gzip {
+            return self;
+        }
+        let out = Vec::with_capacity(self.body.len() / 4 + 64);
+        let mut encoder = GzEncoder::new(out, Compression::fast());
+        let packed = encoder.write_all(&self.body).and_then(|()| encoder.finish());
+        if let Ok(packed) = packed {
+            self.body = packed.into();
+            self.is_gzip = true;
+        }
+        self
+    }
+}
+
+/// What the head of an answer depends on beside the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadContext {
+    /// Whether the client speaks HTTP/1.1.
+    pub is_http11: bool,
+    /// Whether the connection stays open.
+    pub keep_alive: bool,
+    /// Civil time, for `Date`.
+    pub wall: WallClock,
+}
+
+/// Appends the head of `reply` to `out`.
+pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
+    let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
+    put(if context.is_http11 { "HTTP/1.1 " } else { "HTTP/1.0 " });
+    put(&reply.status.to_string());
+    put(" ");
+    put(reason(reply.status));
+    put("\r\n");
+    if !reply.body.is_empty() {
+        put(reply.content.header());
+        if reply.is_gzip {
+            put("Content-Encoding: gzip\r\n");
+        }
+    }
+    for (name, value) in &reply.headers {
+        put(name);
+        put(": ");
+        put(value);
+        put("\r\n");
+    }
+    if let Some(meta) = &reply.meta {
+        if let Some(consistency) = meta.consistency {
+            put("X-Consul-Effective-Consistency: ");
+            put(consistency_text(consistency));
+            put("\r\n");
+        }
+        put("X-Consul-Index: ");
+        put(&meta.index.to_string());
+        put("\r\nX-Consul-Knownleader: ");
+        put(if meta.known_leader { "true" } else { "false" });
+        put("\r\nX-Consul-Lastcontact: ");
+        put(&meta.last_contact.as_millis().to_string());
+        put("\r\n");
+    }
+    put("Date: ");
+    put(&http_date(context.wall));
+    put("\r\nContent-Length: ");
+    put(&reply.body.len().to_string());
+    put("\r\n");
+    match (context.is_http11, context.keep_alive) {
+        (true, false) => put("Connection: close\r\n"),
+        (false, true) => put("Connection: keep-alive\r\n"),
+        (true, true) | (false, false) => {}
+    }
+    put("\r\n");
+}
+
+const fn consistency_text(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Leader => "leader",
+        Consistency::Stale => "stale",
+        Consistency::Consistent => "consistent",
+    }
+}
+
+/// The words of the status codes in use (RFC 9110 §15).
+const fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        301 => "Moved Permanently",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Request Entity Too Large",
+        414 => "Request URI Too Long",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Status",
+    }
+}
+
+/// Civil time in the form of HTTP dates (RFC 9110 §5.6.7).
+fn http_date(wall: WallClock) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = wall.as_millis().max(0).unsigned_abs() / 1000;
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let name = |names: &[&'static str], at: u64| {
+        usize::try_from(at).ok().and_then(|at| names.get(at).copied()).unwrap_or_default()
+    };
+    let weekday = name(&WEEKDAYS, days % 7);
+    let (year, month, day) = civil_date(days);
+    let month = name(&MONTHS, month);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Year, month (0–11) and day of the month of a day counted from 1970-01-01.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    // Years are counted from March, so that leap days come last; eras are 400 years long.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let leaps = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leaps.min(day_of_era)) / 365;
+    let passed = 365 * year_of_era + year_of_era / 4 - year_of_era / 100;
+    let day_of_year = day_of_era - passed;
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(reply: &Reply, is_http11: bool, keep_alive: bool) -> String {
+        let wall = WallClock::from_millis(1_795_356_593_374);
+        let mut out = Vec::new();
+        write_head(reply, HeadContext { is_http11, keep_alive, wall }, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_head_names_type_length_and_meta() {
+        let reply = Reply::json(b"[]".to_vec()).with_meta(Meta::zero());
+        let expected = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Consul-Index: 1\r\n\
+            X-Consul-Knownleader: false\r\nX-Consul-Lastcontact: 0\r\n\
+            Date: Sun, 22 Nov 2026 14:09:53 GMT\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(head(&reply, true, true), expected);
+    }
+
+    #[test]
+    fn an_empty_body_has_no_type() {
+        let text = head(&Reply::empty(), false, true);
+        assert!(text.starts_with("HTTP/1.0 200 OK\r\nDate: "), "{text}");
+        assert!(text.ends_with("Content-Length: 0\r\nConnection: keep-alive\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_header_cannot_hold_a_line_break() {
+        let reply = Reply::empty().with_header("X-Consul-Reason", "a\r\nb");
+        assert!(head(&reply, true, true).contains("X-Consul-Reason: ab\r\n"));
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        let date = |seconds: i64| http_date(WallClock::from_millis(seconds * 1000));
+        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(4_107_542_399), "Sun, 28 Feb 2100 23:59:59 GMT");
+        assert_eq!(date(4_107_542_400), "Mon, 01 Mar 2100 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_compressed_body_is_the_same_text() {
+        let reply = Reply::text(200, "hello").into_gzip();
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&*reply.body);
+        std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+        assert_eq!(text, "hello");
+        assert!(!Reply::empty().into_gzip().is_gzip);
+    }
+}

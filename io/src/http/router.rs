@@ -1,0 +1,269 @@
+//! Finds the endpoint of a path and the methods it knows.
+//!
+//! - Source: http-api.md §1.1 and §20. The longest registered pattern wins; one that ends in `/`
+//!   takes the rest of the path as its argument.
+//! - Endpoints that are not built are routed too, so that they answer 501 by name and not 404.
+
+use super::parse::Method;
+
+/// What a path and method ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the paths in the table below")]
+pub enum Endpoint {
+    AgentSelf,
+    AgentMembers,
+    AgentJoin,
+    AgentLeave,
+    AgentForceLeave,
+    AgentReload,
+    AgentServices,
+    AgentService,
+    AgentServiceRegister,
+    AgentServiceDeregister,
+    AgentHealthById,
+    AgentHealthByName,
+    AgentChecks,
+    AgentCheckRegister,
+    AgentCheckDeregister,
+    AgentCheckPass,
+    AgentCheckWarn,
+    AgentCheckFail,
+    AgentCheckUpdate,
+    CatalogRegister,
+    CatalogDeregister,
+    CatalogDatacenters,
+    CatalogNodes,
+    CatalogServices,
+    CatalogService,
+    CatalogNode,
+    CatalogNodeServices,
+    HealthNode,
+    HealthChecks,
+    HealthState,
+    HealthService,
+    StatusLeader,
+    StatusPeers,
+    /// Known by name only.
+    NotBuilt,
+}
+
+/// One registered pattern.
+#[derive(Debug)]
+struct Pattern {
+    path: &'static str,
+    methods: &'static str,
+    endpoint: Endpoint,
+}
+
+const fn get(path: &'static str, endpoint: Endpoint) -> Pattern {
+    Pattern { path, methods: "GET", endpoint }
+}
+
+const fn put(path: &'static str, endpoint: Endpoint) -> Pattern {
+    Pattern { path, methods: "PUT", endpoint }
+}
+
+const fn later(path: &'static str, methods: &'static str) -> Pattern {
+    Pattern { path, methods, endpoint: Endpoint::NotBuilt }
+}
+
+/// All patterns, sorted by path.
+static PATTERNS: &[Pattern] = &[
+    later("/v1/acl/", "GET,PUT,POST,DELETE"),
+    later("/v1/acl/auth-method", "PUT"),
+    later("/v1/acl/auth-method/", "GET,PUT,DELETE"),
+    later("/v1/acl/auth-methods", "GET"),
+    later("/v1/acl/binding-rule", "PUT"),
+    later("/v1/acl/binding-rule/", "GET,PUT,DELETE"),
+    later("/v1/acl/binding-rules", "GET"),
+    later("/v1/acl/bootstrap", "PUT"),
+    later("/v1/acl/login", "POST"),
+    later("/v1/acl/logout", "POST"),
+    later("/v1/acl/policies", "GET"),
+    later("/v1/acl/policy", "PUT"),
+    later("/v1/acl/policy/", "GET,PUT,DELETE"),
+    later("/v1/acl/replication", "GET"),
+    later("/v1/acl/role", "PUT"),
+    later("/v1/acl/role/", "GET,PUT,DELETE"),
+    later("/v1/acl/roles", "GET"),
+    later("/v1/acl/rules/translate", "POST"),
+    later("/v1/acl/rules/translate/", "GET"),
+    later("/v1/acl/token", "PUT"),
+    later("/v1/acl/token/", "GET,PUT,DELETE"),
+    later("/v1/acl/tokens", "GET"),
+    put("/v1/agent/check/deregister/", Endpoint::AgentCheckDeregister),
+    put("/v1/agent/check/fail/", Endpoint::AgentCheckFail),
+    put("/v1/agent/check/pass/", Endpoint::AgentCheckPass),
+    put("/v1/agent/check/register", Endpoint::AgentCheckRegister),
+    put("/v1/agent/check/update/", Endpoint::AgentCheckUpdate),
+    put("/v1/agent/check/warn/", Endpoint::AgentCheckWarn),
+    get("/v1/agent/checks", Endpoint::AgentChecks),
+    later("/v1/agent/connect/", "GET,POST"),
+    put("/v1/agent/force-leave/", Endpoint::AgentForceLeave),
+    get("/v1/agent/health/service/id/", Endpoint::AgentHealthById),
+    get("/v1/agent/health/service/name/", Endpoint::AgentHealthByName),
+    later("/v1/agent/host", "GET"),
+    put("/v1/agent/join/", Endpoint::AgentJoin),
+    put("/v1/agent/leave", Endpoint::AgentLeave),
+    later("/v1/agent/maintenance", "PUT"),
+    get("/v1/agent/members", Endpoint::AgentMembers),
+    later("/v1/agent/metrics", "GET"),
+    later("/v1/agent/monitor", "GET"),
+    put("/v1/agent/reload", Endpoint::AgentReload),
+    get("/v1/agent/self", Endpoint::AgentSelf),
+    get("/v1/agent/service/", Endpoint::AgentService),
+    put("/v1/agent/service/deregister/", Endpoint::AgentServiceDeregister),
+    later("/v1/agent/service/maintenance/", "PUT"),
+    put("/v1/agent/service/register", Endpoint::AgentServiceRegister),
+    get("/v1/agent/services", Endpoint::AgentServices),
+    later("/v1/agent/token/", "PUT"),
+    later("/v1/catalog/connect/", "GET"),
+    get("/v1/catalog/datacenters", Endpoint::CatalogDatacenters),
+    put("/v1/catalog/deregister", Endpoint::CatalogDeregister),
+    later("/v1/catalog/gateway-services/", "GET"),
+    get("/v1/catalog/node-services/", Endpoint::CatalogNodeServices),
+    get("/v1/catalog/node/", Endpoint::CatalogNode),
+    get("/v1/catalog/nodes", Endpoint::CatalogNodes),
+    put("/v1/catalog/register", Endpoint::CatalogRegister),
+    get("/v1/catalog/service/", Endpoint::CatalogService),
+    get("/v1/catalog/services", Endpoint::CatalogServices),
+    later("/v1/config", "PUT"),
+    later("/v1/config/", "GET,DELETE"),
+    later("/v1/connect/", "GET,PUT,POST,DELETE"),
+    later("/v1/coordinate/datacenters", "GET"),
+    later("/v1/coordinate/node/", "GET"),
+    later("/v1/coordinate/nodes", "GET"),
+    later("/v1/coordinate/update", "PUT"),
+    later("/v1/discovery-chain/", "GET,POST"),
+    later("/v1/event/fire/", "PUT"),
+    later("/v1/event/list", "GET"),
+    get("/v1/health/checks/", Endpoint::HealthChecks),
+    later("/v1/health/connect/", "GET"),
+    get("/v1/health/node/", Endpoint::HealthNode),
+    get("/v1/health/service/", Endpoint::HealthService),
+    get("/v1/health/state/", Endpoint::HealthState),
+    later("/v1/internal/acl/authorize", "POST"),
+    later("/v1/internal/ui/", "GET"),
+    later("/v1/kv/", "GET,PUT,DELETE"),
+    later("/v1/operator/autopilot/configuration", "GET,PUT"),
+    later("/v1/operator/autopilot/health", "GET"),
+    later("/v1/operator/keyring", "GET,POST,PUT,DELETE"),
+    later("/v1/operator/raft/configuration", "GET"),
+    later("/v1/operator/raft/peer", "DELETE"),
+    later("/v1/query", "GET,POST"),
+    later("/v1/query/", "GET,PUT,DELETE"),
+    later("/v1/session/create", "PUT"),
+    later("/v1/session/destroy/", "PUT"),
+    later("/v1/session/info/", "GET"),
+    later("/v1/session/list", "GET"),
+    later("/v1/session/node/", "GET"),
+    later("/v1/session/renew/", "PUT"),
+    later("/v1/snapshot", "GET,PUT"),
+    get("/v1/status/leader", Endpoint::StatusLeader),
+    get("/v1/status/peers", Endpoint::StatusPeers),
+    later("/v1/txn", "PUT"),
+];
+
+/// Where a path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// To nothing.
+    Unknown,
+    /// To the index page.
+    Index,
+    /// To the same path with a slash behind it.
+    AddSlash,
+    /// To an endpoint.
+    Endpoint {
+        /// Which.
+        endpoint: Endpoint,
+        /// Its pattern, without the final slash, for messages.
+        name: &'static str,
+        /// The methods it knows, separated by commas.
+        methods: &'static str,
+        /// What stands behind the pattern.
+        argument: &'a str,
+    },
+}
+
+/// Slashes of the longest pattern; deeper prefixes of a path need not be looked up.
+const DEPTH_MAX: usize = 6;
+
+/// Finds the endpoint of a decoded, clean path.
+pub fn route(path: &str) -> Route<'_> {
+    if path == "/" {
+        return Route::Index;
+    }
+    if let Some(pattern) = find(path) {
+        return Route::of(pattern, "");
+    }
+    let slashes = path.match_indices('/').take(DEPTH_MAX).map(|(at, _)| at + 1);
+    let mut longest = None;
+    for end in slashes {
+        let (prefix, argument) = path.split_at(end);
+        longest = find(prefix).map(|pattern| Route::of(pattern, argument)).or(longest);
+    }
+    if let Some(route) = longest {
+        return route;
+    }
+    if find(&format!("{path}/")).is_some() { Route::AddSlash } else { Route::Unknown }
+}
+
+fn find(path: &str) -> Option<&'static Pattern> {
+    let at = PATTERNS.binary_search_by(|pattern| pattern.path.cmp(path)).ok()?;
+    PATTERNS.get(at)
+}
+
+impl<'a> Route<'a> {
+    fn of(pattern: &'static Pattern, argument: &'a str) -> Self {
+        Self::Endpoint {
+            endpoint: pattern.endpoint,
+            name: pattern.path.strip_suffix('/').unwrap_or(pattern.path),
+            methods: pattern.methods,
+            argument,
+        }
+    }
+}
+
+/// Whether `methods` lists `method`.
+pub fn allows(methods: &str, method: &Method) -> bool {
+    methods.split(',').any(|allowed| allowed == method.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(path: &str) -> (Endpoint, &str) {
+        match route(path) {
+            Route::Endpoint { endpoint, argument, .. } => (endpoint, argument),
+            other @ (Route::Unknown | Route::Index | Route::AddSlash) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_patterns_are_sorted_and_not_too_deep() {
+        assert!(PATTERNS.windows(2).all(|pair| pair[0].path < pair[1].path));
+        assert!(PATTERNS.iter().all(|p| p.path.matches('/').count() <= DEPTH_MAX));
+    }
+
+    #[test]
+    fn the_longest_pattern_wins() {
+        assert_eq!(endpoint("/v1/agent/service/web/1"), (Endpoint::AgentService, "web/1"));
+        assert_eq!(endpoint("/v1/agent/service/register"), (Endpoint::AgentServiceRegister, ""));
+        assert_eq!(endpoint("/v1/agent/service/registerx"), (Endpoint::AgentService, "registerx"));
+        let deep = "/v1/agent/service/deregister/a/b/c/d/e";
+        assert_eq!(endpoint(deep), (Endpoint::AgentServiceDeregister, "a/b/c/d/e"));
+        assert_eq!(endpoint("/v1/health/service/"), (Endpoint::HealthService, ""));
+        assert_eq!(endpoint("/v1/kv/a/b"), (Endpoint::NotBuilt, "a/b"));
+    }
+
+    #[test]
+    fn a_prefix_without_its_slash_is_redirected() {
+        assert_eq!(route("/v1/kv"), Route::AddSlash);
+        assert_eq!(route("/v1/agent/service"), Route::AddSlash);
+        assert_eq!(route("/v1/nope"), Route::Unknown);
+        assert_eq!(route("/ui/"), Route::Unknown);
+        assert_eq!(route("/"), Route::Index);
+    }
+}

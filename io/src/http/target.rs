@@ -1,0 +1,141 @@
+//! The path and the query parameters of a request target.
+//!
+//! - Source: http-api.md §1.1; RFC 3986 §2.1 for percent-encoding, `+` is a space in queries.
+//! - Parameter names are case-sensitive; of a repeated one the first counts, unless all are asked for.
+
+use thiserror::Error;
+
+/// Why a target is not usable. The client is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TargetError {
+    /// A `%` is not followed by two hexadecimal digits, or the text is not UTF-8.
+    #[error("invalid URL escape")]
+    Escape,
+}
+
+/// The decoded path and the raw query behind it.
+pub fn split(target: &str) -> Result<(String, &str), TargetError> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Ok((decode(path, false)?, query))
+}
+
+/// Replaces `%xx`, and `+` by a space if `plus` is set.
+fn decode(text: &str, plus: bool) -> Result<String, TargetError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let mut digit = || {
+                    let digit = rest.next().and_then(|byte| char::from(byte).to_digit(16));
+                    digit.and_then(|digit| u8::try_from(digit).ok()).ok_or(TargetError::Escape)
+                };
+                let (high, low) = (digit()?, digit()?);
+                bytes.push(high << 4 | low);
+            }
+            b'+' if plus => bytes.push(b' '),
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| TargetError::Escape)
+}
+
+/// `path` encoded so that it may stand in a `Location` header.
+pub fn encode_path(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => encoded.push(char::from(byte)),
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
+            | b'@' => encoded.push(char::from(byte)),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The cleaned form of `path` if it has empty, `.` or `..` segments; `None` if it is clean.
+pub fn cleaned(path: &str) -> Option<String> {
+    let is_unclean = path.contains("//") || path.split('/').any(|part| part == "." || part == "..");
+    if !is_unclean {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let mut clean = String::from("/");
+    clean.push_str(&parts.join("/"));
+    if path.ends_with('/') && clean != "/" {
+        clean.push('/');
+    }
+    Some(clean)
+}
+
+/// The query parameters in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Reads `a=b&c;d=` in the form that Go reads: `&` and `;` separate.
+    pub fn parse(query: &str) -> Result<Self, TargetError> {
+        let mut params = Vec::new();
+        for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            params.push((decode(name, true)?, decode(value, true)?));
+        }
+        Ok(Self(params))
+    }
+
+    /// Whether the parameter is present, whatever its value.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// The first value; empty if absent.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    /// All values in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_and_the_query_is_left() {
+        assert_eq!(split("/v1/kv/a%2Fb%20c+d?x=%zz"), Ok(("/v1/kv/a/b c+d".to_owned(), "x=%zz")));
+        assert_eq!(split("/%z"), Err(TargetError::Escape));
+        assert_eq!(split("/%ff"), Err(TargetError::Escape));
+    }
+
+    #[test]
+    fn parameters_keep_order_and_repetition() {
+        let params = Params::parse("a=1&a=2;b&c=x+y%26&=z").unwrap();
+        assert_eq!(params.get("a"), "1");
+        assert_eq!(params.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert!(params.has("b") && !params.has("B"));
+        assert_eq!(params.get("c"), "x y&");
+        assert_eq!(Params::parse("a=%zz"), Err(TargetError::Escape));
+    }
+
+    #[test]
+    fn only_unclean_paths_are_cleaned() {
+        assert_eq!(cleaned("/v1/kv/a"), None);
+        assert_eq!(cleaned("/v1/kv/"), None);
+        assert_eq!(cleaned("//v1/./kv/../kv/a//"), Some("/v1/kv/a/".to_owned()));
+        assert_eq!(cleaned("/.."), Some("/".to_owned()));
+        assert_eq!(encode_path("/a b/ü?"), "/a%20b/%C3%BC%3F");
+    }
+}
