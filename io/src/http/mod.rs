@@ -3,6 +3,7 @@
 //! Parsing, routing and rendering are plain functions over bytes and values; sockets stand around
 //! them in one place each.
 
+pub mod api;
 pub mod chunked;
 pub mod client;
 pub mod connection;
@@ -12,4 +13,6 @@ pub mod parse;
 pub mod render;
 pub mod respond;
 pub mod router;
+pub mod server;
+pub mod settings;
 pub mod target;

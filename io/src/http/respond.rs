@@ -7,11 +7,17 @@ use super::json;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, QueryAnswer};
 use terraform_core::node::request::RequestError;
 use terraform_core::time::WallClock;
+
+thread_local! {
+    /// The last date written by this thread, by its second.
+    static DATE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +235,13 @@ pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
         put("\r\n");
     }
     put("Date: ");
-    put(&http_date(context.wall));
+    DATE.with_borrow_mut(|(second, text)| {
+        let wanted = context.wall.as_millis().div_euclid(1000);
+        if *second != wanted {
+            (*second, *text) = (wanted, http_date(context.wall));
+        }
+        put(text);
+    });
     put("\r\nContent-Length: ");
     put(&reply.body.len().to_string());
     put("\r\n");

@@ -26,9 +26,9 @@ fn run(input: &[u8], cuts: &[usize]) -> Vec<Event> {
 }
 
 fn requests(input: &[u8]) -> Vec<HttpRequest> {
-    let request = |event| match event {
-        Event::Request(request) => *request,
-        other => panic!("{other:?}"),
+    let request = |event: Event| {
+        let Event::Request(request) = event else { panic!("{event:?}") };
+        *request
     };
     run(input, &[]).into_iter().map(request).collect()
 }

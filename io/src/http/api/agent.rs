@@ -1,0 +1,209 @@
+//! `/v1/agent`: the agent itself and its membership.
+//!
+//! - Source: http-api.md §4.
+
+use super::*;
+use crate::http::json::Json;
+use crate::http::render;
+use smol::Timer;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+use terraform_core::id::NodeName;
+use terraform_core::node::request::InfoSections;
+use terraform_core::serf::Member;
+use terraform_core::view::View;
+
+/// How long the look-up of a host name may take.
+const LOOKUP_TIME: Duration = Duration::from_secs(10);
+
+/// Addresses of one host name that are tried.
+const JOIN_ADDRESSES_MAX: usize = 16;
+
+impl Api {
+    pub(super) async fn agent_self(&self, request: &ApiRequest<'_>) -> Handled {
+        let ask = Request { context: options::local(request), body: RequestBody::Info };
+        let response = self.node.request(ask).await.map_err(|error| Reply::error(&error))?;
+        let Response::Info(stats) = response else {
+            return Err(Reply::text(500, "the node answered something else"));
+        };
+        let view = self.node.view();
+        Ok(Reply::json(self.render_self(&view, &stats)))
+    }
+
+    fn render_self(&self, view: &View, stats: &InfoSections) -> Vec<u8> {
+        let facts = &self.settings.facts;
+        let mut json = Json::with_capacity(4096);
+        json.object(|json| {
+            json.key("Config");
+            json.object(|json| {
+                json.field("Datacenter", view.datacenter.as_str());
+                json.field("NodeName", view.name.as_str());
+                json.field("NodeID", &view.id.to_string());
+                json.field("Revision", "");
+                json.field("Server", facts.server);
+                json.field("Version", facts.version);
+            });
+            json.key("DebugConfig");
+            self.render_debug_config(json, view);
+            json.key("Coord");
+            json.raw(r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":1e-05}"#);
+            json.key("Member");
+            match view.members.iter().find(|member| member.name == view.name) {
+                Some(own) => render::member(json, own),
+                None => json.null(),
+            }
+            json.key("Stats");
+            render::map(json, stats, render::texts);
+            json.key("Meta");
+            render::texts(json, &facts.node_meta.load());
+        });
+        json.into_bytes()
+    }
+
+    /// The part of Consul's runtime configuration that exists here, with its names.
+    fn render_debug_config(&self, json: &mut Json, view: &View) {
+        let facts = &self.settings.facts;
+        let port = |port: Option<u16>| port.map_or(-1, i64::from);
+        let socket = |ip: IpAddr, port: u16| SocketAddr::new(ip, port).to_string();
+        json.object(|json| {
+            json.field("ACLsEnabled", false);
+            json.field("AdvertiseAddrLAN", &facts.advertise.to_string());
+            json.field("AdvertiseAddrWAN", &facts.advertise.to_string());
+            json.field("BindAddr", &facts.bind.to_string());
+            json.field("Bootstrap", facts.bootstrap);
+            json.field("BootstrapExpect", u64::from(facts.bootstrap_expect));
+            json.key("ClientAddrs");
+            json.array(&facts.client_addresses, |json, ip| json.string(&ip.to_string()));
+            json.field("DNSDomain", &facts.domain);
+            json.field("DNSPort", port(facts.ports.dns));
+            json.field("DataDir", &facts.data_dir);
+            json.field("Datacenter", view.datacenter.as_str());
+            json.field("EnableRemoteScriptChecks", self.settings.remote_script_checks);
+            json.field("GRPCPort", -1_i64);
+            json.field("HTTPPort", port(facts.ports.http));
+            json.field("HTTPSPort", -1_i64);
+            json.field("NodeID", &view.id.to_string());
+            json.key("NodeMeta");
+            render::texts(json, &facts.node_meta.load());
+            json.field("NodeName", view.name.as_str());
+            json.field("SerfAdvertiseAddrLAN", &socket(facts.advertise, facts.ports.serf_lan));
+            json.field("SerfBindAddrLAN", &socket(facts.bind, facts.ports.serf_lan));
+            json.field("SerfPortLAN", i64::from(facts.ports.serf_lan));
+            json.field("SerfPortWAN", i64::from(facts.ports.serf_wan));
+            json.field("ServerMode", facts.server);
+            json.field("ServerPort", i64::from(facts.ports.server));
+            json.key("TaggedAddresses");
+            let family = if facts.advertise.is_ipv4() { "ipv4" } else { "ipv6" };
+            let address = facts.advertise.to_string();
+            let tagged = ["lan", "wan"].into_iter().flat_map(|tag| {
+                [(tag.to_owned(), address.clone()), (format!("{tag}_{family}"), address.clone())]
+            });
+            render::texts(json, &tagged.collect::<BTreeMap<_, _>>());
+            json.field("Version", facts.version);
+        });
+    }
+
+    pub(super) fn agent_members(&self, request: &ApiRequest<'_>) -> Handled {
+        let segment = request.params.get("segment");
+        let wan = !request.params.get("wan").is_empty();
+        if wan && !segment.is_empty() {
+            return Err(Reply::text(400, "Cannot provide a segment with wan=true"));
+        }
+        if wan && self.settings.facts.server {
+            return Err(Reply::parameter_not_built("wan"));
+        }
+        if wan {
+            return Ok(Reply::json(b"null".to_vec()));
+        }
+        if !matches!(segment, "" | "_all") {
+            let text = "Network segments are not supported in this version of Consul";
+            return Err(Reply::text(500, text));
+        }
+        let view = self.node.view();
+        let mut json = Json::with_capacity(view.members.len() * 512 + 2);
+        json.array(view.members.iter(), |json, member: &Member| render::member(json, member));
+        Ok(Reply::json(json.into_bytes()))
+    }
+
+    pub(super) async fn agent_join(&self, request: &ApiRequest<'_>) -> Handled {
+        if !request.params.get("wan").is_empty() {
+            return Err(Reply::parameter_not_built("wan"));
+        }
+        let addresses = self.resolve(request.argument).await?;
+        let ask = Request { context: options::local(request), body: RequestBody::Join(addresses) };
+        match self.node.request(ask).await {
+            Ok(Response::Joined(_)) => Ok(Reply::empty()),
+            Ok(other) => Err(Reply::text(500, format!("a join was answered with {other:?}"))),
+            Err(error) => Err(Reply::error(&error)),
+        }
+    }
+
+    /// The socket addresses of `address`, `host[:port]`; the port is Serf's by default.
+    async fn resolve(&self, address: &str) -> Result<Vec<SocketAddr>, Reply> {
+        let port = self.settings.facts.ports.serf_lan;
+        if let Ok(socket) = address.parse::<SocketAddr>() {
+            return Ok(vec![socket]);
+        }
+        let unbracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Ok(ip) = unbracketed.unwrap_or(address).parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, text)) => match text.parse() {
+                Ok(port) => (host, port),
+                Err(_) => return Err(join_failed(address, &format!("invalid port {text:?}"))),
+            },
+            None => (address, port),
+        };
+        let failed = || join_failed(address, &format!("lookup {host}: no such host"));
+        if host.is_empty() {
+            return Err(failed());
+        }
+        let lookup = async { async_net::resolve((host, port)).await.map_err(|_| failed()) };
+        let late = async {
+            Timer::after(LOOKUP_TIME).await;
+            Err(join_failed(address, &format!("lookup {host}: i/o timeout")))
+        };
+        let mut found = smol::future::or(lookup, late).await?;
+        found.truncate(JOIN_ADDRESSES_MAX);
+        if found.is_empty() { Err(failed()) } else { Ok(found) }
+    }
+
+    pub(super) async fn agent_leave(&self, request: &ApiRequest<'_>) -> Handled {
+        let force = request.params.has("force");
+        self.agent_done(options::local(request), RequestBody::Leave { force }).await
+    }
+
+    pub(super) async fn agent_force_leave(&self, request: &ApiRequest<'_>) -> Handled {
+        let unknown = |_| {
+            let text = format!("agent: No node found with name '{}'", request.argument);
+            Reply::text(500, text)
+        };
+        let node = NodeName::parse(request.argument).map_err(unknown)?;
+        let prune = request.params.has("prune");
+        self.agent_done(options::local(request), RequestBody::ForceLeave { node, prune }).await
+    }
+
+    pub(super) async fn agent_reload(&self) -> Handled {
+        let Some(reload) = &self.settings.reload else {
+            return Err(Reply::not_built("/v1/agent/reload"));
+        };
+        reload.run().await.map_err(|error| Reply::text(500, error))?;
+        Ok(Reply::empty())
+    }
+
+    /// Asks the node for something whose success has no body.
+    pub(super) async fn agent_done(&self, context: RequestContext, body: RequestBody) -> Handled {
+        match self.done(context, body).await {
+            Ok(()) => Ok(Reply::empty()),
+            Err(error) => Err(Reply::error(&error)),
+        }
+    }
+}
+
+/// A join that ended before the node was asked, in the form of the others (http-api.md §4.5).
+fn join_failed(address: &str, reason: &str) -> Reply {
+    let text = format!("1 error occurred:\n\t* Failed to resolve {address}: {reason}\n\n");
+    Reply::text(500, text)
+}

@@ -1,0 +1,195 @@
+//! The rules of registrations on this agent, each with its text (http-api.md §5.1, §6.1).
+
+use super::{check, service};
+use crate::http::respond::Reply;
+use std::time::Duration;
+use terraform_core::catalog::model::{CheckStatus, Weights};
+use terraform_core::id::ServiceId;
+use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Reply>) -> (u16, String) {
+    let reply = result.unwrap_err();
+    (reply.status, String::from_utf8(reply.body.to_vec()).unwrap())
+}
+
+fn check(json: &str) -> Result<CheckDefinition, Reply> {
+    check::node_check(json.as_bytes())
+}
+
+fn service(json: &str) -> Result<ServiceDefinition, Reply> {
+    service::definition(json.as_bytes())
+}
+
+#[test]
+fn a_check_is_decoded_with_defaults() {
+    let it = check(
+        r#"{"name":"mem","HTTP":"http://127.0.0.1/","Interval":"100ms","Header":{"A":["b","c"]},
+            "deregister_critical_service_after":"5s","service_id":"web","OutputMaxSize":9999,
+            "SuccessBeforePassing":2,"FailuresBeforeCritical":-1,"Notes":null}"#,
+    )
+    .unwrap();
+    assert_eq!((it.id.as_str(), it.name.as_str()), ("mem", "mem"));
+    assert_eq!(it.service_id, Some(ServiceId::parse("web").unwrap()));
+    assert_eq!((it.status, it.output_max_size), (CheckStatus::Critical, 4096));
+    assert_eq!((it.success_before_passing, it.failures_before_critical), (2, 0));
+    assert_eq!(it.deregister_critical_service_after, Some(Duration::from_secs(60)));
+    let CheckKind::Http(http) = it.kind else { panic!() };
+    assert_eq!((http.method.as_str(), http.interval), ("GET", Duration::from_secs(1)));
+    assert_eq!(http.timeout, Duration::from_secs(10));
+    assert_eq!(http.header["A"], ["b", "c"]);
+}
+
+#[test]
+fn a_broken_check_is_refused_with_its_rule() {
+    for (json, status, text) in [
+        ("{}", 400, "Missing check name"),
+        (r#"{"Name":"a","TTL":"1s","Status":"x"}"#, 400, "Bad check status"),
+        (r#"{"Name":"a"}"#, 400, "Invalid check: TTL must be > 0 for TTL checks"),
+        (r#"{"Name":"a","TTL":"-1s"}"#, 400, "Invalid check: TTL must be > 0 for TTL checks"),
+        (
+            r#"{"Name":"a","TCP":"h:1"}"#,
+            400,
+            "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks",
+        ),
+        (
+            r#"{"Name":"a","TTL":"1s","Interval":"1s"}"#,
+            400,
+            "Invalid check: Interval and TTL cannot both be specified",
+        ),
+        (
+            r#"{"Name":"a","TTL":"1s","OutputMaxSize":-1}"#,
+            400,
+            "Invalid check: MaxOutputMaxSize must be positive",
+        ),
+        (r#"{"Name":"a","GRPC":"h:1","Interval":"1s"}"#, 501, "gRPC checks are not built yet"),
+        (r#"{"Name":"a","AliasNode":"n"}"#, 501, "alias checks are not built yet"),
+        (
+            r#"{"Name":"a","CheckID":"b"}"#,
+            400,
+            "Request decode failed: json: unknown field \"CheckID\"",
+        ),
+        (
+            r#"{"Name":"a","grpc_use_tls":true}"#,
+            400,
+            "Request decode failed: json: unknown field \"grpc_use_tls\"",
+        ),
+        (
+            r#"{"Name":"a","TTL":"10"}"#,
+            400,
+            "Request decode failed: time: missing unit in duration \"10\"",
+        ),
+        ("", 400, "Request decode failed: EOF"),
+        ("null", 400, "Missing check name"),
+    ] {
+        assert_eq!(refused(check(json)), (status, text.to_owned()), "{json}");
+    }
+}
+
+#[test]
+fn a_service_is_decoded_with_defaults() {
+    let it = service(
+        r#"{"Name":"web","Address":"10.0.0.1","Port":80,"tagged_addresses":{"wan":{"Address":"h"}},
+            "Weights":{"Passing":3},"enable_tag_override":true,"Check":{},"Kind":"","Proxy":null,
+            "Checks":[{"TTL":"1s"},{"CheckID":"own","Name":"n","TTL":1000000000}]}"#,
+    )
+    .unwrap();
+    let tags: Vec<_> = it.service.tagged_addresses.keys().map(String::as_str).collect();
+    assert_eq!(tags, ["lan_ipv4", "wan", "wan_ipv4"]);
+    assert_eq!(it.service.weights, Weights { passing: 3, warning: 0 });
+    assert!(it.service.enable_tag_override);
+    let checks: Vec<_> =
+        it.checks.iter().map(|check| (check.id.as_str(), check.name.as_str())).collect();
+    assert_eq!(checks, [("service:web:1", "Service 'web' check"), ("own", "n")]);
+    assert!(it.checks.iter().all(|check| check.service_id == Some(it.service.id.clone())));
+}
+
+#[test]
+fn a_lone_check_is_named_after_its_service() {
+    let it =
+        service(r#"{"Name":"web","ID":"web/1","Check":{"TTL":"1s","ServiceID":"x"}}"#).unwrap();
+    assert_eq!(it.checks[0].id.as_str(), "service:web/1");
+    assert_eq!(it.service.weights, Weights::default());
+}
+
+#[test]
+fn a_broken_service_is_refused_with_its_rule() {
+    let web = |rest: &str| format!(r#"{{"Name":"web",{rest}}}"#);
+    let pair = "Invalid Service Meta: Couldn't load metadata pair";
+    let long = "x".repeat(129);
+    for (json, status, text) in [
+        ("{}".to_owned(), 400, "Missing service name".to_owned()),
+        (web(r#""Address":"0.0.0.0""#), 400, "Invalid service address".to_owned()),
+        (
+            web(r#""Weights":{"Warning":1}"#),
+            400,
+            "Invalid Weights: Passing must be greater than 0".to_owned(),
+        ),
+        (
+            web(r#""Weights":{"Passing":1,"Warning":-1}"#),
+            400,
+            "Invalid Weights: Warning must be greater or equal than 0".to_owned(),
+        ),
+        (
+            web(r#""Weights":{"Passing":70000}"#),
+            400,
+            "Invalid Weights: DNS Weight must be between 0 and 65535".to_owned(),
+        ),
+        (web(r#""Meta":{"":"v"}"#), 400, format!("{pair} ('', 'v'): Key cannot be blank")),
+        (
+            web(r#""Meta":{"a.b":"v"}"#),
+            400,
+            format!("{pair} ('a.b', 'v'): Key contains invalid characters"),
+        ),
+        (
+            web(&format!(r#""Meta":{{"{long}":"v"}}"#)),
+            400,
+            format!("{pair} ('{long}', 'v'): Key is too long (limit: 128 characters)"),
+        ),
+        (
+            web(r#""Meta":{"consul-x":"v"}"#),
+            400,
+            format!("{pair} ('consul-x', 'v'): Key prefix 'consul-' is reserved for internal use"),
+        ),
+        (
+            web(r#""TaggedAddresses":{"lan_ipv4":{"Address":"::1"}}"#),
+            500,
+            "Service tagged address \"lan_ipv4\" must be a valid ipv4 address".to_owned(),
+        ),
+        (
+            web(r#""Check":{"TTL":"1s","Status":"x"}"#),
+            400,
+            "Status for checks must 'passing', 'warning', 'critical'".to_owned(),
+        ),
+        (
+            web(r#""Checks":[{}]"#),
+            400,
+            "Invalid check: TTL must be > 0 for TTL checks".to_owned(),
+        ),
+        (
+            web(r#""Check":{"ID":"x"}"#),
+            400,
+            "Request decode failed: json: unknown field \"ID\"".to_owned(),
+        ),
+        (web(r#""Connect":{"Native":true}"#), 501, "the field \"Connect\" is not built yet".to_owned()),
+        (
+            web(r#""Port":"80""#),
+            400,
+            "Request decode failed: json: cannot unmarshal string into Go struct field .Port of type int"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(refused(service(&json)), (status, text), "{json}");
+    }
+}
+
+#[test]
+fn metadata_is_bounded() {
+    let pairs = |count: usize| {
+        let pairs: Vec<_> = (0..count).map(|at| format!("\"k{at}\":\"v\"")).collect();
+        format!(r#"{{"Name":"web","Meta":{{{}}}}}"#, pairs.join(","))
+    };
+    assert!(service(&pairs(64)).is_ok());
+    let (status, text) = refused(service(&pairs(65)));
+    assert_eq!(status, 400);
+    assert!(text.ends_with("cannot contain more than 64 key/value pairs"), "{text}");
+}

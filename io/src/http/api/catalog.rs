@@ -1,0 +1,154 @@
+//! `/v1/catalog`: what the servers know, and writes that go straight to them.
+//!
+//! - Source: http-api.md §7.
+
+use super::health::argument;
+use super::*;
+use crate::http::json::Json;
+use crate::http::render;
+use std::sync::Arc;
+use terraform_core::catalog::command::Command;
+use terraform_core::catalog::model::{Node, Service};
+use terraform_core::catalog::query::{NodeServices, Rows, ServiceNode, ServiceQuery};
+use terraform_core::id::ServiceName;
+
+/// What the reads of this group act on.
+const CATALOG: Reads =
+    Reads { blocks: true, caches: false, filters: true, sorts: false, refuses_namespace: true };
+
+impl Api {
+    pub(super) async fn catalog_datacenters(&self, request: &ApiRequest<'_>) -> Handled {
+        if request.params.has("cached") {
+            return Err(Reply::parameter_not_built("cached"));
+        }
+        let context = options::local(request);
+        let answer = self.node.query(context, Query::Datacenters).await;
+        let answer = answer.map_err(|error| Reply::error(&error))?;
+        let Rows::Names(names) = &answer.rows else { return Err(unexpected(&answer)) };
+        let mut json = Json::default();
+        render::strings(&mut json, names);
+        Ok(Reply::json(json.into_bytes()))
+    }
+
+    pub(super) async fn catalog_nodes(&self, request: &ApiRequest<'_>) -> Handled {
+        let reads = Reads { sorts: true, refuses_namespace: false, ..CATALOG };
+        let options = options::read(request, reads)?;
+        let query = Query::Nodes(options::node_meta(request));
+        let render = |answer: &QueryAnswer| {
+            let Rows::Nodes(nodes) = &answer.rows else { return None };
+            let mut json = Json::with_capacity(nodes.len() * 384 + 2);
+            let each = |json: &mut Json, node: &Arc<Node>| {
+                render::node(json, node, &self.datacenter);
+            };
+            json.array(nodes, each);
+            Some(json.into_bytes())
+        };
+        self.read(options, query, render).await
+    }
+
+    pub(super) async fn catalog_services(&self, request: &ApiRequest<'_>) -> Handled {
+        let reads = Reads { caches: true, filters: false, ..CATALOG };
+        let options = options::read(request, reads)?;
+        let query = Query::Services(options::node_meta(request));
+        let render = |answer: &QueryAnswer| {
+            let Rows::Services(services) = &answer.rows else { return None };
+            let mut json = Json::with_capacity(services.len() * 48 + 2);
+            render::map(&mut json, services, |json, tags| render::strings(json, tags));
+            Some(json.into_bytes())
+        };
+        self.read(options, query, render).await
+    }
+
+    pub(super) async fn catalog_service(&self, request: &ApiRequest<'_>) -> Handled {
+        let options = options::read(request, Reads { caches: true, sorts: true, ..CATALOG })?;
+        let name = argument(request, "Missing service name", ServiceName::parse)?;
+        let tags = request.params.all("tag").map(str::to_owned).collect();
+        let meta = options::node_meta(request);
+        let query = Query::ServiceNodes(ServiceQuery { name, tags, meta, passing: false });
+        let render = |answer: &QueryAnswer| {
+            let Rows::ServiceNodes(rows) = &answer.rows else { return None };
+            let mut json = Json::with_capacity(rows.len() * 640 + 2);
+            let each = |json: &mut Json, row: &ServiceNode| {
+                render::service_node(json, &row.node, &row.service, &self.datacenter);
+            };
+            json.array(rows, each);
+            Some(json.into_bytes())
+        };
+        self.read(options, query, render).await
+    }
+
+    pub(super) async fn catalog_node(&self, request: &ApiRequest<'_>) -> Handled {
+        let render = |json: &mut Json, found: &NodeServices| {
+            json.object(|json| {
+                json.key("Node");
+                render::node(json, &found.node, &self.datacenter);
+                json.key("Services");
+                json.object(|json| {
+                    for service in &found.services {
+                        json.key(service.id.as_str());
+                        render::node_service(json, service);
+                    }
+                });
+            });
+        };
+        self.one_node(request, "null", render).await
+    }
+
+    pub(super) async fn catalog_node_services(&self, request: &ApiRequest<'_>) -> Handled {
+        let render = |json: &mut Json, found: &NodeServices| {
+            json.object(|json| {
+                json.key("Node");
+                render::node(json, &found.node, &self.datacenter);
+                json.key("Services");
+                let each = |json: &mut Json, service: &Arc<Service>| {
+                    render::node_service(json, service);
+                };
+                json.array(&found.services, each);
+            });
+        };
+        self.one_node(request, r#"{"Node":null,"Services":null}"#, render).await
+    }
+
+    async fn one_node(
+        &self,
+        request: &ApiRequest<'_>,
+        unknown: &'static str,
+        render: impl FnOnce(&mut Json, &NodeServices),
+    ) -> Handled {
+        let options = options::read(request, CATALOG)?;
+        if request.argument.is_empty() {
+            return Err(Reply::text(400, "Missing node name"));
+        }
+        let query = Query::Node(request.argument.to_owned());
+        let body = |answer: &QueryAnswer| {
+            let Rows::Node(found) = &answer.rows else { return None };
+            let mut json = Json::default();
+            match found {
+                Some(found) => render(&mut json, found),
+                None => json.raw(unknown),
+            }
+            Some(json.into_bytes())
+        };
+        self.read(options, query, body).await
+    }
+
+    pub(super) async fn catalog_register(&self, request: &ApiRequest<'_>) -> Handled {
+        options::refuse_namespace(request)?;
+        let context = options::local(request);
+        let wanted = bodies::catalog::registration(request.body, request.datacenter)?;
+        self.catalog_write(context, Command::Register(Box::new(wanted))).await
+    }
+
+    pub(super) async fn catalog_deregister(&self, request: &ApiRequest<'_>) -> Handled {
+        options::refuse_namespace(request)?;
+        let context = options::local(request);
+        let target = bodies::catalog::deregistration(request.body, request.datacenter)?;
+        self.catalog_write(context, Command::Deregister(target)).await
+    }
+
+    async fn catalog_write(&self, context: RequestContext, command: Command) -> Handled {
+        let done = self.done(context, RequestBody::Write(command)).await;
+        done.map_err(|error| Reply::error(&error))?;
+        Ok(Reply::json(b"true".to_vec()))
+    }
+}

@@ -1,0 +1,106 @@
+//! `/v1/health`: checks, and instances with their checks.
+//!
+//! - Source: http-api.md §8.
+
+use super::*;
+use crate::http::json::Json;
+use crate::http::render;
+use std::sync::Arc;
+use terraform_core::catalog::model::Check;
+use terraform_core::catalog::query::{Instance, Rows, ServiceQuery, StateQuery};
+use terraform_core::id::{NodeName, ServiceName};
+
+/// Bytes an instance takes about, to size a body before it is written.
+const INSTANCE_BYTES: usize = 1024;
+
+impl Api {
+    pub(super) async fn health_node(&self, request: &ApiRequest<'_>) -> Handled {
+        let options = health_options(request, false)?;
+        let node = argument(request, "Missing node name", NodeName::parse)?;
+        self.read(options, Query::NodeChecks(node), render_checks).await
+    }
+
+    pub(super) async fn health_checks(&self, request: &ApiRequest<'_>) -> Handled {
+        let options = health_options(request, true)?;
+        let name = argument(request, "Missing service name", ServiceName::parse)?;
+        let meta = options::node_meta(request);
+        let wanted = ServiceQuery { meta, ..ServiceQuery::all(name) };
+        self.read(options, Query::ServiceChecks(wanted), render_checks).await
+    }
+
+    pub(super) async fn health_state(&self, request: &ApiRequest<'_>) -> Handled {
+        let options = health_options(request, true)?;
+        if request.argument.is_empty() {
+            return Err(Reply::text(400, "Missing check state"));
+        }
+        let (state, meta) = (request.argument.to_owned(), options::node_meta(request));
+        let query = Query::ChecksInState(StateQuery { state, meta });
+        self.read(options, query, render_checks).await
+    }
+
+    pub(super) async fn health_service(&self, request: &ApiRequest<'_>) -> Handled {
+        let reads = Reads { caches: true, ..HEALTH };
+        let options = options::read(request, Reads { sorts: true, ..reads })?;
+        let name = argument(request, "Missing service name", ServiceName::parse)?;
+        let tags = request.params.all("tag").map(str::to_owned).collect();
+        let passing = passing(request)?;
+        let wanted = ServiceQuery { name, tags, meta: options::node_meta(request), passing };
+        let render = |answer: &QueryAnswer| {
+            let Rows::Instances(instances) = &answer.rows else { return None };
+            Some(render_instances(instances, &self.datacenter))
+        };
+        self.read(options, Query::ServiceHealth(wanted), render).await
+    }
+}
+
+/// What all health endpoints act on.
+const HEALTH: Reads =
+    Reads { blocks: true, caches: false, filters: true, sorts: false, refuses_namespace: true };
+
+fn health_options(request: &ApiRequest<'_>, sorts: bool) -> Result<ReadOptions, Reply> {
+    options::read(request, Reads { sorts, ..HEALTH })
+}
+
+/// The argument as a name; 400 with `missing` if there is none, or with the rule it breaks.
+pub(super) fn argument<T, E: ToString>(
+    request: &ApiRequest<'_>,
+    missing: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Reply> {
+    if request.argument.is_empty() {
+        return Err(Reply::text(400, missing));
+    }
+    parse(request.argument).map_err(|error| Reply::text(400, error.to_string()))
+}
+
+/// Whether only passing instances are wanted: `passing` alone, or with a true value.
+fn passing(request: &ApiRequest<'_>) -> Result<bool, Reply> {
+    match request.params.get("passing") {
+        "" => Ok(request.params.has("passing")),
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(Reply::text(400, "Invalid value for ?passing")),
+    }
+}
+
+fn render_checks(answer: &QueryAnswer) -> Option<Vec<u8>> {
+    let Rows::Checks(checks) = &answer.rows else { return None };
+    let mut json = Json::with_capacity(checks.len() * 256 + 2);
+    json.array(checks, |json, check: &Arc<Check>| render::health_check(json, check));
+    Some(json.into_bytes())
+}
+
+fn render_instances(instances: &[Arc<Instance>], datacenter: &Datacenter) -> Vec<u8> {
+    let mut json = Json::with_capacity(instances.len() * INSTANCE_BYTES + 2);
+    json.array(instances, |json, instance| {
+        json.object(|json| {
+            json.key("Node");
+            render::node(json, &instance.node, datacenter);
+            json.key("Service");
+            render::node_service(json, &instance.service);
+            json.key("Checks");
+            json.array(&instance.checks, |json, check| render::health_check(json, check));
+        });
+    });
+    json.into_bytes()
+}

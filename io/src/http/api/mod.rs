@@ -1,0 +1,235 @@
+//! The endpoints: one request in, one answer out, over a [`NodeHandle`].
+//!
+//! - Source: http-api.md §1 for what all endpoints share; one file for each group.
+//! - Nothing here knows a socket; tests call [`Api::answer`] with plain values.
+
+mod agent;
+mod bodies;
+mod catalog;
+mod health;
+mod local;
+mod options;
+mod register;
+mod status;
+
+use super::connection::HttpRequest;
+use super::parse::{Field, Head, Method};
+use super::respond::{Meta, Reply};
+use super::router::{self, Endpoint, Route};
+use super::settings::HttpSettings;
+use super::target::{self, Params};
+use crate::handle::NodeHandle;
+use bytes::Bytes;
+use options::{ReadOptions, Reads};
+use std::net::SocketAddr;
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
+use terraform_core::id::Datacenter;
+use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+
+/// The endpoints with what they answer from.
+#[derive(Debug)]
+pub struct Api {
+    node: NodeHandle,
+    settings: HttpSettings,
+    datacenter: Datacenter,
+}
+
+/// One routed request.
+#[derive(Debug)]
+struct ApiRequest<'a> {
+    head: &'a Head,
+    params: &'a Params,
+    /// The endpoint's path.
+    name: &'static str,
+    /// What stands behind the endpoint's path.
+    argument: &'a str,
+    body: &'a Bytes,
+    source: Option<SocketAddr>,
+    /// The agent's own.
+    datacenter: &'a Datacenter,
+}
+
+impl ApiRequest<'_> {
+    fn field(&self, field: Field) -> Option<&str> {
+        self.head.field(field)
+    }
+}
+
+/// What a handler makes: an answer, or the answer that ends it early.
+type Handled = Result<Reply, Reply>;
+
+impl Api {
+    /// The endpoints of this node.
+    pub fn new(node: NodeHandle, settings: HttpSettings) -> Self {
+        let datacenter = node.view().datacenter.clone();
+        Self { node, settings, datacenter }
+    }
+
+    /// The node they answer from.
+    pub const fn node(&self) -> &NodeHandle {
+        &self.node
+    }
+
+    /// What they were told.
+    pub const fn settings(&self) -> &HttpSettings {
+        &self.settings
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: &HttpRequest, source: Option<SocketAddr>) -> Reply {
+        let head = &request.head;
+        if head.target == "*" {
+            return Reply::status(if head.method == Method::Options { 200 } else { 400 });
+        }
+        let Ok((path, query)) = target::split(&head.target) else {
+            return Reply::text(400, "400 Bad Request");
+        };
+        if path.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+            return Reply::status(400);
+        }
+        if let Some(clean) = target::cleaned(&path) {
+            return redirect(head, &clean, query);
+        }
+        let (endpoint, name, methods, argument) = match router::route(&path) {
+            Route::Unknown => return Reply::status(404),
+            Route::Index => return Reply::text(200, "Consul Agent"),
+            Route::AddSlash => return redirect(head, &format!("{path}/"), query),
+            Route::Endpoint { endpoint, name, methods, argument } => {
+                (endpoint, name, methods, argument)
+            }
+        };
+        let vary = |reply: Reply| reply.with_header("Vary", "Accept-Encoding");
+        let Ok(params) = Params::parse(query) else { return vary(Reply::status(500)) };
+        let allow = || format!("OPTIONS,{methods}");
+        if head.method == Method::Options {
+            return vary(Reply::empty().with_header("Allow", &allow()));
+        }
+        if !router::allows(methods, &head.method) {
+            let refused = Reply::text(405, format!("method {} not allowed", head.method));
+            return vary(refused.with_header("Allow", &allow()));
+        }
+        let (body, datacenter, params) = (&request.body, &self.datacenter, &params);
+        let routed = ApiRequest { head, params, name, argument, body, source, datacenter };
+        let handled = self.dispatch(endpoint, &routed).await;
+        let reply = handled.unwrap_or_else(|early| early);
+        let reply = if params.has("pretty") { reply.into_pretty() } else { reply };
+        let gzip = head.field(Field::AcceptEncoding).is_some_and(accepts_gzip);
+        vary(if gzip { reply.into_gzip() } else { reply })
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, request: &ApiRequest<'_>) -> Handled {
+        match endpoint {
+            Endpoint::AgentSelf => self.agent_self(request).await,
+            Endpoint::AgentMembers => self.agent_members(request),
+            Endpoint::AgentJoin => self.agent_join(request).await,
+            Endpoint::AgentLeave => self.agent_leave(request).await,
+            Endpoint::AgentForceLeave => self.agent_force_leave(request).await,
+            Endpoint::AgentReload => self.agent_reload().await,
+            Endpoint::AgentServices => self.agent_services(request),
+            Endpoint::AgentService => self.agent_service(request),
+            Endpoint::AgentChecks => self.agent_checks(request),
+            Endpoint::AgentHealthById => self.agent_health_by_id(request),
+            Endpoint::AgentHealthByName => self.agent_health_by_name(request),
+            Endpoint::AgentServiceRegister => self.agent_service_register(request).await,
+            Endpoint::AgentServiceDeregister => self.agent_service_deregister(request).await,
+            Endpoint::AgentCheckRegister => self.agent_check_register(request).await,
+            Endpoint::AgentCheckDeregister => self.agent_check_deregister(request).await,
+            Endpoint::AgentCheckPass | Endpoint::AgentCheckWarn | Endpoint::AgentCheckFail => {
+                self.agent_check_turn(endpoint, request).await
+            }
+            Endpoint::AgentCheckUpdate => self.agent_check_update(request).await,
+            Endpoint::CatalogRegister => self.catalog_register(request).await,
+            Endpoint::CatalogDeregister => self.catalog_deregister(request).await,
+            Endpoint::CatalogDatacenters => self.catalog_datacenters(request).await,
+            Endpoint::CatalogNodes => self.catalog_nodes(request).await,
+            Endpoint::CatalogServices => self.catalog_services(request).await,
+            Endpoint::CatalogService => self.catalog_service(request).await,
+            Endpoint::CatalogNode => self.catalog_node(request).await,
+            Endpoint::CatalogNodeServices => self.catalog_node_services(request).await,
+            Endpoint::HealthNode => self.health_node(request).await,
+            Endpoint::HealthChecks => self.health_checks(request).await,
+            Endpoint::HealthState => self.health_state(request).await,
+            Endpoint::HealthService => self.health_service(request).await,
+            Endpoint::StatusLeader => self.status_leader(request).await,
+            Endpoint::StatusPeers => self.status_peers(request).await,
+            Endpoint::NotBuilt => Err(Reply::not_built(request.name)),
+        }
+    }
+
+    /// Reads the catalog; a stale answer that is too old is asked for again from the leader.
+    async fn query(&self, options: ReadOptions, query: Query) -> Result<QueryAnswer, RequestError> {
+        let Some(limit) = options.max_stale else {
+            return self.node.query(options.context, query).await;
+        };
+        let mut context = options.context;
+        let answer = self.node.query(context.clone(), query.clone()).await?;
+        if answer.last_contact <= limit {
+            return Ok(answer);
+        }
+        context.consistency = Consistency::Leader;
+        self.node.query(context, query).await
+    }
+
+    /// Reads the catalog for an endpoint with meta headers and renders the answer.
+    async fn read(
+        &self,
+        options: ReadOptions,
+        query: Query,
+        render: impl FnOnce(&QueryAnswer) -> Option<Vec<u8>>,
+    ) -> Handled {
+        match self.query(options, query).await {
+            Ok(answer) => {
+                let body = render(&answer).ok_or_else(|| unexpected(&answer))?;
+                Ok(Reply::json(body).with_meta(Meta::of(&answer)))
+            }
+            Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
+        }
+    }
+
+    /// Asks the node to do something that ends in `Done`.
+    async fn done(&self, context: RequestContext, body: RequestBody) -> Result<(), RequestError> {
+        match self.node.request(Request { context, body }).await? {
+            Response::Done => Ok(()),
+            Response::Answer(_) | Response::Joined(_) | Response::Info(_) => {
+                Err(RequestError::Unknown("the node answered something else".to_owned()))
+            }
+        }
+    }
+}
+
+/// The answer of another question than the one asked: the node broke its contract.
+fn unexpected(answer: &QueryAnswer) -> Reply {
+    Reply::text(500, format!("a query was answered with other rows: {:?}", answer.rows))
+}
+
+/// A permanent redirect with the page that Go's servers send.
+fn redirect(head: &Head, path: &str, query: &str) -> Reply {
+    let mut location = target::encode_path(path);
+    if !query.is_empty() {
+        location.push('?');
+        location.push_str(query);
+    }
+    let reply = match head.method {
+        Method::Get | Method::Head => {
+            let escaped = location.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&#34;");
+            Reply::html(301, format!("<a href=\"{escaped}\">Moved Permanently</a>.\n\n"))
+        }
+        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other(_) => {
+            Reply::status(301)
+        }
+    };
+    reply.with_header("Location", &location)
+}
+
+/// Whether `Accept-Encoding` allows gzip (RFC 9110 §12.5.3).
+fn accepts_gzip(value: &str) -> bool {
+    value.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok());
+        is_gzip && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests;

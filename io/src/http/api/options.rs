@@ -1,0 +1,185 @@
+//! What every endpoint reads from parameters and headers: token, datacenter, consistency, waiting.
+//!
+//! - Source: http-api.md §1.5–§1.11. A malformed value gets its documented 400 first; a good one
+//!   of a feature that is not built gets 501 by name.
+
+use super::ApiRequest;
+use crate::duration;
+use crate::http::parse::Field;
+use crate::http::respond::Reply;
+use std::time::Duration;
+use terraform_core::catalog::query::{Consistency, MetaFilter};
+use terraform_core::id::Datacenter;
+use terraform_core::node::request::RequestContext;
+
+/// Which parameters an endpoint would act on; those it does not act on are ignored, as documented.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reads {
+    /// `index`.
+    pub(super) blocks: bool,
+    /// `cached`.
+    pub(super) caches: bool,
+    /// `filter`.
+    pub(super) filters: bool,
+    /// `near`.
+    pub(super) sorts: bool,
+    /// Whether `ns` is refused.
+    pub(super) refuses_namespace: bool,
+}
+
+/// How a read is to be done.
+#[derive(Clone, Debug)]
+pub(super) struct ReadOptions {
+    /// The context of the query.
+    pub(super) context: RequestContext,
+    /// How old a stale answer may be.
+    pub(super) max_stale: Option<Duration>,
+}
+
+/// The options of a read.
+pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions, Reply> {
+    let params = request.params;
+    if reads.refuses_namespace {
+        refuse_namespace(request)?;
+    }
+    let max_stale = max_stale(params.get("max_stale"))?;
+    let stale = params.has("stale") || max_stale.is_some();
+    let cached = params.has("cached");
+    let conflict = |mode| {
+        let text = format!("Cannot specify ?{mode} with ?consistent, conflicting semantics.");
+        Err(Reply::text(400, text))
+    };
+    let consistency = match (params.has("consistent"), stale) {
+        (true, true) => return conflict("stale"),
+        (true, false) if cached => return conflict("cached"),
+        (true, false) => Consistency::Consistent,
+        (false, true) => Consistency::Stale,
+        (false, false) => Consistency::Leader,
+    };
+    check_cache_control(request.field(Field::CacheControl))?;
+    check_wait(params.get("wait"))?;
+    let index = check_index(params.get("index"))?;
+    let asked = [
+        ("index", reads.blocks && index > 0),
+        ("cached", reads.caches && cached),
+        ("filter", reads.filters && !params.get("filter").is_empty()),
+        ("near", reads.sorts && !params.get("near").is_empty()),
+    ];
+    if let Some((name, _)) = asked.iter().find(|(_, is_asked)| *is_asked) {
+        return Err(Reply::parameter_not_built(name));
+    }
+    let mut context = write(request)?;
+    context.consistency = consistency;
+    Ok(ReadOptions { context, max_stale })
+}
+
+/// The context of a write or a local operation: token and datacenter.
+pub(super) fn write(request: &ApiRequest<'_>) -> Result<RequestContext, Reply> {
+    if is_foreign(request.params.get("dc"), request.datacenter)? {
+        return Err(Reply::parameter_not_built("dc"));
+    }
+    Ok(local(request))
+}
+
+/// The context of an agent endpoint, which no datacenter is asked for.
+pub(super) fn local(request: &ApiRequest<'_>) -> RequestContext {
+    let (token, source) = (token(request), request.source);
+    RequestContext { token, source, ..RequestContext::default() }
+}
+
+/// Whether `dc` names another datacenter than the agent's own.
+pub(super) fn is_foreign(dc: &str, own: &Datacenter) -> Result<bool, Reply> {
+    if dc.is_empty() {
+        return Ok(false);
+    }
+    let named = Datacenter::parse(dc).map_err(|_| Reply::text(500, "No path to datacenter"))?;
+    Ok(named != *own)
+}
+
+/// Namespaces belong to a paid edition (http-api.md §1.4).
+pub(super) fn refuse_namespace(request: &ApiRequest<'_>) -> Result<(), Reply> {
+    let what = if !request.params.get("ns").is_empty() {
+        "query parameter: \"ns\""
+    } else if request.field(Field::Namespace).is_some_and(|name| !name.is_empty()) {
+        "header: \"X-Consul-Namespace\""
+    } else {
+        return Ok(());
+    };
+    let rule = "Namespaces are a Consul Enterprise feature";
+    Err(Reply::text(400, format!("Bad request: Invalid {what} - {rule}")))
+}
+
+/// The pairs of `node-meta`; one without `:` wants an empty value.
+pub(super) fn node_meta(request: &ApiRequest<'_>) -> MetaFilter {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once(':').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    request.params.all("node-meta").map(pair).collect()
+}
+
+/// The secret: parameter, then header, then bearer authorisation (http-api.md §1.11).
+fn token(request: &ApiRequest<'_>) -> Option<String> {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let header = || request.field(Field::Token).and_then(given);
+    let bearer = || {
+        let mut words = request.field(Field::Authorization)?.split_whitespace();
+        let scheme = words.next()?;
+        let secret = words.next()?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.to_owned())
+    };
+    given(request.params.get("token")).or_else(header).or_else(bearer)
+}
+
+fn max_stale(text: &str) -> Result<Option<Duration>, Reply> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = |_| Reply::text(400, format!("Invalid max_stale value {text:?}"));
+    let limit = signed_duration(text).map_err(bad)?;
+    Ok(Some(limit).filter(|limit| !limit.is_zero()))
+}
+
+fn check_wait(text: &str) -> Result<(), Reply> {
+    if text.is_empty() || signed_duration(text).is_ok() {
+        return Ok(());
+    }
+    Err(Reply::text(400, "Invalid wait time"))
+}
+
+/// Refuses a `wait` that is no duration.
+pub(super) fn wait(request: &ApiRequest<'_>) -> Result<(), Reply> {
+    check_wait(request.params.get("wait"))
+}
+
+fn check_index(text: &str) -> Result<u64, Reply> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).ok_or_else(|| Reply::text(400, "Invalid index"))
+}
+
+/// A duration that may be negative, which counts as zero.
+fn signed_duration(text: &str) -> Result<Duration, duration::DurationError> {
+    match text.strip_prefix('-') {
+        Some(rest) => duration::parse(rest).map(|_| Duration::ZERO),
+        None => duration::parse(text),
+    }
+}
+
+/// Refuses a `Cache-Control` whose seconds are no number.
+fn check_cache_control(value: Option<&str>) -> Result<(), Reply> {
+    let bad = |directive: &str| {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        let wants_seconds =
+            matches!(name.trim().to_ascii_lowercase().as_str(), "max-age" | "stale-if-error");
+        wants_seconds && value.trim().parse::<u32>().is_err()
+    };
+    match value {
+        Some(value) if value.split(',').any(|directive| bad(directive.trim())) => {
+            Err(Reply::text(400, "Invalid Cache-Control header."))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

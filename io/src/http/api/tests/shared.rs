@@ -1,0 +1,174 @@
+//! What all endpoints share: routing, methods, encoding, read options, errors (http-api.md §1).
+
+use super::*;
+
+fn nodes() -> Rows {
+    Rows::Nodes(vec![values::bare_node()])
+}
+
+#[test]
+fn paths_are_routed_cleaned_and_refused() {
+    let world = server();
+    assert_eq!(world.say("GET /"), (200, "Consul Agent".to_owned()));
+    let (reply, _) = world.exchange("GET /v1/nope", vec![]);
+    assert_eq!((reply.status, body(&reply), header(&reply, "Vary")), (404, String::new(), None));
+    let (reply, _) = world.exchange("GET /v1/kv?keys", vec![]);
+    assert_eq!(reply.status, 301);
+    assert_eq!(header(&reply, "Location"), Some("/v1/kv/?keys"));
+    assert_eq!(body(&reply), "<a href=\"/v1/kv/?keys\">Moved Permanently</a>.\n\n");
+    let (reply, _) = world.exchange("PUT /v1//agent/%2e/join/a%20b", vec![]);
+    assert_eq!((reply.status, body(&reply)), (301, String::new()));
+    assert_eq!(header(&reply, "Location"), Some("/v1/agent/join/a%20b"));
+    assert_eq!(world.say("GET /v1/kv/%01"), (400, String::new()));
+    assert_eq!(world.say("GET /v1/agent/self?a=%zz"), (500, String::new()));
+    assert_eq!(world.say("GET /v1/%zz").0, 400);
+}
+
+#[test]
+fn each_endpoint_knows_its_methods() {
+    let world = server();
+    let (reply, _) = world.exchange("POST /v1/catalog/nodes", vec![]);
+    assert_eq!((reply.status, body(&reply)), (405, "method POST not allowed".to_owned()));
+    assert_eq!(header(&reply, "Allow"), Some("OPTIONS,GET"));
+    assert_eq!(header(&reply, "Vary"), Some("Accept-Encoding"));
+    assert_eq!(world.say("HEAD /v1/catalog/nodes").0, 405);
+    assert_eq!(world.say("GET /v1/agent/check/pass/x").0, 405);
+    let (reply, _) = world.exchange("OPTIONS /v1/kv/a", vec![]);
+    assert_eq!((reply.status, body(&reply)), (200, String::new()));
+    assert_eq!(header(&reply, "Allow"), Some("OPTIONS,GET,PUT,DELETE"));
+    assert_eq!(world.say("OPTIONS *"), (200, String::new()));
+}
+
+#[test]
+fn what_is_not_built_answers_501_by_name() {
+    let world = server();
+    for (target, name) in [
+        ("GET /v1/kv/a", "/v1/kv"),
+        ("PUT /v1/session/create", "/v1/session/create"),
+        ("GET /v1/agent/metrics", "/v1/agent/metrics"),
+        ("PUT /v1/agent/maintenance?enable=true", "/v1/agent/maintenance"),
+        ("PUT /v1/txn", "/v1/txn"),
+        ("GET /v1/query", "/v1/query"),
+        ("GET /v1/query/a/execute", "/v1/query"),
+        ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
+        ("GET /v1/snapshot", "/v1/snapshot"),
+        ("PUT /v1/agent/reload", "/v1/agent/reload"),
+    ] {
+        assert_eq!(world.say(target), (501, format!("{name} is not built yet")), "{target}");
+    }
+}
+
+#[test]
+fn a_read_carries_meta_headers_and_its_context() {
+    let target = "GET /v1/catalog/nodes?stale&token=a\nX-Consul-Token: b";
+    let (reply, asked) = server().read(target, nodes());
+    assert_eq!((reply.status, reply.content), (200, crate::http::respond::Content::Json));
+    let meta = Meta {
+        index: 42,
+        known_leader: true,
+        last_contact: Duration::from_millis(3),
+        consistency: Some(Consistency::Leader),
+    };
+    assert_eq!(reply.meta, Some(meta));
+    assert_eq!(asked.context.consistency, Consistency::Stale);
+    assert_eq!(asked.context.token.as_deref(), Some("a"));
+}
+
+#[test]
+fn tokens_are_taken_in_order() {
+    let token = |fields: &str| {
+        let target = format!("GET /v1/catalog/nodes{fields}");
+        server().read(&target, nodes()).1.context.token
+    };
+    assert_eq!(token("\nX-Consul-Token: b\nAuthorization: Bearer c"), Some("b".to_owned()));
+    assert_eq!(token("\nAuthorization: bEARER c more"), Some("c".to_owned()));
+    assert_eq!(token("\nAuthorization: Basic c"), None);
+}
+
+#[test]
+fn malformed_read_options_have_their_400() {
+    let world = server();
+    let say = |query: &str| world.say(&format!("GET /v1/catalog/nodes{query}"));
+    let bad = |text: &str| (400, text.to_owned());
+    let stale = "Cannot specify ?stale with ?consistent, conflicting semantics.";
+    let cached = "Cannot specify ?cached with ?consistent, conflicting semantics.";
+    assert_eq!(say("?stale=false&consistent"), bad(stale));
+    assert_eq!(say("?max_stale=1s&consistent"), bad(stale));
+    assert_eq!(say("?cached&consistent"), bad(cached));
+    assert_eq!(say("?max_stale=zz"), bad("Invalid max_stale value \"zz\""));
+    assert_eq!(say("?index=-1"), bad("Invalid index"));
+    assert_eq!(say("?index=18446744073709551616"), bad("Invalid index"));
+    assert_eq!(say("?index=5&wait=5"), bad("Invalid wait time"));
+    assert_eq!(say("\nCache-Control: max-age=x"), bad("Invalid Cache-Control header."));
+    let ns = "Bad request: Invalid query parameter: \"ns\" - \
+              Namespaces are a Consul Enterprise feature";
+    assert_eq!(world.say("GET /v1/catalog/services?ns=a"), bad(ns));
+    assert_eq!(world.say("GET /v1/health/node/n\nX-Consul-Namespace: a").0, 400);
+}
+
+#[test]
+fn parameters_that_are_not_built_answer_501_by_name() {
+    let world = server();
+    let refused = |name: &str| (501, format!("the parameter \"{name}\" is not built yet"));
+    assert_eq!(world.say("GET /v1/catalog/nodes?index=5&wait=1s"), refused("index"));
+    assert_eq!(world.say("GET /v1/catalog/nodes?filter=a"), refused("filter"));
+    assert_eq!(world.say("GET /v1/catalog/nodes?near=_agent"), refused("near"));
+    assert_eq!(world.say("GET /v1/catalog/nodes?dc=dc2"), refused("dc"));
+    assert_eq!(world.say("GET /v1/catalog/services?cached"), refused("cached"));
+    assert_eq!(world.say("GET /v1/agent/services?filter=a"), refused("filter"));
+    assert_eq!(world.say("GET /v1/agent/members?wan=1"), refused("wan"));
+    assert_eq!(world.say("GET /v1/catalog/nodes?dc=bad%20name").0, 500);
+}
+
+#[test]
+fn parameters_without_effect_are_accepted() {
+    for query in ["?index=0&wait=5s", "?wait=-1s", "?dc=DC1", "?filter=&near=", "?cached", "?zz"] {
+        let (reply, _) = server().read(&format!("GET /v1/catalog/nodes{query}"), nodes());
+        assert_eq!(reply.status, 200, "{query}");
+    }
+    // Endpoints that ignore a parameter in Consul ignore it here.
+    let (reply, _) =
+        server().read("GET /v1/status/leader?index=7&filter=x", Rows::Text(String::new()));
+    assert_eq!((reply.status, body(&reply)), (200, "\"\"".to_owned()));
+}
+
+#[test]
+fn a_stale_answer_that_is_too_old_is_asked_for_again() {
+    let world = server();
+    let target = "GET /v1/catalog/nodes?max_stale=2ms";
+    let (reply, asked) = world.exchange(target, vec![answer(nodes()), answer(nodes())]);
+    let modes: Vec<_> = asked.iter().map(|request| request.context.consistency).collect();
+    assert_eq!(reply.status, 200);
+    assert_eq!(modes, [Consistency::Stale, Consistency::Leader]);
+}
+
+#[test]
+fn errors_of_the_node_have_their_status_and_zero_meta() {
+    let world = server();
+    for (error, status, text) in [
+        (RequestError::NoLeader, 500, "No cluster leader"),
+        (RequestError::NoServers, 500, "No known Consul servers"),
+        (RequestError::NoPath, 500, "No path to datacenter"),
+        (RequestError::NotBuilt("x".to_owned()), 501, "x is not built yet"),
+        (RequestError::Overloaded("x".to_owned()), 503, "overloaded: x"),
+        (RequestError::Stopping, 503, "the agent is shutting down"),
+    ] {
+        let (reply, _) = world.exchange("GET /v1/health/node/n1", vec![Err(error)]);
+        assert_eq!((reply.status, body(&reply)), (status, text.to_owned()));
+        assert_eq!(reply.meta, Some(Meta::zero()));
+    }
+}
+
+#[test]
+fn pretty_and_gzip_change_only_the_form() {
+    let (reply, _) = server().read("GET /v1/status/peers?pretty=false", Rows::Names(vec![]));
+    assert_eq!(body(&reply), "[]\n");
+    let names = || Rows::Names(vec!["a".to_owned()]);
+    let (reply, _) = server().read("GET /v1/status/peers?pretty", names());
+    assert_eq!(body(&reply), "[\n    \"a\"\n]\n");
+    let (reply, _) =
+        server().read("GET /v1/status/peers\nAccept-Encoding: br, gzip;q=0.5", names());
+    assert!(reply.is_gzip);
+    let (reply, _) = server().read("GET /v1/status/peers\nAccept-Encoding: gzip;q=0", names());
+    assert!(!reply.is_gzip);
+}

@@ -1,0 +1,418 @@
+//! Listeners and connections: sockets around the connection machine and the endpoints.
+//!
+//! - Every connection is one task; it reads only while no request of it is being answered, so a
+//!   client that does not take its answers stops being read.
+//! - An idle connection keeps no buffer: bytes are read into a buffer of the thread, and only an
+//!   incomplete request becomes memory of the connection (performance-notes.md §7).
+//! - Connections are limited in all and for each address; the one too many is told so and closed.
+//! - Slow clients: a head, a body and an answer each have their time (`ServerLimits`).
+
+use super::api::Api;
+use super::connection::{Connection, Event, HttpRequest, Phase};
+use super::parse::Method;
+use super::respond::{HeadContext, Reply, write_head};
+use super::settings::{HttpSettings, ServerLimits};
+use crate::clock::Clock;
+use crate::handle::NodeHandle;
+use smol::{Async, Executor, Task, Timer};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use terraform_core::time::Instant;
+use thiserror::Error;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Bodies up to this many bytes are copied behind their head, so that one buffer is written.
+const COPY_BYTES_MAX: usize = 2 * 1024;
+/// How long a refused client is still read, so that it gets to see why, and how many bytes.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How long the listener waits when the system has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Why the interface could not be served. Nothing is served then; the operator is at fault.
+#[derive(Debug, Error)]
+#[error("failed to start HTTP listener: listen tcp {address}: bind: {reason}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why, as the system words it.
+    pub reason: String,
+}
+
+/// The running interface; dropping it stops the listeners, not the connections.
+#[derive(Debug)]
+pub struct HttpServer {
+    addresses: Vec<SocketAddr>,
+    _listeners: Vec<Task<()>>,
+}
+
+impl HttpServer {
+    /// The addresses served, with the ports the system chose where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// Serves the API of `node` on all of `addresses`; tasks run on `executor`.
+///
+/// - Errors: the first address that cannot be bound; then none is served.
+pub fn serve(
+    executor: &Arc<Executor<'static>>,
+    addresses: &[SocketAddr],
+    node: NodeHandle,
+    settings: HttpSettings,
+) -> Result<HttpServer, BindError> {
+    let mut listeners = Vec::new();
+    for address in addresses.iter().copied() {
+        let refused =
+            |error: io::Error| BindError { address, reason: super::client::system_text(&error) };
+        listeners.push(Async::<TcpListener>::bind(address).map_err(refused)?);
+    }
+    let bound = listeners
+        .iter()
+        .zip(addresses)
+        .map(|(listener, asked)| listener.get_ref().local_addr().unwrap_or(*asked));
+    let addresses = bound.collect();
+    let shared = Arc::new(Shared {
+        api: Api::new(node, settings),
+        clients: Mutex::new(Clients::default()),
+        executor: Arc::clone(executor),
+    });
+    let accept = |listener| executor.spawn(accept_all(listener, Arc::clone(&shared)));
+    Ok(HttpServer { addresses, _listeners: listeners.into_iter().map(accept).collect() })
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    api: Api,
+    clients: Mutex<Clients>,
+    executor: Arc<Executor<'static>>,
+}
+
+/// Open connections, in all and for each address.
+#[derive(Debug, Default)]
+struct Clients {
+    total: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// One counted connection.
+#[derive(Debug)]
+struct Admission {
+    shared: Arc<Shared>,
+    address: IpAddr,
+}
+
+impl Admission {
+    /// Counts a connection; the status and text of the refusal if it is one too many.
+    fn new(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, (u16, &'static str)> {
+        let limits = &shared.api.settings().limits;
+        let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.total >= limits.connections_max {
+            return Err((503, "Too many connections, please try again later\n"));
+        }
+        let own = clients.by_address.entry(address).or_insert(0);
+        if *own >= limits.connections_per_client_max {
+            let text = "Your IP is issuing too many concurrent connections, \
+                        please rate limit your calls\n";
+            return Err((429, text));
+        }
+        *own += 1;
+        clients.total += 1;
+        Ok(Self { shared: Arc::clone(shared), address })
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.total = clients.total.saturating_sub(1);
+        if let Some(own) = clients.by_address.get_mut(&self.address) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                clients.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+async fn accept_all(listener: Async<TcpListener>, shared: Arc<Shared>) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            // Out of descriptors, or the peer is gone already; the listener itself stays good.
+            Timer::after(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let address = peer.ip().to_canonical();
+        match Admission::new(&shared, address) {
+            Ok(admission) => {
+                // Answers are written whole, so waiting to fill segments only delays them.
+                let _ = stream.get_ref().set_nodelay(true);
+                let socket = Socket { stream, peer, admission };
+                shared.executor.spawn(socket.serve()).detach();
+            }
+            Err((status, text)) => refuse_connection(&stream, &shared, status, text),
+        }
+    }
+}
+
+/// Tells a connection that is one too many; a fresh socket takes these few bytes at once.
+fn refuse_connection(stream: &Async<TcpStream>, shared: &Shared, status: u16, text: &'static str) {
+    let reply = Reply::text(status, text);
+    let wall = shared.api.node().clock().wall();
+    let mut head = Vec::new();
+    write_head(&reply, HeadContext { is_http11: true, keep_alive: false, wall }, &mut head);
+    head.extend_from_slice(&reply.body);
+    let mut socket = stream.get_ref();
+    // A client that does not get it sees the connection closed, which is as true.
+    let _ = socket.write(&head);
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
+/// Until when the client must have sent what is being waited for.
+///
+/// Head and body have their time from their first byte on, so dripping bytes does not extend it.
+/// The timer is moved only when it must ring earlier or rang too early, not for every request.
+#[derive(Debug)]
+struct Patience {
+    clock: Clock,
+    phase: Option<Phase>,
+    deadline: Instant,
+    timer: Timer,
+    rings_at: Option<Instant>,
+}
+
+impl Patience {
+    fn new(clock: Clock) -> Self {
+        let deadline = Instant::ZERO;
+        Self { clock, phase: None, deadline, timer: Timer::never(), rings_at: None }
+    }
+
+    /// The next wait is for another request.
+    fn restart(&mut self) {
+        self.phase = None;
+    }
+
+    /// The connection waits for the rest of `phase`.
+    fn enter(&mut self, phase: Phase, limits: &ServerLimits) {
+        if self.phase == Some(phase) {
+            return;
+        }
+        let time = match phase {
+            Phase::Idle => limits.idle_time,
+            Phase::Head => limits.head_time,
+            Phase::Body => limits.body_time,
+        };
+        self.phase = Some(phase);
+        self.deadline = self.clock.now() + time;
+        if self.rings_at.is_none_or(|rings_at| rings_at > self.deadline) {
+            self.set();
+        }
+    }
+
+    fn set(&mut self) {
+        self.timer.set_at(self.clock.system_instant(self.deadline));
+        self.rings_at = Some(self.deadline);
+    }
+
+    /// Ends when the deadline has passed.
+    async fn wait(&mut self) {
+        loop {
+            (&mut self.timer).await;
+            if self.clock.now() >= self.deadline {
+                return;
+            }
+            self.set();
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Socket {
+    stream: Async<TcpStream>,
+    peer: SocketAddr,
+    admission: Admission,
+}
+
+impl Socket {
+    async fn serve(self) {
+        // An error here means that the client is gone or too slow; there is nobody to tell.
+        let _ = self.run().await;
+    }
+
+    async fn run(&self) -> io::Result<()> {
+        let limits = self.admission.shared.api.settings().limits;
+        let mut connection = Connection::new(limits.bytes);
+        let mut patience = Patience::new(self.clock());
+        loop {
+            match connection.poll() {
+                Event::Read => {
+                    let phase = connection.phase();
+                    patience.enter(phase, &limits);
+                    match self.read(&mut connection, &mut patience).await {
+                        Ok(0) => return Ok(()),
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                            return self.time_out(phase).await;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Event::Continue => {
+                    self.write(b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
+                }
+                Event::Request(request) => {
+                    // Boxed: an idle connection does not keep room for the largest handler.
+                    let reply = Box::pin(self.answer(&request)).await;
+                    self.send(&reply, &request).await?;
+                    if !request.head.keep_alive {
+                        return self.linger().await;
+                    }
+                    patience.restart();
+                }
+                Event::Refuse(refusal) => {
+                    return self.say_last(refusal.status(), refusal.to_string()).await;
+                }
+                Event::Close => return Ok(()),
+            }
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        self.admission.shared.api.node().clock()
+    }
+
+    async fn answer(&self, request: &HttpRequest) -> Reply {
+        self.admission.shared.api.answer(request, Some(self.peer)).await
+    }
+
+    /// Reads what is there; 0 at the end of the stream, `TimedOut` if nothing comes in time.
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        patience: &mut Patience,
+    ) -> io::Result<usize> {
+        let data = self.read_some(connection);
+        let late = async {
+            patience.wait().await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        smol::future::or(data, late).await
+    }
+
+    async fn read_some(&self, connection: &mut Connection) -> io::Result<usize> {
+        self.stream
+            .read_with(|mut socket| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let count = socket.read(scratch)?;
+                    connection.feed(scratch.get(..count).unwrap_or_default());
+                    Ok(count)
+                })
+            })
+            .await
+    }
+
+    async fn send(&self, reply: &Reply, request: &HttpRequest) -> io::Result<()> {
+        let head = &request.head;
+        let wall = self.admission.shared.api.node().clock().wall();
+        let (is_http11, keep_alive) = (head.is_http11, head.keep_alive);
+        let mut out = Vec::with_capacity(512);
+        write_head(reply, HeadContext { is_http11, keep_alive, wall }, &mut out);
+        let body: &[u8] = if head.method == Method::Head { &[] } else { &reply.body };
+        if body.len() <= COPY_BYTES_MAX {
+            out.extend_from_slice(body);
+            return self.write(&out, &[]).await;
+        }
+        self.write(&out, body).await
+    }
+
+    /// A client in the middle of a request is told that it was too slow.
+    async fn time_out(&self, phase: Phase) -> io::Result<()> {
+        match phase {
+            Phase::Idle => Ok(()),
+            Phase::Head | Phase::Body => self.say_last(408, "408 Request Timeout".into()).await,
+        }
+    }
+
+    async fn say_last(&self, status: u16, text: String) -> io::Result<()> {
+        let reply = Reply::text(status, text);
+        let wall = self.admission.shared.api.node().clock().wall();
+        let mut out = Vec::new();
+        write_head(&reply, HeadContext { is_http11: true, keep_alive: false, wall }, &mut out);
+        out.extend_from_slice(&reply.body);
+        self.write(&out, &[]).await?;
+        self.linger().await
+    }
+
+    /// Closes so that the answer arrives: a reset would overtake it if unread bytes were left.
+    async fn linger(&self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(Shutdown::Write)?;
+        let drain = async {
+            let mut drained = 0;
+            while drained < LINGER_BYTES_MAX {
+                let read = |mut socket: &TcpStream| {
+                    SCRATCH.with_borrow_mut(|scratch| socket.read(scratch))
+                };
+                match self.stream.read_with(read).await? {
+                    0 => break,
+                    count => drained += count,
+                }
+            }
+            Ok(())
+        };
+        let late = async {
+            Timer::after(LINGER_TIME).await;
+            Ok(())
+        };
+        smol::future::or(drain, late).await
+    }
+
+    /// Writes `head` and `body`, with one call to the system if the client keeps up.
+    async fn write(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let time = self.admission.shared.api.settings().limits.write_time;
+        let mut done = 0;
+        let send = |mut socket: &TcpStream, done: usize| {
+            let head_left = head.get(done..).unwrap_or_default();
+            let body_left = body.get(done.saturating_sub(head.len())..).unwrap_or_default();
+            socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
+        };
+        // Most answers fit into the socket's buffer: no timer is made for them.
+        match send(self.stream.get_ref(), 0) {
+            Ok(count) => done = count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        let all = head.len() + body.len();
+        if done == all {
+            return Ok(());
+        }
+        let late = async {
+            Timer::after(time).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let rest = async {
+            while done < all {
+                match self.stream.write_with(|socket| send(socket, done)).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    count => done += count,
+                }
+            }
+            Ok(())
+        };
+        smol::future::or(rest, late).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The socket loop on loopback: persistence, limits, slow clients.
+
+use super::*;
+use crate::http::api::tests::{settings, view};
+use arc_swap::ArcSwap;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use std::future::Future;
+use terraform_core::local::LocalView;
+
+/// Runs `test` against a server with these limits.
+fn with_server<F: Future<Output = ()>>(limits: ServerLimits, test: impl FnOnce(SocketAddr) -> F) {
+    let executor = Arc::new(Executor::new());
+    let (sender, _calls) = smol::channel::bounded(1);
+    let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+    let node = NodeHandle::new(view, sender, Clock::start());
+    let settings = HttpSettings { limits, ..settings() };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = serve(&executor, &[any], node, settings).unwrap();
+    smol::block_on(executor.run(test(server.addresses()[0])));
+}
+
+async fn connect(address: SocketAddr) -> async_net::TcpStream {
+    async_net::TcpStream::connect(address).await.unwrap()
+}
+
+/// Sends `text` and reads to the end of the stream.
+async fn send(address: SocketAddr, text: &str) -> String {
+    let mut stream = connect(address).await;
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    all
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    with_server(ServerLimits::default(), |address| async move {
+        let all = send(
+            address,
+            "GET /v1/agent/services HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n\
+             HEAD /v1/agent/services HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        let services = all.find("\r\n\r\n{}HTTP/1.1 200").unwrap();
+        let index = all.find("\r\n\r\nConsul AgentHTTP/1.1 405 Method Not Allowed\r\n").unwrap();
+        assert!(services < index, "{all}");
+        assert!(all.ends_with("Content-Length: 23\r\nConnection: close\r\n\r\n"), "{all}");
+    });
+}
+
+#[test]
+fn a_malformed_request_is_answered_and_closed() {
+    with_server(ServerLimits::default(), |address| async move {
+        let all = send(address, "nonsense\r\n\r\n").await;
+        assert!(all.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{all}");
+        assert!(all.ends_with("Connection: close\r\n\r\n400 Bad Request"), "{all}");
+    });
+}
+
+#[test]
+fn a_body_too_large_is_refused_with_413() {
+    with_server(ServerLimits::default(), |address| async move {
+        let body = "x".repeat(600_000);
+        let length = body.len();
+        let head = "PUT /v1/agent/service/register HTTP/1.1\r\nHost: h";
+        let all = send(address, &format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}")).await;
+        assert!(all.starts_with("HTTP/1.1 413 "), "{all}");
+    });
+}
+
+#[test]
+fn the_connection_one_too_many_is_told_so() {
+    let limits = ServerLimits { connections_per_client_max: 1, ..ServerLimits::default() };
+    with_server(limits, |address| async move {
+        let mut first = connect(address).await;
+        first.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let mut byte = [0];
+        first.read_exact(&mut byte).await.unwrap();
+        let all = send(address, "").await;
+        assert!(all.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{all}");
+        assert!(all.contains("Your IP is issuing too many concurrent connections"), "{all}");
+        drop(first);
+        // The place becomes free once the server has seen the end of the first.
+        while send(address, "GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.1 429") {}
+    });
+    let limits = ServerLimits { connections_max: 0, ..ServerLimits::default() };
+    with_server(limits, |address| async move {
+        assert!(send(address, "").await.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    });
+}
+
+#[test]
+fn a_slow_client_is_closed_in_every_phase() {
+    let (idle_time, head_time) = (Duration::from_millis(80), Duration::from_millis(20));
+    let limits =
+        ServerLimits { idle_time, head_time, body_time: head_time, ..ServerLimits::default() };
+    with_server(limits, |address| async move {
+        assert_eq!(send(address, "").await, "");
+        let late = "HTTP/1.1 408 Request Timeout\r\n";
+        assert!(send(address, "GET / HT").await.starts_with(late));
+        let head = "PUT /v1/agent/leave HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab";
+        assert!(send(address, head).await.starts_with(late));
+    });
+}
+
+#[test]
+fn dripping_bytes_do_not_extend_the_time_of_a_head() {
+    let limits = ServerLimits { head_time: Duration::from_millis(50), ..ServerLimits::default() };
+    with_server(limits, |address| async move {
+        let mut stream = connect(address).await;
+        let mut reader = stream.clone();
+        let drip = async {
+            loop {
+                if stream.write_all(b"GET / HTTP/1.1\r\nX: y").await.is_err() {
+                    smol::future::pending::<()>().await;
+                }
+                Timer::after(Duration::from_millis(5)).await;
+            }
+        };
+        let mut all = Vec::new();
+        let end = async {
+            let _ = reader.read_to_end(&mut all).await;
+        };
+        smol::future::or(end, drip).await;
+        assert!(all.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&all));
+    });
+}
+
+#[test]
+fn a_client_that_expects_it_is_told_to_continue() {
+    with_server(ServerLimits::default(), |address| async move {
+        let mut stream = connect(address).await;
+        let head = "PUT /v1/agent/check/register HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+                    Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream.write_all(b"{}").await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.ends_with("Missing check name"), "{rest}");
+    });
+}
+
+#[test]
+fn a_port_in_use_is_refused_by_name() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (sender, _calls) = smol::channel::bounded(1);
+    let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+    let node = NodeHandle::new(view, sender, Clock::start());
+    let error = serve(&Arc::new(Executor::new()), &[address], node, settings()).unwrap_err();
+    assert_eq!(error.reason, "address already in use");
+}
