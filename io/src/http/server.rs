@@ -14,7 +14,8 @@ use super::respond::{HeadContext, Reply, write_head};
 use super::settings::{HttpSettings, ServerLimits};
 use crate::clock::Clock;
 use crate::handle::NodeHandle;
-use smol::{Async, Executor, Task, Timer};
+use crate::runtime;
+use smol::{Async, Task, Timer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
@@ -62,11 +63,10 @@ impl HttpServer {
     }
 }
 
-/// Serves the API of `node` on all of `addresses`; tasks run on `executor`.
+/// Serves the API of `node` on all of `addresses`.
 ///
 /// - Errors: the first address that cannot be bound; then none is served.
 pub fn serve(
-    executor: &Arc<Executor<'static>>,
     addresses: &[SocketAddr],
     node: NodeHandle,
     settings: HttpSettings,
@@ -82,12 +82,9 @@ pub fn serve(
         .zip(addresses)
         .map(|(listener, asked)| listener.get_ref().local_addr().unwrap_or(*asked));
     let addresses = bound.collect();
-    let shared = Arc::new(Shared {
-        api: Api::new(node, settings),
-        clients: Mutex::new(Clients::default()),
-        executor: Arc::clone(executor),
-    });
-    let accept = |listener| executor.spawn(accept_all(listener, Arc::clone(&shared)));
+    let shared =
+        Arc::new(Shared { api: Api::new(node, settings), clients: Mutex::new(Clients::default()) });
+    let accept = |listener| runtime::spawn(accept_all(listener, Arc::clone(&shared)));
     Ok(HttpServer { addresses, _listeners: listeners.into_iter().map(accept).collect() })
 }
 
@@ -96,7 +93,6 @@ pub fn serve(
 struct Shared {
     api: Api,
     clients: Mutex<Clients>,
-    executor: Arc<Executor<'static>>,
 }
 
 /// Open connections, in all and for each address.
@@ -159,7 +155,7 @@ async fn accept_all(listener: Async<TcpListener>, shared: Arc<Shared>) {
                 // Answers are written whole, so waiting to fill segments only delays them.
                 let _ = stream.get_ref().set_nodelay(true);
                 let socket = Socket { stream, peer, admission };
-                shared.executor.spawn(socket.serve()).detach();
+                runtime::spawn(socket.serve()).detach();
             }
             Err((status, text)) => refuse_connection(&stream, &shared, status, text),
         }

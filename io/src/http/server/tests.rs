@@ -9,14 +9,13 @@ use terraform_core::local::LocalView;
 
 /// Runs `test` against a server with these limits.
 fn with_server<F: Future<Output = ()>>(limits: ServerLimits, test: impl FnOnce(SocketAddr) -> F) {
-    let executor = Arc::new(Executor::new());
     let (sender, _calls) = smol::channel::bounded(1);
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
     let settings = HttpSettings { limits, ..settings() };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = serve(&executor, &[any], node, settings).unwrap();
-    smol::block_on(executor.run(test(server.addresses()[0])));
+    let server = serve(&[any], node, settings).unwrap();
+    smol::block_on(test(server.addresses()[0]));
 }
 
 async fn connect(address: SocketAddr) -> async_net::TcpStream {
@@ -150,6 +149,6 @@ fn a_port_in_use_is_refused_by_name() {
     let (sender, _calls) = smol::channel::bounded(1);
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
-    let error = serve(&Arc::new(Executor::new()), &[address], node, settings()).unwrap_err();
+    let error = serve(&[address], node, settings()).unwrap_err();
     assert_eq!(error.reason, "address already in use");
 }
