@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod paper;
+mod streams;
 
 use super::{Peer, Versions};
 use crate::id::{Incarnation, NodeName};

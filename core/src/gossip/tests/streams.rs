@@ -1,0 +1,192 @@
+//! Streams that peers open, and what a gone member is told: one machine alone.
+
+use super::{name, peer};
+use crate::config::GossipConfig;
+use crate::gossip::push_pull::ACCEPTED_MAX;
+use crate::gossip::{Gossip, GossipInput, GossipOutput, JoinId, Versions};
+use crate::id::{Incarnation, SeqNo, StreamId};
+use crate::machine::{Machine, Outbox};
+use crate::rng::Seed;
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::gossip::{
+    Ack, Alive, Dead, Message, PeerState, Ping, PushPull, PushPullState, StreamMessage, Suspect,
+};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+struct World {
+    gossip: Gossip,
+    out: Outbox<GossipOutput>,
+    now: Instant,
+}
+
+fn remote() -> SocketAddr {
+    peer("x", 2).address
+}
+
+impl World {
+    fn new() -> Self {
+        let mut out = Outbox::new(Level::Error);
+        let (own, config, now) = (peer("me", 1), GossipConfig::lan(), Instant::ZERO);
+        let seed = Seed::from_number(1);
+        let gossip = Gossip::new(own.name, own.address, own.meta, &config, seed, now, &mut out);
+        out.drain().for_each(drop);
+        Self { gossip, out, now }
+    }
+
+    fn tell(&mut self, input: GossipInput) -> Vec<GossipOutput> {
+        self.gossip.handle(self.now, input, &mut self.out);
+        self.out.drain().collect()
+    }
+
+    fn message(&mut self, message: &Message) -> Vec<GossipOutput> {
+        self.tell(GossipInput::Datagram { from: remote(), payload: message.encode() })
+    }
+
+    fn accept(&mut self, number: u64) -> Vec<GossipOutput> {
+        self.tell(GossipInput::StreamOpened { stream: StreamId::new(number), peer: remote() })
+    }
+
+    fn data(&mut self, number: u64, data: Bytes) -> Vec<GossipOutput> {
+        self.tell(GossipInput::StreamData { stream: StreamId::new(number), data })
+    }
+
+    fn alive(incarnation: u32) -> Message {
+        let other = peer("x", 2);
+        Message::Alive(Alive {
+            incarnation: Incarnation::new(incarnation),
+            node: other.name,
+            address: other.address.ip(),
+            port: other.address.port(),
+            meta: other.meta,
+            versions: Some(other.versions),
+        })
+    }
+}
+
+fn ping(node: &str) -> Bytes {
+    let ping = Ping {
+        seq_no: SeqNo::new(9),
+        node: Some(name(node)),
+        source_address: None,
+        source_port: 0,
+        source_node: None,
+    };
+    StreamMessage::Ping(ping).encode()
+}
+
+const STREAM: StreamId = StreamId::new(2);
+const CLOSED: GossipOutput = GossipOutput::CloseStream { stream: STREAM };
+
+#[test]
+fn a_stream_ping_is_answered_only_by_the_member_it_means() {
+    let mut world = World::new();
+    world.accept(2);
+    let data = StreamMessage::Ack(Ack { seq_no: SeqNo::new(9), payload: None }).encode();
+    let answer = GossipOutput::SendStream { stream: STREAM, data };
+    assert_eq!(world.data(2, ping("me")), [answer, CLOSED]);
+    let mut world = World::new();
+    world.accept(2);
+    assert_eq!(world.data(2, ping("other")), [CLOSED]);
+}
+
+#[test]
+fn an_unreadable_layer_is_answered_with_its_name() {
+    let mut world = World::new();
+    world.accept(2);
+    let outputs = world.data(2, Bytes::from_static(&[10, 0, 0]));
+    assert!(matches!(&outputs[..], [GossipOutput::SendStream { data, .. }, closed]
+            if data.first() == Some(&13) && *closed == CLOSED));
+    let mut world = World::new();
+    world.accept(2);
+    assert_eq!(world.data(2, Bytes::from_static(&[77])), [CLOSED], "nonsense gets silence");
+}
+
+#[test]
+fn accepted_streams_are_bounded_and_have_a_deadline() {
+    let mut world = World::new();
+    let last = 2 * ACCEPTED_MAX as u64;
+    for number in (2..=last).step_by(2) {
+        assert_eq!(world.accept(number), []);
+    }
+    let stream = StreamId::new(last + 2);
+    assert_eq!(world.accept(last + 2), [GossipOutput::CloseStream { stream }]);
+    world.now = world.now + Duration::from_secs(10);
+    world.gossip.handle_timeout(world.now, &mut world.out);
+    let closed = |output: &GossipOutput| matches!(output, GossipOutput::CloseStream { .. });
+    assert_eq!(world.out.drain().filter(closed).count(), ACCEPTED_MAX);
+    assert_eq!(world.accept(last + 4), []);
+}
+
+#[test]
+fn the_responder_sends_its_state_before_it_merges() {
+    let mut world = World::new();
+    world.accept(2);
+    let other = peer("x", 2);
+    let state = |versions| PushPullState {
+        name: other.name.clone(),
+        address: other.address.ip(),
+        port: other.address.port(),
+        meta: other.meta.clone(),
+        incarnation: other.incarnation,
+        state: PeerState::Alive,
+        versions,
+    };
+    let request = |versions| {
+        let (states, user_state) = (vec![state(versions)], Bytes::from_static(b"theirs"));
+        StreamMessage::PushPull(PushPull { join: true, states, user_state }).encode()
+    };
+    let wanted = world.data(2, request(Some(Versions::OURS)));
+    let [GossipOutput::WantUserState { exchange, join: true }] = wanted[..] else {
+        panic!("{wanted:?}")
+    };
+    let payload = Bytes::from_static(b"ours");
+    let outputs = world.tell(GossipInput::UserState { exchange, payload: payload.clone() });
+    let merged =
+        GossipOutput::RemoteUserState { payload: Bytes::from_static(b"theirs"), join: true };
+    assert!(matches!(outputs[0], GossipOutput::SendStream { .. }));
+    assert_eq!(outputs[1..], [CLOSED, GossipOutput::Joined(other.clone()), merged]);
+
+    // One member without versions spoils the whole exchange, but the answer is sent.
+    let mut world = World::new();
+    world.accept(2);
+    world.data(2, request(None));
+    let outputs = world.tell(GossipInput::UserState { exchange, payload });
+    assert!(matches!(outputs[0], GossipOutput::SendStream { .. }));
+    assert_eq!(outputs[1], CLOSED);
+    assert!(!outputs.iter().any(|output| matches!(output, GossipOutput::Joined(_))));
+}
+
+#[test]
+fn whoever_spreads_an_outdated_record_of_a_gone_member_is_told() {
+    let mut world = World::new();
+    world.message(&World::alive(5));
+    let (node, incarnation) = (name("x"), Incarnation::new(5));
+    world.message(&Message::Dead(Dead { incarnation, node: node.clone(), from: name("y") }));
+    let told = |outputs: &[GossipOutput]| {
+        outputs.iter().any(|output| {
+            matches!(output, GossipOutput::SendDatagram { to, payload }
+            if *to == remote() && payload.ends_with(
+                &Message::Suspect(Suspect { incarnation, node: node.clone(), from: name("me") })
+                    .encode()))
+        })
+    };
+    assert!(told(&world.message(&World::alive(1))));
+    assert!(!told(&world.message(&World::alive(1))), "at most once a second");
+    let back = world.message(&World::alive(6));
+    assert!(back.iter().any(|output| matches!(output, GossipOutput::Joined(_))));
+}
+
+#[test]
+fn a_leaving_member_joins_nobody_but_answers_probes() {
+    let mut world = World::new();
+    assert!(world.tell(GossipInput::Leave).contains(&GossipOutput::LeaveSpread));
+    let (join, addresses) = (JoinId(7), vec![remote()]);
+    let errors = vec!["the agent is leaving".to_owned()];
+    let refused = GossipOutput::JoinFinished { join, contacted: 0, errors };
+    assert_eq!(world.tell(GossipInput::Join { join, addresses }), [refused]);
+    world.accept(2);
+    assert_eq!(world.data(2, ping("me")).len(), 2);
+}
