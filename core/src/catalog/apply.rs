@@ -58,7 +58,7 @@ impl Tables {
         let Some(id) = node.id else { return Ok(()) };
         let Some(row) = self.nodes.get(key) else { return Ok(()) };
         let Some(owner) = row.node.id.filter(|owner| *owner != id) else { return Ok(()) };
-        let health = row.checks.iter().find(|check| check.id.as_str() == SERF_HEALTH);
+        let health = self.checks.get(&*keys::on_node(key, SERF_HEALTH));
         if !health.is_some_and(|check| is_passing(&check.status)) {
             return Ok(());
         }

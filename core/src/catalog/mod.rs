@@ -16,6 +16,8 @@ mod keys;
 pub mod model;
 pub mod query;
 mod read;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use crate::id::{ModifyIndex, NodeId};
 use imbl::OrdMap;
