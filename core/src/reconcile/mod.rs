@@ -1,0 +1,437 @@
+//! Leader duties: members into the catalog, servers into consensus.
+//!
+//! Implements cluster-behaviour.md §2. Every member event while this server leads, and a full pass
+//! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog and
+//! with the configuration, and propose what differs. Each decision is made from the present state
+//! alone, so a proposal that got lost is simply made again.
+//!
+//! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
+//! a member and one change of the configuration are in flight (INV-RECONCILE-2); the leader never
+//! removes itself.
+//!
+//! Differs: a node unknown to Serf is removed only after [`UNKNOWN_GRACE`], where Consul 1.8.7
+//! removes it in the first pass: after a restart of all servers the members are not back yet, and
+//! what was registered for them must not be lost.
+
+mod member;
+mod servers;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+pub use trace::ReconcileTrace;
+
+use crate::catalog::Tables;
+use crate::catalog::command::{ApplyError, Command, SERF_HEALTH};
+use crate::catalog::query::{Rows, StateQuery};
+use crate::id::{Datacenter, NodeId, NodeName};
+use crate::machine::Outbox;
+use crate::raft::{Configuration, ProposalError};
+use crate::rng::{Rng, Seed, Stream};
+use crate::serf::{Member, MemberEventKind, MemberStatus};
+use crate::time::Instant;
+use crate::timers::Timers;
+use crate::trace::Level;
+use member::{LEFT, REAPED};
+use servers::ServerStep;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Time between full passes.
+pub const PASS_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a node or voter may be unknown to Serf before it counts as reaped.
+pub const UNKNOWN_GRACE: Duration = Duration::from_secs(600);
+/// Steps in flight at most.
+pub const STEPS_MAX: usize = 64;
+/// Steps one member takes in a row at most; a member that needs more waits for the next pass.
+const STEPS_IN_A_ROW_MAX: u32 = 4;
+/// The pause after a failed step, doubled with each further failure.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// The longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// One step on its way; never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReconcileTicket(pub u64);
+
+/// What the duties read.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// This node's datacenter; members of others are left alone.
+    pub datacenter: &'a Datacenter,
+    /// The catalog as applied here.
+    pub tables: &'a Tables,
+    /// Every member Serf knows, by name.
+    pub members: &'a [Member],
+    /// The newest configuration.
+    pub configuration: &'a Configuration,
+}
+
+impl World<'_> {
+    fn member(&self, name: &NodeName) -> Option<&Member> {
+        let at = self.members.binary_search_by(|member| member.name.cmp(name)).ok()?;
+        self.members.get(at)
+    }
+
+    /// Whether a member is an agent of this datacenter.
+    fn is_here(&self, member: &Member) -> bool {
+        member.datacenter().as_ref() == Some(self.datacenter)
+            && (member.is_client() || member.server().is_some())
+    }
+}
+
+/// Why a step was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StepError {
+    /// The catalog refused the command.
+    #[error(transparent)]
+    Refused(#[from] ApplyError),
+    /// Consensus did not commit it, or not yet.
+    #[error(transparent)]
+    Failed(#[from] ProposalError),
+}
+
+/// What this machine is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReconcileInput {
+    /// As in `RaftOutput`: this server leads, and the catalog is up to date.
+    LeaderReady,
+    /// As in `RaftOutput`.
+    LeadershipLost,
+    /// As in `SerfOutput`; the world already shows it.
+    Member {
+        /// How it changed.
+        kind: MemberEventKind,
+        /// The member after the change.
+        member: Box<Member>,
+    },
+    /// The outcome of a step; what it changed is applied.
+    Done {
+        /// Which.
+        ticket: ReconcileTicket,
+        /// What became of it.
+        result: Result<(), StepError>,
+    },
+}
+
+/// What this machine wants. Every step is answered by exactly one `Done`, unless this server
+/// loses its leadership first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReconcileOutput {
+    /// Propose a command.
+    Propose {
+        /// The answer names it.
+        ticket: ReconcileTicket,
+        /// The command.
+        command: Box<Command>,
+    },
+    /// `RaftInput::AddServer`.
+    AddServer {
+        /// The answer names it.
+        ticket: ReconcileTicket,
+        /// Who.
+        server: NodeId,
+        /// Its server port.
+        address: SocketAddr,
+    },
+    /// `RaftInput::RemoveServer`, without force.
+    RemoveServer {
+        /// The answer names it.
+        ticket: ReconcileTicket,
+        /// Who.
+        server: NodeId,
+    },
+    /// Something worth telling.
+    Trace(Level, ReconcileTrace),
+}
+
+impl From<(Level, ReconcileTrace)> for ReconcileOutput {
+    fn from((level, trace): (Level, ReconcileTrace)) -> Self {
+        Self::Trace(level, trace)
+    }
+}
+
+type ReconcileOutbox = Outbox<ReconcileOutput>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum DutyTimer {
+    /// The next full pass.
+    Pass,
+    /// Failed steps are tried again.
+    Retry,
+}
+
+/// A member to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Due {
+    /// Whether its absence is final.
+    reaped: bool,
+    /// Steps already taken in a row.
+    steps: u32,
+}
+
+/// The duties of one server; idle unless it leads.
+#[derive(Clone, Debug)]
+pub struct Reconcile {
+    name: NodeName,
+    id: NodeId,
+    leads: bool,
+    due: BTreeMap<NodeName, Due>,
+    /// Members whose step failed, for the next retry.
+    failed: BTreeMap<NodeName, Due>,
+    in_flight: BTreeMap<ReconcileTicket, (NodeName, Due)>,
+    busy: BTreeSet<NodeName>,
+    server_in_flight: Option<(ReconcileTicket, NodeId)>,
+    /// Servers whose change failed, until the next retry.
+    skipped: BTreeSet<NodeId>,
+    /// Servers that Serf forgot.
+    forgotten: BTreeSet<NodeId>,
+    /// Nodes and voters that Serf does not know, and since when.
+    unknown_nodes: BTreeMap<NodeName, Instant>,
+    unknown_voters: BTreeMap<NodeId, Instant>,
+    pause: Duration,
+    timers: Timers<DutyTimer>,
+    rng: Rng,
+    tickets: u64,
+}
+
+impl Reconcile {
+    /// The idle duties of this node.
+    pub fn new(name: NodeName, id: NodeId, seed: Seed) -> Self {
+        Self {
+            name,
+            id,
+            leads: false,
+            due: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            server_in_flight: None,
+            skipped: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            unknown_nodes: BTreeMap::new(),
+            unknown_voters: BTreeMap::new(),
+            pause: RETRY_MIN,
+            timers: Timers::default(),
+            rng: Rng::for_stream(seed, Stream::Reconcile),
+            tickets: 0,
+        }
+    }
+
+    /// Takes one input to completion.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        input: ReconcileInput,
+        world: World<'_>,
+        out: &mut ReconcileOutbox,
+    ) {
+        match input {
+            ReconcileInput::LeaderReady => {
+                self.resign();
+                self.leads = true;
+                self.pass(now, &world);
+            }
+            ReconcileInput::LeadershipLost => self.resign(),
+            ReconcileInput::Member { kind, member } if self.leads => {
+                let reaped = kind == MemberEventKind::Reap;
+                if reaped && let Some(server) = member.server() {
+                    self.forgotten.insert(server.id);
+                }
+                if reaped || world.is_here(&member) {
+                    self.due.insert(member.name, Due { reaped, steps: 0 });
+                }
+            }
+            ReconcileInput::Member { .. } => {}
+            ReconcileInput::Done { ticket, result } => self.done(now, ticket, result, out),
+        }
+        self.advance(&world, out);
+    }
+
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant, world: World<'_>, out: &mut ReconcileOutbox) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                DutyTimer::Pass => self.pass(now, &world),
+                DutyTimer::Retry => {
+                    self.skipped.clear();
+                    for (name, due) in std::mem::take(&mut self.failed) {
+                        self.due.entry(name).or_insert(due);
+                    }
+                }
+            }
+        }
+        self.advance(&world, out);
+    }
+
+    /// When `handle_timeout` is wanted next.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Forgets everything that only a leader may do.
+    fn resign(&mut self) {
+        self.leads = false;
+        self.due.clear();
+        self.failed.clear();
+        self.in_flight.clear();
+        self.busy.clear();
+        self.server_in_flight = None;
+        self.skipped.clear();
+        self.forgotten.clear();
+        self.unknown_nodes.clear();
+        self.unknown_voters.clear();
+        self.pause = RETRY_MIN;
+        self.timers.clear();
+    }
+
+    /// Looks at every member, and at what the catalog and the configuration have beyond them.
+    fn pass(&mut self, now: Instant, world: &World<'_>) {
+        self.timers.set(DutyTimer::Pass, now + PASS_INTERVAL);
+        for member in world.members.iter().filter(|member| world.is_here(member)) {
+            self.due.entry(member.name.clone()).or_default();
+        }
+        let any = StateQuery { state: "any".to_owned(), meta: Vec::new() };
+        let (Rows::Checks(checks), _) = world.tables.checks_in_state(&any) else { return };
+        let nodes = checks.iter().filter(|check| check.id.as_str() == SERF_HEALTH);
+        let strangers = nodes.map(|it| &it.node).filter(|name| world.member(name).is_none());
+        let known = std::mem::take(&mut self.unknown_nodes);
+        for name in strangers {
+            let since = known.get(name).copied().unwrap_or(now);
+            self.unknown_nodes.insert(name.clone(), since);
+            if now.since(since) >= UNKNOWN_GRACE {
+                self.due.insert(name.clone(), Due { reaped: true, steps: 0 });
+            }
+        }
+        let known = std::mem::take(&mut self.unknown_voters);
+        let ids: BTreeSet<NodeId> = world.members.iter().filter_map(Member::id).collect();
+        for id in world.configuration.voters.keys().filter(|id| !ids.contains(*id)) {
+            let since = known.get(id).copied().unwrap_or(now);
+            self.unknown_voters.insert(*id, since);
+            if now.since(since) >= UNKNOWN_GRACE {
+                self.forgotten.insert(*id);
+            }
+        }
+    }
+
+    fn done(
+        &mut self,
+        now: Instant,
+        ticket: ReconcileTicket,
+        result: Result<(), StepError>,
+        out: &mut ReconcileOutbox,
+    ) {
+        if let Some((_, id)) = self.server_in_flight.filter(|(wanted, _)| *wanted == ticket) {
+            self.server_in_flight = None;
+            if let Err(error) = result {
+                self.skipped.insert(id);
+                self.retry(now, id.to_string(), error, out);
+            } else {
+                self.pause = RETRY_MIN;
+            }
+            return;
+        }
+        let Some((name, due)) = self.in_flight.remove(&ticket) else { return };
+        self.busy.remove(&name);
+        match result {
+            Ok(()) => {
+                self.pause = RETRY_MIN;
+                let steps = due.steps + 1;
+                if steps < STEPS_IN_A_ROW_MAX {
+                    self.due.entry(name).or_insert(Due { steps, ..due });
+                }
+            }
+            // It would be refused again; the next pass looks whether things have changed.
+            Err(error @ StepError::Refused(_)) => {
+                let failed = ReconcileTrace::StepFailed { of: name.to_string(), error };
+                crate::trace!(out, Level::Warn, failed);
+            }
+            Err(error @ StepError::Failed(_)) => {
+                self.failed.insert(name.clone(), Due { steps: 0, ..due });
+                self.retry(now, name.to_string(), error, out);
+            }
+        }
+    }
+
+    fn retry(&mut self, now: Instant, of: String, error: StepError, out: &mut ReconcileOutbox) {
+        crate::trace!(out, Level::Warn, ReconcileTrace::StepFailed { of, error });
+        if self.timers.deadline(&DutyTimer::Retry).is_none() {
+            self.timers.set(DutyTimer::Retry, now + self.pause + self.rng.jitter(self.pause));
+            self.pause = (self.pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Takes every step that is due and possible.
+    fn advance(&mut self, world: &World<'_>, out: &mut ReconcileOutbox) {
+        if !self.leads {
+            assert!(self.in_flight.is_empty(), "INV-RECONCILE-1: only a leader proposes");
+            return;
+        }
+        let ready: Vec<NodeName> =
+            self.due.keys().filter(|name| !self.busy.contains(*name)).cloned().collect();
+        for name in ready {
+            if self.in_flight.len() >= STEPS_MAX {
+                break;
+            }
+            let Some(due) = self.due.remove(&name) else { continue };
+            let Some((command, line)) = self.step(world, &name, due, out) else { continue };
+            crate::trace!(out, Level::Info, line);
+            let ticket = self.ticket();
+            out.push(ReconcileOutput::Propose { ticket, command: Box::new(command) });
+            self.busy.insert(name.clone());
+            self.in_flight.insert(ticket, (name, due));
+        }
+        self.advance_servers(world, out);
+    }
+
+    fn step(
+        &self,
+        world: &World<'_>,
+        name: &NodeName,
+        due: Due,
+        out: &mut ReconcileOutbox,
+    ) -> Option<member::Step> {
+        let Some(member) = world.member(name) else {
+            return member::gone(world, name, REAPED).filter(|_| due.reaped && *name != self.name);
+        };
+        match member.status {
+            MemberStatus::Alive => member::alive(world, member),
+            MemberStatus::Failed => member::failed(world, member),
+            MemberStatus::Left if *name == self.name => {
+                crate::trace!(out, Level::Warn, ReconcileTrace::NotSelf);
+                None
+            }
+            MemberStatus::Left => member::gone(world, name, LEFT),
+            MemberStatus::Leaving => None,
+        }
+    }
+
+    fn advance_servers(&mut self, world: &World<'_>, out: &mut ReconcileOutbox) {
+        if self.server_in_flight.is_some() {
+            return;
+        }
+        let next = servers::next(world, self.id, &self.skipped, &self.forgotten);
+        let Some(step) = next else { return };
+        let ticket = self.ticket();
+        let server = match step {
+            ServerStep::Add(server, address) => {
+                crate::trace!(out, Level::Info, ReconcileTrace::AddingServer(server));
+                out.push(ReconcileOutput::AddServer { ticket, server, address });
+                server
+            }
+            ServerStep::Remove(server) => {
+                crate::trace!(out, Level::Info, ReconcileTrace::RemovingServer(server));
+                out.push(ReconcileOutput::RemoveServer { ticket, server });
+                server
+            }
+        };
+        self.server_in_flight = Some((ticket, server));
+    }
+
+    const fn ticket(&mut self) -> ReconcileTicket {
+        self.tickets = self.tickets.saturating_add(1);
+        ReconcileTicket(self.tickets)
+    }
+}

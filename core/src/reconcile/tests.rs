@@ -1,0 +1,359 @@
+//! Leader duties against the catalog's own tables, driven by hand.
+
+use super::*;
+use crate::catalog::model::CheckStatus;
+use crate::gossip::Versions;
+use crate::id::{LamportTime, LogIndex, StoreId};
+use crate::raft::Server;
+
+#[test]
+fn a_live_server_is_registered_with_its_service_and_the_log_line() {
+    let mut rig = Rig::new(&[server("n1", 1)]);
+    let outputs = rig.input(ReconcileInput::LeaderReady);
+    let [ReconcileOutput::Trace(Level::Info, line), ReconcileOutput::Propose { .. }] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(line.to_string(), "member 'n1' joined, marking health alive");
+    rig.settle(outputs);
+    assert_eq!(rig.health("n1"), Some(CheckStatus::Passing));
+    let (Rows::Node(Some(node)), _) = rig.tables.node_with_services("n1") else { panic!() };
+    assert_eq!(node.services[0].id.as_str(), "terraform");
+    assert_eq!(node.services[0].port, 8300);
+    assert_eq!(node.services[0].meta["raft_version"], "3");
+    assert_eq!(node.services[0].meta["version"], "1.8.7");
+}
+
+#[test]
+fn a_pass_over_a_catalog_that_agrees_proposes_nothing() {
+    let mut rig = Rig::ready(&[server("n1", 1), client("c1", 2)]);
+    let pass = rig.duties.next_timeout().unwrap();
+    assert_eq!(pass, Instant::ZERO + PASS_INTERVAL);
+    assert_eq!(rig.at(pass), []);
+}
+
+#[test]
+fn a_follower_proposes_nothing() {
+    let mut rig = Rig::new(&[server("n1", 1), client("c1", 2)]);
+    assert_eq!(rig.event(MemberEventKind::Join, client("c1", 2)), []);
+    let mut rig = Rig::ready(&[server("n1", 1)]);
+    assert_eq!(rig.input(ReconcileInput::LeadershipLost), []);
+    rig.members.insert(0, client("c1", 2));
+    assert_eq!(rig.event(MemberEventKind::Join, client("c1", 2)), []);
+    assert_eq!(rig.duties.next_timeout(), None);
+}
+
+#[test]
+fn a_failed_member_turns_critical_and_keeps_the_rest() {
+    let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
+    rig.members[0].status = MemberStatus::Failed;
+    let outputs = rig.event(MemberEventKind::Failed, rig.members[0].clone());
+    let line = "member 'c1' failed, marking health critical";
+    assert!(matches!(&outputs[0], ReconcileOutput::Trace(_, it) if it.to_string() == line));
+    rig.settle(outputs);
+    assert_eq!(rig.health("c1"), Some(CheckStatus::Critical));
+    assert_eq!(rig.event(MemberEventKind::Failed, rig.members[0].clone()), []);
+}
+
+#[test]
+fn a_member_that_left_is_deregistered() {
+    let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
+    rig.members[0].status = MemberStatus::Left;
+    let outputs = rig.event(MemberEventKind::Leave, rig.members[0].clone());
+    let line = "deregistering member: member=c1 reason=left";
+    assert!(matches!(&outputs[0], ReconcileOutput::Trace(_, it) if it.to_string() == line));
+    rig.settle(outputs);
+    assert_eq!(rig.health("c1"), None);
+}
+
+#[test]
+fn the_leader_never_deregisters_itself() {
+    let mut rig = Rig::ready(&[server("n1", 1)]);
+    rig.members[0].status = MemberStatus::Left;
+    let outputs = rig.event(MemberEventKind::Leave, rig.members[0].clone());
+    let expected = ReconcileOutput::Trace(Level::Warn, ReconcileTrace::NotSelf);
+    assert_eq!(outputs, [expected]);
+}
+
+#[test]
+fn a_reaped_member_goes_at_once_and_a_merely_unknown_one_after_the_grace() {
+    let mut rig = Rig::ready(&[client("c1", 2), client("c2", 3), server("n1", 1)]);
+    let reaped = rig.members.remove(0);
+    let outputs = rig.event(MemberEventKind::Reap, reaped);
+    rig.settle(outputs);
+    assert_eq!(rig.health("c1"), None);
+    rig.members.remove(0);
+    let start = rig.now;
+    while rig.health("c2").is_some() {
+        let at = rig.duties.next_timeout().unwrap();
+        let outputs = rig.at(at);
+        rig.settle(outputs);
+    }
+    let waited = rig.now.since(start);
+    assert!(waited >= UNKNOWN_GRACE && waited <= UNKNOWN_GRACE + 2 * PASS_INTERVAL);
+}
+
+#[test]
+fn an_external_node_is_never_touched() {
+    let mut rig = Rig::ready(&[server("n1", 1)]);
+    let mut node = node_of(&rig, "n1");
+    node.name = NodeName::parse("external").unwrap();
+    node.id = None;
+    rig.register(node);
+    for _ in 0..15 {
+        let at = rig.duties.next_timeout().unwrap();
+        assert_eq!(rig.at(at), []);
+    }
+}
+
+#[test]
+fn what_the_agent_wrote_about_its_node_is_kept() {
+    let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
+    let mut node = node_of(&rig, "c1");
+    node.meta.insert("rack".to_owned(), "7".to_owned());
+    rig.register(node);
+    rig.members[0].address.set_ip([10, 0, 0, 9].into());
+    let outputs = rig.event(MemberEventKind::Update, rig.members[0].clone());
+    rig.settle(outputs);
+    let node = node_of(&rig, "c1");
+    assert_eq!((node.address.as_str(), node.meta["rack"].as_str()), ("10.0.0.9", "7"));
+}
+
+#[test]
+fn a_failed_proposal_is_made_again_after_a_pause() {
+    let mut rig = Rig::new(&[server("n1", 1)]);
+    let outputs = rig.input(ReconcileInput::LeaderReady);
+    let Some(ReconcileOutput::Propose { ticket, .. }) = outputs.last() else { panic!() };
+    let result = Err(StepError::Failed(ProposalError::Overloaded));
+    rig.input(ReconcileInput::Done { ticket: *ticket, result });
+    let retry = rig.duties.next_timeout().unwrap();
+    assert!(retry >= rig.now + RETRY_MIN && retry <= rig.now + 2 * RETRY_MIN);
+    let outputs = rig.at(retry);
+    rig.settle(outputs);
+    assert_eq!(rig.health("n1"), Some(CheckStatus::Passing));
+}
+
+#[test]
+fn live_servers_are_added_and_those_that_left_removed_one_at_a_time() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
+    let voters = |rig: &Rig| rig.configuration.voters.len();
+    assert_eq!(voters(&rig), 3);
+    rig.members[2].status = MemberStatus::Failed;
+    let outputs = rig.event(MemberEventKind::Failed, rig.members[2].clone());
+    rig.settle(outputs);
+    assert_eq!(voters(&rig), 3, "a failed server keeps its vote");
+    rig.members[2].status = MemberStatus::Left;
+    let outputs = rig.event(MemberEventKind::Leave, rig.members[2].clone());
+    rig.settle(outputs);
+    assert_eq!(voters(&rig), 2);
+}
+
+#[test]
+fn a_server_renamed_while_its_old_name_left_keeps_its_vote() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.members[1].status = MemberStatus::Left;
+    rig.members.push(server("n3", 2));
+    let outputs = rig.event(MemberEventKind::Join, rig.members[2].clone());
+    rig.settle(outputs);
+    assert!(rig.configuration.voters.contains_key(&id(2)));
+}
+
+#[test]
+fn a_server_that_cannot_be_added_does_not_hold_up_another() {
+    let mut rig = Rig::new(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
+    let outputs = rig.input(ReconcileInput::LeaderReady);
+    let ticket = outputs.iter().find_map(|it| match it {
+        ReconcileOutput::AddServer { ticket, server, .. } if *server == id(2) => Some(*ticket),
+        _ => None,
+    });
+    let result = Err(StepError::Failed(ProposalError::Unreachable));
+    let outputs = rig.input(ReconcileInput::Done { ticket: ticket.unwrap(), result });
+    assert!(
+        outputs.iter().any(|it| {
+            matches!(it, ReconcileOutput::AddServer { server, .. } if *server == id(3))
+        })
+    );
+}
+
+#[test]
+fn members_of_other_datacenters_and_without_a_role_are_left_alone() {
+    let mut elsewhere = client("c1", 2);
+    elsewhere.tags.insert("dc".to_owned(), "dc2".to_owned());
+    let mut plain = client("c2", 3);
+    plain.tags.remove("role");
+    let rig = Rig::ready(&[elsewhere, plain, server("n1", 1)]);
+    assert_eq!((rig.health("c1"), rig.health("c2")), (None, None));
+}
+
+#[test]
+fn a_server_that_came_back_as_a_client_loses_service_and_vote() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.members[1] = client("n2", 2);
+    let outputs = rig.event(MemberEventKind::Update, rig.members[1].clone());
+    rig.settle(outputs);
+    let (Rows::Node(Some(node)), _) = rig.tables.node_with_services("n2") else { panic!() };
+    assert_eq!(node.services, []);
+    assert!(!rig.configuration.voters.contains_key(&id(2)));
+}
+
+struct Rig {
+    duties: Reconcile,
+    datacenter: Datacenter,
+    tables: Tables,
+    members: Vec<Member>,
+    configuration: Configuration,
+    out: ReconcileOutbox,
+    now: Instant,
+    index: u64,
+}
+
+impl Rig {
+    /// A server `n1` that votes alone and does not lead yet.
+    fn new(members: &[Member]) -> Self {
+        let mut rig = Self {
+            duties: Reconcile::new(NodeName::parse("n1").unwrap(), id(1), Seed::from_number(1)),
+            datacenter: Datacenter::parse("dc1").unwrap(),
+            tables: Tables::default(),
+            members: members.to_vec(),
+            configuration: Configuration::default(),
+            out: Outbox::new(Level::Info),
+            now: Instant::ZERO,
+            index: 0,
+        };
+        let own = server("n1", 1).server().unwrap();
+        rig.vote(own.id, own.address);
+        rig
+    }
+
+    /// The same, leading, with everything done.
+    fn ready(members: &[Member]) -> Self {
+        let mut rig = Self::new(members);
+        let outputs = rig.input(ReconcileInput::LeaderReady);
+        rig.settle(outputs);
+        rig
+    }
+
+    fn vote(&mut self, server: NodeId, address: SocketAddr) {
+        let store = StoreId::from_bytes([1; 16]);
+        self.configuration.voters.insert(server, Server { address, store });
+    }
+
+    fn input(&mut self, input: ReconcileInput) -> Vec<ReconcileOutput> {
+        let world = World {
+            datacenter: &self.datacenter,
+            tables: &self.tables,
+            members: &self.members,
+            configuration: &self.configuration,
+        };
+        self.duties.handle(self.now, input, world, &mut self.out);
+        self.out.drain().collect()
+    }
+
+    fn event(&mut self, kind: MemberEventKind, member: Member) -> Vec<ReconcileOutput> {
+        self.input(ReconcileInput::Member { kind, member: Box::new(member) })
+    }
+
+    fn at(&mut self, now: Instant) -> Vec<ReconcileOutput> {
+        self.now = now;
+        let world = World {
+            datacenter: &self.datacenter,
+            tables: &self.tables,
+            members: &self.members,
+            configuration: &self.configuration,
+        };
+        self.duties.handle_timeout(now, world, &mut self.out);
+        self.out.drain().collect()
+    }
+
+    /// Does what the duties want until they want nothing more.
+    fn settle(&mut self, outputs: Vec<ReconcileOutput>) {
+        let mut queue = outputs;
+        let mut steps = 0;
+        while let Some(output) = queue.pop() {
+            steps += 1;
+            assert!(steps < 1000, "the duties come to an end");
+            let (ticket, result) = match output {
+                ReconcileOutput::Propose { ticket, command } => {
+                    self.index += 1;
+                    let index = LogIndex::new(self.index);
+                    (ticket, self.tables.apply(index, *command).map_err(StepError::Refused))
+                }
+                ReconcileOutput::AddServer { ticket, server, address } => {
+                    self.vote(server, address);
+                    (ticket, Ok(()))
+                }
+                ReconcileOutput::RemoveServer { ticket, server } => {
+                    self.configuration.voters.remove(&server);
+                    (ticket, Ok(()))
+                }
+                ReconcileOutput::Trace(..) => continue,
+            };
+            queue.extend(self.input(ReconcileInput::Done { ticket, result }));
+        }
+    }
+
+    fn register(&mut self, node: crate::catalog::model::Node) {
+        self.index += 1;
+        let registration = crate::catalog::command::Registration {
+            node,
+            skip_node_update: false,
+            service: None,
+            checks: Vec::new(),
+        };
+        let command = Command::Register(Box::new(registration));
+        self.tables.apply(LogIndex::new(self.index), command).unwrap();
+    }
+
+    fn health(&self, node: &str) -> Option<CheckStatus> {
+        match self.tables.node_checks(&NodeName::parse(node).unwrap()) {
+            (Rows::Checks(checks), _) => {
+                let health = checks.iter().find(|check| check.id.as_str() == SERF_HEALTH);
+                health.map(|check| check.status.clone())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn node_of(rig: &Rig, name: &str) -> crate::catalog::model::Node {
+    let (Rows::Node(Some(found)), _) = rig.tables.node_with_services(name) else {
+        panic!("{name} is in the catalog")
+    };
+    (*found.node).clone()
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn client(name: &str, number: u8) -> Member {
+    member(name, number, &[("role", "node")])
+}
+
+fn server(name: &str, number: u8) -> Member {
+    let own = [("role", "terraform"), ("port", "8300"), ("raft_vsn", "3"), ("build", "1.8.7")];
+    member(name, number, &own)
+}
+
+fn member(name: &str, number: u8, tags: &[(&str, &str)]) -> Member {
+    let mut all = BTreeMap::from([
+        ("dc".to_owned(), "dc1".to_owned()),
+        ("id".to_owned(), id(number).to_string()),
+    ]);
+    all.extend(tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    Member {
+        name: NodeName::parse(name).unwrap(),
+        address: SocketAddr::from(([127, 0, 0, number], 8301)),
+        tags: all,
+        status: MemberStatus::Alive,
+        status_time: LamportTime::ZERO,
+        versions: Versions {
+            protocol_min: 1,
+            protocol_max: 5,
+            protocol: 2,
+            delegate_min: 2,
+            delegate_max: 5,
+            delegate: 4,
+        },
+    }
+}
