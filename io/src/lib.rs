@@ -2,8 +2,8 @@
 
 pub mod agent;
 pub mod clock;
-pub mod driver;
 pub mod dns;
+pub mod driver;
 pub mod duration;
 pub mod entropy;
 pub mod event;

@@ -1,8 +1,401 @@
 //! One agent: input in, outputs out.
+//!
+//! [`Node`] composes the machines of this crate. It is driven by two calls: [`Node::handle`] takes
+//! one input to completion, [`Node::poll_output`] hands out what is wanted, oldest first. The
+//! host's duties are to perform outputs in their order and to report completions with the number
+//! the output carried; what must wait for durability is held back here.
+//!
+//! All routing between machines is in [`settle`](self), in one direction.
 
+mod info;
 pub mod input;
+mod leave;
 pub mod output;
+mod publish;
 pub mod request;
+mod requests;
+mod serve;
+mod server;
+mod settle;
 mod trace;
+mod writes;
 
 pub use trace::NodeTrace;
+
+use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
+use crate::checks::{Checks, ChecksOutput};
+use crate::config::{ConfigError, NodeConfig};
+use crate::gossip::{Gossip, GossipOutput};
+use crate::id::{NodeId, NodeName, RequestId, StreamId};
+use crate::local::{Local, LocalConfig, LocalOutput};
+use crate::machine::{Machine, Outbox};
+use crate::raft::bootstrap::BootstrapOutput;
+use crate::raft::{Raft, RaftOutput};
+use crate::reconcile::ReconcileOutput;
+use crate::rng::{Rng, Seed, Stream};
+use crate::rpc::{Rpc, RpcConfig, RpcOutput};
+use crate::serf::{Member, Serf, SerfOutput, ServerInfo};
+use crate::storage::recovery::Restored;
+use crate::storage::registrations::RegistrationLog;
+use crate::time::{Instant, WallClock};
+use crate::trace::{Level, TraceEvent, TraceKind};
+use input::Input;
+use output::{Output, StopReason};
+use request::RequestError;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The outboxes of all machines, in the order of the pipeline.
+#[derive(Clone, Debug)]
+struct Outboxes {
+    gossip: Outbox<GossipOutput>,
+    serf: Outbox<SerfOutput>,
+    bootstrap: Outbox<BootstrapOutput>,
+    raft: Outbox<RaftOutput>,
+    reconcile: Outbox<ReconcileOutput>,
+    local: Outbox<LocalOutput>,
+    checks: Outbox<ChecksOutput>,
+    anti_entropy: Outbox<AntiEntropyOutput>,
+    rpc: Outbox<RpcOutput>,
+}
+
+impl Outboxes {
+    fn new(level: Level) -> Self {
+        Self {
+            gossip: Outbox::new(level),
+            serf: Outbox::new(level),
+            bootstrap: Outbox::new(level),
+            raft: Outbox::new(level),
+            reconcile: Outbox::new(level),
+            local: Outbox::new(level),
+            checks: Outbox::new(level),
+            anti_entropy: Outbox::new(level),
+            rpc: Outbox::new(level),
+        }
+    }
+
+    fn set_level(&mut self, level: Level) {
+        self.gossip.set_level(level);
+        self.serf.set_level(level);
+        self.bootstrap.set_level(level);
+        self.raft.set_level(level);
+        self.reconcile.set_level(level);
+        self.local.set_level(level);
+        self.checks.set_level(level);
+        self.anti_entropy.set_level(level);
+        self.rpc.set_level(level);
+    }
+}
+
+/// Plain counters for the metrics endpoint; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Inputs handled.
+    pub inputs: u64,
+    /// Datagrams handed out.
+    pub datagrams_sent: u64,
+    /// Views published.
+    pub views_published: u64,
+    /// Entries applied.
+    pub entries_applied: u64,
+    /// Requests refused because a limit was reached.
+    pub requests_refused: u64,
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    id: NodeId,
+    gossip: Gossip,
+    serf: Serf,
+    rpc: Rpc,
+    local: Local,
+    checks: Checks,
+    anti_entropy: AntiEntropy,
+    /// Set on servers.
+    server: Option<Box<server::ServerParts>>,
+    registrations: RegistrationLog,
+    boxes: Outboxes,
+    writes: writes::Writes,
+    waiting: requests::Waiting,
+    lifecycle: leave::Lifecycle,
+    publisher: publish::Publisher,
+    /// The servers of this datacenter that gossip shows alive.
+    servers: Vec<ServerInfo>,
+    /// The streams that belong to gossip; the others are the servers'.
+    gossip_streams: BTreeSet<StreamId>,
+    /// Whether this server leads, as readers were last told.
+    leads: bool,
+    /// Who leads, as the other machines were last told.
+    leader: Option<(NodeId, SocketAddr)>,
+    /// Whether construction is over: before that, members are not told of.
+    started: bool,
+    out: VecDeque<Output>,
+    stats: Stats,
+    last_now: Instant,
+}
+
+/// The deadline of a node by the machine that wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimerName {
+    /// Membership.
+    Gossip,
+    /// Serf.
+    Serf,
+    /// Requests between agents.
+    Rpc,
+    /// Check schedules.
+    Checks,
+    /// Anti-entropy.
+    AntiEntropy,
+    /// The first configuration.
+    Bootstrap,
+    /// Consensus.
+    Raft,
+    /// Leader duties.
+    Reconcile,
+    /// A leave under way.
+    Leave,
+}
+
+impl Node {
+    /// Makes an agent of its settings and of what its disk holds.
+    ///
+    /// `seed` is the only randomness it will ever get; `wall` decides which persisted check states
+    /// have expired.
+    ///
+    /// - Errors: settings that contradict each other; nothing was started.
+    pub fn new(
+        config: NodeConfig,
+        restored: Restored,
+        seed: Seed,
+        wall: WallClock,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        let mut boxes = Outboxes::new(config.level);
+        let id = restored.node_id;
+        let own = anti_entropy::own_node(&config, id);
+        let local_config = LocalConfig {
+            node: config.name.clone(),
+            services: config.services.clone(),
+            checks: config.checks.clone(),
+            restored: restored.registrations.registrations().clone(),
+            wall,
+        };
+        let tags = server::own_tags(&config, id);
+        let serf = Serf::new(
+            config.name.clone(),
+            &tags,
+            &config.serf,
+            restored.serf_snapshot.as_deref(),
+            seed,
+            now,
+            &mut boxes.serf,
+        );
+        let gossip = Gossip::new(
+            config.name.clone(),
+            config.gossip_address(),
+            serf.meta(),
+            &config.gossip,
+            seed,
+            now,
+            &mut boxes.gossip,
+        );
+        let local = Local::new(local_config, &mut boxes.local)?;
+        let rpc = Rpc::new(
+            RpcConfig {
+                id,
+                name: config.name.clone(),
+                datacenter: config.datacenter.clone(),
+                server: config.server.is_some(),
+                hold: config.rpc_hold,
+            },
+            Rng::for_stream(seed, Stream::Rpc),
+            now,
+        );
+        let anti_entropy =
+            AntiEntropy::new(own, local.view().clone(), config.check_update_interval, seed, now);
+        let mut node = Self {
+            id,
+            gossip,
+            serf,
+            rpc,
+            local,
+            checks: Checks::new(seed),
+            anti_entropy,
+            server: None,
+            registrations: restored.registrations,
+            boxes,
+            writes: writes::Writes::default(),
+            waiting: requests::Waiting::default(),
+            lifecycle: leave::Lifecycle::Running,
+            publisher: publish::Publisher::default(),
+            servers: Vec::new(),
+            gossip_streams: BTreeSet::new(),
+            leads: false,
+            leader: None,
+            started: false,
+            out: VecDeque::new(),
+            stats: Stats::default(),
+            last_now: now,
+            config,
+        };
+        for note in restored.notes {
+            node.trace(Level::Warn, NodeTrace::Recovered(note.to_string()));
+        }
+        // Membership first: the founding page has the own member join before consensus starts.
+        node.settle(now);
+        if let Some(server) = restored.server {
+            node.start_server(now, server, seed);
+        }
+        node.started = true;
+        node.members_changed(now);
+        node.settle(now);
+        // The first synchronisation is tried at once, whether there is a leader or not.
+        node.anti_entropy.handle_timeout(now, &mut node.boxes.anti_entropy);
+        node.settle(now);
+        Ok(node)
+    }
+
+    /// Takes one input to completion. Never fails: bad bytes are counted and traced, bad requests
+    /// are answered.
+    ///
+    /// Panics if `now` is earlier than in the previous call, which is the host's bug.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        assert!(
+            now >= self.last_now,
+            "the host's clock went back from {:?} to {now:?}",
+            self.last_now
+        );
+        self.last_now = now;
+        if self.lifecycle.is_stopped() {
+            if let Input::Request { id, .. } = input {
+                self.reply(id, Err(RequestError::Stopping));
+            }
+            return;
+        }
+        self.stats.inputs += 1;
+        self.route_input(now, input);
+        self.settle(now);
+    }
+
+    /// Takes the next thing to perform, oldest first. A drain begins with the new view if anything
+    /// a reader may see has changed, so no reply overtakes the view that shows it.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(view) = self.view_to_publish() {
+            self.stats.views_published += 1;
+            return Some(Output::Publish(view));
+        }
+        let output = self.out.pop_front();
+        self.publisher.draining(output.is_some());
+        output
+    }
+
+    /// When `Input::Timeout` is wanted next, and by whom.
+    pub fn next_timeout(&self) -> Option<(Instant, TimerName)> {
+        if self.lifecycle.is_stopped() {
+            return None;
+        }
+        let server = self.server.as_deref();
+        [
+            (self.gossip.next_timeout(), TimerName::Gossip),
+            (self.serf.next_timeout(), TimerName::Serf),
+            (self.rpc.next_timeout(), TimerName::Rpc),
+            (self.checks.next_timeout(), TimerName::Checks),
+            (self.anti_entropy.next_timeout(), TimerName::AntiEntropy),
+            (server.and_then(|s| s.bootstrap.next_timeout()), TimerName::Bootstrap),
+            (server.and_then(|s| s.raft.next_timeout()), TimerName::Raft),
+            (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
+            (self.lifecycle.deadline(), TimerName::Leave),
+        ]
+        .into_iter()
+        .filter_map(|(at, name)| at.map(|at| (at, name)))
+        .min()
+    }
+
+    /// Counters.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// This agent's identity.
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// This agent's name.
+    pub const fn name(&self) -> &NodeName {
+        &self.config.name
+    }
+
+    /// All known members, by name.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.serf.members()
+    }
+
+    /// Membership, for checkers.
+    pub const fn gossip(&self) -> &Gossip {
+        &self.gossip
+    }
+
+    /// What is registered here, for checkers.
+    pub const fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Consensus, for checkers; `None` on clients.
+    pub fn raft(&self) -> Option<&Raft> {
+        self.server.as_deref().map(|server| &server.raft)
+    }
+
+    /// The catalog, for checkers; `None` on clients.
+    pub fn tables(&self) -> Option<&crate::catalog::Tables> {
+        self.server.as_deref().map(|server| &server.tables)
+    }
+
+    /// Fires every timer that is due.
+    fn fire_timers(&mut self, now: Instant) {
+        let boxes = &mut self.boxes;
+        self.gossip.handle_timeout(now, &mut boxes.gossip);
+        self.serf.handle_timeout(now, &mut boxes.serf);
+        self.rpc.handle_timeout(now, &mut boxes.rpc);
+        self.checks.handle_timeout(now, &mut boxes.checks);
+        self.anti_entropy.handle_timeout(now, &mut boxes.anti_entropy);
+        if let Some(server) = self.server.as_deref_mut() {
+            server.bootstrap.handle_timeout(now, &mut boxes.bootstrap);
+            server.raft.handle_timeout(now, &mut boxes.raft);
+        }
+        self.reconcile_timeout(now);
+        self.leave_timeout(now);
+    }
+
+    fn trace(&mut self, level: Level, trace: NodeTrace) {
+        self.emit(level, TraceKind::Node(trace));
+    }
+
+    fn emit(&mut self, level: Level, kind: TraceKind) {
+        if self.boxes.gossip.wants(level) {
+            self.out.push_back(Output::Trace(TraceEvent { level, kind }));
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<request::Response, RequestError>) {
+        self.out.push_back(Output::Reply { id, result });
+    }
+
+    /// Ends the node. Everything that waits is answered; nothing is handled after it.
+    fn stop(&mut self, reason: StopReason) {
+        for id in self.waiting.take_all() {
+            self.reply(id, Err(RequestError::Stopping));
+        }
+        self.lifecycle = leave::Lifecycle::Stopped;
+        self.out.push_back(Output::Stopped(reason));
+    }
+}
+
+/// How long a stopping step may take before the next one is taken all the same.
+const LEAVE_STEP: Duration = Duration::from_secs(5);
+
+type Pending<K> = BTreeMap<K, RequestId>;

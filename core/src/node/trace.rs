@@ -1,13 +1,93 @@
 //! What the node as a whole tells about itself.
 
+use crate::id::Datacenter;
 use std::fmt;
+use std::net::SocketAddr;
 
-/// One event.
+/// One event of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeTrace {}
+pub enum NodeTrace {
+    /// A server was seen through gossip.
+    AddingServer {
+        /// Its datacenter.
+        datacenter: Datacenter,
+        /// Its server port.
+        address: SocketAddr,
+    },
+    /// A server is gone from gossip.
+    RemovingServer {
+        /// Its datacenter.
+        datacenter: Datacenter,
+        /// Its server port.
+        address: SocketAddr,
+    },
+    /// This server leads.
+    LeadershipAcquired,
+    /// This server led and does not any more.
+    LeadershipLost,
+    /// A leader is known.
+    NewLeader(String),
+    /// Recovery dealt with something unusual.
+    Recovered(String),
+    /// A member of another datacenter, or without a role, is in the pool.
+    ForeignMember {
+        /// Its name.
+        name: String,
+        /// What it says its datacenter is.
+        datacenter: String,
+    },
+    /// The agent leaves the cluster.
+    Leaving,
+    /// The agent stops without leaving, and why.
+    NotLeaving(String),
+    /// A leave step took too long and was passed over.
+    LeaveStep(&'static str),
+    /// This server is not in the configuration any more.
+    Removed,
+    /// Something that was to be written is lost.
+    WriteFailed {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// The node cannot go on.
+    Fatal(String),
+    /// An entry of the log could not be read; every server passes over it alike.
+    UnreadableEntry(String),
+    /// A message from a server was refused.
+    BadMessage {
+        /// What it was.
+        what: &'static str,
+        /// The rule it breaks.
+        error: String,
+    },
+}
 
 impl fmt::Display for NodeTrace {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddingServer { datacenter, address } => {
+                write!(f, "adding server for datacenter: {datacenter}, addr: {address}")
+            }
+            Self::RemovingServer { datacenter, address } => {
+                write!(f, "removing server for datacenter: {datacenter}, addr: {address}")
+            }
+            Self::LeadershipAcquired => f.write_str("cluster leadership acquired"),
+            Self::LeadershipLost => f.write_str("cluster leadership lost"),
+            Self::NewLeader(name) => write!(f, "New leader elected: {name}"),
+            Self::Recovered(note) => f.write_str(note),
+            Self::ForeignMember { name, datacenter } => {
+                write!(f, "member '{name}' part of wrong datacenter '{datacenter}'")
+            }
+            Self::Leaving => f.write_str("leaving the cluster"),
+            Self::NotLeaving(why) => write!(f, "stopping without leaving: {why}"),
+            Self::LeaveStep(step) => write!(f, "leave goes on without {step}: it took too long"),
+            Self::Removed => f.write_str("removed from the configuration"),
+            Self::WriteFailed { what, error } => write!(f, "writing {what} failed: {error}"),
+            Self::Fatal(rule) => write!(f, "cannot go on: {rule}"),
+            Self::UnreadableEntry(error) => write!(f, "log entry passed over: {error}"),
+            Self::BadMessage { what, error } => write!(f, "{what} message refused: {error}"),
+        }
     }
 }

@@ -1,0 +1,272 @@
+//! Leaving and stopping: the order of steps, each bounded in time.
+//!
+//! Anti-entropy stops first, so that nothing re-registers what the leave removes. A leader takes
+//! itself out of the configuration, then every agent leaves gossip; a follower waits until the
+//! leader has taken it out. The last voter leaves gossip only and stays in its own configuration,
+//! so that a restart finds its data (DESIGN.md §8; cluster-behaviour.md §8).
+
+use super::output::StopReason;
+use super::request::{RequestError, Response};
+use super::writes::Purpose;
+use super::{LEAVE_STEP, Node, NodeTrace};
+use crate::anti_entropy::AntiEntropyInput;
+use crate::id::RequestId;
+use crate::machine::Machine as _;
+use crate::raft::{LeaveVerdict, RoleKind};
+use crate::rpc::RpcInput;
+use crate::serf::SerfInput;
+use crate::time::Instant;
+use crate::trace::Level;
+use std::time::Duration;
+
+/// How long leaving gossip may take: intent, farewell, and the time given to both to spread.
+const GOSSIP_STEP: Duration = Duration::from_secs(14);
+
+/// Whether the agent runs, leaves or has stopped.
+#[derive(Clone, Debug)]
+pub(super) enum Lifecycle {
+    /// It runs.
+    Running,
+    /// It leaves.
+    Leaving(Leave),
+    /// The last write is on its way; then the agent stops.
+    Stopping { reason: StopReason, deadline: Instant },
+    /// It has stopped.
+    Stopped,
+}
+
+/// A leave under way.
+#[derive(Clone, Debug)]
+pub(super) struct Leave {
+    step: Step,
+    deadline: Instant,
+    /// Whether the configuration may lose its quorum.
+    force: bool,
+    /// Whether a follower waits to be taken out of the configuration.
+    wait_for_removal: bool,
+    waiting: Vec<RequestId>,
+}
+
+/// One step of a leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Until anti-entropy has nothing on its way.
+    AntiEntropy,
+    /// Until this leader is out of the configuration.
+    OwnRemoval,
+    /// Until the farewell has spread.
+    Gossip,
+    /// Until the leader has taken this follower out of the configuration.
+    Removal,
+}
+
+impl Step {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AntiEntropy => "the end of its synchronisation",
+            Self::OwnRemoval => "leaving the configuration",
+            Self::Gossip => "the spread of its farewell",
+            Self::Removal => "being taken out of the configuration",
+        }
+    }
+}
+
+impl Lifecycle {
+    pub(super) const fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
+
+    pub(super) const fn is_leaving(&self) -> bool {
+        !matches!(self, Self::Running)
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Leaving(leave) => Some(leave.deadline),
+            Self::Stopping { deadline, .. } => Some(*deadline),
+            Self::Running | Self::Stopped => None,
+        }
+    }
+}
+
+impl Node {
+    /// A request asks this agent to leave; refused if the cluster would lose its quorum.
+    pub(super) fn leave_requested(&mut self, now: Instant, id: RequestId, force: bool) {
+        if let Lifecycle::Leaving(leave) = &mut self.lifecycle {
+            leave.waiting.push(id);
+            return;
+        }
+        match self.leave_refusal() {
+            Some(rule) if !force => self.answer(id, Err(RequestError::Refused(rule))),
+            Some(_) | None => self.begin_leave(now, Some(id), force),
+        }
+    }
+
+    /// The operator's signal asks this agent to leave; where that is refused it stops and says so.
+    pub(super) fn leave_signalled(&mut self, now: Instant) {
+        if self.lifecycle.is_leaving() {
+            return;
+        }
+        match self.leave_refusal() {
+            Some(rule) => {
+                self.trace(Level::Warn, NodeTrace::NotLeaving(rule));
+                self.begin_stop(now, StopReason::Shutdown);
+            }
+            None => self.begin_leave(now, None, false),
+        }
+    }
+
+    /// What the leave of this server would mean; `None` on clients.
+    fn leave_verdict(&self) -> Option<LeaveVerdict> {
+        let alive = self.servers.iter().map(|server| server.id).collect();
+        Some(self.server.as_deref()?.raft.leave_verdict(self.id, &alive))
+    }
+
+    /// Why a leave would do harm, if it would (rule P8).
+    fn leave_refusal(&self) -> Option<String> {
+        match self.leave_verdict()? {
+            LeaveVerdict::NotVoter | LeaveVerdict::LastVoter | LeaveVerdict::Allowed => None,
+            LeaveVerdict::NoLeader => Some(
+                "there is no leader to take this server out of the configuration; use -force to \
+                 leave all the same"
+                    .to_owned(),
+            ),
+            LeaveVerdict::BreaksQuorum => Some(
+                "the servers that remain would have no quorum; use -force to leave all the same"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn begin_leave(&mut self, now: Instant, id: Option<RequestId>, force: bool) {
+        self.trace(Level::Info, NodeTrace::Leaving);
+        let wait_for_removal = self.leave_verdict() == Some(LeaveVerdict::Allowed);
+        self.lifecycle = Lifecycle::Leaving(Leave {
+            step: Step::AntiEntropy,
+            deadline: now + LEAVE_STEP,
+            force,
+            wait_for_removal,
+            waiting: id.into_iter().collect(),
+        });
+        let boxes = &mut self.boxes;
+        self.anti_entropy.handle(now, AntiEntropyInput::Stop, &mut boxes.anti_entropy);
+    }
+
+    /// Anti-entropy has nothing on its way any more.
+    pub(super) fn synchronisation_stopped(&mut self, now: Instant) {
+        let Some(leave) = self.at_step(Step::AntiEntropy) else { return };
+        let force = leave.force;
+        let leads = self.server.as_deref().is_some_and(|s| s.raft.role() == RoleKind::Leader);
+        let votes = !matches!(
+            self.leave_verdict(),
+            None | Some(LeaveVerdict::NotVoter | LeaveVerdict::LastVoter)
+        );
+        if leads && votes {
+            self.go_to(now, Step::OwnRemoval, LEAVE_STEP);
+            self.propose_own_removal(now, self.id, force);
+        } else {
+            self.leave_gossip(now);
+        }
+    }
+
+    /// This server's removal is committed, or will not be.
+    pub(super) fn own_removal_settled(&mut self, now: Instant) {
+        if self.at_step(Step::OwnRemoval).is_some() {
+            self.leave_gossip(now);
+        }
+    }
+
+    fn leave_gossip(&mut self, now: Instant) {
+        self.go_to(now, Step::Gossip, GOSSIP_STEP);
+        self.rpc.handle(now, RpcInput::Leaving, &mut self.boxes.rpc);
+        self.serf.handle(now, SerfInput::Leave, &mut self.boxes.serf);
+    }
+
+    /// The farewell has spread.
+    pub(super) fn farewell_spread(&mut self, now: Instant) {
+        let Some(leave) = self.at_step(Step::Gossip) else { return };
+        let wait = leave.wait_for_removal;
+        if wait && self.leave_verdict() != Some(LeaveVerdict::NotVoter) {
+            self.go_to(now, Step::Removal, LEAVE_STEP);
+        } else {
+            self.finish_leave(now);
+        }
+    }
+
+    /// A committed configuration does not name this server.
+    pub(super) fn removed_from_configuration(&mut self, now: Instant) {
+        self.trace(Level::Info, NodeTrace::Removed);
+        if self.at_step(Step::Removal).is_some() {
+            self.finish_leave(now);
+        }
+    }
+
+    /// Takes the next step of a leave, or ends it, if the present one takes too long.
+    pub(super) fn leave_timeout(&mut self, now: Instant) {
+        if self.lifecycle.deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let step = match &self.lifecycle {
+            Lifecycle::Leaving(leave) => leave.step,
+            Lifecycle::Stopping { reason, .. } => {
+                let reason = reason.clone();
+                self.stop(reason);
+                return;
+            }
+            Lifecycle::Running | Lifecycle::Stopped => return,
+        };
+        self.trace(Level::Warn, NodeTrace::LeaveStep(step.name()));
+        match step {
+            Step::AntiEntropy => self.synchronisation_stopped(now),
+            Step::OwnRemoval => self.leave_gossip(now),
+            Step::Gossip => self.farewell_spread(now),
+            Step::Removal => self.finish_leave(now),
+        }
+    }
+
+    fn finish_leave(&mut self, now: Instant) {
+        if let Lifecycle::Leaving(leave) = &mut self.lifecycle {
+            for id in std::mem::take(&mut leave.waiting) {
+                self.answer(id, Ok(Response::Done));
+            }
+        }
+        self.begin_stop(now, StopReason::Left);
+    }
+
+    /// Seals the log, then stops.
+    pub(super) fn begin_stop(&mut self, now: Instant, reason: StopReason) {
+        if self.lifecycle.is_stopped() {
+            return;
+        }
+        if self.writes.is_idle(Purpose::is_of_log) && self.seal_log() {
+            self.lifecycle = Lifecycle::Stopping { reason, deadline: now + LEAVE_STEP };
+        } else {
+            self.stop(reason);
+        }
+    }
+
+    /// The seal is durable.
+    pub(super) fn sealed(&mut self) {
+        if let Lifecycle::Stopping { reason, .. } = &self.lifecycle {
+            let reason = reason.clone();
+            self.stop(reason);
+        }
+    }
+
+    fn at_step(&self, step: Step) -> Option<&Leave> {
+        match &self.lifecycle {
+            Lifecycle::Leaving(leave) if leave.step == step => Some(leave),
+            Lifecycle::Leaving(_)
+            | Lifecycle::Running
+            | Lifecycle::Stopping { .. }
+            | Lifecycle::Stopped => None,
+        }
+    }
+
+    fn go_to(&mut self, now: Instant, step: Step, span: Duration) {
+        if let Lifecycle::Leaving(leave) = &mut self.lifecycle {
+            leave.step = step;
+            leave.deadline = now + span;
+        }
+    }
+}

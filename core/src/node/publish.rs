@@ -1,0 +1,87 @@
+//! The view for readers on other threads: made once for each drain, and only if something a reader
+//! may see has changed.
+
+use super::Node;
+use crate::serf::Member;
+use crate::view::{ConsensusView, View};
+use std::sync::Arc;
+
+/// What the newest view was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fingerprint {
+    members: u64,
+    local: u64,
+    consensus: Option<ConsensusView>,
+}
+
+/// Remembers what was published.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Publisher {
+    newest: Option<Fingerprint>,
+    members: Option<(u64, Arc<[Member]>)>,
+    version: u64,
+    local_version: u64,
+    draining: bool,
+}
+
+impl Publisher {
+    /// Notes whether a drain goes on after this call.
+    pub(super) const fn draining(&mut self, on: bool) {
+        self.draining = on;
+    }
+
+    /// Notes that this agent's registrations changed.
+    pub(super) const fn local_changed(&mut self) {
+        self.local_version += 1;
+    }
+}
+
+impl Node {
+    /// The view to publish at the start of a drain, if one is due.
+    pub(super) fn view_to_publish(&mut self) -> Option<Arc<View>> {
+        if self.publisher.draining {
+            return None;
+        }
+        self.publisher.draining = true;
+        let fingerprint = self.fingerprint();
+        if self.publisher.newest.as_ref() == Some(&fingerprint) {
+            return None;
+        }
+        let members = self.published_members();
+        self.publisher.newest = Some(fingerprint);
+        self.publisher.version += 1;
+        Some(Arc::new(View {
+            name: self.config.name.clone(),
+            id: self.id,
+            datacenter: self.config.datacenter.clone(),
+            members,
+            local: self.local.view().clone(),
+            consensus: self.server.as_deref().map(|server| server.raft.view(self.last_now)),
+            catalog: self.server.as_deref().map(|server| server.tables.clone()),
+            version: self.publisher.version,
+        }))
+    }
+
+    /// All known members by name, as readers and leader duties see them; made once for each change.
+    pub(super) fn published_members(&mut self) -> Arc<[Member]> {
+        let version = self.serf.version();
+        match &self.publisher.members {
+            Some((of, members)) if *of == version => Arc::clone(members),
+            Some(_) | None => {
+                let members: Arc<[Member]> = self.serf.members().cloned().collect();
+                self.publisher.members = Some((version, Arc::clone(&members)));
+                members
+            }
+        }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let raft = self.server.as_deref().map(|server| &server.raft);
+        let mut consensus = raft.map(|raft| raft.view(self.last_now));
+        if let Some(leader) = consensus.as_mut().filter(|view| view.is_leader()) {
+            // A leader hears of itself at every moment; that alone is nothing new.
+            leader.leader_contact_at = None;
+        }
+        Fingerprint { members: self.serf.version(), local: self.publisher.local_version, consensus }
+    }
+}

@@ -1,0 +1,174 @@
+//! What becomes of a request: which machine answers it.
+
+use super::request::{Reloadable, Request, RequestBody, RequestError, Response};
+use super::{Node, Pending};
+use crate::anti_entropy::AntiEntropyInput;
+use crate::gossip::{GossipInput, JoinId};
+use crate::id::{NodeName, RequestId};
+use crate::local::{LocalInput, LocalRequest};
+use crate::machine::Machine as _;
+use crate::rpc::{Caller, RpcInput};
+use crate::serf::SerfInput;
+use crate::time::{Instant, WallClock};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// Requests that may wait at one time; further ones are refused.
+const WAITING_MAX: usize = 16_384;
+/// Addresses one join may name.
+const JOIN_ADDRESSES_MAX: usize = 256;
+
+/// Requests whose answer is not known yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting {
+    /// Everything that waits, whatever for.
+    all: BTreeSet<RequestId>,
+    /// Who waits for a join.
+    joins: Pending<JoinId>,
+    joins_issued: u64,
+}
+
+impl Waiting {
+    /// Ends all waiting.
+    pub(super) fn take_all(&mut self) -> BTreeSet<RequestId> {
+        self.joins.clear();
+        std::mem::take(&mut self.all)
+    }
+}
+
+impl Node {
+    /// Takes one request to the machine that answers it.
+    pub(super) fn route_request(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        wall: WallClock,
+        request: Request,
+    ) {
+        if self.waiting.all.len() >= WAITING_MAX {
+            self.stats.requests_refused += 1;
+            let queue = "too many unanswered requests on this agent".to_owned();
+            self.reply(id, Err(RequestError::Overloaded(queue)));
+            return;
+        }
+        self.waiting.all.insert(id);
+        let Request { context, body } = request;
+        match body {
+            RequestBody::Query(_) | RequestBody::Write(_) => {
+                let caller = Caller::Request(id);
+                let request = Box::new(Request { context, body });
+                let submit = RpcInput::Submit { caller, hold: true, wall, request };
+                self.rpc.handle(now, submit, &mut self.boxes.rpc);
+            }
+            RequestBody::Join(addresses) => self.join(now, id, addresses),
+            RequestBody::ForceLeave { node, prune } => self.force_leave(now, id, node, prune),
+            RequestBody::Leave { force } => self.leave_requested(now, id, force),
+            RequestBody::RegisterService { definition, replace_existing_checks } => {
+                let body = LocalRequest::RegisterService { definition, replace_existing_checks };
+                self.ask_local(now, id, wall, body);
+            }
+            RequestBody::DeregisterService(service) => {
+                self.ask_local(now, id, wall, LocalRequest::DeregisterService(service));
+            }
+            RequestBody::RegisterCheck(definition) => {
+                self.ask_local(now, id, wall, LocalRequest::RegisterCheck(definition));
+            }
+            RequestBody::DeregisterCheck(check) => {
+                self.ask_local(now, id, wall, LocalRequest::DeregisterCheck(check));
+            }
+            RequestBody::UpdateTtl { check, status, output } => {
+                self.ask_local(now, id, wall, LocalRequest::UpdateTtl { check, status, output });
+            }
+            RequestBody::Reload(reloadable) => self.reload(now, id, wall, *reloadable),
+            RequestBody::Info => {
+                let sections = self.info(now);
+                self.answer(id, Ok(Response::Info(sections)));
+            }
+        }
+    }
+
+    /// Answers a request that waits; one that was abandoned or answered is passed over.
+    pub(super) fn answer(&mut self, id: RequestId, result: Result<Response, RequestError>) {
+        if self.waiting.all.remove(&id) {
+            self.reply(id, result);
+        }
+    }
+
+    /// Nobody waits for this request any more; what it asked for goes on.
+    pub(super) fn abandon(&mut self, now: Instant, id: RequestId) {
+        self.waiting.all.remove(&id);
+        self.rpc.handle(now, RpcInput::Abandoned(id), &mut self.boxes.rpc);
+    }
+
+    fn ask_local(&mut self, now: Instant, id: RequestId, wall: WallClock, body: LocalRequest) {
+        if self.lifecycle.is_leaving() {
+            self.answer(id, Err(RequestError::Stopping));
+            return;
+        }
+        self.local.handle(now, LocalInput::Request { id, wall, body }, &mut self.boxes.local);
+    }
+
+    fn join(&mut self, now: Instant, id: RequestId, addresses: Vec<SocketAddr>) {
+        if addresses.is_empty() || addresses.len() > JOIN_ADDRESSES_MAX {
+            let rule = format!("a join takes 1 to {JOIN_ADDRESSES_MAX} addresses");
+            self.answer(id, Err(RequestError::Refused(rule)));
+            return;
+        }
+        self.waiting.joins_issued += 1;
+        let join = JoinId(self.waiting.joins_issued);
+        self.waiting.joins.insert(join, id);
+        self.gossip.handle(now, GossipInput::Join { join, addresses }, &mut self.boxes.gossip);
+    }
+
+    /// A join is over, ours or one of Serf's own.
+    pub(super) fn join_finished(
+        &mut self,
+        now: Instant,
+        join: JoinId,
+        contacted: usize,
+        errors: &[String],
+    ) {
+        if contacted > 0 {
+            self.serf.handle(now, SerfInput::JoinedCluster, &mut self.boxes.serf);
+        }
+        let Some(id) = self.waiting.joins.remove(&join) else {
+            let input = SerfInput::JoinFinished { join, contacted };
+            self.serf.handle(now, input, &mut self.boxes.serf);
+            return;
+        };
+        let result = match contacted {
+            0 => Err(RequestError::Refused(multi_error(errors))),
+            contacted => Ok(Response::Joined(contacted)),
+        };
+        self.answer(id, result);
+    }
+
+    fn force_leave(&mut self, now: Instant, id: RequestId, name: NodeName, prune: bool) {
+        if !self.serf.members().any(|member| member.name == name) {
+            let text = format!("agent: No node found with name '{name}'");
+            self.answer(id, Err(RequestError::NotFound(text)));
+            return;
+        }
+        let input = SerfInput::ForceLeave { name, prune };
+        self.serf.handle(now, input, &mut self.boxes.serf);
+        self.answer(id, Ok(Response::Done));
+    }
+
+    fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
+        let Reloadable { services, checks, node_meta, level } = reloadable;
+        self.boxes.set_level(level);
+        let meta = AntiEntropyInput::NodeMeta(node_meta);
+        self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);
+        self.ask_local(now, id, wall, LocalRequest::Reload { services, checks });
+    }
+}
+
+/// Several errors in the one text that clients know (http-api.md §1.4).
+fn multi_error(errors: &[String]) -> String {
+    let count = match errors.len() {
+        1 => "1 error occurred".to_owned(),
+        count => format!("{count} errors occurred"),
+    };
+    let lines: String = errors.iter().map(|error| format!("\n\t* {error}")).collect();
+    format!("{count}:{lines}\n\n")
+}

@@ -1,0 +1,196 @@
+//! What this server is asked to do itself: proposals and reads, by ticket.
+//!
+//! A write is proposed and answered once it is applied here. A default read is answered at once
+//! while the lease holds; without a lease, and for `consistent`, a barrier goes through the log
+//! first (raft.md §7), so that the state read holds every write acknowledged before the read came.
+
+use super::Node;
+use super::request::{Request, RequestBody, RequestError, Response};
+use crate::catalog::query::{Consistency, Query};
+use crate::id::{LogIndex, NodeId};
+use crate::machine::Machine as _;
+use crate::raft::{ProposalError, ProposalId, RaftInput, RoleKind};
+use crate::reconcile::{ReconcileInput, ReconcileTicket, StepError};
+use crate::rpc::{RpcInput, Ticket};
+use crate::time::Instant;
+use crate::view::{ServerState, answer_now};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who waits for a proposal.
+#[derive(Clone, Debug)]
+enum Proposer {
+    /// A write.
+    Write(Ticket),
+    /// A read that a barrier confirms.
+    Read(Ticket, Arc<Request>),
+    /// Leader duties.
+    Reconcile(ReconcileTicket),
+    /// The leave of this server.
+    Leave,
+}
+
+/// Proposals on their way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Serving {
+    issued: u64,
+    waiting: BTreeMap<ProposalId, Proposer>,
+}
+
+impl Serving {
+    fn issue(&mut self, proposer: Proposer) -> ProposalId {
+        self.issued += 1;
+        let id = ProposalId(self.issued);
+        self.waiting.insert(id, proposer);
+        id
+    }
+}
+
+impl Node {
+    /// Executes a request on this server; the outcome goes back to the rpc machine.
+    pub(super) fn execute(&mut self, now: Instant, ticket: Ticket, request: Arc<Request>) {
+        let Some(server) = self.server.as_deref_mut() else {
+            self.executed(now, ticket, Err(RequestError::NoLeader));
+            return;
+        };
+        let consistency = request.context.consistency;
+        let input = match &request.body {
+            RequestBody::Write(command) => {
+                let id = server.serving.issue(Proposer::Write(ticket));
+                RaftInput::Propose { id, payload: command.encode() }
+            }
+            RequestBody::Query(query) => {
+                let leads = server.raft.role() == RoleKind::Leader;
+                let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
+                let fresh = match consistency {
+                    Consistency::Stale => true,
+                    Consistency::Leader => leads && lease,
+                    Consistency::Consistent => false,
+                };
+                if fresh {
+                    let query = query.clone();
+                    self.answer_read(now, ticket, &query, consistency);
+                    return;
+                }
+                let proposer = Proposer::Read(ticket, Arc::clone(&request));
+                RaftInput::Barrier { id: server.serving.issue(proposer) }
+            }
+            RequestBody::Join(_)
+            | RequestBody::ForceLeave { .. }
+            | RequestBody::Leave { .. }
+            | RequestBody::RegisterService { .. }
+            | RequestBody::DeregisterService(_)
+            | RequestBody::RegisterCheck(_)
+            | RequestBody::DeregisterCheck(_)
+            | RequestBody::UpdateTtl { .. }
+            | RequestBody::Reload(_)
+            | RequestBody::Info => {
+                let text = "only queries and writes are answered for other agents".to_owned();
+                self.executed(now, ticket, Err(RequestError::Refused(text)));
+                return;
+            }
+        };
+        server.raft.handle(now, input, &mut self.boxes.raft);
+    }
+
+    /// Proposes on behalf of leader duties.
+    pub(super) fn propose_for_reconcile(
+        &mut self,
+        now: Instant,
+        ticket: ReconcileTicket,
+        input: impl FnOnce(ProposalId) -> RaftInput,
+    ) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let id = server.serving.issue(Proposer::Reconcile(ticket));
+        server.raft.handle(now, input(id), &mut self.boxes.raft);
+    }
+
+    /// Proposes that this server leaves the configuration.
+    pub(super) fn propose_own_removal(&mut self, now: Instant, id: NodeId, force: bool) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let proposal = server.serving.issue(Proposer::Leave);
+        let input = RaftInput::RemoveServer { id: proposal, server: id, force };
+        server.raft.handle(now, input, &mut self.boxes.raft);
+    }
+
+    /// A proposal is committed and applied here.
+    pub(super) fn proposal_applied(&mut self, now: Instant, id: ProposalId, index: LogIndex) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(proposer) = server.serving.waiting.remove(&id) else { return };
+        let refusal = server.take_refusal(index);
+        match proposer {
+            Proposer::Write(ticket) => {
+                let result = match refusal {
+                    Some(error) => Err(RequestError::Refused(error.to_string())),
+                    None => Ok(Response::Done),
+                };
+                self.executed(now, ticket, result);
+            }
+            Proposer::Read(ticket, request) => {
+                if let RequestBody::Query(query) = &request.body {
+                    self.answer_read(now, ticket, query, request.context.consistency);
+                }
+            }
+            Proposer::Reconcile(ticket) => {
+                let result = refusal.map_or(Ok(()), |error| Err(StepError::Refused(error)));
+                self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
+            }
+            Proposer::Leave => self.own_removal_settled(now),
+        }
+    }
+
+    /// A proposal was not done, or its outcome is unknown.
+    pub(super) fn proposal_failed(&mut self, now: Instant, id: ProposalId, error: ProposalError) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(proposer) = server.serving.waiting.remove(&id) else { return };
+        match proposer {
+            Proposer::Write(ticket) => self.executed(now, ticket, Err(write_error(error))),
+            Proposer::Read(ticket, _) => self.executed(now, ticket, Err(read_error(&error))),
+            Proposer::Reconcile(ticket) => {
+                let result = Err(StepError::Failed(error));
+                self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
+            }
+            Proposer::Leave => self.own_removal_settled(now),
+        }
+    }
+
+    fn answer_read(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        query: &Query,
+        consistency: Consistency,
+    ) {
+        let Some(server) = self.server.as_deref() else { return };
+        let consensus = server.raft.view(now);
+        let datacenter = &self.config.datacenter;
+        let state = ServerState { tables: &server.tables, consensus: &consensus, datacenter };
+        let answer = answer_now(state, query, consistency, now);
+        self.executed(now, ticket, Ok(Response::Answer(Box::new(answer))));
+    }
+
+    fn executed(&mut self, now: Instant, ticket: Ticket, result: Result<Response, RequestError>) {
+        self.rpc.handle(now, RpcInput::Executed { ticket, result }, &mut self.boxes.rpc);
+    }
+}
+
+/// What a write's failure means to whoever asked for it.
+fn write_error(error: ProposalError) -> RequestError {
+    match error {
+        ProposalError::NotLeader | ProposalError::Unreachable => RequestError::NoLeader,
+        ProposalError::LeadershipLost => RequestError::Unknown(error.to_string()),
+        ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
+        ProposalError::Refused(_) => RequestError::Refused(error.to_string()),
+    }
+}
+
+/// What a read's failure means: a read that failed changed nothing, so another server is tried.
+fn read_error(error: &ProposalError) -> RequestError {
+    match error {
+        ProposalError::NotLeader | ProposalError::Unreachable | ProposalError::LeadershipLost => {
+            RequestError::NoLeader
+        }
+        ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
+        ProposalError::Refused(_) => RequestError::Refused(error.to_string()),
+    }
+}

@@ -1,0 +1,262 @@
+//! What only a server has: consensus, the catalog, leader duties, and their files.
+
+use super::serve::Serving;
+use super::writes::Purpose;
+use super::{Node, NodeTrace};
+use crate::catalog::Tables;
+use crate::catalog::command::{ApplyError, Command};
+use crate::config::{Bootstrap, NodeConfig};
+use crate::id::{LogIndex, NodeId};
+use crate::machine::{Machine as _, Outbox};
+use crate::raft::bootstrap::{Bootstrap as BootstrapMachine, BootstrapInput, BootstrapSettings};
+use crate::raft::{
+    Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftLimits, RaftSettings, Timing,
+};
+use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, World};
+use crate::rng::{Rng, Seed, Stream};
+use crate::rpc::RpcInput;
+use crate::serf::{Member, MemberStatus, ServerInfo};
+use crate::storage::op::Lane;
+use crate::storage::recovery::RestoredServer;
+use crate::storage::wal::Wal;
+use crate::time::Instant;
+use crate::trace::Level;
+use std::collections::BTreeMap;
+
+/// The level of Consul's interface that tags and service metadata announce.
+pub(super) const API_VERSION: &str = "1.8.7";
+
+/// The parts of a server.
+#[derive(Debug)]
+pub(super) struct ServerParts {
+    pub(super) raft: Raft,
+    pub(super) bootstrap: BootstrapMachine,
+    pub(super) reconcile: Reconcile,
+    pub(super) tables: Tables,
+    pub(super) serving: Serving,
+    wal: Wal,
+    /// Commands of this round that the catalog refused, by position.
+    refused: BTreeMap<LogIndex, ApplyError>,
+}
+
+impl ServerParts {
+    /// Why the catalog refused the command at `index`, if it did.
+    pub(super) fn take_refusal(&mut self, index: LogIndex) -> Option<ApplyError> {
+        self.refused.remove(&index)
+    }
+}
+
+/// The tags this agent announces, in the order of DESIGN.md §8 where order shows.
+pub(super) fn own_tags(config: &NodeConfig, id: NodeId) -> BTreeMap<String, String> {
+    let mut tags: BTreeMap<String, String> = [
+        ("dc", config.datacenter.to_string()),
+        ("vsn", "1".to_owned()),
+        ("vsn_min", "1".to_owned()),
+        ("vsn_max", "1".to_owned()),
+        ("id", id.to_string()),
+        ("build", API_VERSION.to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    let mut tag = |key: &str, value: String| tags.insert(key.to_owned(), value);
+    match &config.server {
+        None => {
+            tag("role", "node".to_owned());
+        }
+        Some(server) => {
+            tag("role", "terraform".to_owned());
+            tag("port", config.server_port.to_string());
+            tag("raft_vsn", "3".to_owned());
+            tag("wan_join_port", config.serf_wan_port.to_string());
+            match server.bootstrap {
+                Bootstrap::Alone => tag("bootstrap", "1".to_owned()),
+                Bootstrap::Expect(expect) => tag("expect", expect.to_string()),
+                Bootstrap::Join => None,
+            };
+        }
+    }
+    tags
+}
+
+impl Node {
+    /// Starts consensus from what the disk holds.
+    pub(super) fn start_server(&mut self, now: Instant, restored: RestoredServer, seed: Seed) {
+        let Some(config) = &self.config.server else {
+            return;
+        };
+        let address = self.config.server_address();
+        let settings = RaftSettings {
+            id: self.id,
+            address,
+            timing: Timing::scaled(config.raft_multiplier),
+            limits: RaftLimits::default(),
+        };
+        let mode = config.bootstrap;
+        let bootstrap_settings = BootstrapSettings { id: self.id, address, mode };
+        let boxes = &mut self.boxes;
+        let bootstrap = BootstrapMachine::new(
+            bootstrap_settings,
+            &restored.raft,
+            Rng::for_stream(seed, Stream::Bootstrap),
+            now,
+            &mut boxes.bootstrap,
+        );
+        let raft = Raft::new(
+            settings,
+            restored.raft,
+            Rng::for_stream(seed, Stream::Raft),
+            now,
+            &mut boxes.raft,
+        );
+        let reconcile = Reconcile::new(self.config.name.clone(), self.id, seed);
+        self.server = Some(Box::new(ServerParts {
+            raft,
+            bootstrap,
+            reconcile,
+            tables: Tables::default(),
+            serving: Serving::default(),
+            wal: restored.wal,
+            refused: BTreeMap::new(),
+        }));
+        self.prepare_log();
+    }
+
+    /// Hands out what must be durable for consensus or for the bootstrap.
+    pub(super) fn persist_log(&mut self, purpose: Purpose, batch: &PersistBatch) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let ops = server.wal.append(batch);
+        self.writes.issue(purpose, Lane::Log, ops, &mut self.out);
+        self.prepare_log();
+    }
+
+    /// Hands out the next step of preparing room for the log, if one is due.
+    pub(super) fn prepare_log(&mut self) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        if let Some(step) = server.wal.prepare() {
+            self.writes.issue(Purpose::Prepare, step.lane, step.ops, &mut self.out);
+        }
+    }
+
+    /// A step of preparing room for the log is done.
+    pub(super) fn log_prepared(&mut self) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.wal.prepared();
+        }
+        self.prepare_log();
+    }
+
+    /// Hands out the seal that proves the newest batch durable.
+    pub(super) fn seal_log(&mut self) -> bool {
+        let Some(server) = self.server.as_deref_mut() else { return false };
+        let ops = server.wal.seal();
+        self.writes.issue(Purpose::Seal, Lane::Log, ops, &mut self.out);
+        true
+    }
+
+    /// Applies committed entries to the catalog, in order.
+    pub(super) fn apply(&mut self, now: Instant, entries: Vec<Entry>) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let mut unreadable = Vec::new();
+        let mut applied = LogIndex::ZERO;
+        for entry in entries {
+            applied = entry.index;
+            self.stats.entries_applied += 1;
+            match entry.kind {
+                EntryKind::Noop | EntryKind::Config => continue,
+                EntryKind::Command => {}
+            }
+            let result = Command::decode(&entry.payload)
+                .map_err(ApplyError::Unreadable)
+                .and_then(|command| server.tables.apply(entry.index, command));
+            if let Err(error) = result {
+                if let ApplyError::Unreadable(_) = error {
+                    unreadable.push(format!("index {}: {error}", entry.index));
+                }
+                server.refused.insert(entry.index, error);
+            }
+        }
+        server.raft.handle(now, RaftInput::Applied { index: applied }, &mut self.boxes.raft);
+        for error in unreadable {
+            self.trace(Level::Error, NodeTrace::UnreadableEntry(error));
+        }
+    }
+
+    /// Leader duties hear of something, with members, catalog and configuration to look at.
+    pub(super) fn tell_reconcile(&mut self, now: Instant, input: ReconcileInput) {
+        self.with_reconcile(|reconcile, world, out| reconcile.handle(now, input, world, out));
+    }
+
+    /// Fires the leader duties that are due.
+    pub(super) fn reconcile_timeout(&mut self, now: Instant) {
+        let next = self.server.as_deref().and_then(|server| server.reconcile.next_timeout());
+        if next.is_some_and(|at| at <= now) {
+            self.with_reconcile(|reconcile, world, out| reconcile.handle_timeout(now, world, out));
+        }
+    }
+
+    fn with_reconcile(
+        &mut self,
+        act: impl FnOnce(&mut Reconcile, World<'_>, &mut Outbox<ReconcileOutput>),
+    ) {
+        let members = self.published_members();
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let world = World {
+            datacenter: &self.config.datacenter,
+            tables: &server.tables,
+            members: &members,
+            configuration: server.raft.configuration(),
+        };
+        act(&mut server.reconcile, world, &mut self.boxes.reconcile);
+    }
+
+    /// Forgets refusals that nobody asked for; called when nothing is left to route.
+    pub(super) fn forget_refusals(&mut self) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.refused.clear();
+        }
+    }
+
+    /// Tells everybody which servers gossip shows, after a change of the members.
+    pub(super) fn members_changed(&mut self, now: Instant) {
+        if !self.started {
+            return;
+        }
+        let own = &self.config.datacenter;
+        let of_datacenter = |server: &ServerInfo| server.datacenter == *own;
+        let alive = |member: &&Member| member.status == MemberStatus::Alive;
+        let servers: Vec<ServerInfo> = self
+            .serf
+            .members()
+            .filter(alive)
+            .filter_map(Member::server)
+            .filter(of_datacenter)
+            .collect();
+        self.trace_servers(&servers);
+        let boxes = &mut self.boxes;
+        if let Some(server) = self.server.as_deref_mut() {
+            let input = BootstrapInput::Servers(servers.clone());
+            server.bootstrap.handle(now, input, &mut boxes.bootstrap);
+        }
+        self.rpc.handle(now, RpcInput::Servers(servers.clone()), &mut boxes.rpc);
+        self.tell_anti_entropy(now, &servers);
+        self.servers = servers;
+    }
+
+    fn trace_servers(&mut self, servers: &[ServerInfo]) {
+        let known = std::mem::take(&mut self.servers);
+        let datacenter = self.config.datacenter.clone();
+        let is_in = |list: &[ServerInfo], server: &ServerInfo| {
+            list.iter().any(|other| other.id == server.id && other.address == server.address)
+        };
+        for server in servers.iter().filter(|server| !is_in(&known, server)) {
+            let (datacenter, address) = (datacenter.clone(), server.address);
+            self.trace(Level::Info, NodeTrace::AddingServer { datacenter, address });
+        }
+        for server in known.iter().filter(|server| !is_in(servers, server)) {
+            let (datacenter, address) = (datacenter.clone(), server.address);
+            self.trace(Level::Info, NodeTrace::RemovingServer { datacenter, address });
+        }
+        self.servers = known;
+    }
+}

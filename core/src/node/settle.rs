@@ -1,0 +1,479 @@
+//! The only routing between machines: one output at a time, always from the pipeline's start.
+//!
+//! `gossip → serf → bootstrap → raft → reconcile → local → checks → anti-entropy → rpc`. Each
+//! machine writes into its own outbox; what a later machine wants of an earlier one is fed to it
+//! and comes out of its outbox at the next step, so nothing calls upwards and nothing recurses.
+
+use super::input::{Input, StreamKind};
+use super::output::{Output, StopReason};
+use super::writes::Purpose;
+use super::{Node, NodeTrace};
+use crate::anti_entropy::{AntiEntropyInput, AntiEntropyOutput};
+use crate::checks::{ChecksInput, ChecksOutput};
+use crate::gossip::{GossipInput, GossipOutput};
+use crate::id::WriteId;
+use crate::local::{LocalInput, LocalOutput};
+use crate::machine::Machine as _;
+use crate::node::request::Request;
+use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
+use crate::raft::{self, Message, RaftInput, RaftOutput, RoleKind};
+use crate::reconcile::{ReconcileInput, ReconcileOutput};
+use crate::rpc::{self, Caller, RpcInput, RpcOutput};
+use crate::serf::{SerfInput, SerfOutput, ServerInfo};
+use crate::storage::op::{Lane, StorageFault};
+use crate::time::{Instant, WallClock};
+use crate::trace::{Level, TraceKind};
+use crate::wire::pack;
+
+/// Steps that one input may take; more means that two machines answer each other for ever.
+const STEPS_MAX: u32 = 1_000_000;
+
+impl Node {
+    /// Gives an input to the machine it is for.
+    pub(super) fn route_input(&mut self, now: Instant, input: Input) {
+        let boxes = &mut self.boxes;
+        match input {
+            Input::Timeout => self.fire_timers(now),
+            Input::Datagram { from, payload } => {
+                let input = GossipInput::Datagram { from, payload };
+                self.gossip.handle(now, input, &mut boxes.gossip);
+            }
+            Input::StreamOpened { stream, kind, peer } => match kind {
+                StreamKind::Gossip => {
+                    self.gossip_streams.insert(stream);
+                    let input = GossipInput::StreamOpened { stream, peer };
+                    self.gossip.handle(now, input, &mut boxes.gossip);
+                }
+                StreamKind::Server => {
+                    let input = RpcInput::StreamOpened { stream, peer };
+                    self.rpc.handle(now, input, &mut boxes.rpc);
+                }
+            },
+            Input::StreamData { stream, data } => {
+                if self.gossip_streams.contains(&stream) {
+                    let input = GossipInput::StreamData { stream, data };
+                    self.gossip.handle(now, input, &mut boxes.gossip);
+                } else {
+                    let input = RpcInput::StreamData { stream, data };
+                    self.rpc.handle(now, input, &mut boxes.rpc);
+                }
+            }
+            Input::StreamClosed { stream, reason } => {
+                if self.gossip_streams.remove(&stream) {
+                    let input = GossipInput::StreamClosed { stream, reason };
+                    self.gossip.handle(now, input, &mut boxes.gossip);
+                } else {
+                    let input = RpcInput::StreamClosed { stream, reason };
+                    self.rpc.handle(now, input, &mut boxes.rpc);
+                }
+            }
+            Input::Persisted { write } => self.persisted(now, write),
+            Input::PersistFailed { write, error } => self.persist_failed(now, write, error),
+            Input::Request { id, wall, request } => self.route_request(now, id, wall, *request),
+            Input::RequestAbandoned { id } => self.abandon(now, id),
+            Input::CheckFinished { check, run, result } => {
+                let input = ChecksInput::Finished { check, run, result };
+                self.checks.handle(now, input, &mut boxes.checks);
+            }
+            Input::Leave => self.leave_signalled(now),
+            Input::Shutdown => self.begin_stop(now, StopReason::Shutdown),
+        }
+    }
+
+    /// Routes outputs until no machine has any.
+    pub(super) fn settle(&mut self, now: Instant) {
+        for _ in 0..STEPS_MAX {
+            if self.lifecycle.is_stopped() {
+                return;
+            }
+            if let Some(output) = self.boxes.gossip.pop() {
+                self.from_gossip(now, output);
+            } else if let Some(output) = self.boxes.serf.pop() {
+                self.from_serf(now, output);
+            } else if let Some(output) = self.boxes.bootstrap.pop() {
+                self.from_bootstrap(now, output);
+            } else if let Some(output) = self.boxes.raft.pop() {
+                self.from_raft(now, output);
+            } else if let Some(output) = self.boxes.reconcile.pop() {
+                self.from_reconcile(now, output);
+            } else if let Some(output) = self.boxes.local.pop() {
+                self.from_local(now, output);
+            } else if let Some(output) = self.boxes.checks.pop() {
+                self.from_checks(now, output);
+            } else if let Some(output) = self.boxes.anti_entropy.pop() {
+                self.from_anti_entropy(now, output);
+            } else if let Some(output) = self.boxes.rpc.pop() {
+                self.from_rpc(now, output);
+            } else {
+                self.forget_refusals();
+                return;
+            }
+        }
+        panic!("INV-NODE-1: one input settles within {STEPS_MAX} steps");
+    }
+
+    fn from_gossip(&mut self, now: Instant, output: GossipOutput) {
+        let serf = match output {
+            GossipOutput::SendDatagram { to, payload } => {
+                self.stats.datagrams_sent += 1;
+                self.out.push_back(Output::SendDatagram { to, payload });
+                return;
+            }
+            GossipOutput::OpenStream { stream, to } => {
+                self.gossip_streams.insert(stream);
+                self.out.push_back(Output::OpenStream { stream, kind: StreamKind::Gossip, to });
+                return;
+            }
+            GossipOutput::SendStream { stream, data } => {
+                self.out.push_back(Output::SendStream { stream, data });
+                return;
+            }
+            GossipOutput::CloseStream { stream } => {
+                self.gossip_streams.remove(&stream);
+                self.out.push_back(Output::CloseStream { stream });
+                return;
+            }
+            GossipOutput::JoinFinished { join, contacted, errors } => {
+                self.join_finished(now, join, contacted, &errors);
+                return;
+            }
+            GossipOutput::Trace(level, trace) => {
+                self.emit(level, TraceKind::Gossip(trace));
+                return;
+            }
+            GossipOutput::Joined(peer) => SerfInput::Joined(peer),
+            GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
+            GossipOutput::Updated(peer) => SerfInput::Updated(peer),
+            // The trace beside it tells the operator; resolving it needs queries.
+            GossipOutput::Conflict { .. } => return,
+            GossipOutput::UserMessage(payload) => SerfInput::UserMessage(payload),
+            GossipOutput::RemoteUserState { payload, join } => {
+                SerfInput::RemoteUserState { payload, join }
+            }
+            GossipOutput::WantUserState { exchange, join } => {
+                SerfInput::WantUserState { exchange, join }
+            }
+            GossipOutput::LeaveSpread => SerfInput::LeaveSpread,
+            GossipOutput::BroadcastSpread(id) => SerfInput::BroadcastSpread(id),
+        };
+        self.serf.handle(now, serf, &mut self.boxes.serf);
+    }
+
+    fn from_serf(&mut self, now: Instant, output: SerfOutput) {
+        let gossip = match output {
+            SerfOutput::Member { kind, member } => {
+                self.members_changed(now);
+                if self.leads {
+                    self.tell_reconcile(now, ReconcileInput::Member { kind, member });
+                }
+                return;
+            }
+            SerfOutput::LeaveFinished => {
+                self.farewell_spread(now);
+                return;
+            }
+            SerfOutput::Persist(ops) => {
+                self.writes.issue(Purpose::Serf, Lane::State, ops, &mut self.out);
+                return;
+            }
+            SerfOutput::Trace(level, trace) => {
+                self.emit(level, TraceKind::Serf(trace));
+                return;
+            }
+            SerfOutput::Broadcast { class, key, payload, notify } => {
+                GossipInput::Broadcast { class, key, payload, notify }
+            }
+            SerfOutput::UserState { exchange, payload } => {
+                GossipInput::UserState { exchange, payload }
+            }
+            SerfOutput::Join { join, addresses } => GossipInput::Join { join, addresses },
+            SerfOutput::GossipLeave => GossipInput::Leave,
+            SerfOutput::SetMeta(meta) => GossipInput::SetMeta(meta),
+        };
+        self.gossip.handle(now, gossip, &mut self.boxes.gossip);
+    }
+
+    fn from_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {
+        match output {
+            BootstrapOutput::Persist { seq, batch } => {
+                self.persist_log(Purpose::Bootstrap(seq), &batch);
+            }
+            BootstrapOutput::Send { to, message } => {
+                let payload = pack::to_bytes(&message);
+                let input = RpcInput::SendBootstrap { to, payload };
+                self.rpc.handle(now, input, &mut self.boxes.rpc);
+            }
+            BootstrapOutput::Bound { cluster } => {
+                self.tell_raft(now, RaftInput::Bound { cluster });
+            }
+            BootstrapOutput::Start { cluster, configuration } => {
+                self.tell_raft(now, RaftInput::Bootstrapped { cluster, configuration });
+            }
+            BootstrapOutput::Trace(level, trace) => self.emit(level, TraceKind::Bootstrap(trace)),
+        }
+    }
+
+    fn from_raft(&mut self, now: Instant, output: RaftOutput) {
+        match output {
+            RaftOutput::Persist { seq, batch } => self.persist_log(Purpose::Raft(seq), &batch),
+            RaftOutput::Send { to, address, lane, message } => {
+                let payload = pack::to_bytes(&message);
+                let lane = match lane {
+                    raft::Lane::Data => rpc::Lane::Data,
+                    raft::Lane::Heartbeat => rpc::Lane::Heartbeat,
+                };
+                let input = RpcInput::SendRaft { to, address, lane, payload };
+                self.rpc.handle(now, input, &mut self.boxes.rpc);
+            }
+            RaftOutput::Apply { entries } => self.apply(now, entries),
+            RaftOutput::ProposalApplied { id, index } => self.proposal_applied(now, id, index),
+            RaftOutput::ProposalFailed { id, error } => self.proposal_failed(now, id, error),
+            RaftOutput::RoleChanged { role, leader, .. } => self.role_changed(now, role, leader),
+            RaftOutput::LeaderReady { .. } => {
+                self.tell_reconcile(now, ReconcileInput::LeaderReady);
+            }
+            RaftOutput::LeadershipLost { .. } => {
+                self.trace(Level::Info, NodeTrace::LeadershipLost);
+                self.tell_reconcile(now, ReconcileInput::LeadershipLost);
+            }
+            // Leader duties and readers look at consensus itself when they need it.
+            RaftOutput::ConfigurationChanged { .. } => {}
+            RaftOutput::ClusterKnown { cluster } => {
+                if let Some(server) = self.server.as_deref_mut() {
+                    let input = BootstrapInput::Formed { cluster };
+                    server.bootstrap.handle(now, input, &mut self.boxes.bootstrap);
+                }
+            }
+            RaftOutput::Removed => self.removed_from_configuration(now),
+            RaftOutput::Fatal(rule) => self.fatal(rule),
+            RaftOutput::Trace(level, trace) => self.emit(level, TraceKind::Raft(trace)),
+        }
+    }
+
+    fn from_reconcile(&mut self, now: Instant, output: ReconcileOutput) {
+        match output {
+            ReconcileOutput::Propose { ticket, command } => {
+                let payload = command.encode();
+                self.propose_for_reconcile(now, ticket, |id| RaftInput::Propose { id, payload });
+            }
+            ReconcileOutput::AddServer { ticket, server, address } => {
+                self.propose_for_reconcile(now, ticket, |id| RaftInput::AddServer {
+                    id,
+                    server,
+                    address,
+                });
+            }
+            ReconcileOutput::RemoveServer { ticket, server } => {
+                let force = false;
+                self.propose_for_reconcile(now, ticket, |id| RaftInput::RemoveServer {
+                    id,
+                    server,
+                    force,
+                });
+            }
+            ReconcileOutput::Trace(level, trace) => self.emit(level, TraceKind::Reconcile(trace)),
+        }
+    }
+
+    fn from_local(&mut self, now: Instant, output: LocalOutput) {
+        match output {
+            LocalOutput::Persist { ticket, changes } => {
+                let ops = self.registrations.append(changes);
+                self.writes.issue(Purpose::Local(ticket), Lane::State, ops, &mut self.out);
+            }
+            LocalOutput::Reply { id, error } => self.answer(id, Err(error)),
+            LocalOutput::Done(id) => {
+                self.tell_anti_entropy_input(now, AntiEntropyInput::Answer(id));
+            }
+            LocalOutput::StartCheck(start) => {
+                self.checks.handle(now, ChecksInput::Start(start), &mut self.boxes.checks);
+            }
+            LocalOutput::StopCheck(check) => {
+                self.checks.handle(now, ChecksInput::Stop(check), &mut self.boxes.checks);
+            }
+            LocalOutput::TtlReported { check, status } => {
+                let input = ChecksInput::Reported { check, status };
+                self.checks.handle(now, input, &mut self.boxes.checks);
+            }
+            LocalOutput::Changed(change) => {
+                self.publisher.local_changed();
+                let view = self.local.view().clone();
+                self.tell_anti_entropy_input(now, AntiEntropyInput::Local { change, view });
+            }
+            LocalOutput::Trace(level, trace) => self.emit(level, TraceKind::Agent(trace)),
+        }
+    }
+
+    fn from_checks(&mut self, now: Instant, output: ChecksOutput) {
+        let input = match output {
+            ChecksOutput::Run { check, run, kind, output_max_size } => {
+                self.out.push_back(Output::RunCheck { check, run, kind, output_max_size });
+                return;
+            }
+            ChecksOutput::Trace(level, trace) => {
+                self.emit(level, TraceKind::Agent(trace));
+                return;
+            }
+            ChecksOutput::Result { check, status, output } => {
+                LocalInput::CheckResult { check, status, output }
+            }
+            ChecksOutput::Expired(check) => LocalInput::TtlExpired(check),
+            ChecksOutput::Reap { service, check } => LocalInput::Reap { service, check },
+        };
+        self.local.handle(now, input, &mut self.boxes.local);
+    }
+
+    fn from_anti_entropy(&mut self, now: Instant, output: AntiEntropyOutput) {
+        match output {
+            AntiEntropyOutput::Submit { ticket, hold, body } => {
+                let caller = Caller::Internal(ticket.0);
+                // Commands that need a civil time take their request's; a sync has none.
+                let wall = WallClock::from_millis(0);
+                let request = Box::new(Request::new(*body));
+                let input = RpcInput::Submit { caller, hold, wall, request };
+                self.rpc.handle(now, input, &mut self.boxes.rpc);
+            }
+            AntiEntropyOutput::Done(id) => self.answer(id, Ok(super::request::Response::Done)),
+            AntiEntropyOutput::AdoptTags { service, tags } => {
+                let input = LocalInput::AdoptTags { service, tags };
+                self.local.handle(now, input, &mut self.boxes.local);
+            }
+            AntiEntropyOutput::Stopped => self.synchronisation_stopped(now),
+            AntiEntropyOutput::Trace(level, trace) => self.emit(level, TraceKind::Agent(trace)),
+        }
+    }
+
+    fn from_rpc(&mut self, now: Instant, output: RpcOutput) {
+        match output {
+            RpcOutput::OpenStream { stream, to } => {
+                self.out.push_back(Output::OpenStream { stream, kind: StreamKind::Server, to });
+            }
+            RpcOutput::SendStream { stream, data } => {
+                self.out.push_back(Output::SendStream { stream, data });
+            }
+            RpcOutput::CloseStream { stream } => {
+                self.out.push_back(Output::CloseStream { stream });
+            }
+            RpcOutput::Execute { ticket, request, .. } => self.execute(now, ticket, request),
+            RpcOutput::Done { caller: Caller::Request(id), result } => self.answer(id, result),
+            RpcOutput::Done { caller: Caller::Internal(ticket), result } => {
+                let ticket = crate::anti_entropy::SyncTicket(ticket);
+                self.tell_anti_entropy_input(now, AntiEntropyInput::Reply { ticket, result });
+            }
+            RpcOutput::RaftMessage { from, payload } => {
+                match pack::from_bytes::<Message>(&payload) {
+                    Ok(message) if message.header.from == from => {
+                        self.tell_raft(now, RaftInput::Receive(message));
+                    }
+                    Ok(_) => self.bad_message("consensus", "it names another sender".to_owned()),
+                    Err(error) => self.bad_message("consensus", error.to_string()),
+                }
+            }
+            RpcOutput::BootstrapMessage { payload, .. } => {
+                match pack::from_bytes::<BootstrapMessage>(&payload) {
+                    Ok(message) => {
+                        if let Some(server) = self.server.as_deref_mut() {
+                            let input = BootstrapInput::Receive(message);
+                            server.bootstrap.handle(now, input, &mut self.boxes.bootstrap);
+                        }
+                    }
+                    Err(error) => self.bad_message("bootstrap", error.to_string()),
+                }
+            }
+            RpcOutput::PeerUnreachable { peer } => {
+                self.tell_raft(now, RaftInput::PeerUnreachable { peer });
+            }
+            RpcOutput::Trace(level, trace) => self.emit(level, TraceKind::Rpc(trace)),
+        }
+    }
+
+    fn bad_message(&mut self, what: &'static str, error: String) {
+        self.trace(Level::Warn, NodeTrace::BadMessage { what, error });
+    }
+
+    fn tell_raft(&mut self, now: Instant, input: RaftInput) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.raft.handle(now, input, &mut self.boxes.raft);
+        }
+    }
+
+    fn tell_anti_entropy_input(&mut self, now: Instant, input: AntiEntropyInput) {
+        self.anti_entropy.handle(now, input, &mut self.boxes.anti_entropy);
+    }
+
+    /// Anti-entropy paces itself by the number of members and starts over when servers appear.
+    pub(super) fn tell_anti_entropy(&mut self, now: Instant, servers: &[ServerInfo]) {
+        let members = self.serf.members().count();
+        self.tell_anti_entropy_input(now, AntiEntropyInput::Members(members));
+        let known = &self.servers;
+        let appeared = servers.iter().any(|server| !known.iter().any(|old| old.id == server.id));
+        if appeared {
+            self.tell_anti_entropy_input(now, AntiEntropyInput::ServerReachable);
+        }
+    }
+
+    fn role_changed(
+        &mut self,
+        now: Instant,
+        role: RoleKind,
+        leader: Option<(crate::id::NodeId, std::net::SocketAddr)>,
+    ) {
+        if role == RoleKind::Leader && !self.leads {
+            self.trace(Level::Info, NodeTrace::LeadershipAcquired);
+        }
+        self.leads = role == RoleKind::Leader;
+        if leader != self.leader {
+            self.leader = leader;
+            self.rpc.handle(now, RpcInput::Leader(leader), &mut self.boxes.rpc);
+            if let Some((id, _)) = leader {
+                let named = self.serf.members().find(|member| member.id() == Some(id));
+                let name = named.map_or_else(|| id.to_string(), |member| member.name.to_string());
+                self.trace(Level::Info, NodeTrace::NewLeader(name));
+                self.tell_anti_entropy_input(now, AntiEntropyInput::ServerReachable);
+            }
+        }
+    }
+
+    fn persisted(&mut self, now: Instant, write: WriteId) {
+        match self.writes.complete(write) {
+            Some(Purpose::Raft(seq)) => self.tell_raft(now, RaftInput::PersistDone { seq }),
+            Some(Purpose::Bootstrap(seq)) => {
+                if let Some(server) = self.server.as_deref_mut() {
+                    let input = BootstrapInput::PersistDone { seq };
+                    server.bootstrap.handle(now, input, &mut self.boxes.bootstrap);
+                }
+            }
+            Some(Purpose::Prepare) => self.log_prepared(),
+            Some(Purpose::Local(ticket)) => {
+                let input = LocalInput::Persisted(ticket);
+                self.local.handle(now, input, &mut self.boxes.local);
+            }
+            Some(Purpose::Seal) => self.sealed(),
+            Some(Purpose::Serf) | None => {}
+        }
+    }
+
+    fn persist_failed(&mut self, now: Instant, write: WriteId, error: StorageFault) {
+        let Some(purpose) = self.writes.complete(write) else { return };
+        match purpose {
+            // After a failed write or sync nobody knows what the disk holds (raft.md §11.3 rule 5).
+            Purpose::Raft(_) | Purpose::Bootstrap(_) | Purpose::Prepare => {
+                self.fatal(format!("writing the log failed: {error}"));
+            }
+            Purpose::Seal => self.sealed(),
+            Purpose::Local(ticket) => {
+                let input = LocalInput::PersistFailed { ticket, error };
+                self.local.handle(now, input, &mut self.boxes.local);
+            }
+            Purpose::Serf => {
+                let (what, error) = ("serf/local.snapshot", error.to_string());
+                self.trace(Level::Error, NodeTrace::WriteFailed { what, error });
+            }
+        }
+    }
+
+    fn fatal(&mut self, rule: String) {
+        self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
+        self.stop(StopReason::Fatal(rule));
+    }
+}

@@ -1,0 +1,65 @@
+//! Which machine waits for which storage operation.
+
+use super::output::Output;
+use crate::id::WriteId;
+use crate::local::PersistTicket;
+use crate::raft::PersistSeq;
+use crate::storage::op::{FileOp, Lane, StorageOp};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What an operation on its way is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Consensus.
+    Raft(PersistSeq),
+    /// The first configuration.
+    Bootstrap(PersistSeq),
+    /// Room ahead of the log's writer.
+    Prepare,
+    /// Registrations.
+    Local(PersistTicket),
+    /// Serf's snapshot.
+    Serf,
+    /// The log's seal at a clean stop.
+    Seal,
+}
+
+impl Purpose {
+    /// Whether the operation writes the log.
+    pub(super) const fn is_of_log(self) -> bool {
+        matches!(self, Self::Raft(_))
+    }
+}
+
+/// All operations on their way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writes {
+    issued: u64,
+    waiting: BTreeMap<WriteId, Purpose>,
+}
+
+impl Writes {
+    /// Hands out an operation for `purpose`.
+    pub(super) fn issue(
+        &mut self,
+        purpose: Purpose,
+        lane: Lane,
+        ops: Vec<FileOp>,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.issued += 1;
+        let write = WriteId::new(self.issued);
+        self.waiting.insert(write, purpose);
+        out.push_back(Output::Persist { write, op: StorageOp { lane, ops } });
+    }
+
+    /// Whether nothing that `matches` is on its way.
+    pub(super) fn is_idle(&self, matches: fn(Purpose) -> bool) -> bool {
+        !self.waiting.values().any(|purpose| matches(*purpose))
+    }
+
+    /// What the completed operation was for; `None` for one that was never issued.
+    pub(super) fn complete(&mut self, write: WriteId) -> Option<Purpose> {
+        self.waiting.remove(&write)
+    }
+}
