@@ -15,7 +15,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use terraform_core::id::WriteId;
-use terraform_core::rng::Rng;
+use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::op::{FileOp, FilePath, Lane, StorageFault, StorageOp};
 use terraform_core::storage::recovery::{Answer, Step};
 
@@ -432,6 +432,19 @@ impl SimDisk {
         self.names = self.durable_names.clone();
         self.files.values_mut().for_each(|file| file.lose(loss, rng));
         self.forget_unnamed();
+    }
+
+    /// What would be there if the machine lost power at this moment and kept nothing unsynced:
+    /// operations under way are not done.
+    #[must_use]
+    pub fn durable(&self) -> Self {
+        let mut disk = self.clone();
+        disk.lane(Lane::Log).clear();
+        disk.lane(Lane::State).clear();
+        // With nothing under way and nothing spared, no draw decides anything.
+        let mut rng = Rng::for_stream(Seed::from_number(0), Stream::Node);
+        disk.crash(Crash::Power(Loss::All), &mut rng);
+        disk
     }
 
     /// Does what a recovery asks for; `None` if the step is its end.

@@ -1,3 +1,20 @@
-//! The simulator: whole clusters of cores in one thread, over networks, disks and clocks that fail.
+//! Whole clusters in one thread: the shipped core in a simulated world.
+//!
+//! A [`world::World`] has hosts, links, disks and time; [`run::run`] drives one world through
+//! start, faults, healing and rest, with [`checker`] watching; [`plan::Plan`] makes one of a seed.
+//! The same seed gives the same hash, always.
 
+pub mod checker;
+pub mod cli;
 pub mod disk;
+pub mod hash;
+pub mod host;
+pub mod net;
+pub mod plan;
+pub mod queue;
+pub mod recover;
+pub mod run;
+pub mod streams;
+pub mod trace;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,75 @@
+//! Membership, with the world's knowledge of every member's own word (simulation.md §9.2).
+
+use super::{Permissions, Violation, broken, shown};
+use crate::streams::Process;
+use std::collections::BTreeMap;
+use terraform_core::id::{Incarnation, NodeName};
+use terraform_core::node::Node;
+use terraform_core::wire::gossip::PeerState;
+
+/// The rules G1, G2 and G4.
+#[derive(Debug, Default)]
+pub(super) struct GossipChecker {
+    /// What each process last knew of each member.
+    seen: BTreeMap<Process, BTreeMap<NodeName, Incarnation>>,
+    /// The highest incarnation each member gave itself.
+    own: BTreeMap<NodeName, Incarnation>,
+}
+
+impl GossipChecker {
+    /// Looks at one agent's members after an event.
+    pub(super) fn look(
+        &mut self,
+        process: Process,
+        node: &Node,
+        permissions: &Permissions,
+    ) -> Result<(), Violation> {
+        let name = node.name();
+        let mut known = BTreeMap::new();
+        let before = self.seen.remove(&process).unwrap_or_default();
+        for (peer, state) in node.gossip().peers() {
+            let incarnation = peer.incarnation;
+            if peer.name == *name {
+                let own = self.own.entry(name.clone()).or_insert(incarnation);
+                *own = incarnation.max(*own);
+            } else {
+                self.is_the_owners(process, &peer.name, incarnation)?;
+                let who = shown(process);
+                if state == PeerState::Left && !permissions.may_leave.contains(&peer.name) {
+                    return broken(
+                        "G2",
+                        format!("{who} has {} as left, which never left", peer.name),
+                    );
+                }
+                let accused = matches!(state, PeerState::Suspect | PeerState::Dead);
+                if accused && permissions.quiet {
+                    let name = &peer.name;
+                    return broken("G4", format!("{who} has {name} as {state:?} without a fault"));
+                }
+            }
+            if before.get(&peer.name).is_some_and(|then| *then > incarnation) {
+                let (who, then) = (shown(process), before.get(&peer.name));
+                let name = &peer.name;
+                return broken("G1", format!("{who} has {name} at {incarnation} after {then:?}"));
+            }
+            known.insert(peer.name.clone(), incarnation);
+        }
+        self.seen.insert(process, known);
+        Ok(())
+    }
+
+    fn is_the_owners(
+        &self,
+        process: Process,
+        name: &NodeName,
+        incarnation: Incarnation,
+    ) -> Result<(), Violation> {
+        match self.own.get(name) {
+            Some(own) if incarnation > *own => {
+                let who = shown(process);
+                broken("G1", format!("{who} has {name} at {incarnation}, itself only at {own}"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}

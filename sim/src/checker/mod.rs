@@ -1,0 +1,102 @@
+//! What must hold: rules checked after every event, and rules checked once a world is at rest.
+//!
+//! Each rule has the name it has in simulation.md §9 (`R1`, `G1`, `C1`, …). The first broken rule of
+//! a world is kept with the facts that contradict each other; nothing after it counts.
+
+mod gossip;
+mod raft;
+mod rest;
+
+use crate::net::HostId;
+use crate::streams::Process;
+use crate::world::World;
+use std::collections::BTreeSet;
+use std::fmt;
+use terraform_core::id::NodeName;
+
+pub use rest::{Expectation, at_rest};
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The facts that contradict each other.
+    pub facts: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.facts)
+    }
+}
+
+/// What the online checkers look at beside the hosts themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Permissions {
+    /// Members that may be seen as left: their owner began to leave, or somebody forced it.
+    pub may_leave: BTreeSet<NodeName>,
+    /// Whether every accusation is false: no host was crashed, paused or cut off.
+    pub quiet: bool,
+}
+
+/// All rules that are checked after every event.
+#[derive(Debug, Default)]
+pub struct Checkers {
+    raft: raft::RaftChecker,
+    gossip: gossip::GossipChecker,
+    /// What is allowed in this world.
+    pub permissions: Permissions,
+    /// The first broken rule.
+    pub violation: Option<Violation>,
+}
+
+impl Checkers {
+    /// Looks at every host that moved since the last look, and at what it sent.
+    pub fn look(&mut self, world: &mut World) {
+        if self.violation.is_some() {
+            return;
+        }
+        let sent = std::mem::take(&mut world.sent);
+        for (process, data) in &sent {
+            if let Err(violation) = self.raft.sent(world, *process, data) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+        let mut touched = std::mem::take(&mut world.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for host in touched {
+            if let Err(violation) = self.look_at(world, host) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+    }
+
+    fn look_at(&mut self, world: &World, host: HostId) -> Result<(), Violation> {
+        let Some(running) = world.hosts.get(host).and_then(|host| host.running.as_ref()) else {
+            return Ok(());
+        };
+        let process = world.hosts[host].process();
+        let local = world.hosts[host].local_time(world.now);
+        if let Some(raft) = running.node.raft() {
+            self.raft.look(process, running.node.id(), raft, local)?;
+        }
+        self.gossip.look(process, &running.node, &self.permissions)
+    }
+
+    /// The committed history as far as it was seen: how many entries.
+    pub fn committed(&self) -> usize {
+        self.raft.committed()
+    }
+}
+
+/// A broken rule.
+fn broken<T>(rule: &'static str, facts: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { rule, facts: facts.into() })
+}
+
+/// A process in a report.
+fn shown(process: Process) -> String {
+    format!("host {} run {}", process.host, process.boot)
+}

@@ -1,0 +1,321 @@
+//! Consensus, with the world's knowledge of all servers at once (raft.md §12).
+
+use super::{Violation, broken, shown};
+use crate::streams::Process;
+use crate::world::World;
+use std::collections::BTreeMap;
+use terraform_core::id::{LogIndex, NodeId, StoreId, Term};
+use terraform_core::raft::{Body, EntryKind, Message, Raft, RoleKind};
+use terraform_core::storage::recovery::Restored;
+use terraform_core::time::Instant;
+use terraform_core::wire::pack;
+use terraform_core::wire::rpc::Frame;
+
+/// What one process showed when it was last looked at.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    term: Term,
+    commit: LogIndex,
+    applied: LogIndex,
+    leads: bool,
+    /// Chain value and term of each entry, by position less one.
+    log: Vec<(Term, u64)>,
+}
+
+/// What a disk would give back if its machine lost power now.
+#[derive(Clone, Debug)]
+struct Durable {
+    version: u64,
+    term: Term,
+    vote: Option<NodeId>,
+    log: Vec<(Term, u64)>,
+}
+
+/// The rules R1 to R7, R9, R11, R17.
+#[derive(Debug, Default)]
+pub(super) struct RaftChecker {
+    /// Who led each term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// The chain value of every entry ever seen.
+    chains: BTreeMap<(LogIndex, Term), u64>,
+    /// The committed history: term and chain of each entry, by position less one.
+    committed: Vec<(Term, u64)>,
+    seen: BTreeMap<Process, Seen>,
+    /// To whom each store gave its vote.
+    votes: BTreeMap<(StoreId, Term), NodeId>,
+    durable: BTreeMap<Process, Durable>,
+}
+
+impl RaftChecker {
+    pub(super) fn committed(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// Looks at one server after an event.
+    pub(super) fn look(
+        &mut self,
+        process: Process,
+        id: NodeId,
+        raft: &Raft,
+        _local: Instant,
+    ) -> Result<(), Violation> {
+        let mut seen = self.seen.remove(&process).unwrap_or_default();
+        self.monotone(process, raft, &seen)?;
+        self.log_matches(process, raft, &mut seen)?;
+        self.leads_rightly(process, id, raft, &mut seen)?;
+        self.commits_rightly(process, raft, &mut seen)?;
+        seen.term = raft.term();
+        seen.commit = raft.commit();
+        seen.applied = raft.applied();
+        self.seen.insert(process, seen);
+        Ok(())
+    }
+
+    /// R6: within one run nothing that was known is unknown again.
+    fn monotone(&self, process: Process, raft: &Raft, seen: &Seen) -> Result<(), Violation> {
+        let now = (raft.term(), raft.commit(), raft.applied());
+        let then = (seen.term, seen.commit, seen.applied);
+        if now.0 < then.0 || now.1 < then.1 || now.2 < then.2 {
+            let who = shown(process);
+            return broken("R6", format!("{who}: (term, commit, applied) {then:?} -> {now:?}"));
+        }
+        if raft.applied() > raft.commit() || raft.commit() > raft.last_index() {
+            let (applied, commit, last) = (raft.applied(), raft.commit(), raft.last_index());
+            let who = shown(process);
+            return broken("R8", format!("{who}: applied {applied} commit {commit} last {last}"));
+        }
+        Ok(())
+    }
+
+    /// R3: equal position and term mean equal history, everywhere and at all times.
+    fn log_matches(
+        &mut self,
+        process: Process,
+        raft: &Raft,
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let last = usize::try_from(raft.last_index().get()).unwrap_or(usize::MAX);
+        if seen.leads && raft.role() == RoleKind::Leader && seen.term == raft.term() {
+            let shrank = last < seen.log.len();
+            if shrank {
+                let (who, was) = (shown(process), seen.log.len());
+                return broken(
+                    "R2",
+                    format!("{who} leads and its log shrank from {was} to {last}"),
+                );
+            }
+        }
+        seen.log.truncate(last);
+        let mut fresh = Vec::new();
+        for entry in raft.entries().rev() {
+            let at = usize::try_from(entry.index.get()).unwrap_or(usize::MAX) - 1;
+            if seen.log.get(at).is_some_and(|(_, chain)| *chain == entry.chain) {
+                break;
+            }
+            fresh.push((at, entry.term, entry.chain));
+        }
+        for (at, term, chain) in fresh.into_iter().rev() {
+            seen.log.truncate(at);
+            seen.log.push((term, chain));
+            let index = LogIndex::new(at as u64 + 1);
+            let known = *self.chains.entry((index, term)).or_insert(chain);
+            if known != chain {
+                let who = shown(process);
+                return broken(
+                    "R3",
+                    format!("{who} holds {chain:x} at index {index} term {term}, others {known:x}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// R1, R4, R9: one leader for each term, with all that was committed before it, and at most one
+    /// configuration on its way.
+    fn leads_rightly(
+        &mut self,
+        process: Process,
+        id: NodeId,
+        raft: &Raft,
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let leads = raft.role() == RoleKind::Leader;
+        let fresh = leads && !(seen.leads && seen.term == raft.term());
+        seen.leads = leads;
+        if !leads {
+            return Ok(());
+        }
+        let term = raft.term();
+        let leader = *self.leaders.entry(term).or_insert(id);
+        if leader != id {
+            return broken("R1", format!("term {term} has the leaders {leader} and {id}"));
+        }
+        // What the world saw committed counts as committed, whether this leader knows it yet or not.
+        let known = self.committed.len() as u64;
+        let uncommitted = raft
+            .entries()
+            .rev()
+            .take_while(|entry| entry.index > raft.commit() && entry.index.get() > known)
+            .filter(|entry| entry.kind == EntryKind::Config)
+            .count();
+        if uncommitted > 1 {
+            let who = shown(process);
+            return broken("R9", format!("{who} has {uncommitted} uncommitted configurations"));
+        }
+        if !fresh {
+            return Ok(());
+        }
+        let before = self.committed.iter().rposition(|(of, _)| *of < term);
+        let Some(at) = before else { return Ok(()) };
+        if seen.log.get(at) != self.committed.get(at) {
+            let who = shown(process);
+            let index = at + 1;
+            return broken(
+                "R4",
+                format!("{who} leads term {term} without committed index {index}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// R5, R11: what one server commits, every server commits, and nothing committed changes.
+    fn commits_rightly(
+        &mut self,
+        process: Process,
+        raft: &Raft,
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let from = usize::try_from(seen.commit.get()).unwrap_or(usize::MAX);
+        let to = usize::try_from(raft.commit().get()).unwrap_or(usize::MAX);
+        for at in from..to {
+            let Some(mine) = seen.log.get(at).copied() else {
+                return broken("R8", format!("{} commits beyond its log", shown(process)));
+            };
+            match self.committed.get(at) {
+                None => self.committed.push(mine),
+                Some(known) if *known == mine => {}
+                Some(known) => {
+                    let (who, index) = (shown(process), at + 1);
+                    return broken(
+                        "R5",
+                        format!("{who} commits {mine:x?} at index {index}, others {known:x?}"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// R7, R17: what a server says is on its disk, and it votes once in a term, across restarts.
+    pub(super) fn sent(
+        &mut self,
+        world: &World,
+        process: Process,
+        data: &[u8],
+    ) -> Result<(), Violation> {
+        for message in raft_messages(data) {
+            let header = message.header;
+            self.is_durable(world, process, &message)?;
+            let candidate = match message.body {
+                Body::VoteAnswer { refusal: None } => header.to,
+                Body::RequestVote(_) => header.from,
+                Body::VoteAnswer { refusal: Some(_) }
+                | Body::PreVote(_)
+                | Body::PreVoteAnswer { .. }
+                | Body::Append(_)
+                | Body::AppendOk { .. }
+                | Body::AppendReject(_)
+                | Body::Heartbeat { .. }
+                | Body::HeartbeatAnswer { .. } => continue,
+            };
+            let (store, term) = (header.from_store, header.term);
+            let known = *self.votes.entry((store, term)).or_insert(candidate);
+            if known != candidate {
+                let who = shown(process);
+                return broken(
+                    "R7",
+                    format!("{who} votes in term {term} for {known} and for {candidate}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn is_durable(
+        &mut self,
+        world: &World,
+        process: Process,
+        message: &Message,
+    ) -> Result<(), Violation> {
+        let header = message.header;
+        let supports = |durable: &Durable| {
+            header.term <= durable.term
+                && match &message.body {
+                    Body::AppendOk { match_index, .. } => {
+                        match_index.get() <= durable.log.len() as u64
+                    }
+                    Body::VoteAnswer { refusal: None } => {
+                        durable.term > header.term || durable.vote == Some(header.to)
+                    }
+                    Body::RequestVote(_) => {
+                        durable.term > header.term || durable.vote == Some(header.from)
+                    }
+                    Body::VoteAnswer { refusal: Some(_) }
+                    | Body::PreVote(_)
+                    | Body::PreVoteAnswer { .. }
+                    | Body::Append(_)
+                    | Body::AppendReject(_)
+                    | Body::Heartbeat { .. }
+                    | Body::HeartbeatAnswer { .. } => true,
+                }
+        };
+        let host = &world.hosts[process.host];
+        let version = host.synced_version;
+        if let Some(durable) = self.durable.get(&process) {
+            if supports(durable) || (durable.version == version && !supports(durable)) {
+                return if supports(durable) { Ok(()) } else { not_durable(process, message) };
+            }
+        }
+        let durable = match crate::recover::inspect(host) {
+            Ok(restored) => durable_of(version, restored),
+            Err(error) => {
+                return broken("R18", format!("{}: a power loss now: {error}", shown(process)));
+            }
+        };
+        let held = supports(&durable);
+        self.durable.insert(process, durable);
+        if held { Ok(()) } else { not_durable(process, message) }
+    }
+}
+
+fn not_durable(process: Process, message: &Message) -> Result<(), Violation> {
+    let who = shown(process);
+    broken("R17", format!("{who} says what its disk does not hold: {message:?}"))
+}
+
+fn durable_of(version: u64, restored: Restored) -> Durable {
+    let Some(server) = restored.server else {
+        return Durable { version, term: Term::ZERO, vote: None, log: Vec::new() };
+    };
+    let raft = server.raft;
+    Durable {
+        version,
+        term: raft.hard.term,
+        vote: raft.hard.voted_for,
+        log: raft.entries.iter().map(|entry| (entry.term, entry.chain)).collect(),
+    }
+}
+
+/// The consensus messages among whole frames.
+fn raft_messages(mut data: &[u8]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some((head, rest)) = data.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        let Some((body, rest)) = rest.split_at_checked(length) else { break };
+        data = rest;
+        if let Ok(Frame::Raft(payload)) = Frame::decode(body) {
+            messages.extend(pack::from_bytes::<Message>(&payload).ok());
+        }
+    }
+    messages
+}

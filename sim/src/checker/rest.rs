@@ -1,0 +1,268 @@
+//! What must hold once every fault is healed and the world has come to rest (simulation.md §9.3,
+//! §9.4).
+
+use super::{Violation, broken};
+use crate::net::HostId;
+use crate::workload::Acknowledged;
+use crate::world::World;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use terraform_core::catalog::command::SERF_HEALTH;
+use terraform_core::catalog::model::{Check, CheckStatus, Service};
+use terraform_core::catalog::query::{Consistency, NodeServices, Query, Rows};
+use terraform_core::id::{NodeName, ServiceId};
+use terraform_core::node::Node;
+use terraform_core::raft::RoleKind;
+use terraform_core::serf::MemberStatus;
+use terraform_core::view::{ServerState, answer_now};
+
+/// What became of a host, as the world knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// It runs.
+    Up,
+    /// It stopped without a word.
+    Failed,
+    /// It left.
+    Left,
+}
+
+/// Checks a world at rest; `expected` has one entry for each host.
+pub fn at_rest(
+    world: &World,
+    expected: &[Expectation],
+    acknowledged: &Acknowledged,
+) -> Result<(), Violation> {
+    members_agree(world, expected)?;
+    let leader = one_leader(world, expected)?;
+    servers_agree(world, expected, leader)?;
+    voters_are_servers(world, expected, leader)?;
+    let catalog = Catalog { world, leader };
+    for (host, expectation) in expected.iter().enumerate() {
+        catalog_shows(&catalog, host, *expectation)?;
+    }
+    acknowledged_is_there(&catalog, acknowledged)
+}
+
+/// The catalog of the leader, read as clients read it.
+struct Catalog<'a> {
+    world: &'a World,
+    leader: HostId,
+}
+
+impl Catalog<'_> {
+    fn ask(&self, query: &Query) -> Option<Rows> {
+        let node = node(self.world, self.leader)?;
+        let now = self.world.hosts[self.leader].local_time(self.world.now);
+        let consensus = node.raft()?.view(now);
+        let datacenter = &self.world.hosts[self.leader].config.datacenter;
+        let state = ServerState { tables: node.tables()?, consensus: &consensus, datacenter };
+        Some(answer_now(state, query, Consistency::Leader, now).rows)
+    }
+
+    fn node(&self, name: &NodeName) -> Option<NodeServices> {
+        match self.ask(&Query::Node(name.to_string()))? {
+            Rows::Node(found) => found,
+            _ => None,
+        }
+    }
+
+    fn checks(&self, name: &NodeName) -> Vec<Arc<Check>> {
+        match self.ask(&Query::NodeChecks(name.clone())) {
+            Some(Rows::Checks(checks)) => checks,
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn node(world: &World, host: HostId) -> Option<&Node> {
+    world.hosts.get(host)?.running.as_ref().map(|running| &running.node)
+}
+
+fn up(expected: &[Expectation]) -> impl Iterator<Item = HostId> + '_ {
+    let is_up = |(host, e): (HostId, &Expectation)| (*e == Expectation::Up).then_some(host);
+    expected.iter().enumerate().filter_map(is_up)
+}
+
+/// G3, G5: every agent that runs knows the truth about every other.
+fn members_agree(world: &World, expected: &[Expectation]) -> Result<(), Violation> {
+    for observer in up(expected) {
+        let Some(observing) = node(world, observer) else {
+            return broken("G5", format!("host {observer} does not run"));
+        };
+        let seen: BTreeMap<&NodeName, MemberStatus> =
+            observing.members().map(|member| (&member.name, member.status)).collect();
+        for (host, expectation) in expected.iter().enumerate() {
+            let name = &world.hosts[host].config.name;
+            let status = seen.get(name).copied();
+            let right = match expectation {
+                Expectation::Up => status == Some(MemberStatus::Alive),
+                Expectation::Failed => matches!(status, Some(MemberStatus::Failed) | None),
+                Expectation::Left => matches!(status, Some(MemberStatus::Left) | None),
+            };
+            if !right {
+                let rule = if *expectation == Expectation::Failed { "G3" } else { "G5" };
+                let facts =
+                    format!("host {observer} has {name} as {status:?}, it is {expectation:?}");
+                return broken(rule, facts);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// I15: the servers that run have one leader and know it.
+fn one_leader(world: &World, expected: &[Expectation]) -> Result<HostId, Violation> {
+    let mut leaders = Vec::new();
+    for host in up(expected) {
+        let raft = node(world, host).and_then(Node::raft);
+        if raft.is_some_and(|raft| raft.role() == RoleKind::Leader) {
+            leaders.push(host);
+        }
+    }
+    match leaders.as_slice() {
+        [leader] => Ok(*leader),
+        others => broken("I15", format!("the leaders are the hosts {others:?}")),
+    }
+}
+
+/// R5 at the level of the catalog: servers that applied the same hold the same.
+fn servers_agree(world: &World, expected: &[Expectation], leader: HostId) -> Result<(), Violation> {
+    let of = |host: HostId| {
+        let node = node(world, host)?;
+        Some((node.raft()?.commit(), node.raft()?.applied(), node.tables()?))
+    };
+    let Some((commit, applied, tables)) = of(leader) else {
+        return broken("I15", "the leader is no server");
+    };
+    if commit != applied {
+        return broken("I15", format!("the leader applied {applied} of {commit}"));
+    }
+    for host in up(expected) {
+        let Some((_, theirs, others)) = of(host) else { continue };
+        let votes = node(world, leader)
+            .and_then(Node::raft)
+            .zip(node(world, host))
+            .is_some_and(|(raft, node)| raft.configuration().voters.contains_key(&node.id()));
+        if votes && theirs != applied {
+            return broken("I15", format!("host {host} applied {theirs}, the leader {applied}"));
+        }
+        if theirs == applied && others != tables {
+            return broken("R5", format!("hosts {host} and {leader} differ at index {applied}"));
+        }
+    }
+    Ok(())
+}
+
+/// C3: the servers that run vote, those that left do not.
+fn voters_are_servers(
+    world: &World,
+    expected: &[Expectation],
+    leader: HostId,
+) -> Result<(), Violation> {
+    let Some(raft) = node(world, leader).and_then(Node::raft) else { return Ok(()) };
+    for host in up(expected) {
+        let Some(server) = node(world, host).filter(|node| node.raft().is_some()) else { continue };
+        if !raft.configuration().voters.contains_key(&server.id()) {
+            return broken("C3", format!("host {host} runs as a server and does not vote"));
+        }
+    }
+    let votes = |host: HostId| {
+        let address = world.hosts[host].config.server_address();
+        world.hosts[host].config.server.is_some()
+            && raft.configuration().voters.values().any(|server| server.address == address)
+    };
+    for (host, expectation) in expected.iter().enumerate() {
+        if *expectation == Expectation::Left && votes(host) {
+            return broken("C3", format!("host {host} left and still votes"));
+        }
+    }
+    Ok(())
+}
+
+/// C1, C2, C4: the catalog shows what became of a host, and what its agent has registered.
+fn catalog_shows(
+    catalog: &Catalog<'_>,
+    host: HostId,
+    expectation: Expectation,
+) -> Result<(), Violation> {
+    let name = &catalog.world.hosts[host].config.name;
+    let (found, checks) = (catalog.node(name), catalog.checks(name));
+    let health = checks.iter().find(|check| check.id.as_str() == SERF_HEALTH);
+    let status = health.map(|check| check.status.clone());
+    match expectation {
+        Expectation::Left if found.is_some() => {
+            broken("C2", format!("{name} left and is still in the catalog"))
+        }
+        Expectation::Left => Ok(()),
+        Expectation::Failed if found.is_some() && status != Some(CheckStatus::Critical) => {
+            broken("C1", format!("{name} failed and its serfHealth is {status:?}"))
+        }
+        Expectation::Failed => Ok(()),
+        Expectation::Up => {
+            let Some(found) = found else {
+                return broken("C4", format!("{name} runs and is not in the catalog"));
+            };
+            if status != Some(CheckStatus::Passing) {
+                return broken("C1", format!("{name} runs and its serfHealth is {status:?}"));
+            }
+            let Some(node) = node(catalog.world, host) else { return Ok(()) };
+            registrations_match(node, &found, &checks)
+        }
+    }
+}
+
+/// C4: what the agent registered is what the catalog has of its node.
+fn registrations_match(
+    node: &Node,
+    found: &NodeServices,
+    checks: &[Arc<Check>],
+) -> Result<(), Violation> {
+    let view = node.local().view();
+    let name = node.name();
+    let same = |a: &Service, b: &Service| {
+        (&a.id, &a.name, &a.tags, &a.address, a.port, &a.meta)
+            == (&b.id, &b.name, &b.tags, &b.address, b.port, &b.meta)
+    };
+    let in_catalog: BTreeMap<&ServiceId, _> = found
+        .services
+        .iter()
+        .filter(|service| service.id.as_str() != "terraform")
+        .map(|service| (&service.id, service))
+        .collect();
+    for (id, service) in &view.services {
+        match in_catalog.get(id) {
+            Some(stored) if same(stored, service) => {}
+            Some(_) => return broken("C4", format!("{id} of {name} differs in the catalog")),
+            None => return broken("C4", format!("{id} of {name} is not in the catalog")),
+        }
+    }
+    if let Some(foreign) = in_catalog.keys().find(|id| !view.services.contains_key(**id)) {
+        return broken("C4", format!("the catalog has {foreign} of {name}, its agent does not"));
+    }
+    for (id, check) in &view.checks {
+        let stored = checks.iter().find(|stored| stored.id == *id);
+        if stored.is_none_or(|stored| stored.status != check.status) {
+            let stored = stored.map(|stored| &stored.status);
+            let local = &check.status;
+            return broken("C4", format!("check {id} of {name} is {local:?}, there {stored:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// C5: what was acknowledged is there, unless something later removed it.
+fn acknowledged_is_there(
+    catalog: &Catalog<'_>,
+    acknowledged: &Acknowledged,
+) -> Result<(), Violation> {
+    for (register, name) in acknowledged.names() {
+        let found = catalog.node(&name);
+        let version = found.as_ref().and_then(|found| found.node.meta.get("v")).cloned();
+        let version = version.and_then(|text| text.parse().ok()).unwrap_or(0);
+        if !acknowledged.may_be(register, version) {
+            return broken("C5", format!("{name} has version {version}: {acknowledged:?}"));
+        }
+    }
+    Ok(())
+}

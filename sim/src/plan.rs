@@ -1,0 +1,150 @@
+//! What a seed makes: the shape of the cluster, the mix of faults, their rates (simulation.md §6).
+
+use crate::net::NetOptions;
+use crate::queue::TieOrder;
+use crate::world::{WorldOptions, world_rng};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
+use terraform_core::id::{Datacenter, NodeName};
+use terraform_core::rng::{Rng, Stream};
+use terraform_core::trace::Level;
+
+/// Kinds of faults; a seed switches each on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process is killed; its machine keeps what it wrote.
+    Kill,
+    /// A machine loses power; its disk keeps what was synced, and some of the rest.
+    PowerLoss,
+    /// Some hosts are cut off from the others.
+    Partition,
+    /// One direction of some links is cut.
+    OneWay,
+    /// Single links are cut.
+    Partial,
+    /// A process gets no time for a while.
+    Pause,
+    /// An agent leaves, and may come back.
+    Leave,
+    /// Datagrams are lost, doubled and late.
+    Lossy,
+}
+
+/// All kinds, in order.
+pub const FAULTS: [Fault; 8] = [
+    Fault::Kill,
+    Fault::PowerLoss,
+    Fault::Partition,
+    Fault::OneWay,
+    Fault::Partial,
+    Fault::Pause,
+    Fault::Leave,
+    Fault::Lossy,
+];
+
+/// Everything that is decided before a world starts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed it came from.
+    pub seed: u64,
+    /// Servers.
+    pub servers: usize,
+    /// Client agents.
+    pub clients: usize,
+    /// Which faults there are.
+    pub faults: Vec<Fault>,
+    /// Mean time between faults.
+    pub fault_every: Duration,
+    /// Time between operations of the clients.
+    pub act_every: Duration,
+    /// How long faults go on.
+    pub length: Duration,
+    /// Network, disk, clocks.
+    pub world: WorldOptions,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut rng = world_rng(seed, Stream::Node);
+        let servers = match rng.below(20) {
+            0 => 1,
+            1..=2 => 2,
+            3..=13 => 3,
+            14 => 4,
+            _ => 5,
+        };
+        let clients = rng.index(6);
+        // One world in 16 has no fault, one has all.
+        let luck = rng.below(16);
+        let faults = FAULTS
+            .into_iter()
+            .filter(|_| {
+                let on = rng.chance(1, 2);
+                luck == 15 || (luck != 0 && on)
+            })
+            .collect::<Vec<_>>();
+        let fault_every = Duration::from_millis(500 << rng.below(5));
+        let lossy = faults.contains(&Fault::Lossy);
+        let net = if lossy { lossy_net(&mut rng) } else { NetOptions::quiet() };
+        let order = if rng.chance(1, 4) { TieOrder::Reverse } else { TieOrder::Fifo };
+        Self {
+            seed,
+            servers,
+            clients,
+            faults,
+            fault_every,
+            act_every: Duration::from_millis(50),
+            length: Duration::from_secs(60 + rng.below(60)),
+            world: WorldOptions {
+                net,
+                order,
+                disk_latency: Duration::from_micros(100 << rng.below(6)),
+                drift_ppm_max: 200,
+            },
+        }
+    }
+
+    /// The settings of host number `id`; servers come first.
+    pub fn config(&self, id: usize) -> NodeConfig {
+        let is_server = id < self.servers;
+        let bootstrap = match u32::try_from(self.servers) {
+            Ok(0 | 1) | Err(_) => Bootstrap::Alone,
+            Ok(servers) => Bootstrap::Expect(servers),
+        };
+        let kind = if is_server { "server" } else { "client" };
+        node_config(&format!("{kind}-{id}"), is_server.then_some(bootstrap))
+    }
+}
+
+/// Settings of one agent, with everything that does not matter to a world at its default.
+pub fn node_config(name: &str, bootstrap: Option<Bootstrap>) -> NodeConfig {
+    NodeConfig {
+        name: NodeName::parse(name).expect("scenarios give legal names"),
+        datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
+        advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        serf_lan_port: 8301,
+        serf_wan_port: 8302,
+        server_port: 8300,
+        server: bootstrap.map(|bootstrap| ServerConfig { bootstrap, raft_multiplier: 1 }),
+        gossip: GossipConfig::lan(),
+        serf: SerfConfig { rejoin_after_leave: true, ..SerfConfig::default() },
+        services: Vec::new(),
+        checks: Vec::new(),
+        node_meta: std::collections::BTreeMap::new(),
+        rpc_hold: Duration::from_secs(7),
+        check_update_interval: Duration::from_secs(300),
+        level: Level::Info,
+    }
+}
+
+fn lossy_net(rng: &mut Rng) -> NetOptions {
+    NetOptions {
+        delay_min: Duration::from_micros(100 << rng.below(5)),
+        delay_jitter: Duration::from_micros(400 << rng.below(7)),
+        loss_ppm: rng.below(150_000),
+        duplicate_ppm: rng.below(50_000),
+        late_ppm: rng.below(5_000),
+    }
+}

@@ -1,0 +1,33 @@
+//! The start of a simulated process: core's recovery, answered by the simulated disk.
+
+use crate::disk::SimDisk;
+use crate::host::Host;
+use terraform_core::config::NodeConfig;
+use terraform_core::rng::{Rng, Seed, Stream};
+use terraform_core::storage::recovery::{Recovery, RecoveryConfig, Restored, Step};
+use terraform_core::storage::wal::WalConfig;
+
+/// Sizes of the log's files in simulation: small, so that segments change often.
+const WAL: WalConfig = WalConfig { segment_bytes: 64 << 10, step_bytes: 16 << 10 };
+
+/// Recovers what a node begins with, or says why the disk was refused.
+pub fn recover(disk: &mut SimDisk, config: &NodeConfig, seed: Seed) -> Result<Restored, String> {
+    let settings = RecoveryConfig { server: config.server.is_some(), node_id: None, wal: WAL };
+    let mut recovery = Recovery::new(settings, Rng::for_stream(seed, Stream::Identity));
+    let mut answer = None;
+    loop {
+        let step = recovery.step(answer.take());
+        answer = disk.answer(&step);
+        match step {
+            Step::Done(restored) => return Ok(*restored),
+            Step::Refused(error) => return Err(error.to_string()),
+            Step::List(_) | Step::Read { .. } | Step::Perform(_) => {}
+        }
+    }
+}
+
+/// What a recovery would find if the host lost power now and nothing unsynced survived.
+pub fn inspect(host: &Host) -> Result<Restored, String> {
+    let mut disk = host.disk.durable();
+    recover(&mut disk, &host.config, Seed::from_number(0))
+}

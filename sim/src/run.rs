@@ -1,0 +1,304 @@
+//! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
+
+use crate::checker::{Checkers, Expectation, Violation, at_rest};
+use crate::disk::{Crash, Loss};
+use crate::hash::TraceHash;
+use crate::host::address_of;
+use crate::net::{HostId, NetOptions};
+use crate::plan::{Fault, Plan};
+use crate::workload::Workload;
+use crate::world::{World, world_rng};
+use std::net::SocketAddr;
+use std::time::Duration;
+use terraform_core::node::input::Input;
+use terraform_core::node::request::{Request, RequestBody};
+use terraform_core::rng::{Rng, Stream};
+use terraform_core::time::Instant;
+
+/// Time between looks of whoever operates the cluster.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
+/// a full synchronisation takes two minutes at most, and both may be needed one after the other.
+const REST_LIMIT: Duration = Duration::from_secs(600);
+/// How long the cluster is given to form before faults begin.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// How a world ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first broken rule.
+    pub violation: Option<Violation>,
+    /// The hash of everything that happened.
+    pub hash: TraceHash,
+    /// World time that passed.
+    pub simulated: Duration,
+    /// Events handled.
+    pub events: u64,
+    /// Operations of clients that were answered with success, and all that were answered.
+    pub operations: (u64, u64),
+    /// Committed entries.
+    pub committed: usize,
+}
+
+/// A world with its clients, checkers and operator.
+#[derive(Debug)]
+pub struct Run {
+    /// The world.
+    pub world: World,
+    /// Its clients.
+    pub workload: Workload,
+    /// Its rules.
+    pub checkers: Checkers,
+    plan: Plan,
+    expected: Vec<Expectation>,
+    /// When each host that is down comes back.
+    back_at: Vec<Option<Instant>>,
+    next_act: Instant,
+    next_tick: Instant,
+    heal_at: Option<Instant>,
+    rng: Rng,
+}
+
+/// Runs the world of `plan` to its end.
+pub fn run(plan: Plan) -> (Outcome, Run) {
+    let mut run = Run::new(plan);
+    let violation = run.phases().err();
+    let world = &run.world;
+    let outcome = Outcome {
+        violation,
+        hash: world.hash(),
+        simulated: world.now.since(Instant::ZERO),
+        events: world.events,
+        operations: (run.workload.succeeded, run.workload.answered),
+        committed: run.checkers.committed(),
+    };
+    (outcome, run)
+}
+
+impl Run {
+    /// A world whose hosts are all switched off.
+    pub fn new(plan: Plan) -> Self {
+        let mut world = World::new(plan.seed, plan.world.clone());
+        let hosts = plan.servers + plan.clients;
+        for id in 0..hosts {
+            world.add_host(plan.config(id));
+        }
+        let mut checkers = Checkers::default();
+        checkers.permissions.quiet = plan.faults.is_empty();
+        Self {
+            workload: Workload::new(plan.seed),
+            checkers,
+            expected: vec![Expectation::Up; hosts],
+            back_at: vec![None; hosts],
+            next_act: Instant::ZERO + START_TIME / 2,
+            next_tick: Instant::ZERO,
+            heal_at: None,
+            rng: world_rng(plan.seed, Stream::Serf),
+            world,
+            plan,
+        }
+    }
+
+    fn phases(&mut self) -> Result<(), Violation> {
+        for host in 0..self.world.hosts.len() {
+            self.start(host)?;
+        }
+        self.advance(START_TIME, true)?;
+        self.faults()?;
+        self.heal()?;
+        self.come_to_rest()
+    }
+
+    fn start(&mut self, host: HostId) -> Result<(), Violation> {
+        self.expected[host] = Expectation::Up;
+        self.back_at[host] = None;
+        self.world.start(host).map_err(|error| Violation {
+            rule: "R18",
+            facts: format!("host {host} cannot start: {error}"),
+        })
+    }
+
+    /// Runs for `span`, with clients acting if `busy`.
+    fn advance(&mut self, span: Duration, busy: bool) -> Result<(), Violation> {
+        let end = self.world.now + span;
+        while self.world.now < end {
+            let mut until = end.min(self.next_tick);
+            if busy {
+                until = until.min(self.next_act);
+            }
+            while self.world.step(until) {
+                self.checkers.look(&mut self.world);
+                self.stopped_ok()?;
+            }
+            self.workload.take_replies(&mut self.world)?;
+            if busy && self.world.now >= self.next_act {
+                let hosts: Vec<HostId> = (0..self.world.hosts.len()).collect();
+                self.workload.act(&mut self.world, &hosts);
+                self.next_act = self.world.now + self.plan.act_every;
+            }
+            if self.world.now >= self.next_tick {
+                self.next_tick = self.world.now + TICK;
+                self.operate()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped_ok(&mut self) -> Result<(), Violation> {
+        match self.checkers.violation.take() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
+    /// What an operator's supervisor does: restarts what should run, joins what is alone.
+    fn operate(&mut self) -> Result<(), Violation> {
+        if self.heal_at.is_some_and(|at| at <= self.world.now) {
+            self.heal_at = None;
+            self.world.note("= links heal");
+            self.world.net.heal();
+        }
+        for host in 0..self.world.hosts.len() {
+            let stopped = self.world.hosts[host]
+                .running
+                .as_ref()
+                .is_some_and(|running| running.stopped.is_some());
+            if stopped {
+                self.take_down(host, Crash::Process);
+            }
+            if self.back_at[host].is_some_and(|at| at <= self.world.now) {
+                self.start(host)?;
+            }
+            self.join_if_alone(host);
+        }
+        Ok(())
+    }
+
+    fn join_if_alone(&mut self, host: HostId) {
+        let Some(running) = &self.world.hosts[host].running else { return };
+        let others = running
+            .node
+            .members()
+            .filter(|member| member.status == terraform_core::serf::MemberStatus::Alive);
+        if others.count() > 1 || self.world.hosts.len() == 1 || !self.world.hosts[host].is_up() {
+            return;
+        }
+        let targets = (0..self.world.hosts.len()).filter(|other| *other != host);
+        let addresses = targets.map(|id| SocketAddr::new(address_of(id), 8301)).collect();
+        self.world.request(host, Request::new(RequestBody::Join(addresses)));
+    }
+
+    fn take_down(&mut self, host: HostId, crash: Crash) {
+        let process = self.world.hosts[host].process();
+        self.world.crash(host, crash);
+        self.workload.forget(process);
+    }
+
+    fn faults(&mut self) -> Result<(), Violation> {
+        let end = self.world.now + self.plan.length;
+        while self.world.now < end {
+            let wait = self.rng.jitter(self.plan.fault_every * 2);
+            self.advance(wait.max(Duration::from_millis(1)), true)?;
+            if self.plan.faults.is_empty() {
+                continue;
+            }
+            let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
+            self.inflict(fault);
+        }
+        Ok(())
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        let count = self.world.hosts.len();
+        let host = self.rng.index(count);
+        let span = Duration::from_millis(10 << self.rng.below(12));
+        match fault {
+            Fault::Kill => self.crash_for(host, Crash::Process, span),
+            Fault::PowerLoss if self.rng.chance(1, 8) => {
+                for host in 0..count {
+                    self.crash_for(host, Crash::Power(Loss::Mixed), span);
+                }
+            }
+            Fault::PowerLoss => self.crash_for(host, Crash::Power(Loss::Mixed), span),
+            Fault::Partition => {
+                let mut hosts: Vec<HostId> = (0..count).collect();
+                self.rng.shuffle(&mut hosts);
+                let (left, right) = hosts.split_at(self.rng.index(count));
+                self.world.note(format!("/ {left:?} and {right:?} are cut apart"));
+                self.world.net.partition(left, right);
+                self.heal_at = Some(self.world.now + span);
+            }
+            Fault::OneWay => {
+                for other in (0..count).filter(|other| *other != host) {
+                    self.world.net.cut(host, other);
+                }
+                self.world.note(format!("/ nobody hears host {host}"));
+                self.heal_at = Some(self.world.now + span);
+            }
+            Fault::Partial => {
+                let other = self.rng.index(count);
+                self.world.note(format!("/ hosts {host} and {other} are cut apart"));
+                self.world.net.partition(&[host], &[other]);
+                self.heal_at = Some(self.world.now + span);
+            }
+            Fault::Pause if self.world.hosts[host].is_up() => self.world.pause(host, span),
+            Fault::Leave if self.world.hosts[host].is_up() => self.leave(host),
+            Fault::Pause | Fault::Leave | Fault::Lossy => {}
+        }
+    }
+
+    fn crash_for(&mut self, host: HostId, crash: Crash, span: Duration) {
+        if self.world.hosts[host].running.is_none() {
+            return;
+        }
+        self.take_down(host, crash);
+        self.expected[host] = Expectation::Failed;
+        self.back_at[host] = Some(self.world.now + span);
+    }
+
+    fn leave(&mut self, host: HostId) {
+        // Servers leave rarely: each leave changes the configuration.
+        if host < self.plan.servers && !self.rng.chance(1, 4) {
+            return;
+        }
+        let name = self.world.hosts[host].config.name.clone();
+        self.checkers.permissions.may_leave.insert(name);
+        self.expected[host] = Expectation::Left;
+        self.world.tell(host, Input::Leave);
+        self.back_at[host] = Some(self.world.now + Duration::from_secs(40));
+    }
+
+    /// Everything is repaired: links, machines, losses.
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.world.note("= everything is healed");
+        self.heal_at = None;
+        self.world.net.heal();
+        self.world.net.set_options(NetOptions::quiet());
+        for host in 0..self.world.hosts.len() {
+            self.world.hosts[host].paused_until = None;
+        }
+        // A leave that began comes to its end, and everybody comes back.
+        self.advance(Duration::from_secs(45), true)?;
+        for host in 0..self.world.hosts.len() {
+            if self.world.hosts[host].running.is_none() {
+                self.start(host)?;
+            }
+            self.back_at[host] = None;
+            self.expected[host] = Expectation::Up;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that must hold at rest does, or gives up.
+    fn come_to_rest(&mut self) -> Result<(), Violation> {
+        let end = self.world.now + REST_LIMIT;
+        loop {
+            self.advance(Duration::from_secs(5), false)?;
+            match at_rest(&self.world, &self.expected, &self.workload.acknowledged) {
+                Ok(()) => return Ok(()),
+                Err(violation) if self.world.now >= end => return Err(violation),
+                Err(_) => {}
+            }
+        }
+    }
+}

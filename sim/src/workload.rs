@@ -1,0 +1,270 @@
+//! Clients of the simulated cluster: registers in the catalog, and services on agents.
+//!
+//! A register is an external node whose metadata carries a version. It has one write on its way at
+//! a time, so what a read may return is a range: not below the newest write acknowledged before the
+//! read was sent, not above the newest one ever sent (linearizability of a single-writer register;
+//! raft.md I11, I12). Stale reads may return anything that was ever sent.
+
+use crate::checker::Violation;
+use crate::net::HostId;
+use crate::streams::Process;
+use crate::world::{Reply, World, world_rng};
+use std::collections::{BTreeMap, BTreeSet};
+use terraform_core::catalog::command::{Command, Registration};
+use terraform_core::catalog::model::{Node, Service, Weights};
+use terraform_core::catalog::query::{Consistency, Query, Rows};
+use terraform_core::id::{ModifyIndex, NodeName, RequestId, ServiceId, ServiceName};
+use terraform_core::local::definition::{Origin, ServiceDefinition};
+use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::rng::{Rng, Stream};
+
+/// Registers there are.
+const REGISTERS: u64 = 5;
+/// Services each agent may have registered.
+const SERVICES: u64 = 3;
+
+/// One operation on its way.
+#[derive(Clone, Debug)]
+enum Operation {
+    Write { register: usize, version: u64 },
+    Read { register: usize, floor: u64 },
+    StaleRead { register: usize },
+    Agent,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Register {
+    /// The newest version ever sent.
+    sent: u64,
+    /// The newest version acknowledged.
+    acknowledged: u64,
+    /// Versions whose outcome nobody knows: they may take effect at any later time, or never.
+    unknown: BTreeSet<u64>,
+    /// Whether a write is on its way.
+    busy: bool,
+}
+
+impl Register {
+    /// Whether a read sent when `floor` was the newest acknowledged version may give `version`.
+    fn may_be(&self, floor: u64, version: u64) -> bool {
+        (floor..=self.sent).contains(&version) || self.unknown.contains(&version)
+    }
+}
+
+/// What clients were told is done.
+#[derive(Clone, Debug, Default)]
+pub struct Acknowledged {
+    registers: Vec<Register>,
+}
+
+impl Acknowledged {
+    /// The names of all registers.
+    pub fn names(&self) -> impl Iterator<Item = (usize, NodeName)> {
+        (0..self.registers.len()).map(|at| (at, register_name(at)))
+    }
+
+    /// Whether a register may have `version` once nothing is on its way any more.
+    pub fn may_be(&self, register: usize, version: u64) -> bool {
+        self.registers
+            .get(register)
+            .is_some_and(|register| register.may_be(register.acknowledged, version))
+    }
+}
+
+/// All clients of a world.
+#[derive(Debug)]
+pub struct Workload {
+    /// What they were told.
+    pub acknowledged: Acknowledged,
+    /// Operations answered, and of those the successful ones.
+    pub answered: u64,
+    /// Operations answered with success.
+    pub succeeded: u64,
+    waiting: BTreeMap<(Process, RequestId), Operation>,
+    rng: Rng,
+}
+
+fn register_name(at: usize) -> NodeName {
+    NodeName::parse(&format!("register-{at}")).expect("letters, a dash and digits are a name")
+}
+
+impl Workload {
+    /// Clients that have done nothing yet.
+    pub fn new(seed: u64) -> Self {
+        let registers = (0..REGISTERS).map(|_| Register::default()).collect();
+        Self {
+            acknowledged: Acknowledged { registers },
+            answered: 0,
+            succeeded: 0,
+            waiting: BTreeMap::new(),
+            rng: world_rng(seed, Stream::Rpc),
+        }
+    }
+
+    /// One client does something at one of `hosts`.
+    pub fn act(&mut self, world: &mut World, hosts: &[HostId]) {
+        let host = hosts.get(self.rng.index(hosts.len())).copied();
+        let register = self.rng.index(self.acknowledged.registers.len());
+        let choice = self.rng.below(100);
+        let Some(host) = host.filter(|host| world.hosts[*host].is_up()) else { return };
+        match choice {
+            0..40 => self.write(world, host, register),
+            40..60 => self.read(world, host, register, Consistency::Leader),
+            60..70 => self.read(world, host, register, Consistency::Consistent),
+            70..80 => self.read(world, host, register, Consistency::Stale),
+            _ => self.register_service(world, host),
+        }
+    }
+
+    fn send(&mut self, world: &mut World, host: HostId, request: Request, operation: Operation) {
+        let process = world.hosts[host].process();
+        if let Some(id) = world.request(host, request) {
+            self.waiting.insert((process, id), operation);
+        }
+    }
+
+    fn write(&mut self, world: &mut World, host: HostId, register: usize) {
+        let state = &mut self.acknowledged.registers[register];
+        if state.busy {
+            return;
+        }
+        state.busy = true;
+        state.sent += 1;
+        let version = state.sent;
+        let node = Node {
+            id: None,
+            name: register_name(register),
+            address: "192.0.2.1".to_owned(),
+            tagged_addresses: BTreeMap::new(),
+            meta: [("v".to_owned(), version.to_string())].into(),
+            create_index: ModifyIndex::ZERO,
+            modify_index: ModifyIndex::ZERO,
+        };
+        let registration =
+            Registration { node, skip_node_update: false, service: None, checks: Vec::new() };
+        let body = RequestBody::Write(Command::Register(Box::new(registration)));
+        self.send(world, host, Request::new(body), Operation::Write { register, version });
+    }
+
+    fn read(&mut self, world: &mut World, host: HostId, register: usize, consistency: Consistency) {
+        let query = Query::Node(register_name(register).to_string());
+        let context = RequestContext { consistency, ..RequestContext::default() };
+        let floor = self.acknowledged.registers[register].acknowledged;
+        let operation = match consistency {
+            Consistency::Stale => Operation::StaleRead { register },
+            Consistency::Leader | Consistency::Consistent => Operation::Read { register, floor },
+        };
+        self.send(world, host, Request { context, body: RequestBody::Query(query) }, operation);
+    }
+
+    fn register_service(&mut self, world: &mut World, host: HostId) {
+        let number = self.rng.below(SERVICES);
+        let (remove, port) = (self.rng.chance(1, 3), self.rng.below(9000));
+        let id = ServiceId::parse(&format!("service-{number}"))
+            .expect("letters, a dash and digits are an id");
+        let body = if remove {
+            RequestBody::DeregisterService(id)
+        } else {
+            RequestBody::RegisterService {
+                definition: Box::new(definition(id, port)),
+                replace_existing_checks: false,
+            }
+        };
+        self.send(world, host, Request::new(body), Operation::Agent);
+    }
+
+    /// Takes in the answers that have arrived; an impossible one is a violation.
+    pub fn take_replies(&mut self, world: &mut World) -> Result<(), Violation> {
+        for reply in std::mem::take(&mut world.replies) {
+            let Reply { process, id, result } = reply;
+            let Some(operation) = self.waiting.remove(&(process, id)) else { continue };
+            self.answered += 1;
+            self.succeeded += u64::from(result.is_ok());
+            self.judge(operation, result)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever waits for an answer of this process waits in vain.
+    pub fn forget(&mut self, process: Process) {
+        let gone: Vec<_> = self.waiting.keys().filter(|(of, _)| *of == process).copied().collect();
+        for key in gone {
+            if let Some(Operation::Write { register, version }) = self.waiting.remove(&key) {
+                let state = &mut self.acknowledged.registers[register];
+                state.busy = false;
+                state.unknown.insert(version);
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        operation: Operation,
+        result: Result<Response, RequestError>,
+    ) -> Result<(), Violation> {
+        match operation {
+            Operation::Agent => Ok(()),
+            Operation::Write { register, version } => {
+                let state = &mut self.acknowledged.registers[register];
+                state.busy = false;
+                match result {
+                    Ok(_) => state.acknowledged = version.max(state.acknowledged),
+                    Err(RequestError::Unknown(_)) => {
+                        state.unknown.insert(version);
+                    }
+                    // Every other error says that nothing happened.
+                    Err(_) => {}
+                }
+                Ok(())
+            }
+            Operation::Read { register, floor } => self.may_read(register, floor, &result, "I12"),
+            Operation::StaleRead { register } => self.may_read(register, 0, &result, "C6"),
+        }
+    }
+
+    fn may_read(
+        &self,
+        register: usize,
+        floor: u64,
+        result: &Result<Response, RequestError>,
+        rule: &'static str,
+    ) -> Result<(), Violation> {
+        let Ok(Response::Answer(answer)) = result else { return Ok(()) };
+        let Rows::Node(found) = &answer.rows else { return Ok(()) };
+        let version = found.as_ref().and_then(|found| found.node.meta.get("v"));
+        let version = version.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let state = &self.acknowledged.registers[register];
+        if state.may_be(floor, version) {
+            return Ok(());
+        }
+        let name = register_name(register);
+        let consistency = answer.consistency;
+        let facts = format!(
+            "a {consistency:?} read of {name}, sent after {floor} was acknowledged, gave {version}: \
+             {state:?}"
+        );
+        Err(Violation { rule, facts })
+    }
+}
+
+fn definition(id: ServiceId, port: u64) -> ServiceDefinition {
+    let name = ServiceName::parse(id.as_str()).expect("an id is a name");
+    ServiceDefinition {
+        service: Service {
+            id,
+            name,
+            tags: Vec::new(),
+            address: String::new(),
+            tagged_addresses: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            port: i64::try_from(port).unwrap_or(0),
+            weights: Weights::default(),
+            enable_tag_override: false,
+            create_index: ModifyIndex::ZERO,
+            modify_index: ModifyIndex::ZERO,
+        },
+        checks: Vec::new(),
+        token: String::new(),
+        origin: Origin::Api,
+    }
+}
