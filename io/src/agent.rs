@@ -22,6 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use terraform_core::id::NodeId;
 use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
@@ -189,6 +190,9 @@ impl Prepared {
     }
 }
 
+/// What the answers of the node's last turn, such as that of `leave`, get to reach their clients
+/// through other tasks before the process may end.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 const LAN_KEY: &str = "ports.serf_lan";
 
 fn refused(address: SocketAddr, key: &'static str, source: io::Error) -> StartError {
@@ -218,9 +222,12 @@ impl Running {
         Steering(self.events.clone())
     }
 
-    /// Waits until the node has stopped and its disk is at rest, then closes every port.
+    /// Waits until the node has stopped, its disk is at rest and its last answers are on their way,
+    /// then closes every port.
     pub async fn wait(self) -> StopReason {
-        self.driver.await
+        let reason = self.driver.await;
+        smol::Timer::after(LAST_ANSWERS).await;
+        reason
     }
 }
 
