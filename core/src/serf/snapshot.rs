@@ -2,9 +2,9 @@
 //!
 //! Implements gossip-wire.md §11.10, Serf's own text format: lines `alive: NAME ADDR:PORT`,
 //! `not-alive: NAME`, `clock: N`, `event-clock: N`, `query-clock: N`, `leave`. Lines are appended
-//! at most every 500 ms; when the file is much longer than what it says, or when a write failed, it is
-//! written anew beside itself and renamed. A reader ignores every line it does not understand and a
-//! last line without an end, so a torn write costs at most what it would have added.
+//! at most every 500 ms; when the file is much longer than what it says, or when a write failed, it
+//! is written anew beside itself and renamed. A reader ignores every line it does not understand
+//! and a last line without an end, so a torn write costs at most what it would have added.
 //!
 //! Differs: the file is written anew at every start, which drops whatever was damaged; and failed
 //! members stay in it, since a restart is no reason to give up on them.
