@@ -147,7 +147,8 @@ impl Bootstrap {
     /// Tells Raft which cluster this server may join.
     fn tell_bound(&mut self, out: &mut Outbox<BootstrapOutput>) {
         let own = self.attempt.as_ref().map(|_| self.own_promise());
-        let promise = if self.formed.is_some() { None } else { own.or(self.bound_to_other()) };
+        let promise =
+            if self.formed.is_some() { None } else { own.or_else(|| self.bound_to_other()) };
         let cluster = promise.map(|promise| promise.cluster());
         if cluster != self.bound {
             self.bound = cluster;

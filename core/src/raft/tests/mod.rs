@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod paper;
 
 use super::*;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
