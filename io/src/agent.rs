@@ -5,13 +5,17 @@
 //! the address and the key of the setting.
 
 use crate::clock::Clock;
+use crate::dns::{self, DnsError, DnsServer};
 use crate::driver::{Core, Driver, Host, RunCheck, report_to};
 use crate::entropy;
 use crate::event::{Arrivals, Counters, Event, Inbox, queues};
 use crate::handle::NodeHandle;
+use crate::http;
+use crate::http::server::{BindError, HttpServer};
+use crate::http::settings::HttpSettings;
 use crate::ipc::{self, Control, Reload};
 use crate::log::{LogRing, Sink};
-use crate::runtime::spawn;
+use crate::runtime::{executor, spawn};
 use crate::storage::{DataDir, Disk, OpenError, RecoverError, recover};
 use crate::stream::accept;
 use crate::udp::Datagrams;
@@ -23,7 +27,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use terraform_core::config::{ConfigError, NodeConfig};
+use terraform_core::dns::DnsConfig;
 use terraform_core::id::NodeId;
+use terraform_core::node::Node;
 use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::rng::{Rng, Seed, Stream};
@@ -56,6 +63,15 @@ pub enum StartError {
     /// The disk's threads could not be started.
     #[error("cannot start the disk's threads: {0}")]
     Threads(#[source] io::Error),
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The HTTP API could not be served.
+    #[error(transparent)]
+    Http(#[from] BindError),
+    /// DNS could not be served.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
 }
 
 /// Where an agent listens for other agents and for its operator.
@@ -67,6 +83,19 @@ pub struct Ports {
     pub server: Option<SocketAddr>,
     /// The control port.
     pub control: SocketAddr,
+}
+
+/// What programs are served, and where.
+#[derive(Clone)]
+pub struct Services {
+    /// The addresses of the HTTP API; none switches it off.
+    pub http: Vec<SocketAddr>,
+    /// What the HTTP API is told.
+    pub http_settings: HttpSettings,
+    /// The address of DNS; `None` switches it off.
+    pub dns: Option<SocketAddr>,
+    /// How DNS answers; may be replaced while it runs.
+    pub dns_config: Arc<ArcSwap<DnsConfig>>,
 }
 
 /// What a start needs besides the node's own settings.
@@ -84,10 +113,24 @@ pub struct Settings {
     pub logs: Arc<LogRing>,
     /// Reads the configuration files again.
     pub reload: Reload,
+    /// What programs are served.
+    pub services: Services,
+}
+
+/// Starts an agent with the node settings `config`, whose checks `run_check` runs.
+pub async fn start(
+    config: NodeConfig,
+    settings: Settings,
+    run_check: RunCheck,
+) -> Result<Running, StartError> {
+    let (prepared, restored) = Prepared::new(settings).await?;
+    let clock = prepared.clock;
+    let node = Node::new(config, restored, prepared.seed, clock.wall(), clock.now())?;
+    prepared.run(node, run_check)
 }
 
 /// An agent whose data directory is its own, whose ports are bound and whose disk is read.
-pub struct Prepared {
+struct Prepared {
     settings: Settings,
     dir: DataDir,
     clock: Clock,
@@ -103,7 +146,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Locks the data directory, binds the ports and recovers the disk.
-    pub async fn new(settings: Settings) -> Result<(Self, Restored), StartError> {
+    async fn new(settings: Settings) -> Result<(Self, Restored), StartError> {
         let dir = DataDir::open(&settings.data_dir)?;
         let counters = Arc::new(Counters::default());
         let Ports { gossip, server, control } = settings.ports;
@@ -146,26 +189,20 @@ impl Prepared {
         Ok((prepared, restored))
     }
 
-    /// The clock that the node's first instant is to be read from.
-    pub const fn clock(&self) -> Clock {
-        self.clock
-    }
-
-    /// The randomness of this run.
-    pub const fn seed(&self) -> Seed {
-        self.seed
-    }
-
     /// Runs the node `core` that was made of the restored state.
     ///
     /// Panics if its first output is not the view that readers start with.
-    pub fn run<C: Core>(self, mut core: C, run_check: RunCheck) -> Result<Running, StartError> {
+    fn run<C: Core>(self, mut core: C, run_check: RunCheck) -> Result<Running, StartError> {
         let Some(Output::Publish(first)) = core.poll_output() else {
             panic!("a node's first output is its view");
         };
-        let Self { settings, dir, clock, counters, datagrams, inbox, arrivals, .. } = self;
+        let Self { settings, dir, clock, seed, counters, datagrams, inbox, arrivals, .. } = self;
         let view = Arc::new(ArcSwap::new(first));
         let handle = NodeHandle::new(Arc::clone(&view), inbox.calls.clone(), clock);
+        let Services { http, http_settings, dns, dns_config } = settings.services;
+        let http = http::server::serve(&http, handle.clone(), http_settings)?;
+        let dns = dns.map(|address| dns::serve(address, &handle, &dns_config, seed, executor()));
+        let dns = dns.transpose()?;
         let report = report_to(inbox.events.clone(), Arc::clone(&settings.sink));
         let disk = Disk::start(dir, report).map_err(StartError::Threads)?;
         let events = inbox.events.clone();
@@ -186,7 +223,7 @@ impl Prepared {
         let sink = settings.sink;
         let host = Host { clock, view, datagrams, disk, run_check, sink, counters };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
-        Ok(Running { handle, events, driver, _tasks: tasks })
+        Ok(Running { handle, events, driver, http, dns, _tasks: tasks })
     }
 }
 
@@ -208,6 +245,8 @@ pub struct Running {
     handle: NodeHandle,
     events: smol::channel::Sender<Event>,
     driver: Task<StopReason>,
+    http: HttpServer,
+    dns: Option<DnsServer>,
     _tasks: Vec<Task<()>>,
 }
 
@@ -215,6 +254,16 @@ impl Running {
     /// The door to the node.
     pub const fn handle(&self) -> &NodeHandle {
         &self.handle
+    }
+
+    /// The addresses of the HTTP API.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
+    /// The address of DNS.
+    pub fn dns_address(&self) -> Option<SocketAddr> {
+        self.dns.as_ref().map(DnsServer::address)
     }
 
     /// A sender of the operator's wishes that outlives `wait`.
@@ -249,46 +298,4 @@ impl Steering {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
-
-    fn settings(name: &str, gossip: SocketAddr) -> Settings {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let folder = format!("agent-{}-{name}", std::process::id());
-        Settings {
-            data_dir: std::env::temp_dir().join(folder),
-            node_id: None,
-            ports: Ports { gossip, server: Some(any), control: any },
-            sink: Arc::new(|_| ()),
-            logs: Arc::new(LogRing::default()),
-            reload: Arc::new(|| Box::pin(async { Ok(()) })),
-        }
-    }
-
-    #[test]
-    fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
-        let taken = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let settings = settings("port", taken.local_addr().unwrap());
-        let folder = settings.data_dir.clone();
-        let refused = smol::block_on(Prepared::new(settings)).err().unwrap().to_string();
-        let address = taken.local_addr().unwrap();
-        assert!(refused.starts_with(&format!("cannot listen on {address} (ports.serf_lan): ")));
-        let names: Vec<_> =
-            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names, ["lock"]);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn a_second_agent_on_a_data_directory_is_refused_at_once() {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = settings("twice", any);
-        let folder = settings.data_dir.clone();
-        let first = smol::block_on(Prepared::new(settings.clone())).unwrap();
-        let second = smol::block_on(Prepared::new(settings)).err();
-        assert!(matches!(second, Some(StartError::DataDir(OpenError::InUse { .. }))));
-        drop(first);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::id::{CheckId, RequestId};
 use terraform_core::local::definition::CheckKind;
+use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, Input};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{RequestError, Response};
@@ -36,7 +37,7 @@ const SLOW_TURN: Duration = Duration::from_millis(50);
 /// How often waiting requests are looked through for those nobody waits for any more.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the driver drives; [`terraform_core::node::Node`], or a stand-in in tests.
+/// What the driver drives: a [`Node`], or a stand-in in tests.
 pub trait Core: Send + 'static {
     /// Takes one input to completion.
     fn handle(&mut self, now: Instant, input: Input);
@@ -44,6 +45,18 @@ pub trait Core: Send + 'static {
     fn poll_output(&mut self) -> Option<Output>;
     /// When `Input::Timeout` is wanted next.
     fn next_timeout(&self) -> Option<Instant>;
+}
+
+impl Core for Node {
+    fn handle(&mut self, now: Instant, input: Input) {
+        Self::handle(self, now, input);
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        Self::poll_output(self)
+    }
+    fn next_timeout(&self) -> Option<Instant> {
+        Self::next_timeout(self).map(|(at, _)| at)
+    }
 }
 
 /// Starts one run of a check that keeps so many bytes of output.

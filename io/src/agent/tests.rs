@@ -1,0 +1,149 @@
+//! Whole starts on the loopback.
+
+use super::*;
+use crate::http::settings::{Facts, Ports as HttpPorts, ServerLimits};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, TcpListener as StdListener, UdpSocket};
+use std::time::Instant;
+use terraform_core::catalog::query::{Query, Rows};
+use terraform_core::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
+use terraform_core::id::{Datacenter, NodeName};
+use terraform_core::node::input::CheckResult;
+use terraform_core::node::request::RequestContext;
+use terraform_core::trace::Level;
+
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A port that nobody uses at this moment.
+fn free_port() -> u16 {
+    StdListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn settings(name: &str, gossip: u16, server: u16) -> Settings {
+    let any = SocketAddr::from((LOCAL, 0));
+    let folder = format!("agent-{}-{name}", std::process::id());
+    let facts = Facts {
+        server: true,
+        bootstrap: true,
+        bootstrap_expect: 0,
+        version: "1.8.7",
+        bind: LOCAL,
+        advertise: LOCAL,
+        client_addresses: vec![LOCAL],
+        ports: HttpPorts {
+            http: None,
+            dns: None,
+            rpc: None,
+            serf_lan: gossip,
+            serf_wan: 8302,
+            server,
+        },
+        domain: "terraform.".to_owned(),
+        data_dir: String::new(),
+        node_meta: Arc::default(),
+    };
+    let http_settings = HttpSettings {
+        facts,
+        remote_script_checks: false,
+        reload: None,
+        limits: ServerLimits::default(),
+    };
+    Settings {
+        data_dir: std::env::temp_dir().join(folder),
+        node_id: None,
+        ports: Ports {
+            gossip: SocketAddr::new(LOCAL, gossip),
+            server: Some(SocketAddr::new(LOCAL, server)),
+            control: any,
+        },
+        sink: Arc::new(|_| ()),
+        logs: Arc::new(LogRing::default()),
+        reload: Arc::new(|| Box::pin(async { Ok(()) })),
+        services: Services {
+            http: vec![any],
+            http_settings,
+            dns: Some(any),
+            dns_config: Arc::default(),
+        },
+    }
+}
+
+fn config(gossip: u16, server: u16) -> NodeConfig {
+    NodeConfig {
+        name: NodeName::parse("a").unwrap(),
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        advertise: LOCAL,
+        serf_lan_port: gossip,
+        serf_wan_port: 8302,
+        server_port: server,
+        server: Some(ServerConfig { bootstrap: Bootstrap::Alone, raft_multiplier: 1 }),
+        gossip: GossipConfig::lan(),
+        serf: SerfConfig::default(),
+        services: Vec::new(),
+        checks: Vec::new(),
+        node_meta: BTreeMap::new(),
+        rpc_hold: Duration::from_secs(7),
+        check_update_interval: Duration::from_secs(300),
+        level: Level::Info,
+    }
+}
+
+fn no_checks() -> RunCheck {
+    let status = terraform_core::catalog::model::CheckStatus::Passing;
+    Box::new(move |_, _| {
+        let result = CheckResult { status: status.clone(), output: String::new() };
+        Box::pin(async { result })
+    })
+}
+
+#[test]
+fn a_lone_server_leads_serves_its_catalog_and_finds_it_again_after_a_stop() {
+    let (gossip, server) = (free_port(), free_port());
+    let folder = settings("lone", gossip, server).data_dir;
+    for _ in 0..2 {
+        let settings = settings("lone", gossip, server);
+        let running = smol::block_on(start(config(gossip, server), settings, no_checks())).unwrap();
+        let began = Instant::now();
+        let nodes = loop {
+            assert!(began.elapsed() < Duration::from_secs(20), "no catalog in time");
+            let query = running.handle().query(RequestContext::default(), Query::Nodes(Vec::new()));
+            if let Ok(answer) = smol::block_on(query)
+                && let Rows::Nodes(nodes) = answer.rows
+                && !nodes.is_empty()
+            {
+                break nodes;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(nodes.first().map(|node| node.name.to_string()).as_deref(), Some("a"));
+        assert!(running.dns_address().is_some() && running.http_addresses().len() == 1);
+        smol::block_on(running.steering().shutdown());
+        assert_eq!(smol::block_on(running.wait()), StopReason::Shutdown);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
+    let taken = UdpSocket::bind((LOCAL, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let settings = settings("port", address.port(), free_port());
+    let folder = settings.data_dir.clone();
+    let refused = smol::block_on(Prepared::new(settings)).err().unwrap().to_string();
+    assert!(refused.starts_with(&format!("cannot listen on {address} (ports.serf_lan): ")));
+    let names = std::fs::read_dir(&folder).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["lock"]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_second_agent_on_a_data_directory_is_refused_at_once() {
+    let settings = settings("twice", free_port(), free_port());
+    let folder = settings.data_dir.clone();
+    let first = smol::block_on(Prepared::new(settings.clone())).unwrap();
+    let second = smol::block_on(Prepared::new(settings)).err();
+    assert!(matches!(second, Some(StartError::DataDir(OpenError::InUse { .. }))));
+    drop(first);
+    std::fs::remove_dir_all(folder).unwrap();
+}
