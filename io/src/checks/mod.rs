@@ -1,0 +1,133 @@
+//! Runs one check once: a script, a fetch, a connection; nothing is decided here but how it ended.
+//!
+//! - Source: http-api.md §5.2 for what each exit, status and error means and how it is worded.
+//! - Every run is bounded in time, output and number: at most [`RUNS_MAX`] run at once, further
+//!   ones wait for their turn, and the core gives up on one that waits for too long.
+//! - A script runs in a process group of its own, which is killed as a whole when its time is over
+//!   or when nobody waits for it any more.
+
+mod script;
+#[cfg(test)]
+mod tests;
+
+use crate::http::client::{ClientLimits, ClientRequest, system_text};
+use smol::Timer;
+use smol::lock::Semaphore;
+use smol::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+use terraform_core::catalog::model::CheckStatus;
+use terraform_core::local::definition::{CheckKind, HttpCheck, TcpCheck};
+use terraform_core::node::input::CheckResult;
+
+/// Checks that run at the same time at most: enough for hundreds of services on one machine, few
+/// enough not to run out of processes and descriptors.
+pub const RUNS_MAX: usize = 128;
+/// Redirects a check follows, as Go's client does.
+const REDIRECTS_MAX: u8 = 10;
+
+/// Runs checks; clones share one bound.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(RUNS_MAX)) }
+    }
+}
+
+impl Runner {
+    /// Runs a check once and keeps at most `output_max_size` bytes of what it says.
+    ///
+    /// Never fails: whatever goes wrong is the check's result. Dropping the future ends the run.
+    pub fn run(
+        &self,
+        kind: CheckKind,
+        output_max_size: usize,
+    ) -> impl Future<Output = CheckResult> + Send + 'static {
+        let turns = Arc::clone(&self.turns);
+        async move {
+            let _turn = turns.acquire().await;
+            match kind {
+                CheckKind::Script(script) => script::run(&script, output_max_size).await,
+                CheckKind::Http(http) => fetch(&http, output_max_size).await,
+                CheckKind::Tcp(tcp) => connect(&tcp).await,
+                CheckKind::Ttl(_) => critical("a TTL check is reported, not run".to_owned()),
+            }
+        }
+    }
+}
+
+fn critical(output: String) -> CheckResult {
+    CheckResult { status: CheckStatus::Critical, output }
+}
+
+async fn fetch(check: &HttpCheck, output_max_size: usize) -> CheckResult {
+    let mut request = match ClientRequest::new(&check.method, &check.url) {
+        Ok(request) => request,
+        Err(error) => return critical(error.to_string()),
+    };
+    let given = |name: &str| check.header.keys().any(|key| key.eq_ignore_ascii_case(name));
+    let defaults = [("User-Agent", "Consul Health Check"), ("Accept", "text/plain, text/*, */*")];
+    for (name, value) in defaults.into_iter().filter(|(name, _)| !given(name)) {
+        request.headers.push((name.to_owned(), value.to_owned()));
+    }
+    for (name, values) in &check.header {
+        request.headers.extend(values.iter().map(|value| (name.clone(), value.clone())));
+    }
+    request.body = check.body.clone().into();
+    let limits = ClientLimits {
+        body_bytes_max: output_max_size,
+        time: check.timeout,
+        redirects_max: REDIRECTS_MAX,
+        ..ClientLimits::default()
+    };
+    let response = match request.send(&limits).await {
+        Ok(response) => response,
+        Err(error) => return critical(request.error_text(&error)),
+    };
+    let status = match response.status {
+        200..=299 => CheckStatus::Passing,
+        429 => CheckStatus::Warning,
+        _ => CheckStatus::Critical,
+    };
+    let body = String::from_utf8_lossy(&response.body);
+    let (method, url, code) = (&check.method, &check.url, response.status);
+    let output = format!("HTTP {method} {url}: {code} {} Output: {body}", response.reason);
+    CheckResult { status, output }
+}
+
+async fn connect(check: &TcpCheck) -> CheckResult {
+    let target = check.target.as_str();
+    let dial = async { TcpStream::connect(target).await.map_err(|error| system_text(&error)) };
+    let late = async {
+        Timer::after(check.timeout).await;
+        Err("i/o timeout".to_owned())
+    };
+    match smol::future::or(dial, late).await {
+        Ok(_) => {
+            let output = format!("TCP connect {target}: Success");
+            CheckResult { status: CheckStatus::Passing, output }
+        }
+        Err(reason) => critical(format!("dial tcp {target}: {reason}")),
+    }
+}
+
+/// A duration in whole units as clients know it: `30s`, `1m30s`, `1h0m0s`, `500ms`.
+fn duration_text(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 {
+        return format!("{millis}ms");
+    }
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let whole = seconds % 60;
+    let fraction = format!(".{millis:03}");
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    match (hours, minutes) {
+        (0, 0) => format!("{whole}{fraction}s"),
+        (0, _) => format!("{minutes}m{whole}{fraction}s"),
+        (_, _) => format!("{hours}h{minutes}m{whole}{fraction}s"),
+    }
+}
