@@ -163,8 +163,10 @@ fn a_server_that_cannot_be_added_does_not_hold_up_another() {
     let mut rig = Rig::new(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
     let outputs = rig.input(ReconcileInput::LeaderReady);
     let ticket = outputs.iter().find_map(|it| match it {
-        ReconcileOutput::AddServer { ticket, server, .. } if *server == id(2) => Some(*ticket),
-        _ => None,
+        ReconcileOutput::AddServer { ticket, server, .. } => (*server == id(2)).then_some(*ticket),
+        ReconcileOutput::Propose { .. }
+        | ReconcileOutput::RemoveServer { .. }
+        | ReconcileOutput::Trace(..) => None,
     });
     let result = Err(StepError::Failed(ProposalError::Unreachable));
     let outputs = rig.input(ReconcileInput::Done { ticket: ticket.unwrap(), result });
