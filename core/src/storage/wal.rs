@@ -5,8 +5,8 @@
 //! A segment is `raft/wal/N.seg`, numbered from 1 without gaps: a header, then batches, then
 //! zeros. Each batch is one group commit: a `BatchHead` record, then its records, all of the
 //! batch's epoch; epochs count up by one. One batch is one write and one sync, never spans
-//! segments, and a batch is written only after the sync of the one before it returned (raft keeps
-//! one persist in flight). Nothing is overwritten: a truncation is a record.
+//! segments, and a batch is written only after the sync of the one before it returned (lanes work
+//! in order, and stop at a failure). Nothing is overwritten: a truncation is a record.
 //!
 //! | offset | bytes | segment header |
 //! |---|---|---|
@@ -326,8 +326,9 @@ impl Wal {
 
     /// The operations that make `batch` durable, in lane `Log`.
     ///
-    /// To be called again only once these are done: the log's format takes a batch as proof that
-    /// the one before it is durable. An empty batch needs nothing.
+    /// The log's format takes a batch as proof that the one before it is durable. Lanes give that:
+    /// they perform operations in order, and nothing after one that failed. An empty batch needs
+    /// nothing.
     ///
     /// - Source: raft.md §11.3, §11.4.
     /// - Cost: copies the batch once.
