@@ -124,12 +124,8 @@ pub(super) fn decode(bytes: &[u8]) -> Received {
 }
 
 fn subnet(edns: &Edns) -> Option<ClientSubnet> {
-    match edns.option(EdnsCode::Subnet)? {
-        EdnsOption::Subnet(subnet) => {
-            Some(ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0))
-        }
-        _ => None,
-    }
+    let EdnsOption::Subnet(subnet) = edns.option(EdnsCode::Subnet)? else { return None };
+    Some(ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0))
 }
 
 /// A reply that is nothing but a header: identity, opcode, RD, the code.
@@ -233,10 +229,12 @@ impl Sections {
 }
 
 fn target(record: &Record) -> Option<&Name> {
-    match &record.data {
-        RData::SRV(srv) => Some(&srv.target),
-        RData::NS(ns) => Some(&ns.0),
-        _ => None,
+    if let RData::SRV(srv) = &record.data {
+        Some(&srv.target)
+    } else if let RData::NS(ns) = &record.data {
+        Some(&ns.0)
+    } else {
+        None
     }
 }
 
