@@ -249,6 +249,7 @@ impl Node {
         node.settle(now);
         if let Some(server) = restored.server {
             node.start_server(now, server, seed);
+            node.settle(now);
         }
         node.started = true;
         node.members_changed(now);

@@ -128,14 +128,12 @@ impl Node {
         contacted: usize,
         errors: &[String],
     ) {
-        if contacted > 0 {
+        if contacted > 0 && !join.is_serf() {
             self.serf.handle(now, SerfInput::JoinedCluster, &mut self.boxes.serf);
         }
-        let Some(id) = self.waiting.joins.remove(&join) else {
-            let input = SerfInput::JoinFinished { join, contacted };
-            self.serf.handle(now, input, &mut self.boxes.serf);
-            return;
-        };
+        let finished = SerfInput::JoinFinished { join, contacted };
+        self.serf.handle(now, finished, &mut self.boxes.serf);
+        let Some(id) = self.waiting.joins.remove(&join) else { return };
         let result = match contacted {
             0 => Err(RequestError::Refused(multi_error(errors))),
             contacted => Ok(Response::Joined(contacted)),

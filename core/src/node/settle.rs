@@ -468,6 +468,7 @@ impl Node {
             Purpose::Serf => {
                 let (what, error) = ("serf/local.snapshot", error.to_string());
                 self.trace(Level::Error, NodeTrace::WriteFailed { what, error });
+                self.serf.handle(now, SerfInput::PersistFailed, &mut self.boxes.serf);
             }
         }
     }

@@ -167,7 +167,7 @@ impl Shared {
         assert!(self.cluster.is_none(), "a store belongs to one cluster for ever");
         self.cluster = Some(cluster);
         self.save_identity(IdentityChange { cluster: Some(cluster), ..Default::default() });
-        trace!(out, Level::Info, RaftTrace::JoinedCluster { cluster });
+        trace!(out, Level::Debug, RaftTrace::JoinedCluster { cluster });
         out.push(RaftOutput::ClusterKnown { cluster });
     }
 
@@ -309,7 +309,7 @@ impl Shared {
     fn tell_configuration(&self, out: &mut Outbox<RaftOutput>) {
         let (index, configuration) = (self.configs.latest_index(), self.configs.latest().clone());
         let voters = || configuration.voters.values().map(|server| server.address).collect();
-        trace!(out, Level::Info, RaftTrace::Configuration { index, voters: voters() });
+        trace!(out, Level::Debug, RaftTrace::Configuration { index, voters: voters() });
         out.push(RaftOutput::ConfigurationChanged { index, configuration });
     }
 
