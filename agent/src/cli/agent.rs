@@ -1,0 +1,192 @@
+//! `terraform agent`: flags over files over defaults, then the agent until it stops.
+
+use super::Exit;
+use super::flags;
+use crate::config::{Machine, Resolved, Settings, load, overlay, resolve};
+use crate::running;
+use argh::{ArgsInfo, FromArgs};
+use std::path::PathBuf;
+
+/// Runs an agent until it is told to stop: SIGINT leaves the cluster first, SIGTERM does so on
+/// clients, SIGHUP reads the configuration files again.
+#[derive(Clone, Debug, FromArgs, ArgsInfo)]
+struct Arguments {
+    /// the address other agents reach this one at
+    #[argh(option, arg_name = "address")]
+    advertise: Option<String>,
+    /// the address to listen on for other agents (0.0.0.0)
+    #[argh(option, arg_name = "address")]
+    bind: Option<String>,
+    /// become the only server of a new cluster
+    #[argh(option, arg_name = "bool")]
+    bootstrap: Option<bool>,
+    /// wait until this many servers form a new cluster
+    #[argh(option, arg_name = "count")]
+    bootstrap_expect: Option<i64>,
+    /// the address to listen on for programs (127.0.0.1)
+    #[argh(option, arg_name = "address")]
+    client: Option<String>,
+    /// a folder of configuration files, *.json; may be repeated
+    #[argh(option, arg_name = "folder")]
+    config_dir: Vec<PathBuf>,
+    /// a configuration file; may be repeated
+    #[argh(option, arg_name = "file")]
+    config_file: Vec<PathBuf>,
+    /// the folder that keeps the agent's state
+    #[argh(option, arg_name = "folder")]
+    data_dir: Option<String>,
+    /// the datacenter this agent is in (dc1)
+    #[argh(option, arg_name = "name")]
+    datacenter: Option<String>,
+    /// development mode: a server by itself, in a temporary folder, with all logs
+    #[argh(option, arg_name = "bool")]
+    dev: Option<bool>,
+    /// the DNS port, -1 for none (8600)
+    #[argh(option, arg_name = "port")]
+    dns_port: Option<i64>,
+    /// the HTTP port, -1 for none (8500)
+    #[argh(option, arg_name = "port")]
+    http_port: Option<i64>,
+    /// an agent to join at the start, which fails without any; may be repeated
+    #[argh(option, arg_name = "address")]
+    join: Vec<String>,
+    /// the least severe level to log: TRACE, DEBUG, INFO, WARN or ERR (INFO)
+    #[argh(option, arg_name = "level")]
+    log_level: Option<String>,
+    /// the name of this node (the host name)
+    #[argh(option, arg_name = "name")]
+    node: Option<String>,
+    /// an agent to join, tried again until one is reached; may be repeated
+    #[argh(option, arg_name = "address")]
+    retry_join: Vec<String>,
+    /// the port of this program's commands (8400)
+    #[argh(option, arg_name = "port")]
+    rpc_port: Option<i64>,
+    /// the gossip port (8301)
+    #[argh(option, arg_name = "port")]
+    serf_lan_port: Option<i64>,
+    /// run as a server
+    #[argh(option, arg_name = "bool")]
+    server: Option<bool>,
+    /// the port between servers (8300)
+    #[argh(option, arg_name = "port")]
+    server_port: Option<i64>,
+    /// nothing else is taken
+    #[argh(positional)]
+    rest: Vec<String>,
+}
+
+/// Where an agent's configuration comes from; read again at each reload.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    files: Vec<PathBuf>,
+    lists: Settings,
+    scalars: Settings,
+    dev: bool,
+}
+
+impl Sources {
+    /// Reads the files again and settles everything.
+    ///
+    /// - Errors: one text for the operator, naming file, key and rule.
+    pub(crate) fn resolve(&self) -> Result<Resolved, String> {
+        let mut settings = self.lists.clone();
+        let loaded = load(&self.files).map_err(|error| error.to_string())?;
+        overlay(&mut settings, loaded.settings);
+        overlay(&mut settings, self.scalars.clone());
+        let machine = Machine {
+            host_name: terraform_io::system::host_name(),
+            route_source: terraform_io::system::route_source(),
+            processors: terraform_io::system::processors(),
+            temporary: std::env::temp_dir().join(format!("terraform-dev-{}", std::process::id())),
+        };
+        let mut resolved =
+            resolve(settings, self.dev, &machine).map_err(|error| error.to_string())?;
+        resolved.warnings.extend(loaded.warnings);
+        Ok(resolved)
+    }
+}
+
+pub(super) fn run(words: &[String]) -> Exit {
+    let arguments: Arguments = match flags::parse("agent", words) {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
+    if !arguments.rest.is_empty() {
+        let rest = arguments.rest.join(" ");
+        return Exit::failure(format!("==> Unexpected extra arguments: [{rest}]\n"));
+    }
+    let sources = sources(arguments, words);
+    match sources.resolve() {
+        Ok(resolved) => running::run(resolved, sources),
+        Err(error) => Exit::failure(format!("==> {error}\n")),
+    }
+}
+
+fn sources(arguments: Arguments, words: &[String]) -> Sources {
+    let lists = Settings {
+        start_join: arguments.join,
+        retry_join: arguments.retry_join,
+        ..Settings::default()
+    };
+    let mut scalars = Settings {
+        server: arguments.server,
+        bootstrap: arguments.bootstrap,
+        bootstrap_expect: arguments.bootstrap_expect,
+        data_dir: arguments.data_dir,
+        node_name: arguments.node,
+        bind_addr: arguments.bind,
+        advertise_addr: arguments.advertise,
+        client_addr: arguments.client,
+        datacenter: arguments.datacenter,
+        log_level: arguments.log_level,
+        ..Settings::default()
+    };
+    let ports = [
+        ("dns", arguments.dns_port),
+        ("http", arguments.http_port),
+        ("rpc", arguments.rpc_port),
+        ("serf_lan", arguments.serf_lan_port),
+        ("server", arguments.server_port),
+    ];
+    for (name, port) in ports {
+        if let Some(port) = port {
+            scalars.ports.insert(name.to_owned(), port);
+        }
+    }
+    let files = in_given_order(words, arguments.config_file, arguments.config_dir);
+    Sources { files, lists, scalars, dev: arguments.dev.unwrap_or(false) }
+}
+
+/// Files and folders share one order, that of the command line (agent-config.md §2).
+fn in_given_order(words: &[String], files: Vec<PathBuf>, dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+    let (mut files, mut dirs) = (files.into_iter(), dirs.into_iter());
+    let flag = |word: &String| {
+        let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+        Some(name.split('=').next().unwrap_or(name).to_owned())
+    };
+    let mut ordered = Vec::new();
+    for name in words.iter().filter_map(flag) {
+        match name.as_str() {
+            "config-file" => ordered.extend(files.next()),
+            "config-dir" => ordered.extend(dirs.next()),
+            _ => {}
+        }
+    }
+    ordered.extend(files.chain(dirs));
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_folders_keep_the_order_of_the_command_line() {
+        let words: Vec<String> =
+            ["-config-dir", "d", "-config-file=f", "--config-dir", "e"].map(str::to_owned).to_vec();
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let ordered = in_given_order(&words, paths(&["f"]), paths(&["d", "e"]));
+        assert_eq!(ordered, paths(&["d", "f", "e"]));
+    }
+}

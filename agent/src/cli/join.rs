@@ -1,0 +1,79 @@
+//! `terraform join`.
+
+use super::Exit;
+use super::flags;
+use super::transport::{Rpc, Target, escaped, http, target};
+use argh::{ArgsInfo, FromArgs};
+use terraform_core::wire::ipc::{Body, Command, Join};
+
+/// Tells an agent to join a cluster by contacting at least one of its members.
+#[derive(FromArgs, ArgsInfo)]
+struct Arguments {
+    /// join the WAN pool
+    #[argh(option, arg_name = "bool")]
+    wan: Option<bool>,
+    /// the RPC address of the agent (127.0.0.1:8400)
+    #[argh(option, arg_name = "address")]
+    rpc_addr: Option<String>,
+    /// the HTTP address of the agent, to be used instead
+    #[argh(option, arg_name = "address")]
+    http_addr: Option<String>,
+    /// addresses of members, host or host:port
+    #[argh(positional)]
+    address: Vec<String>,
+}
+
+pub(super) fn run(words: &[String]) -> Exit {
+    let arguments: Arguments = match flags::parse("join", words) {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
+    if arguments.address.is_empty() {
+        let help = flags::help("join", &Arguments::get_args_info());
+        let rule = "At least one address to join must be specified.";
+        return Exit::failure(format!("{rule}\n\n{help}"));
+    }
+    let wan = arguments.wan.unwrap_or(false);
+    let joined = match target(arguments.rpc_addr, arguments.http_addr) {
+        Target::Rpc(address) => over_rpc(&address, arguments.address, wan),
+        Target::Http(base) => Ok(over_http(&base, &arguments.address, wan)),
+    };
+    match joined {
+        Err(error) => Exit::failure(format!("{error}\n")),
+        Ok((0, errors)) => Exit::failure(format!("{errors}Failed to join any nodes.\n")),
+        Ok((count, errors)) => Exit {
+            stdout: format!("Successfully joined cluster by contacting {count} nodes.\n"),
+            stderr: errors,
+            code: 0,
+        },
+    }
+}
+
+fn over_rpc(agent: &str, addresses: Vec<String>, wan: bool) -> Result<(u64, String), String> {
+    let mut rpc = Rpc::connect(agent)?;
+    let command = Command::Join(Join { addresses, replay: false, wan });
+    match rpc.call(command) {
+        Ok(response) => match response.body {
+            Some(Body::Join { reached }) => Ok((reached, String::new())),
+            _ => Err("Error joining the cluster: the agent answered without a count".to_owned()),
+        },
+        Err(error) => Ok((0, format!("Error joining the cluster: {}\n", error.trim_end()))),
+    }
+}
+
+/// Each address is a request of its own.
+fn over_http(base: &str, addresses: &[String], wan: bool) -> (u64, String) {
+    let mut joined = 0;
+    let mut errors = String::new();
+    for address in addresses {
+        let query = if wan { "?wan=1" } else { "" };
+        let path = format!("/v1/agent/join/{}{query}", escaped(address));
+        match http(base, "PUT", &path) {
+            Ok(_) => joined += 1,
+            Err(error) => {
+                errors.push_str(&format!("Error joining address '{address}': {error}\n"));
+            }
+        }
+    }
+    (joined, errors)
+}

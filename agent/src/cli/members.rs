@@ -1,0 +1,198 @@
+//! `terraform members`.
+
+use super::Exit;
+use super::flags;
+use super::transport::{Rpc, Target, http, target};
+use crate::output::table;
+use argh::{ArgsInfo, FromArgs};
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use terraform_core::wire::ipc::{Body, Command};
+
+/// Lists the members of a cluster as this agent knows them through gossip.
+#[derive(FromArgs, ArgsInfo)]
+struct Arguments {
+    /// print all tags and protocol versions, as a table
+    #[argh(option, arg_name = "bool")]
+    detailed: Option<bool>,
+    /// only members whose role tag matches
+    #[argh(option, arg_name = "regexp")]
+    role: Option<String>,
+    /// only members whose status matches
+    #[argh(option, arg_name = "regexp")]
+    status: Option<String>,
+    /// the members of the WAN pool
+    #[argh(option, arg_name = "bool")]
+    wan: Option<bool>,
+    /// the RPC address of the agent (127.0.0.1:8400)
+    #[argh(option, arg_name = "address")]
+    rpc_addr: Option<String>,
+    /// the HTTP address of the agent, to be used instead
+    #[argh(option, arg_name = "address")]
+    http_addr: Option<String>,
+}
+
+/// One member as either interface tells of it.
+struct Row {
+    name: String,
+    address: String,
+    status: String,
+    tags: BTreeMap<String, String>,
+    protocol: String,
+}
+
+pub(super) fn run(words: &[String]) -> Exit {
+    match try_run(words) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_run(words: &[String]) -> Result<Exit, Exit> {
+    let arguments: Arguments = flags::parse("members", words)?;
+    let status = pattern("status", arguments.status.as_deref())?;
+    let role = pattern("role", arguments.role.as_deref())?;
+    let wan = arguments.wan.unwrap_or(false);
+    let rows = match target(arguments.rpc_addr, arguments.http_addr) {
+        Target::Rpc(address) => over_rpc(&address, wan).map_err(failure)?,
+        Target::Http(base) => over_http(&base, wan).map_err(failure)?,
+    };
+    let role_of = |row: &Row| row.tags.get("role").cloned().unwrap_or_default();
+    let mut rows: Vec<Row> = rows
+        .into_iter()
+        .filter(|row| status.is_match(&row.status) && role.is_match(&role_of(row)))
+        .collect();
+    if rows.is_empty() {
+        return Err(Exit { code: 2, ..Exit::default() });
+    }
+    rows.sort_by(|a, b| {
+        (&role_of(a) != "terraform", &a.name).cmp(&(&role_of(b) != "terraform", &b.name))
+    });
+    let detailed = arguments.detailed.unwrap_or(false);
+    Ok(Exit::success(if detailed { detailed_table(&rows) } else { plain(&rows) }))
+}
+
+fn failure(text: String) -> Exit {
+    Exit::failure(format!("{text}\n"))
+}
+
+/// An anchored pattern; none matches everything.
+fn pattern(flag: &str, text: Option<&str>) -> Result<Regex, Exit> {
+    let text = text.unwrap_or(".*");
+    RegexBuilder::new(&format!("^(?:{text})$"))
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|error| Exit::failure(format!("Failed to compile {flag} regexp: {error}\n")))
+}
+
+fn over_rpc(address: &str, wan: bool) -> Result<Vec<Row>, String> {
+    let mut rpc = Rpc::connect(address)?;
+    let command = if wan { Command::MembersWan } else { Command::MembersLan };
+    let response =
+        rpc.call(command).map_err(|error| format!("Error retrieving members: {error}"))?;
+    let Some(Body::Members(members)) = response.body else {
+        return Err("Error retrieving members: the agent answered without members".to_owned());
+    };
+    let row = |member: terraform_core::wire::ipc::Member| Row {
+        name: member.name,
+        address: shown(member.address, member.port),
+        status: member.status,
+        tags: member.tags,
+        protocol: member.protocol.to_string(),
+    };
+    Ok(members.into_iter().map(row).collect())
+}
+
+fn shown(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+fn over_http(base: &str, wan: bool) -> Result<Vec<Row>, String> {
+    let path = if wan { "/v1/agent/members?wan=1" } else { "/v1/agent/members" };
+    let failed = |error: String| format!("Error retrieving members: {error}");
+    let response = http(base, "GET", path).map_err(failed)?;
+    let value: Value = serde_json::from_slice(&response.body)
+        .map_err(|error| failed(format!("unreadable answer: {error}")))?;
+    let Some(members) = value.as_array() else { return Ok(Vec::new()) };
+    Ok(members.iter().map(http_row).collect())
+}
+
+fn http_row(member: &Value) -> Row {
+    let text = |key: &str| member.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |key: &str| member.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let tags = member.get("Tags").and_then(Value::as_object);
+    let tag = |(key, value): (&String, &Value)| {
+        (key.clone(), value.as_str().unwrap_or_default().to_owned())
+    };
+    let status = match number("Status") {
+        1 => "alive",
+        2 => "leaving",
+        3 => "left",
+        4 => "failed",
+        _ => "none",
+    };
+    let port = u16::try_from(number("Port")).unwrap_or(0);
+    let address = text("Addr");
+    let address = address.parse().map_or(format!("{address}:{port}"), |ip| shown(ip, port));
+    Row {
+        name: text("Name"),
+        address,
+        status: status.to_owned(),
+        tags: tags.map(|tags| tags.iter().map(tag).collect()).unwrap_or_default(),
+        protocol: number("ProtocolCur").to_string(),
+    }
+}
+
+/// The founding page's line: four columns, and the tags up to bootstrap or expect in its order.
+fn plain(rows: &[Row]) -> String {
+    const SHOWN: [&str; 8] =
+        ["role", "dc", "vsn", "vsn_min", "vsn_max", "port", "bootstrap", "expect"];
+    let lines = rows.iter().map(|row| {
+        let tags: Vec<String> = SHOWN
+            .iter()
+            .filter_map(|key| row.tags.get(*key).map(|value| format!("{key}={value}")))
+            .collect();
+        vec![row.name.clone(), row.address.clone(), row.status.clone(), tags.join(",")]
+    });
+    table(lines)
+}
+
+fn detailed_table(rows: &[Row]) -> String {
+    let head = ["Node", "Address", "Status", "Protocol", "Tags"].map(str::to_owned).to_vec();
+    let lines = rows.iter().map(|row| {
+        let tags: Vec<String> = row.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let (name, address) = (row.name.clone(), row.address.clone());
+        vec![name, address, row.status.clone(), row.protocol.clone(), tags.join(",")]
+    });
+    table(std::iter::once(head).chain(lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_line_is_the_founding_pages() {
+        let tags = [
+            ("bootstrap", "1"),
+            ("build", "1.8.7"),
+            ("dc", "dc1"),
+            ("port", "8300"),
+            ("role", "terraform"),
+            ("vsn", "1"),
+            ("vsn_max", "1"),
+            ("vsn_min", "1"),
+        ];
+        let row = Row {
+            name: "Armons-MacBook-Air".to_owned(),
+            address: "10.1.10.38:8301".to_owned(),
+            status: "alive".to_owned(),
+            tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            protocol: "2".to_owned(),
+        };
+        let expected = "Armons-MacBook-Air  10.1.10.38:8301  alive  role=terraform,dc=dc1,vsn=1,\
+                        vsn_min=1,vsn_max=1,port=8300,bootstrap=1\n";
+        assert_eq!(plain(&[row]), expected);
+    }
+}

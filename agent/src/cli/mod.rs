@@ -1,0 +1,83 @@
+//! The command line: one file for each command, Go-style flags, exit codes of cli.md §2.
+
+mod agent;
+mod flags;
+mod force_leave;
+mod info;
+mod join;
+mod leave;
+mod members;
+mod monitor;
+mod reload;
+mod transport;
+mod version;
+
+pub(crate) use agent::Sources;
+pub use flags::Exit;
+
+/// One command: its name, what it does in a line, and what runs it.
+struct Command {
+    name: &'static str,
+    summary: &'static str,
+    run: fn(&[String]) -> Exit,
+}
+
+const COMMANDS: &[Command] = &[
+    Command { name: "agent", summary: "Runs a Terraform agent", run: agent::run },
+    Command {
+        name: "force-leave",
+        summary: "Forces a failed member to enter the left state",
+        run: force_leave::run,
+    },
+    Command { name: "info", summary: "Shows numbers and states of an agent", run: info::run },
+    Command { name: "join", summary: "Tells an agent to join a cluster", run: join::run },
+    Command {
+        name: "leave",
+        summary: "Makes an agent leave its cluster and stop",
+        run: leave::run,
+    },
+    Command { name: "members", summary: "Lists the members of a cluster", run: members::run },
+    Command { name: "monitor", summary: "Streams the logs of an agent", run: monitor::run },
+    Command { name: "reload", summary: "Makes an agent read its configuration", run: reload::run },
+    Command { name: "version", summary: "Prints the version", run: version::run },
+];
+
+/// Runs the command that `words`, without the program's name, ask for.
+pub fn run(words: &[String]) -> Exit {
+    let Some((name, rest)) = words.split_first() else {
+        return Exit { stderr: usage(), code: 127, ..Exit::default() };
+    };
+    match name.as_str() {
+        "-v" | "-version" | "--version" => return version::run(&[]),
+        "-h" | "-help" | "--help" => return Exit::success(usage()),
+        _ => {}
+    }
+    match COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => (command.run)(rest),
+        None => Exit { stderr: usage(), code: 127, ..Exit::default() },
+    }
+}
+
+fn usage() -> String {
+    let mut text = "Usage: terraform [--version] [--help] <command> [<args>]\n\n\
+                    Available commands are:\n"
+        .to_owned();
+    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    for command in COMMANDS {
+        text.push_str(&format!("    {:width$}    {}\n", command.name, command.summary));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_command_gets_the_list_and_exit_code_127() {
+        let exit = run(&["frobnicate".to_owned()]);
+        assert_eq!(exit.code, 127);
+        assert!(exit.stderr.contains("members"));
+        assert_eq!(run(&[]).code, 127);
+    }
+}

@@ -1,0 +1,170 @@
+//! How a command reaches an agent: Serf IPC on the RPC port, or HTTP (DESIGN.md §8).
+//!
+//! The RPC port is the default. An HTTP address, by flag or variable, without an RPC address means
+//! HTTP. Names of this program win over Consul's among the variables; a flag wins over both.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+use terraform_core::wire::ipc::{Command, Request, Response, ResponseReader};
+use terraform_io::http::client::{ClientLimits, ClientRequest, ClientResponse, system_text};
+
+/// How long connecting may take.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Where agents listen by default.
+const RPC_DEFAULT: &str = "127.0.0.1:8400";
+
+/// Where an agent is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// `host:port` of the RPC port.
+    Rpc(String),
+    /// The base URL of the HTTP interface.
+    Http(String),
+}
+
+/// Decides by flags, then variables, then the default.
+pub(super) fn target(rpc: Option<String>, http: Option<String>) -> Target {
+    choose(rpc, http, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+fn choose(
+    rpc: Option<String>,
+    http: Option<String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Target {
+    if let Some(address) = rpc {
+        return Target::Rpc(address);
+    }
+    if let Some(address) = http {
+        return Target::Http(base_url(&address));
+    }
+    if let Some(address) = variable("TERRAFORM_RPC_ADDR").or_else(|| variable("CONSUL_RPC_ADDR")) {
+        return Target::Rpc(address);
+    }
+    match variable("TERRAFORM_HTTP_ADDR").or_else(|| variable("CONSUL_HTTP_ADDR")) {
+        Some(address) => Target::Http(base_url(&address)),
+        None => Target::Rpc(RPC_DEFAULT.to_owned()),
+    }
+}
+
+fn base_url(address: &str) -> String {
+    let address = address.trim_end_matches('/');
+    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+}
+
+/// A connection to an agent's RPC port, after the handshake.
+pub(super) struct Rpc {
+    stream: TcpStream,
+    reader: ResponseReader,
+    seq: u64,
+}
+
+impl Rpc {
+    /// Connects and shakes hands.
+    ///
+    /// - Errors: the text for the user, naming the address.
+    pub(super) fn connect(address: &str) -> Result<Self, String> {
+        let failed = |text: String| format!("Error connecting to Terraform agent: {text}");
+        let resolved = address
+            .to_socket_addrs()
+            .map_err(|error| failed(format!("lookup {address}: {}", system_text(&error))))?
+            .next()
+            .ok_or_else(|| failed(format!("lookup {address}: no address")))?;
+        let stream = TcpStream::connect_timeout(&resolved, CONNECT_TIME).map_err(|error| {
+            failed(format!("dial tcp {resolved}: connect: {}", system_text(&error)))
+        })?;
+        let mut rpc = Self { stream, reader: ResponseReader::new(), seq: 0 };
+        rpc.call(Command::Handshake { version: 1 })?;
+        Ok(rpc)
+    }
+
+    /// Sends a command and waits for its response. An error in it is returned beside it.
+    pub(super) fn call(&mut self, command: Command) -> Result<Response, String> {
+        self.seq += 1;
+        let request = Request { seq: self.seq, command };
+        self.reader.expect(&request);
+        self.stream.write_all(&request.encode()).map_err(|error| broken(&error))?;
+        let response = self.next()?.ok_or_else(|| "the agent closed the connection".to_owned())?;
+        if response.error.is_empty() { Ok(response) } else { Err(response.error) }
+    }
+
+    /// Waits for the next response or record; `None` at the end of the connection.
+    pub(super) fn next(&mut self) -> Result<Option<Response>, String> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let next = self.reader.next_response();
+            if let Some(response) = next.map_err(|error| format!("unreadable answer: {error}"))? {
+                return Ok(Some(response));
+            }
+            let read = self.stream.read(&mut buffer).map_err(|error| broken(&error))?;
+            match buffer.get(..read) {
+                Some([]) | None => return Ok(None),
+                Some(bytes) => self.reader.feed(bytes),
+            }
+        }
+    }
+}
+
+fn broken(error: &std::io::Error) -> String {
+    format!("the connection to the agent broke: {}", system_text(error))
+}
+
+/// Asks the HTTP interface.
+///
+/// - Errors: the text for the user; a status other than 200 is one, with its body.
+pub(super) fn http(base: &str, method: &str, path: &str) -> Result<ClientResponse, String> {
+    let url = format!("{base}{path}");
+    let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
+    let token =
+        std::env::var("TERRAFORM_HTTP_TOKEN").or_else(|_| std::env::var("CONSUL_HTTP_TOKEN"));
+    if let Ok(token) = token {
+        request.headers.push(("X-Consul-Token".to_owned(), token));
+    }
+    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
+    let response =
+        smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))?;
+    if response.status == 200 {
+        return Ok(response);
+    }
+    let body = String::from_utf8_lossy(&response.body).into_owned();
+    Err(format!("Unexpected response code: {} ({body})", response.status))
+}
+
+/// `text` as one segment of a URL's path.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_variables_and_rpc_over_http() {
+        let none = |_: &str| None;
+        let both = |name: &str| match name {
+            "TERRAFORM_HTTP_ADDR" => Some("own:1".to_owned()),
+            "CONSUL_HTTP_ADDR" => Some("consul:1".to_owned()),
+            _ => None,
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(choose(None, None, none), Target::Rpc(RPC_DEFAULT.to_owned()));
+        assert_eq!(choose(text("a:1"), text("b:2"), both), Target::Rpc("a:1".to_owned()));
+        assert_eq!(choose(None, text("b:2"), both), Target::Http("http://b:2".to_owned()));
+        assert_eq!(choose(None, None, both), Target::Http("http://own:1".to_owned()));
+    }
+
+    #[test]
+    fn a_path_segment_is_escaped() {
+        assert_eq!(escaped("a b/ü"), "a%20b%2F%C3%BC");
+    }
+}

@@ -1,0 +1,493 @@
+//! One configuration file: JSON text to the settings it gives, every key checked.
+//!
+//! Keys are matched without regard to case. Unknown keys are refused with their dotted path, all of
+//! them at once; wrong types name the key and the type (agent-config.md §3). A known key whose
+//! feature is not built is reported as [`Unbuilt`], for the caller to warn of or to refuse
+//! (DESIGN.md §8).
+
+use super::definition;
+use super::keys::{self, Safety};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
+use thiserror::Error;
+
+/// Bytes a configuration file may have.
+pub(super) const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// What one source of configuration says; what it does not mention is `None` or empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// `server`
+    pub server: Option<bool>,
+    /// `bootstrap`
+    pub bootstrap: Option<bool>,
+    /// `bootstrap_expect`
+    pub bootstrap_expect: Option<i64>,
+    /// `data_dir`
+    pub data_dir: Option<String>,
+    /// `node_name`
+    pub node_name: Option<String>,
+    /// `node_id`
+    pub node_id: Option<String>,
+    /// `bind_addr`
+    pub bind_addr: Option<String>,
+    /// `advertise_addr`
+    pub advertise_addr: Option<String>,
+    /// `client_addr`
+    pub client_addr: Option<String>,
+    /// `addresses.*`, by listener
+    pub addresses: BTreeMap<String, String>,
+    /// `ports.*`, by listener
+    pub ports: BTreeMap<String, i64>,
+    /// `datacenter`
+    pub datacenter: Option<String>,
+    /// `domain`
+    pub domain: Option<String>,
+    /// `log_level`
+    pub log_level: Option<String>,
+    /// `start_join`
+    pub start_join: Vec<String>,
+    /// `retry_join`
+    pub retry_join: Vec<String>,
+    /// `retry_interval`
+    pub retry_interval: Option<Duration>,
+    /// `retry_max`
+    pub retry_max: Option<i64>,
+    /// `rejoin_after_leave`
+    pub rejoin_after_leave: Option<bool>,
+    /// `skip_leave_on_interrupt`
+    pub skip_leave_on_interrupt: Option<bool>,
+    /// `leave_on_terminate`
+    pub leave_on_terminate: Option<bool>,
+    /// `enable_script_checks`
+    pub enable_script_checks: Option<bool>,
+    /// `enable_local_script_checks`
+    pub enable_local_script_checks: Option<bool>,
+    /// `check_update_interval`
+    pub check_update_interval: Option<Duration>,
+    /// `reconnect_timeout`
+    pub reconnect_timeout: Option<Duration>,
+    /// `node_meta`
+    pub node_meta: BTreeMap<String, String>,
+    /// `performance.raft_multiplier`
+    pub raft_multiplier: Option<i64>,
+    /// `performance.rpc_hold_timeout`
+    pub rpc_hold_timeout: Option<Duration>,
+    /// `gossip_lan.*` durations, by key
+    pub gossip_durations: BTreeMap<String, Duration>,
+    /// `gossip_lan.*` numbers, by key
+    pub gossip_numbers: BTreeMap<String, i64>,
+    /// `dns_config.*` switches, by key
+    pub dns_switches: BTreeMap<String, bool>,
+    /// `dns_config.*` numbers, by key
+    pub dns_numbers: BTreeMap<String, i64>,
+    /// `dns_config.node_ttl`
+    pub dns_node_ttl: Option<Duration>,
+    /// `dns_config.service_ttl`, by service
+    pub dns_service_ttl: BTreeMap<String, Duration>,
+    /// `service` and `services`
+    pub services: Vec<ServiceDefinition>,
+    /// `check` and `checks`
+    pub checks: Vec<CheckDefinition>,
+    /// Known settings that are given but not built.
+    pub unbuilt: Vec<Unbuilt>,
+}
+
+/// A known setting whose feature is not built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unbuilt {
+    /// Its dotted key.
+    pub key: String,
+    /// What leaving it out means.
+    pub safety: Safety,
+}
+
+/// Why a file was refused. The operator is at fault; nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FileError {
+    /// The file is too long.
+    #[error("the file is longer than {FILE_BYTES_MAX} bytes")]
+    TooLong,
+    /// The text is not JSON.
+    #[error("{0}")]
+    Syntax(String),
+    /// The text is JSON but not an object.
+    #[error("a configuration must be one JSON object")]
+    NotAnObject,
+    /// Keys nobody knows.
+    #[error("{} error(s) occurred:{}", .0.len(), bullets(.0))]
+    UnknownKeys(Vec<String>),
+    /// Values of the wrong type.
+    #[error("{} error(s) decoding:{}", .0.len(), bullets(.0))]
+    Types(Vec<String>),
+    /// Values that break a rule.
+    #[error("{} error occurred:{}", .0.len(), bullets(.0))]
+    Values(Vec<String>),
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n * {line}")).collect()
+}
+
+/// Reads the text of one configuration file; an empty one says nothing.
+pub fn parse(text: &str) -> Result<Settings, FileError> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(FileError::TooLong);
+    }
+    if text.trim().is_empty() {
+        return Ok(Settings::default());
+    }
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| FileError::Syntax(error.to_string()))?;
+    let Value::Object(object) = value else { return Err(FileError::NotAnObject) };
+    let mut reader = FileReader::default();
+    for (key, value) in &object {
+        reader.top(&key.to_ascii_lowercase(), value);
+    }
+    reader.finish()
+}
+
+/// Collects settings and everything wrong with a file.
+#[derive(Default)]
+struct FileReader {
+    settings: Settings,
+    unknown: Vec<String>,
+    types: Vec<String>,
+    values: Vec<String>,
+}
+
+impl FileReader {
+    fn finish(self) -> Result<Settings, FileError> {
+        if !self.unknown.is_empty() {
+            let keys = self.unknown.iter().map(|key| format!("invalid config key {key}"));
+            return Err(FileError::UnknownKeys(keys.collect()));
+        }
+        if !self.types.is_empty() {
+            return Err(FileError::Types(self.types));
+        }
+        if !self.values.is_empty() {
+            return Err(FileError::Values(self.values));
+        }
+        Ok(self.settings)
+    }
+
+    fn top(&mut self, key: &str, value: &Value) {
+        if value.is_null() || self.scalar(key, value) || self.collection(key, value) {
+            return;
+        }
+        match key {
+            "ports" | "addresses" | "performance" | "gossip_lan" | "dns_config" => {
+                self.section(key, value);
+            }
+            _ => self.unbuilt(key, value),
+        }
+    }
+
+    /// The plain keys; `true` if `key` is one of them.
+    fn scalar(&mut self, key: &str, value: &Value) -> bool {
+        match key {
+            "server" => self.settings.server = self.boolean(key, value),
+            "bootstrap" => self.settings.bootstrap = self.boolean(key, value),
+            "bootstrap_expect" => self.settings.bootstrap_expect = self.integer(key, value),
+            "data_dir" => self.settings.data_dir = self.text(key, value),
+            "node_name" => self.settings.node_name = self.text(key, value),
+            "node_id" => self.settings.node_id = self.text(key, value),
+            "bind_addr" => self.settings.bind_addr = self.text(key, value),
+            "advertise_addr" => self.settings.advertise_addr = self.text(key, value),
+            "client_addr" => self.settings.client_addr = self.text(key, value),
+            "datacenter" => self.settings.datacenter = self.text(key, value),
+            "domain" => self.settings.domain = self.text(key, value),
+            "log_level" => self.settings.log_level = self.text(key, value),
+            "retry_interval" => self.settings.retry_interval = self.duration(key, value),
+            "retry_max" => self.settings.retry_max = self.integer(key, value),
+            "rejoin_after_leave" => self.settings.rejoin_after_leave = self.boolean(key, value),
+            "skip_leave_on_interrupt" => {
+                self.settings.skip_leave_on_interrupt = self.boolean(key, value);
+            }
+            "leave_on_terminate" => self.settings.leave_on_terminate = self.boolean(key, value),
+            "enable_script_checks" => {
+                self.settings.enable_script_checks = self.boolean(key, value);
+            }
+            "enable_local_script_checks" => {
+                self.settings.enable_local_script_checks = self.boolean(key, value);
+            }
+            "check_update_interval" => {
+                self.settings.check_update_interval = self.duration(key, value);
+            }
+            "reconnect_timeout" => self.settings.reconnect_timeout = self.duration(key, value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The keys that hold lists, maps and definitions; `true` if `key` is one of them.
+    fn collection(&mut self, key: &str, value: &Value) -> bool {
+        match key {
+            "start_join" => self.settings.start_join = self.texts(key, value),
+            "retry_join" => self.settings.retry_join = self.texts(key, value),
+            "node_meta" => self.settings.node_meta = self.text_map(key, value),
+            "service" => self.services(key, std::slice::from_ref(value)),
+            "check" => self.checks(key, std::slice::from_ref(value)),
+            "services" => match value {
+                Value::Array(values) => self.services(key, values),
+                other => self.mistyped(key, "list", other),
+            },
+            "checks" => match value {
+                Value::Array(values) => self.checks(key, values),
+                other => self.mistyped(key, "list", other),
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn section(&mut self, name: &str, value: &Value) {
+        let Value::Object(object) = value else {
+            self.mistyped(name, "map", value);
+            return;
+        };
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let key = key.to_ascii_lowercase();
+            let path = format!("{name}.{key}");
+            if !self.section_key(name, &key, &path, value) {
+                self.unbuilt(&path, value);
+            }
+        }
+    }
+
+    /// A key of a section; `false` if it is none that is built.
+    fn section_key(&mut self, name: &str, key: &str, path: &str, value: &Value) -> bool {
+        match (name, key) {
+            ("ports", "http" | "dns" | "rpc" | "serf_lan" | "serf_wan" | "server") => {
+                if let Some(port) = self.integer(path, value) {
+                    self.settings.ports.insert(key.to_owned(), port);
+                }
+            }
+            ("addresses", "http" | "dns" | "rpc") => {
+                if let Some(address) = self.text(path, value) {
+                    self.settings.addresses.insert(key.to_owned(), address);
+                }
+            }
+            ("performance", "raft_multiplier") => {
+                self.settings.raft_multiplier = self.integer(path, value);
+            }
+            ("performance", "rpc_hold_timeout") => {
+                self.settings.rpc_hold_timeout = self.duration(path, value);
+            }
+            ("gossip_lan", "gossip_interval" | "probe_interval" | "probe_timeout") => {
+                if let Some(duration) = self.duration(path, value) {
+                    self.settings.gossip_durations.insert(key.to_owned(), duration);
+                }
+            }
+            ("gossip_lan", "gossip_nodes" | "retransmit_mult" | "suspicion_mult") => {
+                if let Some(number) = self.integer(path, value) {
+                    self.settings.gossip_numbers.insert(key.to_owned(), number);
+                }
+            }
+            ("dns_config", "only_passing" | "enable_truncate" | "allow_stale") => {
+                if let Some(switch) = self.boolean(path, value) {
+                    self.settings.dns_switches.insert(key.to_owned(), switch);
+                }
+            }
+            ("dns_config", "enable_additional_node_meta_txt" | "disable_compression") => {
+                if let Some(switch) = self.boolean(path, value) {
+                    self.settings.dns_switches.insert(key.to_owned(), switch);
+                }
+            }
+            ("dns_config", "udp_answer_limit" | "a_record_limit") => {
+                if let Some(number) = self.integer(path, value) {
+                    self.settings.dns_numbers.insert(key.to_owned(), number);
+                }
+            }
+            ("dns_config", "node_ttl") => {
+                self.settings.dns_node_ttl = self.duration(path, value);
+            }
+            ("dns_config", "service_ttl") => self.service_ttl(path, value),
+            _ => return false,
+        }
+        true
+    }
+
+    fn service_ttl(&mut self, path: &str, value: &Value) {
+        let Value::Object(object) = value else {
+            self.mistyped(path, "map", value);
+            return;
+        };
+        for (service, value) in object {
+            if let Some(ttl) = self.duration(&format!("{path}.{service}"), value) {
+                self.settings.dns_service_ttl.insert(service.clone(), ttl);
+            }
+        }
+    }
+
+    /// A known key that is not built, or one that nobody knows.
+    fn unbuilt(&mut self, path: &str, value: &Value) {
+        match keys::safety(path) {
+            Some(_) if keys::is_off(value) => {}
+            Some(safety) => {
+                self.settings.unbuilt.push(Unbuilt { key: path.to_owned(), safety });
+            }
+            None => match value {
+                Value::Object(object) if keys::is_section(path) => {
+                    for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+                        self.unbuilt(&format!("{path}.{}", key.to_ascii_lowercase()), value);
+                    }
+                }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)
+                | Value::Object(_) => self.unknown.push(path.to_owned()),
+            },
+        }
+    }
+
+    fn services(&mut self, key: &str, values: &[Value]) {
+        for value in values {
+            match definition::service(value) {
+                Ok(service) => self.settings.services.push(service),
+                Err(problem) => self.definition_problem(key, problem),
+            }
+        }
+    }
+
+    fn checks(&mut self, key: &str, values: &[Value]) {
+        for value in values {
+            match definition::node_check(value) {
+                Ok(check) => self.settings.checks.push(check),
+                Err(problem) => self.definition_problem(key, problem),
+            }
+        }
+    }
+
+    fn definition_problem(&mut self, key: &str, problem: definition::Problem) {
+        match problem {
+            definition::Problem::UnknownKey(name) => self.unknown.push(format!("{key}.{name}")),
+            definition::Problem::Type { key: name, expected } => {
+                self.types.push(format!("'{key}.{name}' expected type '{expected}'"));
+            }
+            definition::Problem::Rule(rule) => self.values.push(format!("{key}: {rule}")),
+        }
+    }
+
+    fn mistyped(&mut self, key: &str, expected: &str, value: &Value) {
+        let found = keys::type_name(value);
+        let line = format!("'{key}' expected type '{expected}', got unconvertible type '{found}'");
+        self.types.push(line);
+    }
+
+    fn boolean(&mut self, key: &str, value: &Value) -> Option<bool> {
+        let boolean = value.as_bool();
+        if boolean.is_none() {
+            self.mistyped(key, "bool", value);
+        }
+        boolean
+    }
+
+    fn integer(&mut self, key: &str, value: &Value) -> Option<i64> {
+        let integer = value.as_i64();
+        if integer.is_none() {
+            self.mistyped(key, "int", value);
+        }
+        integer
+    }
+
+    fn text(&mut self, key: &str, value: &Value) -> Option<String> {
+        let text = value.as_str().map(str::to_owned);
+        if text.is_none() {
+            self.mistyped(key, "string", value);
+        }
+        text
+    }
+
+    fn texts(&mut self, key: &str, value: &Value) -> Vec<String> {
+        let Value::Array(values) = value else {
+            self.mistyped(key, "list", value);
+            return Vec::new();
+        };
+        values.iter().filter_map(|value| self.text(key, value)).collect()
+    }
+
+    fn text_map(&mut self, key: &str, value: &Value) -> BTreeMap<String, String> {
+        let Value::Object(object) = value else {
+            self.mistyped(key, "map", value);
+            return BTreeMap::new();
+        };
+        let mut map = BTreeMap::new();
+        for (name, value) in object {
+            if let Some(text) = self.text(&format!("{key}.{name}"), value) {
+                map.insert(name.clone(), text);
+            }
+        }
+        map
+    }
+
+    fn duration(&mut self, key: &str, value: &Value) -> Option<Duration> {
+        match definition::duration(value) {
+            Ok(duration) => Some(duration),
+            Err(definition::DurationProblem::Type) => {
+                self.mistyped(key, "string", value);
+                None
+            }
+            Err(definition::DurationProblem::Text(error)) => {
+                let text = value.as_str().unwrap_or_default();
+                self.values.push(format!("{key}: invalid duration: \"{text}\": {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// An object's entries by lower-cased key.
+pub(super) fn folded(object: &Map<String, Value>) -> BTreeMap<String, &Value> {
+    object.iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_without_regard_to_case() {
+        let settings = parse(r#"{"Datacenter": "east", "ports": {"HTTP": 8501}}"#).unwrap();
+        assert_eq!(settings.datacenter.as_deref(), Some("east"));
+        assert_eq!(settings.ports.get("http"), Some(&8501));
+    }
+
+    #[test]
+    fn every_unknown_key_is_named_with_its_path() {
+        let error = parse(r#"{"nope": 1, "ports": {"nope": 2}}"#).unwrap_err().to_string();
+        let expected =
+            "2 error(s) occurred:\n * invalid config key nope\n * invalid config key ports.nope";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_wrong_type_names_key_and_types() {
+        let error = parse(r#"{"ports": {"http": "x"}}"#).unwrap_err().to_string();
+        let expected = "1 error(s) decoding:\n \
+                        * 'ports.http' expected type 'int', got unconvertible type 'string'";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_built_is_reported_unless_it_is_off() {
+        let text =
+            r#"{"ui": true, "encrypt": "", "acl": {"enabled": true}, "verify_incoming": false}"#;
+        let unbuilt = parse(text).unwrap().unbuilt;
+        let expected = [
+            Unbuilt { key: "ui".to_owned(), safety: Safety::Harmless },
+            Unbuilt { key: "acl.enabled".to_owned(), safety: Safety::LessSafe },
+        ];
+        assert_eq!(unbuilt, expected);
+    }
+
+    #[test]
+    fn a_bad_duration_names_key_and_text() {
+        let error = parse(r#"{"retry_interval": "abc"}"#).unwrap_err().to_string();
+        assert!(error.contains("retry_interval: invalid duration: \"abc\""), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! The settings that Consul knows and this release does not build, and what leaving them out means.
+
+use serde_json::Value;
+
+/// What leaving a setting out means for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// The cluster would be less safe than its owner thinks: refuse to start.
+    LessSafe,
+    /// Something is missing, nothing is exposed: warn and go on.
+    Harmless,
+}
+
+/// Settings without which a cluster is less safe; a name ending in `.` stands for a whole section.
+const LESS_SAFE: &[&str] = &[
+    "acl.",
+    "acl_agent_master_token",
+    "acl_agent_token",
+    "acl_datacenter",
+    "acl_default_policy",
+    "acl_down_policy",
+    "acl_enforce_version_8",
+    "acl_master_token",
+    "acl_replication_token",
+    "acl_token",
+    "acl_ttl",
+    "auto_encrypt.",
+    "ca_file",
+    "ca_path",
+    "cert_file",
+    "encrypt",
+    "encrypt_verify_incoming",
+    "encrypt_verify_outgoing",
+    "http_config.allow_write_http_from",
+    "http_config.block_endpoints",
+    "key_file",
+    "ports.https",
+    "addresses.https",
+    "serf_lan_allowed_cidrs",
+    "serf_wan_allowed_cidrs",
+    "server_name",
+    "tls_cipher_suites",
+    "tls_min_version",
+    "tls_prefer_server_cipher_suites",
+    "verify_incoming",
+    "verify_incoming_https",
+    "verify_incoming_rpc",
+    "verify_outgoing",
+    "verify_server_hostname",
+    "enable_agent_tls_for_checks",
+];
+
+/// Settings whose absence exposes nothing; a name ending in `.` stands for a whole section.
+const HARMLESS: &[&str] = &[
+    "addresses.grpc",
+    "advertise_addr_ipv4",
+    "advertise_addr_ipv6",
+    "advertise_addr_wan",
+    "advertise_addr_wan_ipv4",
+    "advertise_addr_wan_ipv6",
+    "alt_domain",
+    "autopilot.",
+    "cache.",
+    "check_output_max_size",
+    "config_entries.",
+    "connect.",
+    "default_query_time",
+    "disable_anonymous_signature",
+    "disable_coordinates",
+    "disable_host_node_id",
+    "disable_http_unprintable_char_filter",
+    "disable_keyring_file",
+    "disable_remote_exec",
+    "disable_update_check",
+    "discard_check_output",
+    "discovery_max_stale",
+    "dns_config.cache_max_age",
+    "dns_config.max_stale",
+    "dns_config.recursor_timeout",
+    "dns_config.soa.",
+    "dns_config.use_cache",
+    "enable_central_service_config",
+    "enable_debug",
+    "enable_syslog",
+    "gossip_wan.",
+    "http_config.response_headers",
+    "http_config.use_cache",
+    "limits.",
+    "log_file",
+    "log_json",
+    "log_rotate_bytes",
+    "log_rotate_duration",
+    "log_rotate_max_files",
+    "max_query_time",
+    "non_voting_server",
+    "performance.leave_drain_time",
+    "pid_file",
+    "ports.grpc",
+    "ports.sidecar_max_port",
+    "ports.sidecar_min_port",
+    "primary_datacenter",
+    "primary_gateways",
+    "primary_gateways_interval",
+    "protocol",
+    "raft_protocol",
+    "raft_snapshot_interval",
+    "raft_snapshot_threshold",
+    "raft_trailing_logs",
+    "reconnect_timeout_wan",
+    "recursors",
+    "retry_interval_wan",
+    "retry_join_wan",
+    "retry_max_wan",
+    "segment",
+    "segments",
+    "serf_lan",
+    "serf_wan",
+    "session_ttl_min",
+    "start_join_wan",
+    "syslog_facility",
+    "tagged_addresses",
+    "telemetry.",
+    "translate_wan_addrs",
+    "ui",
+    "ui_content_path",
+    "ui_dir",
+    "unix_sockets.",
+    "watches",
+];
+
+/// What leaving `path` out means; `None` if it is no known setting of an unbuilt feature.
+pub(super) fn safety(path: &str) -> Option<Safety> {
+    let listed = |list: &[&str]| {
+        list.iter().any(|known| match known.strip_suffix('.') {
+            Some(section) => path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')),
+            None => *known == path,
+        })
+    };
+    if listed(LESS_SAFE) {
+        return Some(Safety::LessSafe);
+    }
+    listed(HARMLESS).then_some(Safety::Harmless)
+}
+
+/// Whether `path` names a section that holds known settings.
+pub(super) fn is_section(path: &str) -> bool {
+    let below = |known: &&str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+    LESS_SAFE.iter().chain(HARMLESS).any(|known| below(&known))
+}
+
+/// Whether a value switches its setting off, so that leaving it out changes nothing.
+pub(super) fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(object) => object.values().all(is_off),
+    }
+}
+
+/// A JSON value's type in messages.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_and_plain_keys_are_told_apart() {
+        assert_eq!(safety("acl.tokens.default"), Some(Safety::LessSafe));
+        assert_eq!(safety("acl"), None);
+        assert!(is_section("acl"));
+        assert!(is_section("http_config"));
+        assert!(!is_section("ui"));
+        assert_eq!(safety("telemetry.statsd_address"), Some(Safety::Harmless));
+        assert_eq!(safety("nope"), None);
+    }
+}

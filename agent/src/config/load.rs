@@ -1,0 +1,99 @@
+//! Reads the configuration files and folders that the command line names, in its order.
+
+use super::{FileError, Settings, overlay, parse};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// What the files say together, and what was passed over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// The merged settings.
+    pub settings: Settings,
+    /// One line for each file that was passed over.
+    pub warnings: Vec<String>,
+}
+
+/// Why configuration files were refused. The operator is at fault; nothing was started.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A path could not be read.
+    #[error("config: Open failed on {path}. {source}")]
+    Open {
+        /// The path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file's content was refused.
+    #[error("failed to parse {path}: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Why.
+        source: FileError,
+    },
+    /// A file is in a language that is not built.
+    #[error("failed to parse {path}: HCL is not built yet, use JSON")]
+    Hcl {
+        /// The file.
+        path: String,
+    },
+}
+
+/// Reads `paths`, each a file or a folder, and lays later ones over earlier ones.
+///
+/// In a folder only `*.json` files count, in name order, not those of folders below it. A file that
+/// the command line names must have that ending too, or be nothing but JSON.
+pub fn load(paths: &[PathBuf]) -> Result<Loaded, LoadError> {
+    let mut loaded = Loaded::default();
+    for path in paths {
+        let meta = std::fs::metadata(path).map_err(|source| open_error(path, source))?;
+        if !meta.is_dir() {
+            load_file(path, &mut loaded)?;
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|source| open_error(path, source))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| open_error(path, source))?.path();
+            if entry.is_file() {
+                files.push(entry);
+            }
+        }
+        files.sort();
+        for file in &files {
+            load_file(file, &mut loaded)?;
+        }
+    }
+    Ok(loaded)
+}
+
+fn load_file(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
+    let shown = path.display().to_string();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => {}
+        Some("hcl") => return Err(LoadError::Hcl { path: shown }),
+        _ => {
+            let rule = "extension must be .json";
+            loaded.warnings.push(format!("skipping file {shown}, {rule}"));
+            return Ok(());
+        }
+    }
+    let file = std::fs::File::open(path).map_err(|source| open_error(path, source))?;
+    let mut text = String::new();
+    let limit = u64::try_from(super::file::FILE_BYTES_MAX).unwrap_or(u64::MAX) + 1;
+    file.take(limit).read_to_string(&mut text).map_err(|source| open_error(path, source))?;
+    let settings = parse(&text).map_err(|source| LoadError::Parse { path: shown, source })?;
+    overlay(&mut loaded.settings, settings);
+    Ok(())
+}
+
+fn open_error(path: &Path, source: std::io::Error) -> LoadError {
+    let shown = path.display().to_string();
+    if source.kind() == std::io::ErrorKind::NotFound {
+        let source = std::io::Error::other(format!("open {shown}: no such file or directory"));
+        return LoadError::Open { path: shown, source };
+    }
+    LoadError::Open { path: shown, source }
+}

@@ -1,0 +1,554 @@
+//! Settled configuration: defaults filled in, every rule checked, addresses decided.
+//!
+//! Texts of refusals follow agent-config.md §3. What is only worth a warning is returned as one.
+
+use super::{Safety, Settings};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
+use terraform_core::dns::DnsConfig;
+use terraform_core::dns::name::Name;
+use terraform_core::id::{Datacenter, NodeId, NodeName};
+use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
+use terraform_core::trace::Level;
+use thiserror::Error;
+
+/// Everything the agent starts with.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What the core is told.
+    pub node: NodeConfig,
+    /// The identity to use, if the operator gave one.
+    pub node_id: Option<NodeId>,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Whether the data directory goes away with the agent (`-dev`).
+    pub temporary: bool,
+    /// The address that gossip and the server port listen on.
+    pub bind: IpAddr,
+    /// Where HTTP listens; `None` if switched off.
+    pub http: Option<SocketAddr>,
+    /// Where DNS listens; `None` if switched off.
+    pub dns: Option<SocketAddr>,
+    /// Where the command line's port listens.
+    pub rpc: SocketAddr,
+    /// How DNS answers.
+    pub dns_config: DnsConfig,
+    /// Whether programs may register script checks over HTTP.
+    pub scripts_from_api: bool,
+    /// Addresses to join once; none reached ends the agent.
+    pub start_join: Vec<String>,
+    /// Addresses to join until one is reached.
+    pub retry_join: Vec<String>,
+    /// Time between such attempts.
+    pub retry_interval: Duration,
+    /// How many attempts; 0 for no limit.
+    pub retry_max: u64,
+    /// Whether SIGINT leaves the cluster.
+    pub leave_on_interrupt: bool,
+    /// Whether SIGTERM leaves the cluster.
+    pub leave_on_terminate: bool,
+    /// What is worth a warning, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// Why a configuration was refused; nothing was started. The text names the key and the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ResolveError(String);
+
+type Checked<T> = Result<T, ResolveError>;
+
+fn refuse<T>(text: impl Into<String>) -> Checked<T> {
+    Err(ResolveError(text.into()))
+}
+
+/// What the machine says, handed in so that the rules can be tested without it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its host name.
+    pub host_name: String,
+    /// The source address it uses towards the outside.
+    pub route_source: Option<IpAddr>,
+    /// Processors.
+    pub processors: usize,
+    /// The folder for temporary data.
+    pub temporary: PathBuf,
+}
+
+/// Settles `settings`; `dev` is the development mode.
+pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Resolved> {
+    let mut warnings = Vec::new();
+    unbuilt(&settings, &mut warnings)?;
+    let is_server = settings.server.unwrap_or(false) || dev;
+    let bootstrap = bootstrap(&settings, is_server, dev)?;
+    let (data_dir, temporary) = data_dir(&settings, dev, machine)?;
+    let bind = bind(&settings, dev)?;
+    let advertise = advertise(&settings, bind, machine, &mut warnings)?;
+    let ports = Ports::of(&settings)?;
+    let client = client_address(&settings)?;
+    let level = level(&settings, dev)?;
+    let listen = |name: &str, default: u16| listener(&settings, name, default, client);
+    let (http, dns) = (listen("http", 8500)?, listen("dns", 8600)?);
+    let Some(rpc) = listen("rpc", 8400)? else {
+        return refuse("ports.rpc: invalid port: it cannot be switched off");
+    };
+    distinct(&[("HTTP", http), ("DNS", dns), ("RPC", Some(rpc))])?;
+    let any_scripts = settings.enable_script_checks == Some(true);
+    let local_scripts = any_scripts || settings.enable_local_script_checks == Some(true);
+    scripts_allowed(&settings.services, &settings.checks, local_scripts)?;
+    if any_scripts {
+        warnings.push(
+            "enable_script_checks: every program that reaches the HTTP interface can run commands"
+                .to_owned(),
+        );
+    }
+    let node_id = settings.node_id.as_deref().filter(|id| !id.is_empty()).map(NodeId::parse);
+    let node_id = node_id.transpose().map_err(|error| {
+        ResolveError(format!("failed to setup node ID: specified NodeID is invalid: {error}"))
+    })?;
+    let datacenter = settings.datacenter.as_deref().unwrap_or("dc1");
+    let datacenter = Datacenter::parse(datacenter).map_err(|_| {
+        let given = datacenter.to_ascii_lowercase();
+        ResolveError(format!("datacenter cannot be {given:?}. Please use only [a-z0-9-_]"))
+    })?;
+    let dns_config = dns_config(&settings)?;
+    let multiplier = multiplier(&settings)?;
+    let node = NodeConfig {
+        name: node_name(&settings, machine, &mut warnings)?,
+        datacenter,
+        advertise,
+        serf_lan_port: ports.serf_lan,
+        serf_wan_port: ports.serf_wan,
+        server_port: ports.server,
+        server: is_server.then_some(ServerConfig { bootstrap, raft_multiplier: multiplier }),
+        gossip: gossip(&settings, dev)?,
+        serf: serf(&settings),
+        node_meta: node_meta(&settings.node_meta)?,
+        rpc_hold: settings.rpc_hold_timeout.unwrap_or(Duration::from_secs(7)),
+        check_update_interval: settings.check_update_interval.unwrap_or(Duration::from_secs(300)),
+        level,
+        services: settings.services,
+        checks: settings.checks,
+    };
+    bootstrap_warnings(bootstrap, is_server, &mut warnings);
+    if machine.processors <= 1 {
+        warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
+    }
+    let retry_max = settings.retry_max.unwrap_or(0);
+    let Ok(retry_max) = u64::try_from(retry_max) else {
+        return refuse(format!(
+            "retry_max cannot be {retry_max}. Must be greater than or equal to zero"
+        ));
+    };
+    Ok(Resolved {
+        node,
+        node_id,
+        data_dir,
+        temporary,
+        bind,
+        http,
+        dns,
+        rpc,
+        dns_config,
+        scripts_from_api: any_scripts,
+        start_join: settings.start_join,
+        retry_join: settings.retry_join,
+        retry_interval: settings.retry_interval.unwrap_or(Duration::from_secs(30)),
+        retry_max,
+        leave_on_interrupt: !settings.skip_leave_on_interrupt.unwrap_or(false),
+        leave_on_terminate: settings.leave_on_terminate.unwrap_or(!is_server),
+        warnings,
+    })
+}
+
+/// Refuses settings whose absence would be unsafe, warns of the others (DESIGN.md §8).
+fn unbuilt(settings: &Settings, warnings: &mut Vec<String>) -> Checked<()> {
+    for unbuilt in &settings.unbuilt {
+        let key = &unbuilt.key;
+        match unbuilt.safety {
+            Safety::LessSafe => {
+                return refuse(format!(
+                    "{key} is not built yet: the agent would be less safe than this setting says"
+                ));
+            }
+            Safety::Harmless => warnings.push(format!("{key} is not built yet and has no effect")),
+        }
+    }
+    Ok(())
+}
+
+fn bootstrap(settings: &Settings, is_server: bool, dev: bool) -> Checked<Bootstrap> {
+    let alone = settings.bootstrap.unwrap_or(false);
+    let expect = settings.bootstrap_expect.unwrap_or(0);
+    if expect < 0 {
+        return refuse(format!(
+            "bootstrap_expect cannot be {expect}. Must be greater than or equal to zero"
+        ));
+    }
+    if alone && !is_server {
+        return refuse("'bootstrap = true' requires 'server = true'");
+    }
+    if expect > 0 && !is_server {
+        return refuse("'bootstrap_expect > 0' requires 'server = true'");
+    }
+    if alone && expect > 0 {
+        return refuse("'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive");
+    }
+    match u32::try_from(expect) {
+        Ok(0) if alone || dev => Ok(Bootstrap::Alone),
+        Ok(0) => Ok(Bootstrap::Join),
+        Ok(1) => Ok(Bootstrap::Alone),
+        Ok(expect) if expect <= 64 => Ok(Bootstrap::Expect(expect)),
+        _ => refuse(format!("bootstrap_expect cannot be {expect}. Must be at most 64")),
+    }
+}
+
+fn bootstrap_warnings(bootstrap: Bootstrap, is_server: bool, warnings: &mut Vec<String>) {
+    match bootstrap {
+        Bootstrap::Alone if is_server => {
+            warnings.insert(0, "Bootstrap mode enabled! Do not enable unless necessary".to_owned());
+        }
+        Bootstrap::Expect(expect) => {
+            warnings.insert(0, format!("Expect Mode enabled, expecting {expect} servers"));
+            if expect % 2 == 0 {
+                let text = "A cluster with an even number of servers tolerates no more failures \
+                            than one with a server less";
+                warnings.push(text.to_owned());
+            }
+        }
+        Bootstrap::Alone | Bootstrap::Join => {}
+    }
+}
+
+fn data_dir(settings: &Settings, dev: bool, machine: &Machine) -> Checked<(PathBuf, bool)> {
+    match settings.data_dir.as_deref().unwrap_or_default() {
+        "" if dev => Ok((machine.temporary.clone(), true)),
+        "" => refuse("data_dir cannot be empty"),
+        path => {
+            let path = PathBuf::from(path);
+            if path.exists() && !path.is_dir() {
+                return refuse(format!("data_dir {:?} is not a directory", path.display()));
+            }
+            Ok((path, false))
+        }
+    }
+}
+
+fn bind(settings: &Settings, dev: bool) -> Checked<IpAddr> {
+    let default = if dev { "127.0.0.1" } else { "0.0.0.0" };
+    let text = settings.bind_addr.as_deref().unwrap_or(default);
+    if text.split_whitespace().count() > 1 {
+        return refuse(
+            "bind_addr cannot contain multiple addresses. Use 'addresses.{dns,http,https}' instead.",
+        );
+    }
+    ip("bind_addr", text)
+}
+
+fn ip(key: &str, text: &str) -> Checked<IpAddr> {
+    if text.trim().is_empty() {
+        return refuse(format!("{key} cannot be empty"));
+    }
+    if text.contains("{{") {
+        return refuse(format!("{key}: address templates are not built yet, give an IP address"));
+    }
+    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+    bare.parse().or_else(|_| refuse(format!("{key}: {text:?} is not an IP address")))
+}
+
+/// Decides the address other agents reach this one at (DESIGN.md §8).
+fn advertise(
+    settings: &Settings,
+    bind: IpAddr,
+    machine: &Machine,
+    warnings: &mut Vec<String>,
+) -> Checked<IpAddr> {
+    if let Some(text) = settings.advertise_addr.as_deref().filter(|text| !text.is_empty()) {
+        let address = ip("advertise_addr", text)?;
+        if address.is_unspecified() {
+            return refuse("Advertise address cannot be 0.0.0.0, :: or [::]");
+        }
+        return Ok(address);
+    }
+    if !bind.is_unspecified() {
+        return Ok(bind);
+    }
+    match machine.route_source {
+        Some(address) if is_private(address) => Ok(address),
+        Some(address) => refuse(format!(
+            "No private IP address found: this machine reaches others from {address}, which is \
+             public. Choose an address with -bind or -advertise"
+        )),
+        None => {
+            let text = "No route to other machines: advertising 127.0.0.1, which only agents on \
+                        this machine can reach; choose another address with -bind or -advertise";
+            warnings.push(text.to_owned());
+            Ok(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        }
+    }
+}
+
+/// Addresses that the public network does not route: private, shared, link-local, loopback, and
+/// those set aside for documentation and benchmarks (RFC 1918, 6598, 3927, 4193, 5737, 2544).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let shared = first == 100 && (64..128).contains(&second);
+            let benchmark = first == 198 && (second == 18 || second == 19);
+            let local = v4.is_private() || v4.is_loopback() || v4.is_link_local();
+            local || shared || benchmark || v4.is_documentation()
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+fn client_address(settings: &Settings) -> Checked<IpAddr> {
+    let text = settings.client_addr.as_deref().unwrap_or("127.0.0.1");
+    if text.split_whitespace().count() > 1 {
+        return refuse("client_addr: several addresses are not built yet, give one");
+    }
+    ip("client_addr", text)
+}
+
+fn listener(
+    settings: &Settings,
+    name: &str,
+    default: u16,
+    client: IpAddr,
+) -> Checked<Option<SocketAddr>> {
+    let Some(port) = port(settings, name, default)? else { return Ok(None) };
+    let address = match settings.addresses.get(name) {
+        Some(text) if text.starts_with("unix:") && name == "dns" => {
+            return refuse("DNS address cannot be a unix socket");
+        }
+        Some(text) if text.starts_with("unix:") => {
+            return refuse(format!("addresses.{name}: unix sockets are not built yet"));
+        }
+        Some(text) if !text.is_empty() => ip(&format!("addresses.{name}"), text)?,
+        Some(_) | None => client,
+    };
+    Ok(Some(SocketAddr::new(address, port)))
+}
+
+/// A port setting; `None` if it switches the listener off.
+fn port(settings: &Settings, name: &str, default: u16) -> Checked<Option<u16>> {
+    match settings.ports.get(name) {
+        None => Ok(Some(default)),
+        Some(port) if *port <= 0 => Ok(None),
+        Some(port) => match u16::try_from(*port) {
+            Ok(port) => Ok(Some(port)),
+            Err(_) => refuse(format!("ports.{name}: invalid port: {port}")),
+        },
+    }
+}
+
+/// The ports between agents; none can be switched off.
+struct Ports {
+    serf_lan: u16,
+    serf_wan: u16,
+    server: u16,
+}
+
+impl Ports {
+    fn of(settings: &Settings) -> Checked<Self> {
+        let needed = |name: &str, default| match port(settings, name, default)? {
+            Some(port) => Ok(port),
+            None => refuse(format!("ports.{name}: invalid port: it cannot be switched off")),
+        };
+        let serf_wan = port(settings, "serf_wan", 8302)?.unwrap_or(0);
+        let ports =
+            Self { serf_lan: needed("serf_lan", 8301)?, serf_wan, server: needed("server", 8300)? };
+        if ports.serf_lan == ports.server {
+            return refuse(format!("ports.server: {} is already ports.serf_lan", ports.server));
+        }
+        Ok(ports)
+    }
+}
+
+fn distinct(listeners: &[(&str, Option<SocketAddr>)]) -> Checked<()> {
+    let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    for (name, address) in listeners {
+        let Some(address) = address else { continue };
+        if let Some(other) = taken.insert(*address, name) {
+            return refuse(format!("{name} address {address} already configured for {other}"));
+        }
+    }
+    Ok(())
+}
+
+fn level(settings: &Settings, dev: bool) -> Checked<Level> {
+    let text = settings.log_level.as_deref().unwrap_or(if dev { "DEBUG" } else { "INFO" });
+    Level::parse(text).map_or_else(
+        || {
+            let known = "[TRACE DEBUG INFO WARN ERR ERROR]";
+            refuse(format!("Invalid log level: {text}. Valid log levels are: {known}"))
+        },
+        Ok,
+    )
+}
+
+fn node_name(
+    settings: &Settings,
+    machine: &Machine,
+    warnings: &mut Vec<String>,
+) -> Checked<NodeName> {
+    let text = settings.node_name.as_deref().unwrap_or(&machine.host_name);
+    let name = NodeName::parse(text.trim())
+        .map_err(|error| ResolveError(format!("node_name: {error}")))?;
+    if name.as_str().contains('.') {
+        warnings.push(format!(
+            "Node name {text:?} holds dots, which not every resolver passes on; set another with \
+             -node"
+        ));
+    } else if !name.is_dns_label() {
+        warnings.push(format!(
+            "Node name {text:?} will not be discoverable via DNS: use up to 63 alpha-numerics and \
+             dashes, set with -node"
+        ));
+    }
+    Ok(name)
+}
+
+fn multiplier(settings: &Settings) -> Checked<u32> {
+    let given = settings.raft_multiplier.unwrap_or(1);
+    match u32::try_from(given) {
+        Ok(multiplier @ 1..=10) => Ok(multiplier),
+        _ => refuse(format!(
+            "performance.raft_multiplier cannot be {given}. Must be between 1 and 10"
+        )),
+    }
+}
+
+fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
+    let mut gossip = GossipConfig::lan();
+    if dev {
+        gossip.gossip_interval = Duration::from_millis(100);
+        gossip.probe_interval = Duration::from_millis(200);
+        gossip.probe_timeout = Duration::from_millis(100);
+    }
+    for (key, value) in &settings.gossip_durations {
+        if *value < Duration::from_millis(10) || *value > Duration::from_secs(60) {
+            return refuse(format!("gossip_lan.{key} must be between 10ms and 1m"));
+        }
+        match key.as_str() {
+            "gossip_interval" => gossip.gossip_interval = *value,
+            "probe_interval" => gossip.probe_interval = *value,
+            _ => gossip.probe_timeout = *value,
+        }
+    }
+    for (key, value) in &settings.gossip_numbers {
+        let Some(number) = u32::try_from(*value).ok().filter(|n| (1..=100).contains(n)) else {
+            return refuse(format!(
+                "gossip_lan.{key} cannot be {value}. Must be between 1 and 100"
+            ));
+        };
+        match key.as_str() {
+            "gossip_nodes" => gossip.gossip_nodes = usize::try_from(number).unwrap_or(3),
+            "retransmit_mult" => gossip.retransmit_mult = number,
+            _ => gossip.suspicion_mult = number,
+        }
+    }
+    if gossip.probe_timeout >= gossip.probe_interval {
+        return refuse("gossip_lan.probe_timeout must be shorter than gossip_lan.probe_interval");
+    }
+    Ok(gossip)
+}
+
+fn serf(settings: &Settings) -> SerfConfig {
+    let mut serf = SerfConfig::default();
+    if let Some(timeout) = settings.reconnect_timeout {
+        serf.reconnect_timeout = timeout;
+    }
+    serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
+    serf
+}
+
+fn node_meta(meta: &BTreeMap<String, String>) -> Checked<BTreeMap<String, String>> {
+    if meta.len() > 64 {
+        return refuse(
+            "node_meta invalid: Node metadata cannot contain more than 64 key/value pairs",
+        );
+    }
+    for (key, value) in meta {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let rule = if key.is_empty() {
+            "Key cannot be blank"
+        } else if !key.chars().all(legal) {
+            "Key contains invalid characters"
+        } else if key.len() > 128 {
+            "Key is too long (limit: 128 characters)"
+        } else if key.starts_with("consul-") {
+            "Key prefix 'consul-' is reserved for internal use"
+        } else if value.len() > 512 {
+            "Value is too long (limit: 512 characters)"
+        } else {
+            continue;
+        };
+        return refuse(format!(
+            "node_meta invalid: Couldn't load metadata pair ('{key}', '{value}'): {rule}"
+        ));
+    }
+    Ok(meta.clone())
+}
+
+fn scripts_allowed(
+    services: &[ServiceDefinition],
+    checks: &[CheckDefinition],
+    allowed: bool,
+) -> Checked<()> {
+    let of_services = services.iter().flat_map(|service| &service.checks);
+    let script = |check: &&CheckDefinition| matches!(check.kind, CheckKind::Script(_));
+    match of_services.chain(checks).find(script) {
+        Some(check) if !allowed => refuse(format!(
+            "check {:?}: Scripts are disabled on this agent; to enable, configure \
+             'enable_script_checks' or 'enable_local_script_checks' to true",
+            check.id
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// How DNS answers: the settings of `dns_config` over its defaults (dns.md §8).
+fn dns_config(settings: &Settings) -> Checked<DnsConfig> {
+    let mut dns = DnsConfig::default();
+    if let Some(domain) = &settings.domain {
+        let Some(name) = Name::parse(domain) else {
+            return refuse(format!("domain: {domain:?} is not a DNS name"));
+        };
+        dns.domain = name;
+    }
+    for (key, on) in &settings.dns_switches {
+        match key.as_str() {
+            "only_passing" => dns.only_passing = *on,
+            "enable_truncate" => dns.enable_truncate = *on,
+            "allow_stale" => dns.allow_stale = *on,
+            "disable_compression" => dns.disable_compression = *on,
+            _ => dns.node_meta_txt = *on,
+        }
+    }
+    for (key, number) in &settings.dns_numbers {
+        let Ok(limit) = usize::try_from(*number) else {
+            return refuse(format!(
+                "dns_config.{key} cannot be {number}. Must be greater than or equal to zero"
+            ));
+        };
+        match key.as_str() {
+            "udp_answer_limit" => dns.udp_answer_limit = limit,
+            _ => dns.a_record_limit = limit,
+        }
+    }
+    let seconds = |ttl: Duration| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+    if let Some(ttl) = settings.dns_node_ttl {
+        dns.node_ttl = seconds(ttl);
+    }
+    dns.service_ttl =
+        settings.dns_service_ttl.iter().map(|(name, ttl)| (name.clone(), seconds(*ttl))).collect();
+    Ok(dns)
+}
+
+#[cfg(test)]
+mod tests;

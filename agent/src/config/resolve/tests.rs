@@ -1,0 +1,107 @@
+//! The rules of agent-config.md §3, by their texts.
+
+use super::*;
+use crate::config::parse;
+
+fn machine() -> Machine {
+    Machine {
+        host_name: "host-1".to_owned(),
+        route_source: "10.1.10.38".parse().ok(),
+        processors: 4,
+        temporary: PathBuf::from("/nonexistent"),
+    }
+}
+
+fn resolved(text: &str) -> Checked<Resolved> {
+    resolve(parse(text).unwrap(), false, &machine())
+}
+
+fn refusal(text: &str) -> String {
+    resolved(text).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_those_of_the_founding_page() {
+    let resolved = resolved(r#"{"data_dir": "/d", "server": true, "bootstrap": true}"#).unwrap();
+    assert_eq!(resolved.node.name.as_str(), "host-1");
+    assert_eq!(resolved.node.datacenter.as_str(), "dc1");
+    assert_eq!(resolved.node.advertise.to_string(), "10.1.10.38");
+    assert_eq!(resolved.http, "127.0.0.1:8500".parse().ok());
+    assert_eq!(resolved.dns, "127.0.0.1:8600".parse().ok());
+    assert_eq!(resolved.rpc, "127.0.0.1:8400".parse().unwrap());
+    assert_eq!(resolved.warnings, ["Bootstrap mode enabled! Do not enable unless necessary"]);
+}
+
+#[test]
+fn every_rule_is_named() {
+    let cases = [
+        (r#"{}"#, "data_dir cannot be empty"),
+        (r#"{"data_dir": "/d", "bootstrap": true}"#, "'bootstrap = true' requires 'server = true'"),
+        (
+            r#"{"data_dir": "/d", "server": true, "bootstrap": true, "bootstrap_expect": 3}"#,
+            "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive",
+        ),
+        (
+            r#"{"data_dir": "/d", "datacenter": "Bad dc!"}"#,
+            "datacenter cannot be \"bad dc!\". Please use only [a-z0-9-_]",
+        ),
+        (r#"{"data_dir": "/d", "ports": {"http": 70000}}"#, "ports.http: invalid port: 70000"),
+        (
+            r#"{"data_dir": "/d", "ports": {"http": 9000, "dns": 9000}}"#,
+            "DNS address 127.0.0.1:9000 already configured for HTTP",
+        ),
+        (
+            r#"{"data_dir": "/d", "advertise_addr": "0.0.0.0"}"#,
+            "Advertise address cannot be 0.0.0.0, :: or [::]",
+        ),
+        (
+            r#"{"data_dir": "/d", "performance": {"raft_multiplier": 11}}"#,
+            "performance.raft_multiplier cannot be 11. Must be between 1 and 10",
+        ),
+        (
+            r#"{"data_dir": "/d", "log_level": "nope"}"#,
+            "Invalid log level: nope. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]",
+        ),
+        (
+            r#"{"data_dir": "/d", "encrypt": "x"}"#,
+            "encrypt is not built yet: the agent would be less safe than this setting says",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refusal(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_public_outgoing_address_is_refused_and_no_route_is_a_warning() {
+    let with = |route: Option<&str>| {
+        let route_source = route.and_then(|route| route.parse().ok());
+        let machine = Machine { route_source, ..machine() };
+        resolve(parse(r#"{"data_dir": "/d"}"#).unwrap(), false, &machine)
+    };
+    let public = with(Some("8.8.8.8")).unwrap_err().to_string();
+    assert!(public.contains("-bind or -advertise"), "{public}");
+    let none = with(None).unwrap();
+    assert_eq!(none.node.advertise.to_string(), "127.0.0.1");
+    assert!(none.warnings.iter().any(|warning| warning.contains("advertising 127.0.0.1")));
+}
+
+#[test]
+fn odd_node_names_are_warned_of_and_impossible_ones_refused() {
+    let dotted = resolved(r#"{"data_dir": "/d", "node_name": "a.local"}"#).unwrap();
+    assert!(dotted.warnings.iter().any(|warning| warning.contains("-node")));
+    let odd = resolved(r#"{"data_dir": "/d", "node_name": "a_b"}"#).unwrap();
+    assert!(odd.warnings.iter().any(|warning| warning.contains("discoverable via DNS")));
+    assert!(refusal(r#"{"data_dir": "/d", "node_name": "a\nb"}"#).starts_with("node_name: "));
+}
+
+#[test]
+fn a_script_check_needs_its_switch() {
+    let text = |switch: &str| {
+        format!(
+            r#"{{"data_dir": "/d", {switch} "check": {{"name": "c", "args": ["true"], "interval": "5s"}}}}"#
+        )
+    };
+    assert!(refusal(&text("")).contains("Scripts are disabled on this agent"));
+    assert!(resolved(&text(r#""enable_local_script_checks": true,"#)).is_ok());
+}

@@ -1,0 +1,111 @@
+//! Reading the configuration again while the agent runs.
+//!
+//! Services, checks, node metadata, the log level and how DNS answers may change; whatever else
+//! changed in the files is named and waits for a restart. A configuration that is refused changes
+//! nothing (agent-config.md §5).
+
+use crate::cli::Sources;
+use crate::config::Resolved;
+use crate::logger::Console;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use terraform_core::dns::DnsConfig;
+use terraform_core::node::request::{Reloadable, Request, RequestBody};
+use terraform_core::trace::Level;
+use terraform_io::handle::NodeHandle;
+
+/// What a reload works on; clones share it.
+#[derive(Clone)]
+pub(crate) struct Reloading {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sources: Sources,
+    /// What the agent was started with.
+    started: Resolved,
+    console: Arc<Console>,
+    handle: OnceLock<NodeHandle>,
+    dns: Arc<ArcSwap<DnsConfig>>,
+    node_meta: Arc<ArcSwap<BTreeMap<String, String>>>,
+}
+
+impl Reloading {
+    /// A reload of `sources` for an agent started as `resolved` says.
+    pub(crate) fn new(sources: Sources, resolved: &Resolved, console: Arc<Console>) -> Self {
+        let dns = Arc::new(ArcSwap::from_pointee(resolved.dns_config.clone()));
+        let node_meta = Arc::new(ArcSwap::from_pointee(resolved.node.node_meta.clone()));
+        let started = resolved.clone();
+        let handle = OnceLock::new();
+        Self { shared: Arc::new(Shared { sources, started, console, handle, dns, node_meta }) }
+    }
+
+    /// Tells which node to reload.
+    pub(crate) fn attach(&self, handle: NodeHandle) {
+        // A reload belongs to one agent; it is attached once.
+        let _ = self.shared.handle.set(handle);
+    }
+
+    /// How DNS answers, replaced at each reload.
+    pub(crate) fn dns(&self) -> &Arc<ArcSwap<DnsConfig>> {
+        &self.shared.dns
+    }
+
+    /// The node's metadata, replaced at each reload.
+    pub(crate) fn node_meta(&self) -> Arc<ArcSwap<BTreeMap<String, String>>> {
+        Arc::clone(&self.shared.node_meta)
+    }
+
+    /// Reads the configuration again and applies what may change.
+    ///
+    /// - Errors: the text for the operator; the old configuration stays in force.
+    pub(crate) async fn reload(&self) -> Result<(), String> {
+        let shared = &self.shared;
+        let handle = shared.handle.get().ok_or("cannot reload before agent started".to_owned())?;
+        let resolved = shared.sources.resolve()?;
+        let reloadable = Reloadable {
+            services: resolved.node.services.clone(),
+            checks: resolved.node.checks.clone(),
+            node_meta: resolved.node.node_meta.clone(),
+            level: resolved.node.level,
+        };
+        let request = Request::new(RequestBody::Reload(Box::new(reloadable)));
+        handle.request(request).await.map_err(|error| error.to_string())?;
+        for key in needs_restart(&shared.started, &resolved) {
+            let text = format!("[WARN] agent: {key} changed and takes effect after a restart");
+            shared.console.show(Level::Warn, &text);
+        }
+        shared.console.set_level(resolved.node.level);
+        shared.node_meta.store(Arc::new(resolved.node.node_meta));
+        shared.dns.store(Arc::new(resolved.dns_config));
+        Ok(())
+    }
+}
+
+/// The keys whose value differs from what the agent was started with and cannot change.
+fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
+    let (a, b) = (&started.node, &now.node);
+    let differs = [
+        ("advertise_addr", a.advertise != b.advertise),
+        ("bind_addr", started.bind != now.bind),
+        ("bootstrap, bootstrap_expect or performance.raft_multiplier", a.server != b.server),
+        ("check_update_interval", a.check_update_interval != b.check_update_interval),
+        ("data_dir", !now.temporary && started.data_dir != now.data_dir),
+        ("datacenter", a.datacenter != b.datacenter),
+        ("domain", started.dns_config.domain != now.dns_config.domain),
+        ("gossip_lan", a.gossip != b.gossip),
+        ("node_name", a.name != b.name),
+        ("node_id", started.node_id != now.node_id),
+        ("performance.rpc_hold_timeout", a.rpc_hold != b.rpc_hold),
+        ("ports.dns", started.dns != now.dns),
+        ("ports.http", started.http != now.http),
+        ("ports.rpc", started.rpc != now.rpc),
+        ("ports.serf_lan", a.serf_lan_port != b.serf_lan_port),
+        ("ports.serf_wan", a.serf_wan_port != b.serf_wan_port),
+        ("ports.server", a.server_port != b.server_port),
+        ("reconnect_timeout or rejoin_after_leave", a.serf != b.serf),
+        ("retry_join", started.retry_join != now.retry_join),
+    ];
+    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}

@@ -1,0 +1,325 @@
+//! A running agent: start, banner, joins, signals, stop.
+
+use crate::API_VERSION;
+use crate::cli::{Exit, Sources};
+use crate::config::Resolved;
+use crate::logger::Console;
+use crate::reload::Reloading;
+use crate::signals::{Wish, Wishes};
+use smol::Timer;
+use smol::future::FutureExt as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use terraform_core::config::Bootstrap;
+use terraform_core::node::output::StopReason;
+use terraform_core::node::request::{Request, RequestBody};
+use terraform_core::trace::Level;
+use terraform_io::agent::{self, Ports, Running, Services, Settings};
+use terraform_io::checks::Runner;
+use terraform_io::handle::NodeHandle;
+use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
+use terraform_io::log::{LogRing, Record};
+use terraform_io::{resolve, runtime};
+
+/// How long a leave may take before the agent stops all the same, with exit code 1.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Runs the agent to its end.
+pub(crate) fn run(resolved: Resolved, sources: Sources) -> Exit {
+    for warning in &resolved.warnings {
+        println!("==> WARNING: {warning}");
+    }
+    println!("==> Starting Terraform agent...");
+    let (temporary, data_dir) = (resolved.temporary, resolved.data_dir.clone());
+    let exit = smol::block_on(start_and_wait(&resolved, sources));
+    if temporary {
+        // A development agent's folder is its own; what cannot be removed is the system's to tidy.
+        let _ = std::fs::remove_dir_all(data_dir);
+    }
+    exit
+}
+
+async fn start_and_wait(resolved: &Resolved, sources: Sources) -> Exit {
+    let console = Arc::new(Console::new(resolved.node.level));
+    let wishes = match Wishes::watch() {
+        Ok(wishes) => wishes,
+        Err(error) => return Exit::failure(format!("==> cannot watch signals: {error}\n")),
+    };
+    let reload = Reloading::new(sources, resolved, Arc::clone(&console));
+    let running = match start(resolved, &reload, &console).await {
+        Ok(running) => running,
+        Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
+    };
+    banner(resolved);
+    console.open();
+    let handle = running.handle().clone();
+    if let Err(error) = start_join(&handle, resolved).await {
+        running.steering().shutdown().await;
+        running.wait().await;
+        return Exit::failure(format!("==> {error}\n"));
+    }
+    let joining = runtime::spawn(retry_join(handle, resolved.clone(), Arc::clone(&console)));
+    let exit = wait(running, joining, resolved, &reload, &console, wishes).await;
+    console.close();
+    exit
+}
+
+/// Locks, binds, recovers and runs.
+async fn start(
+    resolved: &Resolved,
+    reload: &Reloading,
+    console: &Arc<Console>,
+) -> Result<Running, String> {
+    println!("==> Starting Terraform agent RPC...");
+    let runner = Runner::default();
+    let run_check = Box::new(move |kind, bytes| runner.run(kind, bytes).boxed());
+    let settings = settings(resolved, console, reload);
+    let running = agent::start(resolved.node.clone(), settings, run_check)
+        .await
+        .map_err(|error| error.to_string())?;
+    reload.attach(running.handle().clone());
+    Ok(running)
+}
+
+fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> Settings {
+    let logs = Arc::new(LogRing::default());
+    let (console, ring) = (Arc::clone(console), Arc::clone(&logs));
+    let sink = Arc::new(move |record: &Record<'_>| {
+        let line = record.to_string();
+        console.show(record.level, &line);
+        ring.push(record.level, &crate::logger::stamped(&line));
+    });
+    let services = Services {
+        http: resolved.http.into_iter().collect(),
+        http_settings: http_settings(resolved, reload),
+        dns: resolved.dns,
+        dns_config: Arc::clone(reload.dns()),
+    };
+    let reload = reload.clone();
+    let at = |port| SocketAddr::new(resolved.bind, port);
+    Settings {
+        data_dir: resolved.data_dir.clone(),
+        node_id: resolved.node_id,
+        ports: Ports {
+            gossip: at(resolved.node.serf_lan_port),
+            server: resolved.node.server.is_some().then(|| at(resolved.node.server_port)),
+            control: resolved.rpc,
+        },
+        sink,
+        logs,
+        reload: Arc::new(move || {
+            let reload = reload.clone();
+            async move { reload.reload().await }.boxed()
+        }),
+        services,
+    }
+}
+
+fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
+    let bootstrap = resolved.node.server.as_ref().map(|server| server.bootstrap);
+    let reloading = reload.clone();
+    HttpSettings {
+        facts: Facts {
+            server: resolved.node.server.is_some(),
+            bootstrap: bootstrap == Some(Bootstrap::Alone),
+            bootstrap_expect: match bootstrap {
+                Some(Bootstrap::Expect(expect)) => expect,
+                Some(Bootstrap::Alone | Bootstrap::Join) | None => 0,
+            },
+            version: API_VERSION,
+            bind: resolved.bind,
+            advertise: resolved.node.advertise,
+            client_addresses: resolved.http.iter().map(SocketAddr::ip).collect(),
+            ports: settings::Ports {
+                http: resolved.http.map(|at| at.port()),
+                dns: resolved.dns.map(|at| at.port()),
+                rpc: Some(resolved.rpc.port()),
+                serf_lan: resolved.node.serf_lan_port,
+                serf_wan: resolved.node.serf_wan_port,
+                server: resolved.node.server_port,
+            },
+            domain: format!("{}.", resolved.dns_config.domain.as_str()),
+            data_dir: resolved.data_dir.display().to_string(),
+            node_meta: reload.node_meta(),
+        },
+        remote_script_checks: resolved.scripts_from_api,
+        reload: Some(settings::Reload::new(move || {
+            let reload = reloading.clone();
+            async move { reload.reload().await }
+        })),
+        limits: ServerLimits::default(),
+    }
+}
+
+/// The founding page's block.
+fn banner(resolved: &Resolved) {
+    let node = &resolved.node;
+    let server = node.server.as_ref();
+    let bootstrap = server.is_some_and(|server| server.bootstrap == Bootstrap::Alone);
+    let port = |at: Option<SocketAddr>| at.map_or(-1, |at| i32::from(at.port()));
+    let client = resolved.http.or(resolved.dns).unwrap_or(resolved.rpc).ip();
+    println!("==> Terraform agent running!");
+    println!("       Node name: '{}'", node.name);
+    println!("      Datacenter: '{}'", node.datacenter);
+    println!("          Server: {} (bootstrap: {bootstrap})", server.is_some());
+    println!(
+        "     Client Addr: {client} (HTTP: {}, DNS: {}, RPC: {})",
+        port(resolved.http),
+        port(resolved.dns),
+        resolved.rpc.port()
+    );
+    println!(
+        "    Cluster Addr: {} (LAN: {}, WAN: {})",
+        node.advertise, node.serf_lan_port, node.serf_wan_port
+    );
+    println!("\n==> Log data will now stream in as it occurs:\n");
+}
+
+/// Joins the addresses that must be reached at the start; none reached ends the agent.
+async fn start_join(handle: &NodeHandle, resolved: &Resolved) -> Result<(), String> {
+    if resolved.start_join.is_empty() {
+        return Ok(());
+    }
+    println!("==> Joining cluster...");
+    let joined = join(handle, &resolved.start_join, resolved.node.serf_lan_port).await?;
+    println!("    Join completed. Synced with {joined} initial agents");
+    Ok(())
+}
+
+/// Resolves the names afresh and joins what they stand for.
+async fn join(handle: &NodeHandle, names: &[String], port: u16) -> Result<usize, String> {
+    let mut addresses = Vec::new();
+    let mut errors = Vec::new();
+    for name in names {
+        match resolve::addresses(name, port).await {
+            Ok(found) => addresses.extend(found),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if addresses.is_empty() {
+        return Err(errors.join("; "));
+    }
+    match handle.request(Request::new(RequestBody::Join(addresses))).await {
+        Ok(terraform_core::node::request::Response::Joined(count)) => Ok(count),
+        Ok(other) => Err(format!("a join was answered with {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Tries to join until one address is reached, for ever unless `retry_max` says otherwise.
+async fn retry_join(handle: NodeHandle, resolved: Resolved, console: Arc<Console>) -> Retried {
+    let names = &resolved.retry_join;
+    let mut attempts = 0;
+    while !names.is_empty() {
+        let joined = join(&handle, names, resolved.node.serf_lan_port).await;
+        let Err(error) = joined else {
+            let count = joined.unwrap_or_default();
+            let text = format!("[INFO] agent: Join completed. Synced with {count} initial agents");
+            console.show(Level::Info, &text);
+            break;
+        };
+        attempts += 1;
+        if attempts == resolved.retry_max {
+            return Retried::GaveUp;
+        }
+        let wait = resolved.retry_interval;
+        let text = format!(
+            "[WARN] agent: Join failed: {}, retrying in {wait:?}",
+            error.split_whitespace().collect::<Vec<_>>().join(" ")
+        );
+        console.show(Level::Warn, &text);
+        Timer::after(wait).await;
+    }
+    Retried::Done
+}
+
+/// How the retried join ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retried {
+    /// It joined, or there was nothing to join.
+    Done,
+    /// It tried as often as it may.
+    GaveUp,
+}
+
+/// What happens next while the agent runs.
+enum Next {
+    Stopped(StopReason),
+    Wish(Wish),
+    GaveUp,
+    Late,
+}
+
+/// Waits until the agent has stopped; signals steer it.
+async fn wait(
+    running: Running,
+    joining: smol::Task<Retried>,
+    resolved: &Resolved,
+    reload: &Reloading,
+    console: &Console,
+    mut wishes: Wishes,
+) -> Exit {
+    let steering = running.steering();
+    let mut stopped = runtime::spawn(running.wait());
+    let mut joining = async move {
+        if joining.await == Retried::Done {
+            smol::future::pending::<()>().await;
+        }
+    }
+    .boxed();
+    let mut told: Option<std::time::Instant> = None;
+    loop {
+        let late = async {
+            match told {
+                Some(at) => drop(Timer::at(at + LEAVE_LIMIT).await),
+                None => smol::future::pending().await,
+            }
+            Next::Late
+        };
+        let next = async { Next::Stopped((&mut stopped).await) }
+            .or(async { Next::Wish(wishes.next().await) })
+            .or(async {
+                (&mut joining).await;
+                Next::GaveUp
+            })
+            .or(late)
+            .await;
+        match next {
+            Next::Stopped(reason) => return farewell(&reason),
+            Next::GaveUp => return Exit::failure("==> Retry join failed\n"),
+            Next::Late => return Exit::failure("==> Leaving took too long\n"),
+            Next::Wish(Wish::Reload) => reload_and_tell(reload, console).await,
+            Next::Wish(_) if told.is_some() => return Exit { code: 1, ..Exit::default() },
+            Next::Wish(wish) => {
+                told = Some(std::time::Instant::now());
+                let (name, leaves) = match wish {
+                    Wish::Interrupt => ("interrupt", resolved.leave_on_interrupt),
+                    Wish::Terminate | Wish::Reload => ("terminated", resolved.leave_on_terminate),
+                };
+                console.line(&format!("==> Caught signal: {name}"));
+                if leaves {
+                    console.line("==> Gracefully shutting down agent...");
+                    steering.leave().await;
+                } else {
+                    console.line("==> Graceful shutdown disabled. Exiting");
+                    steering.shutdown().await;
+                }
+            }
+        }
+    }
+}
+
+async fn reload_and_tell(reload: &Reloading, console: &Console) {
+    console.line("==> Reloading configuration...");
+    if let Err(error) = reload.reload().await {
+        console.line(&format!("==> Reload config failed: {error}"));
+    }
+}
+
+fn farewell(reason: &StopReason) -> Exit {
+    match reason {
+        StopReason::Left | StopReason::Shutdown => Exit::default(),
+        StopReason::Fatal(rule) => Exit::failure(format!("==> The agent cannot go on: {rule}\n")),
+    }
+}

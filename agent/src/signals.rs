@@ -1,0 +1,39 @@
+//! Signals from the operating system as a stream of wishes.
+
+use async_signal::{Signal, Signals};
+use smol::stream::StreamExt as _;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The signals that arrive from now on.
+pub(crate) struct Wishes(Signals);
+
+impl Wishes {
+    /// Takes over SIGINT, SIGTERM and SIGHUP. SIGPIPE is ignored by the language's runtime.
+    pub(crate) fn watch() -> std::io::Result<Self> {
+        Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map(Self)
+    }
+
+    /// Waits for the next one; a failing source ends in an endless wait, since no signal is lost
+    /// by that which could have been had.
+    pub(crate) async fn next(&mut self) -> Wish {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Signal::Int)) => return Wish::Interrupt,
+                Some(Ok(Signal::Term)) => return Wish::Terminate,
+                Some(Ok(Signal::Hup)) => return Wish::Reload,
+                Some(_) => {}
+                None => smol::future::pending::<()>().await,
+            }
+        }
+    }
+}
