@@ -23,7 +23,7 @@ fn everything_on_the_founding_page_happens_as_printed() {
     let mut agent = Options::new(name, &["-server", "-bootstrap"]).start();
     let address = agent.address();
     let fill = |line: &str| line.replace("{name}", name).replace("{address}", &address);
-    let story: Vec<String> = STORY.iter().map(|line| fill(line)).collect();
+    let story: Vec<String> = STORY.iter().copied().map(fill).collect();
     let last = story.last().cloned();
     let lines = wait_until("the end of the log story", LONG, || {
         let lines = agent.lines();
@@ -43,7 +43,7 @@ fn everything_on_the_founding_page_happens_as_printed() {
         "==> Log data will now stream in as it occurs:",
         "",
     ]
-    .map(|line| fill(line))
+    .map(fill)
     .to_vec();
     // On a machine with one processor a second, true warning follows the first.
     let cpu = |line: &&String| !line.contains("run on more than 1 CPU");
@@ -64,7 +64,7 @@ fn everything_on_the_founding_page_happens_as_printed() {
 
     let answer = super::cluster::dig(&address, &format!("{name}.node.terraform"), 1);
     assert_eq!(answer.rcode, 0);
-    assert_eq!(answer.addresses, [address.clone()]);
+    assert_eq!(answer.addresses, std::slice::from_ref(&address));
 
     assert_eq!(agent.interrupt().code(), Some(0));
 }

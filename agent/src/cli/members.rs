@@ -134,7 +134,8 @@ fn http_row(member: &Value) -> Row {
     };
     let port = u16::try_from(number("Port")).unwrap_or(0);
     let address = text("Addr");
-    let address = address.parse().map_or(format!("{address}:{port}"), |ip| shown(ip, port));
+    let address =
+        address.parse().map_or_else(|_| format!("{address}:{port}"), |ip| shown(ip, port));
     Row {
         name: text("Name"),
         address,

@@ -184,25 +184,8 @@ impl Node {
             restored: restored.registrations.registrations().clone(),
             wall,
         };
-        let tags = server::own_tags(&config, id);
-        let serf = Serf::new(
-            config.name.clone(),
-            &tags,
-            &config.serf,
-            restored.serf_snapshot.as_deref(),
-            seed,
-            now,
-            &mut boxes.serf,
-        );
-        let gossip = Gossip::new(
-            config.name.clone(),
-            config.gossip_address(),
-            serf.meta(),
-            &config.gossip,
-            seed,
-            now,
-            &mut boxes.gossip,
-        );
+        let snapshot = restored.serf_snapshot.as_deref();
+        let (serf, gossip) = membership(&config, id, snapshot, (seed, now), &mut boxes);
         let local = Local::new(local_config, &mut boxes.local)?;
         let rpc = Rpc::new(
             RpcConfig {
@@ -394,6 +377,22 @@ impl Node {
         self.lifecycle = leave::Lifecycle::Stopped;
         self.out.push_back(Output::Stopped(reason));
     }
+}
+
+/// Serf and the membership protocol below it.
+fn membership(
+    config: &NodeConfig,
+    id: NodeId,
+    snapshot: Option<&str>,
+    (seed, now): (Seed, Instant),
+    boxes: &mut Outboxes,
+) -> (Serf, Gossip) {
+    let (name, tags) = (config.name.clone(), server::own_tags(config, id));
+    let serf = Serf::new(name, &tags, &config.serf, snapshot, seed, now, &mut boxes.serf);
+    let (name, address) = (config.name.clone(), config.gossip_address());
+    let meta = serf.meta();
+    let gossip = Gossip::new(name, address, meta, &config.gossip, seed, now, &mut boxes.gossip);
+    (serf, gossip)
 }
 
 /// How long a stopping step may take before the next one is taken all the same.

@@ -87,23 +87,23 @@ impl Node {
                 return;
             }
             if let Some(output) = self.boxes.gossip.pop() {
-                self.from_gossip(now, output);
+                self.route_gossip(now, output);
             } else if let Some(output) = self.boxes.serf.pop() {
-                self.from_serf(now, output);
+                self.route_serf(now, output);
             } else if let Some(output) = self.boxes.bootstrap.pop() {
-                self.from_bootstrap(now, output);
+                self.route_bootstrap(now, output);
             } else if let Some(output) = self.boxes.raft.pop() {
-                self.from_raft(now, output);
+                self.route_raft(now, output);
             } else if let Some(output) = self.boxes.reconcile.pop() {
-                self.from_reconcile(now, output);
+                self.route_reconcile(now, output);
             } else if let Some(output) = self.boxes.local.pop() {
-                self.from_local(now, output);
+                self.route_local(now, output);
             } else if let Some(output) = self.boxes.checks.pop() {
-                self.from_checks(now, output);
+                self.route_checks(now, output);
             } else if let Some(output) = self.boxes.anti_entropy.pop() {
-                self.from_anti_entropy(now, output);
+                self.route_anti_entropy(now, output);
             } else if let Some(output) = self.boxes.rpc.pop() {
-                self.from_rpc(now, output);
+                self.route_rpc(now, output);
             } else {
                 self.forget_refusals();
                 return;
@@ -112,7 +112,7 @@ impl Node {
         panic!("INV-NODE-1: one input settles within {STEPS_MAX} steps");
     }
 
-    fn from_gossip(&mut self, now: Instant, output: GossipOutput) {
+    fn route_gossip(&mut self, now: Instant, output: GossipOutput) {
         let serf = match output {
             GossipOutput::SendDatagram { to, payload } => {
                 self.stats.datagrams_sent += 1;
@@ -159,7 +159,7 @@ impl Node {
         self.serf.handle(now, serf, &mut self.boxes.serf);
     }
 
-    fn from_serf(&mut self, now: Instant, output: SerfOutput) {
+    fn route_serf(&mut self, now: Instant, output: SerfOutput) {
         let gossip = match output {
             SerfOutput::Member { kind, member } => {
                 self.members_changed(now);
@@ -193,7 +193,7 @@ impl Node {
         self.gossip.handle(now, gossip, &mut self.boxes.gossip);
     }
 
-    fn from_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {
+    fn route_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {
         match output {
             BootstrapOutput::Persist { seq, batch } => {
                 self.persist_log(Purpose::Bootstrap(seq), &batch);
@@ -213,7 +213,7 @@ impl Node {
         }
     }
 
-    fn from_raft(&mut self, now: Instant, output: RaftOutput) {
+    fn route_raft(&mut self, now: Instant, output: RaftOutput) {
         match output {
             RaftOutput::Persist { seq, batch } => self.persist_log(Purpose::Raft(seq), &batch),
             RaftOutput::Send { to, address, lane, message } => {
@@ -250,7 +250,7 @@ impl Node {
         }
     }
 
-    fn from_reconcile(&mut self, now: Instant, output: ReconcileOutput) {
+    fn route_reconcile(&mut self, now: Instant, output: ReconcileOutput) {
         match output {
             ReconcileOutput::Propose { ticket, command } => {
                 let payload = command.encode();
@@ -275,7 +275,7 @@ impl Node {
         }
     }
 
-    fn from_local(&mut self, now: Instant, output: LocalOutput) {
+    fn route_local(&mut self, now: Instant, output: LocalOutput) {
         match output {
             LocalOutput::Persist { ticket, changes } => {
                 let ops = self.registrations.append(changes);
@@ -304,7 +304,7 @@ impl Node {
         }
     }
 
-    fn from_checks(&mut self, now: Instant, output: ChecksOutput) {
+    fn route_checks(&mut self, now: Instant, output: ChecksOutput) {
         let input = match output {
             ChecksOutput::Run { check, run, kind, output_max_size } => {
                 self.out.push_back(Output::RunCheck { check, run, kind, output_max_size });
@@ -323,7 +323,7 @@ impl Node {
         self.local.handle(now, input, &mut self.boxes.local);
     }
 
-    fn from_anti_entropy(&mut self, now: Instant, output: AntiEntropyOutput) {
+    fn route_anti_entropy(&mut self, now: Instant, output: AntiEntropyOutput) {
         match output {
             AntiEntropyOutput::Submit { ticket, hold, body } => {
                 let caller = Caller::Internal(ticket.0);
@@ -343,7 +343,7 @@ impl Node {
         }
     }
 
-    fn from_rpc(&mut self, now: Instant, output: RpcOutput) {
+    fn route_rpc(&mut self, now: Instant, output: RpcOutput) {
         match output {
             RpcOutput::OpenStream { stream, to } => {
                 self.out.push_back(Output::OpenStream { stream, kind: StreamKind::Server, to });

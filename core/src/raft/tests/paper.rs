@@ -374,7 +374,7 @@ fn a_second_change_waits_for_the_first() {
 #[cfg(feature = "sim")]
 #[test]
 fn every_planted_bug_is_noticed() {
-    let form: fn() = || drop(super::cluster::Cluster::formed(2, &[1, 2, 3]));
+    let form: fn() = || drop(cluster::Cluster::formed(2, &[1, 2, 3]));
     let planted: [(&'static str, fn()); 7] = [
         ("M01", form),
         ("M03", form),
