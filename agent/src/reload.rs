@@ -62,7 +62,7 @@ impl Reloading {
     /// - Errors: the text for the operator; the old configuration stays in force.
     pub(crate) async fn reload(&self) -> Result<(), String> {
         let shared = &self.shared;
-        let handle = shared.handle.get().ok_or("cannot reload before agent started".to_owned())?;
+        let handle = shared.handle.get().ok_or("cannot reload before agent started")?;
         let resolved = shared.sources.resolve()?;
         let reloadable = Reloadable {
             services: resolved.node.services.clone(),

@@ -230,13 +230,13 @@ impl FileReader {
             "node_meta" => self.settings.node_meta = self.text_map(key, value),
             "service" => self.services(key, std::slice::from_ref(value)),
             "check" => self.checks(key, std::slice::from_ref(value)),
-            "services" => match value {
-                Value::Array(values) => self.services(key, values),
-                other => self.mistyped(key, "list", other),
+            "services" => match value.as_array() {
+                Some(values) => self.services(key, values),
+                None => self.mistyped(key, "list", value),
             },
-            "checks" => match value {
-                Value::Array(values) => self.checks(key, values),
-                other => self.mistyped(key, "list", other),
+            "checks" => match value.as_array() {
+                Some(values) => self.checks(key, values),
+                None => self.mistyped(key, "list", value),
             },
             _ => return false,
         }

@@ -144,8 +144,8 @@ pub(super) fn safety(path: &str) -> Option<Safety> {
 
 /// Whether `path` names a section that holds known settings.
 pub(super) fn is_section(path: &str) -> bool {
-    let below = |known: &&str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-    LESS_SAFE.iter().chain(HARMLESS).any(|known| below(&known))
+    let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+    LESS_SAFE.iter().chain(HARMLESS).any(|known| below(known))
 }
 
 /// Whether a value switches its setting off, so that leaving it out changes nothing.

@@ -6,53 +6,14 @@ use super::Settings;
 
 /// Lays `above` over `below`.
 pub fn overlay(below: &mut Settings, above: Settings) {
-    let Settings {
-        server,
-        bootstrap,
-        bootstrap_expect,
-        data_dir,
-        node_name,
-        node_id,
-        bind_addr,
-        advertise_addr,
-        client_addr,
-        addresses,
-        ports,
-        datacenter,
-        domain,
-        log_level,
-        start_join,
-        retry_join,
-        retry_interval,
-        retry_max,
-        rejoin_after_leave,
-        skip_leave_on_interrupt,
-        leave_on_terminate,
-        enable_script_checks,
-        enable_local_script_checks,
-        check_update_interval,
-        reconnect_timeout,
-        node_meta,
-        raft_multiplier,
-        rpc_hold_timeout,
-        gossip_durations,
-        gossip_numbers,
-        dns_switches,
-        dns_numbers,
-        dns_node_ttl,
-        dns_service_ttl,
-        services,
-        checks,
-        unbuilt,
-    } = above;
     macro_rules! later_wins {
         ($($field:ident),* $(,)?) => {
-            $(if $field.is_some() { below.$field = $field; })*
+            $(if above.$field.is_some() { below.$field = above.$field; })*
         };
     }
     macro_rules! append {
         ($($field:ident),* $(,)?) => {
-            $(below.$field.extend($field);)*
+            $(below.$field.extend(above.$field);)*
         };
     }
     later_wins!(
@@ -102,6 +63,30 @@ pub fn overlay(below: &mut Settings, above: Settings) {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn every_setting_of_the_later_source_arrives() {
+        let text = r#"{
+            "server": true, "bootstrap": true, "bootstrap_expect": 3, "data_dir": "d",
+            "node_name": "n", "node_id": "i", "bind_addr": "b", "advertise_addr": "a",
+            "client_addr": "c", "addresses": {"http": "h"}, "ports": {"http": 1},
+            "datacenter": "dc", "domain": "x", "log_level": "WARN", "start_join": ["s"],
+            "retry_join": ["r"], "retry_interval": "1s", "retry_max": 2,
+            "rejoin_after_leave": true, "skip_leave_on_interrupt": true,
+            "leave_on_terminate": true, "enable_script_checks": true,
+            "enable_local_script_checks": true, "check_update_interval": "2s",
+            "reconnect_timeout": "3s", "node_meta": {"k": "v"},
+            "performance": {"raft_multiplier": 2, "rpc_hold_timeout": "4s"},
+            "gossip_lan": {"gossip_interval": "5s", "gossip_nodes": 4},
+            "dns_config": {"only_passing": true, "a_record_limit": 1, "node_ttl": "6s",
+                           "service_ttl": {"*": "7s"}},
+            "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}], "ui": true
+        }"#;
+        let above = parse(text).unwrap();
+        let mut below = Settings::default();
+        overlay(&mut below, above.clone());
+        assert_eq!(below, above);
+    }
 
     #[test]
     fn scalars_are_replaced_lists_appended_and_maps_merged() {

@@ -88,32 +88,14 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let bind = bind(&settings, dev)?;
     let advertise = advertise(&settings, bind, machine, &mut warnings)?;
     let ports = Ports::of(&settings)?;
-    let client = client_address(&settings)?;
     let level = level(&settings, dev)?;
-    let listen = |name: &str, default: u16| listener(&settings, name, default, client);
-    let (http, dns) = (listen("http", 8500)?, listen("dns", 8600)?);
-    let Some(rpc) = listen("rpc", 8400)? else {
-        return refuse("ports.rpc: invalid port: it cannot be switched off");
-    };
-    distinct(&[("HTTP", http), ("DNS", dns), ("RPC", Some(rpc))])?;
-    let any_scripts = settings.enable_script_checks == Some(true);
-    let local_scripts = any_scripts || settings.enable_local_script_checks == Some(true);
-    scripts_allowed(&settings.services, &settings.checks, local_scripts)?;
-    if any_scripts {
-        warnings.push(
-            "enable_script_checks: every program that reaches the HTTP interface can run commands"
-                .to_owned(),
-        );
-    }
+    let (http, dns, rpc) = listeners(&settings)?;
+    let scripts_from_api = scripts(&settings, &mut warnings)?;
     let node_id = settings.node_id.as_deref().filter(|id| !id.is_empty()).map(NodeId::parse);
     let node_id = node_id.transpose().map_err(|error| {
         ResolveError(format!("failed to setup node ID: specified NodeID is invalid: {error}"))
     })?;
-    let datacenter = settings.datacenter.as_deref().unwrap_or("dc1");
-    let datacenter = Datacenter::parse(datacenter).map_err(|_| {
-        let given = datacenter.to_ascii_lowercase();
-        ResolveError(format!("datacenter cannot be {given:?}. Please use only [a-z0-9-_]"))
-    })?;
+    let datacenter = datacenter(&settings)?;
     let dns_config = dns_config(&settings)?;
     let multiplier = multiplier(&settings)?;
     let node = NodeConfig {
@@ -153,7 +135,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         dns,
         rpc,
         dns_config,
-        scripts_from_api: any_scripts,
+        scripts_from_api,
         start_join: settings.start_join,
         retry_join: settings.retry_join,
         retry_interval: settings.retry_interval.unwrap_or(Duration::from_secs(30)),
@@ -312,6 +294,40 @@ fn client_address(settings: &Settings) -> Checked<IpAddr> {
         return refuse("client_addr: several addresses are not built yet, give one");
     }
     ip("client_addr", text)
+}
+
+/// Where HTTP, DNS and the command line's port listen.
+fn listeners(settings: &Settings) -> Checked<(Option<SocketAddr>, Option<SocketAddr>, SocketAddr)> {
+    let client = client_address(settings)?;
+    let listen = |name: &str, default: u16| listener(settings, name, default, client);
+    let (http, dns) = (listen("http", 8500)?, listen("dns", 8600)?);
+    let Some(rpc) = listen("rpc", 8400)? else {
+        return refuse("ports.rpc: invalid port: it cannot be switched off");
+    };
+    distinct(&[("HTTP", http), ("DNS", dns), ("RPC", Some(rpc))])?;
+    Ok((http, dns, rpc))
+}
+
+fn datacenter(settings: &Settings) -> Checked<Datacenter> {
+    let text = settings.datacenter.as_deref().unwrap_or("dc1");
+    Datacenter::parse(text).or_else(|_| {
+        let given = text.to_ascii_lowercase();
+        refuse(format!("datacenter cannot be {given:?}. Please use only [a-z0-9-_]"))
+    })
+}
+
+/// Whether programs may register script checks; refuses those of files that may not run.
+fn scripts(settings: &Settings, warnings: &mut Vec<String>) -> Checked<bool> {
+    let from_api = settings.enable_script_checks == Some(true);
+    let allowed = from_api || settings.enable_local_script_checks == Some(true);
+    scripts_allowed(&settings.services, &settings.checks, allowed)?;
+    if from_api {
+        warnings.push(
+            "enable_script_checks: every program that reaches the HTTP interface can run commands"
+                .to_owned(),
+        );
+    }
+    Ok(from_api)
 }
 
 fn listener(
