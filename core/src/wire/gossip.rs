@@ -400,3 +400,106 @@ impl StreamMessage {
         bytes.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name() -> impl Strategy<Value = NodeName> {
+        "[a-zA-Z0-9.-]{1,40}".prop_map(|text| NodeName::parse(&text).unwrap())
+    }
+
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let four = any::<[u8; 4]>().prop_map(IpAddr::from);
+        let sixteen = any::<[u8; 16]>().prop_map(|bytes| IpAddr::from(bytes).to_canonical());
+        prop_oneof![four, sixteen]
+    }
+
+    fn versions() -> impl Strategy<Value = Option<Versions>> {
+        prop::option::of(any::<[u8; 6]>().prop_map(|v| Versions {
+            protocol_min: v[0],
+            protocol_max: v[1],
+            protocol: v[2],
+            delegate_min: v[3],
+            delegate_max: v[4],
+            delegate: v[5],
+        }))
+    }
+
+    fn bytes(len: usize) -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..len).prop_map(Bytes::from)
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        let names = (name(), name(), any::<u32>());
+        let facts = (names, any::<bool>()).prop_map(|((node, from, n), suspect)| {
+            let incarnation = Incarnation::new(n);
+            if suspect {
+                Message::Suspect(Suspect { incarnation, node, from })
+            } else {
+                Message::Dead(Dead { incarnation, node, from })
+            }
+        });
+        let alive = (name(), address(), any::<(u16, u32)>(), bytes(513), versions()).prop_map(
+            |(node, address, (port, n), meta, versions)| {
+                let incarnation = Incarnation::new(n);
+                Message::Alive(Alive { incarnation, node, address, port, meta, versions })
+            },
+        );
+        let source = (prop::option::of(address()), any::<u16>(), prop::option::of(name()));
+        let asked = (any::<u32>(), prop::option::of(name()), address(), any::<(u16, bool)>());
+        let indirect = (asked, source).prop_map(|((n, node, target, (port, nack)), source)| {
+            let (source_address, source_port, source_node) = source;
+            let seq_no = SeqNo::new(n);
+            Message::IndirectPing(IndirectPing {
+                seq_no,
+                target,
+                port,
+                node,
+                nack,
+                source_address,
+                source_port,
+                source_node,
+            })
+        });
+        let ack = (any::<u32>(), prop::option::of(bytes(200)))
+            .prop_map(|(n, payload)| Message::Ack(Ack { seq_no: SeqNo::new(n), payload }));
+        prop_oneof![facts, alive, indirect, ack, bytes(200).prop_map(Message::User)]
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_survives_its_encoding(message in message()) {
+            prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_source_only_if_address_and_port_are_said() {
+        let ping = Ping {
+            seq_no: SeqNo::new(1),
+            node: None,
+            source_address: Some([10, 0, 0, 1].into()),
+            source_port: 8301,
+            source_node: None,
+        };
+        assert_eq!(ping.source(), Some(SocketAddr::from(([10, 0, 0, 1], 8301))));
+        assert_eq!(Ping { source_port: 0, ..ping.clone() }.source(), None);
+        assert_eq!(Ping { source_address: None, ..ping }.source(), None);
+    }
+
+    #[test]
+    fn meta_above_the_limit_is_refused() {
+        let alive = Alive {
+            incarnation: Incarnation::new(1),
+            node: NodeName::parse("n").unwrap(),
+            address: [10, 0, 0, 1].into(),
+            port: 8301,
+            meta: Bytes::from(vec![0; META_BYTES_MAX + 1]),
+            versions: None,
+        };
+        let refused = Err(DecodeError::Limit { field: "Meta", value: 513, limit: 512 });
+        assert_eq!(Message::decode(&Message::Alive(alive).encode()), refused);
+    }
+}

@@ -523,3 +523,81 @@ const fn is_less(mut a: &[u8], mut b: &[u8]) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Sample {
+        count: u32,
+        name: Option<NodeName>,
+        payload: Option<Bytes>,
+    }
+    message!(Gossip, Sample { "Count" => count, "Name" => name omitempty, "Payload" => payload });
+
+    /// A sample whose `Count` has this wire form.
+    fn with_count(count: &[u8]) -> Result<u32, DecodeError> {
+        let bytes = [b"\x81\xa5Count", count].concat();
+        decode::<Gossip, Sample>(&bytes).map(|sample| sample.count)
+    }
+
+    #[test]
+    fn a_number_is_read_in_any_width_and_signedness_that_fits() {
+        for form in
+            [&b"\x07"[..], b"\xcc\x07", b"\xd0\x07", b"\xd1\0\x07", b"\xd3\0\0\0\0\0\0\0\x07"]
+        {
+            assert_eq!(with_count(form), Ok(7));
+        }
+        let negative = DecodeError::Invalid { field: "Count", rule: "is negative" };
+        assert_eq!(with_count(b"\xff"), Err(negative.clone()));
+        assert_eq!(with_count(b"\xd1\xff\x00"), Err(negative));
+        let large = DecodeError::Limit { field: "Count", value: 1 << 32, limit: (1 << 32) - 1 };
+        assert_eq!(with_count(b"\xcf\0\0\0\x01\0\0\0\0"), Err(large));
+    }
+
+    #[test]
+    fn a_missing_or_nil_field_is_zero() {
+        let zero = Sample { count: 0, name: None, payload: None };
+        assert_eq!(decode::<Gossip, Sample>(b"\x80").as_ref(), Ok(&zero));
+        assert_eq!(decode::<Gossip, Sample>(b"\x82\xa5Count\xc0\xa4Name\xa0").as_ref(), Ok(&zero));
+        assert_eq!(&*encode(&zero), b"\x82\xa5Count\0\xa7Payload\xc0");
+        let refused = DecodeError::Invalid { field: "message", rule: "is missing" };
+        assert_eq!(decode::<Gossip, Sample>(b"\xc0"), Err(refused));
+    }
+
+    #[test]
+    fn gossip_strings_have_the_legacy_forms_only() {
+        for (len, head) in
+            [(31, &b"\xbf"[..]), (32, b"\xda\0\x20"), (70_000, b"\xdb\0\x01\x11\x70")]
+        {
+            let mut out = Vec::new();
+            Gossip::put_bytes(&mut out, &vec![0; len]);
+            assert_eq!(&out[..head.len()], head);
+            assert_eq!(out.len(), head.len() + len);
+            assert_eq!(Gossip::get_bytes(&mut Reader::new(&out)), Ok(&vec![0; len][..]));
+        }
+        let rule = "gossip has no bin type";
+        let refused = DecodeError::Invalid { field: "Payload", rule };
+        let bin = b"\x81\xa7Payload\xc4\x01x";
+        assert_eq!(decode::<Gossip, Sample>(bin), Err(refused));
+        assert_eq!(decode::<Ipc, Bytes>(b"\xc4\x01x"), Ok(Bytes::from_static(b"x")));
+    }
+
+    #[test]
+    fn an_ipv4_address_in_sixteen_bytes_is_read_as_ipv4() {
+        let mapped = b"\xb0\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\x01";
+        assert_eq!(decode::<Gossip, IpAddr>(mapped), Ok(IpAddr::from([127, 0, 0, 1])));
+        let rule = "an IP address has 4 or 16 bytes";
+        let refused = DecodeError::Invalid { field: "message", rule };
+        assert_eq!(decode::<Gossip, IpAddr>(b"\xa3abc"), Err(refused));
+    }
+
+    #[test]
+    fn keys_out_of_order_are_noticed() {
+        assert!(is_sorted(&["LTime", "LeftMembers", "SourceAddr", "SourceNode", "SourcePort"]));
+        assert!(!is_sorted(&["Node", "Nack"]));
+        assert!(!is_sorted(&["Node", "Node"]));
+        assert!(is_sorted(&["Source", "SourceAddr"]) && !is_sorted(&["SourceAddr", "Source"]));
+    }
+}
