@@ -25,6 +25,13 @@ impl<'a> Choices<'a> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
+    /// Up to `len` bytes of what is left.
+    pub(crate) fn take(&mut self, len: usize) -> &'a [u8] {
+        let (head, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        head
+    }
+
     /// A number below `limit`, which is not zero.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::from(self.word()) % limit

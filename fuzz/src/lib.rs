@@ -10,6 +10,7 @@
 //! what is missing.
 
 mod choices;
+mod disk;
 pub mod targets;
 
 /// A target.
@@ -17,9 +18,11 @@ pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("dns", targets::dns),
     ("gossip_wire", targets::gossip_wire),
     ("http", targets::http),
     ("ipc", targets::ipc),
+    ("node", targets::node),
     ("pack", targets::pack),
     ("raft_wire", targets::raft_wire),
     ("serf_wire", targets::serf_wire),

@@ -58,7 +58,7 @@ fn run(target: &str, rest: &[&str]) -> Result<ExitCode, String> {
     build_target(target, &host, &build)?;
 
     let artifacts = package.join("artifacts").join(target);
-    let mut command = Command::new(build.join(&host).join("sim").join(target));
+    let mut command = Command::new(build.join(&host).join("debug").join(target));
     command.args(LIMITS).arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args(options.iter().skip(1));
     let mut folders = vec![artifacts];
@@ -76,13 +76,15 @@ fn run(target: &str, rest: &[&str]) -> Result<ExitCode, String> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Builds in the profile of tests: lightly optimised, so that a changed core is soon instrumented.
 fn build_target(target: &str, host: &str, folder: &Path) -> Result<(), String> {
     let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let status = Command::new(cargo)
-        .args(["build", "--locked", "-p", "fuzz", "--features", "fuzzer", "--profile", "sim"])
+        .args(["build", "--locked", "-p", "fuzz", "--features", "fuzzer", "--profile", "test"])
         .args(["--bin", target, "--target", host, "--target-dir"])
         .arg(folder)
         .env("RUSTFLAGS", RUSTFLAGS)
+        .env("CARGO_INCREMENTAL", "0")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .status()
         .map_err(|error| format!("cannot run cargo: {error}"))?;

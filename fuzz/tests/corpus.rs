@@ -5,6 +5,14 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
     use std::path::{Path, PathBuf};
+    use terraform_core::catalog::command::{Command, Registration};
+    use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
+    use terraform_core::raft::bootstrap::BootstrapMessage;
+    use terraform_core::raft::{Configuration, Message};
+    use terraform_core::storage::registrations::Change;
+    use terraform_core::wire::frame::FrameDecoder;
+    use terraform_core::wire::pack::from_bytes;
+    use terraform_core::wire::rpc::Frame;
 
     /// Bytes all inputs of one target may have together: the corpus stays reviewable.
     const CORPUS_BYTES_MAX: usize = 64 << 10;
@@ -33,6 +41,36 @@ mod tests {
                 target(&bytes);
             }
             assert!(total <= CORPUS_BYTES_MAX, "the corpus of {name} has {total} bytes");
+        }
+    }
+
+    /// A seed that no longer decodes leads nowhere, and nothing else would tell.
+    #[test]
+    fn the_seeds_of_our_own_formats_still_decode() {
+        let read = |name| {
+            files(&package().join("corpus").join(name))
+                .into_iter()
+                .map(|file| (file.display().to_string(), fs::read(file).unwrap()))
+        };
+        for (name, bytes) in read("raft_wire") {
+            let message = from_bytes::<Message>(&bytes).is_ok();
+            assert!(message || from_bytes::<BootstrapMessage>(&bytes).is_ok(), "{name}");
+        }
+        for (name, bytes) in read("server_wire").filter(|(name, _)| !name.ends_with("too-long")) {
+            let mut decoder = FrameDecoder::default();
+            decoder.push(&bytes);
+            while let Some(body) = decoder.next_frame().unwrap() {
+                Frame::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+        }
+        for (name, bytes) in read("pack") {
+            let decodes = Command::decode(&bytes).is_ok()
+                || from_bytes::<Registration>(&bytes).is_ok()
+                || from_bytes::<Configuration>(&bytes).is_ok_and(|c| !c.voters.is_empty())
+                || from_bytes::<ServiceDefinition>(&bytes).is_ok()
+                || from_bytes::<CheckDefinition>(&bytes).is_ok()
+                || from_bytes::<Change>(&bytes).is_ok();
+            assert!(decodes, "{name}");
         }
     }
 

@@ -1,16 +1,20 @@
 //! The targets, one file for each family.
 
+mod dns;
 mod gossip_wire;
 mod http;
 mod ipc;
+mod node;
 mod pack;
 mod serf_wire;
 mod server_wire;
 mod storage;
 
+pub use dns::dns;
 pub use gossip_wire::gossip_wire;
 pub use http::http;
 pub use ipc::ipc;
+pub use node::node;
 pub use pack::{pack, raft_wire};
 pub use serf_wire::serf_wire;
 pub use server_wire::server_wire;
