@@ -16,9 +16,9 @@ use crate::local::{LocalInput, LocalOutput};
 use crate::machine::Machine as _;
 use crate::node::request::Request;
 use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
-use crate::raft::{self, Message, RaftInput, RaftOutput, RoleKind};
+use crate::raft::{Message, RaftInput, RaftOutput, RoleKind};
 use crate::reconcile::{ReconcileInput, ReconcileOutput};
-use crate::rpc::{self, Caller, RpcInput, RpcOutput};
+use crate::rpc::{Caller, RpcInput, RpcOutput};
 use crate::serf::{SerfInput, SerfOutput, ServerInfo};
 use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
@@ -218,10 +218,6 @@ impl Node {
             RaftOutput::Persist { seq, batch } => self.persist_log(Purpose::Raft(seq), &batch),
             RaftOutput::Send { to, address, lane, message } => {
                 let payload = pack::to_bytes(&message);
-                let lane = match lane {
-                    raft::Lane::Data => rpc::Lane::Data,
-                    raft::Lane::Heartbeat => rpc::Lane::Heartbeat,
-                };
                 let input = RpcInput::SendRaft { to, address, lane, payload };
                 self.rpc.handle(now, input, &mut self.boxes.rpc);
             }

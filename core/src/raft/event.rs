@@ -5,6 +5,7 @@ use super::{
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::trace::Level;
+use crate::wire::rpc::Lane;
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
@@ -76,15 +77,6 @@ pub enum RaftInput {
         /// The cluster.
         cluster: Option<ClusterId>,
     },
-}
-
-/// Which connection a message takes; the two are not ordered against each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// Entries and their answers.
-    Data,
-    /// Small messages that must never wait behind entries: heartbeats, votes, their answers.
-    Heartbeat,
 }
 
 /// What a server is in its term, as users see it.

@@ -47,12 +47,13 @@ mod tests;
 mod trace;
 mod vote;
 
+pub use crate::wire::rpc::Lane;
 pub use bootstrap::BootstrapTrace;
 pub use entry::{
     Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
     ProposalError, ProposalId, RestoredRaft, Server,
 };
-pub use event::{Lane, RaftInput, RaftOutput, RoleKind};
+pub use event::{RaftInput, RaftOutput, RoleKind};
 pub use message::{Append, AppendReject, Body, Campaign, Header, Message, Refusal};
 pub use settings::{RaftLimits, RaftSettings, Timing};
 pub use stats::RaftStats;

@@ -29,12 +29,12 @@ pub const PROTOCOL_MIN: u8 = 1;
 /// The highest protocol version spoken.
 pub const PROTOCOL_MAX: u8 = 1;
 
-/// What a stream between two agents carries.
+/// What a stream between two agents carries; the two are not ordered against each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Requests, replies, log entries.
     Data,
-    /// Heartbeats and their answers, which must never wait behind data.
+    /// Small messages that must never wait behind data: heartbeats, votes, their answers.
     Heartbeat,
 }
 pack_enum!(Lane { 1 => Data, 2 => Heartbeat });
