@@ -1,6 +1,7 @@
 //! One simulated machine: its disk, its clock, and the process that may run on it.
 
 use crate::disk::SimDisk;
+use crate::durable::Synced;
 use crate::net::HostId;
 use crate::streams::Process;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -92,8 +93,8 @@ pub struct Host {
     pub disk: SimDisk,
     /// Operations of its disk under way or waiting, by lane.
     pub queued: [usize; 2],
-    /// Counts the completed operations of the log's lane.
-    pub synced_version: u64,
+    /// What the log's lane has made durable so far.
+    pub synced: Synced,
     /// How many processes it has started.
     pub boots: u64,
     /// How much faster its clock runs, in parts per million.
@@ -108,8 +109,8 @@ impl Host {
     /// A machine that is switched off.
     pub fn new(id: HostId, config: NodeConfig, disk: SimDisk, drift_ppm: i32) -> Self {
         let queued = [0, 0];
-        let (boots, synced_version, paused_until, running) = (0, 0, None, None);
-        Self { id, config, disk, queued, synced_version, boots, drift_ppm, paused_until, running }
+        let (boots, synced, paused_until, running) = (0, Synced::default(), None, None);
+        Self { id, config, disk, queued, synced, boots, drift_ppm, paused_until, running }
     }
 
     /// The current process, or the last one.

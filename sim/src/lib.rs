@@ -7,6 +7,7 @@
 pub mod checker;
 pub mod cli;
 pub mod disk;
+pub mod durable;
 pub mod hash;
 pub mod host;
 pub mod net;

@@ -6,6 +6,7 @@
 //! the same [`TraceHash`], bit for bit (simulation.md §1).
 
 use crate::disk::{Crash, SimDisk};
+use crate::durable::Synced;
 use crate::hash::TraceHash;
 use crate::host::{Host, Running, address_of, host_at};
 use crate::net::{CONNECT_LIMIT, HostId, NetOptions, Network, STALL_LIMIT, STALL_RETRY};
@@ -191,6 +192,7 @@ impl World {
         let wall = self.wall();
         let host = &mut self.hosts[id];
         let restored = crate::recover::recover(&mut host.disk, &host.config, seed)?;
+        host.synced = Synced::default();
         let node = terraform_core::node::Node::new(
             host.config.clone(),
             restored,
@@ -416,6 +418,9 @@ impl World {
             }
             Output::Persist { write, op } => {
                 let (lane, host) = (op.lane, &mut self.hosts[id]);
+                if lane == Lane::Log {
+                    host.synced.began(&op.ops);
+                }
                 host.disk.start(write, op);
                 *host.queued(lane) += 1;
                 if *host.queued(lane) == 1 {
@@ -659,7 +664,9 @@ impl World {
         }
         let host = &mut self.hosts[process.host];
         let Some((write, result)) = host.disk.complete(lane) else { return };
-        host.synced_version += u64::from(lane == Lane::Log);
+        if lane == Lane::Log {
+            host.synced.completed(result.is_ok());
+        }
         *host.queued(lane) -= 1;
         if *host.queued(lane) > 0 {
             self.schedule_disk(process.host, lane);

@@ -25,13 +25,17 @@ impl GossipChecker {
         permissions: &Permissions,
     ) -> Result<(), Violation> {
         let name = node.name();
-        let mut known = BTreeMap::new();
-        let before = self.seen.remove(&process).unwrap_or_default();
+        let mut known = self.seen.remove(&process).unwrap_or_default();
+        let mut peers = 0;
         for (peer, state) in node.gossip().peers() {
             let incarnation = peer.incarnation;
             if peer.name == *name {
-                let own = self.own.entry(name.clone()).or_insert(incarnation);
-                *own = incarnation.max(*own);
+                match self.own.get_mut(name) {
+                    Some(own) => *own = incarnation.max(*own),
+                    None => {
+                        self.own.insert(name.clone(), incarnation);
+                    }
+                }
             } else {
                 self.is_the_owners(process, &peer.name, incarnation)?;
                 let who = shown(process);
@@ -47,12 +51,22 @@ impl GossipChecker {
                     return broken("G4", format!("{who} has {name} as {state:?} without a fault"));
                 }
             }
-            if before.get(&peer.name).is_some_and(|then| *then > incarnation) {
-                let (who, then) = (shown(process), before.get(&peer.name));
-                let name = &peer.name;
-                return broken("G1", format!("{who} has {name} at {incarnation} after {then:?}"));
+            peers += 1;
+            match known.get_mut(&peer.name) {
+                Some(then) if *then > incarnation => {
+                    let who = shown(process);
+                    let name = &peer.name;
+                    return broken("G1", format!("{who} has {name} at {incarnation} after {then}"));
+                }
+                Some(then) => *then = incarnation,
+                None => {
+                    known.insert(peer.name.clone(), incarnation);
+                }
             }
-            known.insert(peer.name.clone(), incarnation);
+        }
+        if peers < known.len() {
+            // Who was forgotten may begin again.
+            known = node.gossip().peers().map(|(p, _)| (p.name.clone(), p.incarnation)).collect();
         }
         self.seen.insert(process, known);
         Ok(())

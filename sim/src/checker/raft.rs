@@ -1,12 +1,12 @@
 //! Consensus, with the world's knowledge of all servers at once (raft.md §12).
 
 use super::{Violation, broken, shown};
+use crate::durable::{Durable, durable_now};
 use crate::streams::Process;
 use crate::world::World;
 use std::collections::BTreeMap;
 use terraform_core::id::{LogIndex, NodeId, StoreId, Term};
 use terraform_core::raft::{Body, EntryKind, Message, Raft, RoleKind};
-use terraform_core::storage::recovery::Restored;
 use terraform_core::time::Instant;
 use terraform_core::wire::pack;
 use terraform_core::wire::rpc::Frame;
@@ -22,15 +22,6 @@ struct Seen {
     log: Vec<(Term, u64)>,
 }
 
-/// What a disk would give back if its machine lost power now.
-#[derive(Clone, Debug)]
-struct Durable {
-    version: u64,
-    term: Term,
-    vote: Option<NodeId>,
-    log: Vec<(Term, u64)>,
-}
-
 /// The rules R1 to R7, R9, R11, R17.
 #[derive(Debug, Default)]
 pub(super) struct RaftChecker {
@@ -43,7 +34,6 @@ pub(super) struct RaftChecker {
     seen: BTreeMap<Process, Seen>,
     /// To whom each store gave its vote.
     votes: BTreeMap<(StoreId, Term), NodeId>,
-    durable: BTreeMap<Process, Durable>,
 }
 
 impl RaftChecker {
@@ -209,13 +199,13 @@ impl RaftChecker {
     /// R7, R17: what a server says is on its disk, and it votes once in a term, across restarts.
     pub(super) fn sent(
         &mut self,
-        world: &World,
+        world: &mut World,
         process: Process,
         data: &[u8],
     ) -> Result<(), Violation> {
         for message in raft_messages(data) {
             let header = message.header;
-            self.is_durable(world, process, &message)?;
+            Self::is_durable(world, process, &message)?;
             let candidate = match message.body {
                 Body::VoteAnswer { refusal: None } => header.to,
                 Body::RequestVote(_) => header.from,
@@ -241,19 +231,12 @@ impl RaftChecker {
         Ok(())
     }
 
-    fn is_durable(
-        &mut self,
-        world: &World,
-        process: Process,
-        message: &Message,
-    ) -> Result<(), Violation> {
+    fn is_durable(world: &mut World, process: Process, message: &Message) -> Result<(), Violation> {
         let header = message.header;
         let supports = |durable: &Durable| {
             header.term <= durable.term
                 && match &message.body {
-                    Body::AppendOk { match_index, .. } => {
-                        match_index.get() <= durable.log.len() as u64
-                    }
+                    Body::AppendOk { match_index, .. } => match_index.get() <= durable.last,
                     Body::VoteAnswer { refusal: None } => {
                         durable.term > header.term || durable.vote == Some(header.to)
                     }
@@ -269,41 +252,20 @@ impl RaftChecker {
                     | Body::HeartbeatAnswer { .. } => true,
                 }
         };
-        let host = &world.hosts[process.host];
-        let version = host.synced_version;
-        if let Some(durable) = self.durable.get(&process) {
-            if supports(durable) || (durable.version == version && !supports(durable)) {
-                return if supports(durable) { Ok(()) } else { not_durable(process, message) };
-            }
+        if !world.hosts[process.host].is_up() {
+            return Ok(());
         }
-        let durable = match crate::recover::inspect(host) {
-            Ok(restored) => durable_of(version, restored),
-            Err(error) => {
-                return broken("R18", format!("{}: a power loss now: {error}", shown(process)));
-            }
-        };
-        let held = supports(&durable);
-        self.durable.insert(process, durable);
-        if held { Ok(()) } else { not_durable(process, message) }
+        match durable_now(&mut world.hosts[process.host]) {
+            Ok(durable) if supports(&durable) => Ok(()),
+            Ok(_) => not_durable(process, message),
+            Err(error) => broken("R18", format!("{}: a power loss now: {error}", shown(process))),
+        }
     }
 }
 
 fn not_durable(process: Process, message: &Message) -> Result<(), Violation> {
     let who = shown(process);
     broken("R17", format!("{who} says what its disk does not hold: {message:?}"))
-}
-
-fn durable_of(version: u64, restored: Restored) -> Durable {
-    let Some(server) = restored.server else {
-        return Durable { version, term: Term::ZERO, vote: None, log: Vec::new() };
-    };
-    let raft = server.raft;
-    Durable {
-        version,
-        term: raft.hard.term,
-        vote: raft.hard.voted_for,
-        log: raft.entries.iter().map(|entry| (entry.term, entry.chain)).collect(),
-    }
 }
 
 /// The consensus messages among whole frames.

@@ -1,0 +1,133 @@
+//! A second reader of what a server wrote: what its disk holds for certain at every moment.
+//!
+//! It decodes each operation of the log's lane by itself, when the operation is handed to the disk,
+//! and believes it when the disk says that it is done; only what the operation itself synced
+//! counts. Rule R17 measures every message against it (simulation.md §9.1, raft.md §11.4). The
+//! formats are those of raft.md §11.2 as `storage` documents them; none of its code is used.
+
+use crate::host::Host;
+use crate::recover::inspect;
+use std::collections::VecDeque;
+use terraform_core::id::{NodeId, Term};
+use terraform_core::storage::op::FileOp;
+
+/// After this many operations the whole disk is read again, through core's recovery.
+const REREAD_EVERY: u64 = 64;
+
+/// What is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// The term.
+    pub term: Term,
+    /// The vote in it.
+    pub vote: Option<NodeId>,
+    /// Index of the last entry.
+    pub last: u64,
+}
+
+/// What one operation makes durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effect {
+    hard: Option<(Term, Option<NodeId>)>,
+    last: Option<u64>,
+}
+
+/// The second reader of one process's log.
+#[derive(Clone, Debug, Default)]
+pub struct Synced {
+    /// What is durable; unknown until the first look after a start.
+    durable: Option<Durable>,
+    /// Effects of operations under way, oldest first.
+    under_way: VecDeque<Effect>,
+    completed: u64,
+}
+
+impl Synced {
+    /// Takes in an operation that is handed to the disk.
+    pub fn began(&mut self, ops: &[FileOp]) {
+        self.under_way.push_back(effect_of(ops));
+    }
+
+    /// The oldest operation is complete.
+    pub fn completed(&mut self, well: bool) {
+        let effect = self.under_way.pop_front().filter(|_| well);
+        let (Some(effect), Some(durable)) = (effect, &mut self.durable) else { return };
+        if let Some((term, vote)) = effect.hard {
+            (durable.term, durable.vote) = (term, vote);
+        }
+        durable.last = effect.last.unwrap_or(durable.last);
+        self.completed += 1;
+    }
+}
+
+/// What the host's disk would give back if the power failed now; an error says what is wrong with
+/// it.
+pub fn durable_now(host: &mut Host) -> Result<Durable, String> {
+    let known = host.synced.durable;
+    if let Some(known) = known.filter(|_| host.synced.completed < REREAD_EVERY) {
+        return Ok(known);
+    }
+    let read = match inspect(host)?.server {
+        None => Durable::default(),
+        Some(server) => Durable {
+            term: server.raft.hard.term,
+            vote: server.raft.hard.voted_for,
+            last: server.raft.entries.len() as u64,
+        },
+    };
+    host.synced.completed = 0;
+    host.synced.durable = Some(read);
+    match known {
+        Some(known) if known != read => {
+            Err(format!("recovery finds {read:?}, what was written is {known:?}"))
+        }
+        Some(_) | None => Ok(read),
+    }
+}
+
+fn effect_of(ops: &[FileOp]) -> Effect {
+    let mut effect = Effect::default();
+    for (at, op) in ops.iter().enumerate() {
+        let FileOp::Write { file, data, .. } = op else { continue };
+        let rest = ops.get(at..).unwrap_or_default();
+        if !rest.iter().any(|later| matches!(later, FileOp::Sync(synced) if synced == file)) {
+            continue;
+        }
+        if file.as_str().starts_with("raft/hard.") {
+            effect.hard = hard_state(data);
+        } else if file.as_str().ends_with(".seg") {
+            effect.last = last_index(data).or(effect.last);
+        }
+    }
+    effect
+}
+
+fn number<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
+    data.get(at..)?.first_chunk::<N>().copied()
+}
+
+/// Term and vote of a slot.
+fn hard_state(data: &[u8]) -> Option<(Term, Option<NodeId>)> {
+    let term = Term::new(u64::from_be_bytes(number(data, 32)?));
+    let voted = u64::from_be_bytes(number(data, 40)?) == 1;
+    let vote = NodeId::from_bytes(number::<16>(data, 48)?);
+    Some((term, voted.then_some(vote)))
+}
+
+/// Where the log ends after the records in `data`; `None` if they do not move its end.
+fn last_index(data: &[u8]) -> Option<u64> {
+    let mut at = if data.starts_with(b"TFWALSEG") { 64 } else { 0 };
+    let mut last = None;
+    while data.get(at..).is_some_and(|rest| rest.starts_with(b"tFR")) {
+        let [kind] = number(data, at + 3)?;
+        let length = usize::try_from(u32::from_be_bytes(number(data, at + 4)?)).ok()?;
+        let index = u64::from_be_bytes(number(data, at + 8)?);
+        match kind {
+            2 => last = Some(index),
+            3 => last = Some(index - 1),
+            _ => {}
+        }
+        at += 40 + length.next_multiple_of(8);
+    }
+    last
+}
