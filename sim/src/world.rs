@@ -556,11 +556,14 @@ impl World {
             return;
         };
         let failed_connect = ends.acceptor.is_none();
-        if !failed_connect && !self.net.reaches(from, to) {
+        let is_data = matches!(ends.direction(forth).waiting.front(), Some(Segment::Data(_)));
+        let current = self.is_current(receiver.process);
+        // A machine that is off answers nothing, as one behind a cut.
+        let silent = is_data && !current && !self.hosts[to].is_up();
+        if !failed_connect && (silent || !self.net.reaches(from, to)) {
             self.stall(connection, forth);
             return;
         }
-        let current = self.is_current(receiver.process);
         let live = self.connections.is_live(receiver);
         let delay = self.net.delay();
         let Some(ends) = self.connections.get_mut(connection) else { return };
@@ -583,21 +586,12 @@ impl World {
         self.deliver(connection, receiver, segment);
     }
 
-    /// The receiving end is gone: a machine that is up says so, one that is off says nothing.
+    /// The receiving end is gone and its machine says so.
     fn refuse_segment(&mut self, connection: ConnectionId, forth: bool, segment: &Segment) {
-        let Some(ends) = self.connections.get_mut(connection) else { return };
-        let (_, to) = ends.path(forth);
-        let answers = self.hosts[to].is_up();
         match segment {
             Segment::Close(_) => self.connections.remove(connection),
-            Segment::Data(_) if answers => {
+            Segment::Data(_) => {
                 self.send_segment(connection, !forth, Segment::Close(CloseReason::Reset));
-            }
-            Segment::Data(data) => {
-                let data = Segment::Data(data.clone());
-                let Some(ends) = self.connections.get_mut(connection) else { return };
-                ends.direction(forth).waiting.push_front(data);
-                self.stall(connection, forth);
             }
         }
     }
