@@ -118,6 +118,7 @@ impl Workload {
 
     fn send(&mut self, world: &mut World, host: HostId, request: Request, operation: Operation) {
         let process = world.hosts[host].process();
+        world.note(format!("> host {host} is asked {operation:?}"));
         if let Some(id) = world.request(host, request) {
             self.waiting.insert((process, id), operation);
         }
@@ -178,6 +179,8 @@ impl Workload {
         for reply in std::mem::take(&mut world.replies) {
             let Reply { process, id, result } = reply;
             let Some(operation) = self.waiting.remove(&(process, id)) else { continue };
+            let shown = result.as_ref().map(|_| "done");
+            world.note(format!("< host {} answers {operation:?}: {shown:?}", process.host));
             self.answered += 1;
             self.succeeded += u64::from(result.is_ok());
             self.judge(operation, result)?;
