@@ -370,9 +370,13 @@ impl Node {
     }
 
     /// Ends the node. Everything that waits is answered; nothing is handled after it.
+    ///
+    /// What waits may have been sent to a server already and may still take effect there, so its
+    /// outcome is unknown; `Stopping` would promise that nothing happened.
     fn stop(&mut self, reason: StopReason) {
         for id in self.waiting.take_all() {
-            self.reply(id, Err(RequestError::Stopping));
+            let text = "the agent stopped before the outcome was known".to_owned();
+            self.reply(id, Err(RequestError::Unknown(text)));
         }
         self.lifecycle = leave::Lifecycle::Stopped;
         self.out.push_back(Output::Stopped(reason));
