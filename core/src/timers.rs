@@ -69,7 +69,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn timers_agree_with_a_naive_list(ops in prop::collection::vec((0u8..3, 0u8..6, 0u64..50), 0..80)) {
+        fn timers_agree_with_a_naive_list(
+            ops in prop::collection::vec((0u8..3, 0u8..6, 0u64..50), 0..80),
+        ) {
             let mut timers = Timers::default();
             let mut naive: Vec<(Instant, u8)> = Vec::new();
             for (op, key, at) in ops {

@@ -46,7 +46,9 @@ pub enum CheckKind {
     /// The agent runs a command.
     Script(ScriptCheck),
 }
-pack_enum!(CheckKind { 1 => Ttl(Duration), 2 => Http(HttpCheck), 3 => Tcp(TcpCheck), 4 => Script(ScriptCheck) });
+pack_enum!(CheckKind {
+    1 => Ttl(Duration), 2 => Http(HttpCheck), 3 => Tcp(TcpCheck), 4 => Script(ScriptCheck),
+});
 
 impl CheckKind {
     /// The `Type` that clients see.

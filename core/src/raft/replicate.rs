@@ -2,7 +2,8 @@
 //! §3.6, §10.2.1; raft.md §6).
 //!
 //! Invariants: the leader counts itself only for what is durable here (K7); only entries of its own
-//! term are committed by counting (INV-RAFT-4, Raft thesis §3.6.2); one slow server delays no other.
+//! term are committed by counting (INV-RAFT-4, Raft thesis §3.6.2); one slow server delays no
+//! other.
 
 use super::leader::Leader;
 use super::progress::Flow;

@@ -189,7 +189,9 @@ mod tests {
     proptest! {
         #[test]
         fn every_flipped_bit_of_a_record_is_noticed(
-            payload in prop::collection::vec(any::<u8>(), 0..40), place: prop::sample::Index, bit in 0..8u32,
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            place: prop::sample::Index,
+            bit in 0..8u32,
         ) {
             let mut bytes = Vec::new();
             put(&mut bytes, BINDING, 0, HEAD, &[&payload]);
@@ -199,7 +201,10 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_no_record(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..300) {
+        fn arbitrary_bytes_are_no_record(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in 0usize..300,
+        ) {
             prop_assert!(read(&bytes, at, BINDING).is_err());
         }
     }

@@ -198,7 +198,9 @@ enum WireBootstrap {
     Query(Query),
     Release(Release),
 }
-pack_enum!(WireBootstrap { 1 => Ask(Ask), 2 => Answer(Answer), 3 => Query(Query), 4 => Release(Release) });
+pack_enum!(WireBootstrap {
+    1 => Ask(Ask), 2 => Answer(Answer), 3 => Query(Query), 4 => Release(Release),
+});
 
 impl Pack for BootstrapMessage {
     fn pack(&self, out: &mut Vec<u8>) {

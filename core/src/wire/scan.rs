@@ -218,7 +218,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arrival_byte_by_byte_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn arrival_byte_by_byte_changes_nothing(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
             let at_once = length(&bytes);
             let mut scan = Scan::default();
             let mut step = Ok(None);

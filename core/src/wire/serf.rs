@@ -420,7 +420,10 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_messages_never_panic(kind in 0_u8..11, body in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_messages_never_panic(
+            kind in 0_u8..11,
+            body in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
             let message = Bytes::from([&[kind], body.as_slice()].concat());
             if let Ok(decoded) = SerfMessage::decode(&message) {
                 prop_assert_eq!(SerfMessage::decode(&decoded.encode()), Ok(decoded));

@@ -113,7 +113,7 @@ fn a_lone_server_leads_serves_its_catalog_and_finds_it_again_after_a_stop() {
             {
                 break nodes;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            smol::block_on(smol::Timer::after(Duration::from_millis(10)));
         };
         assert_eq!(nodes.first().map(|node| node.name.to_string()).as_deref(), Some("a"));
         assert!(running.dns_address().is_some() && running.http_addresses().len() == 1);

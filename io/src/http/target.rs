@@ -1,7 +1,7 @@
 //! The path and the query parameters of a request target.
 //!
 //! - Source: http-api.md §1.1; RFC 3986 §2.1 for percent-encoding, `+` is a space in queries.
-//! - Parameter names are case-sensitive; of a repeated one the first counts, unless all are asked for.
+//! - Parameter names are case-sensitive; of a repeated one the first counts, unless all are wanted.
 
 use thiserror::Error;
 

@@ -257,7 +257,8 @@ proptest! {
                 0 => world.crash(n),
                 1 if world.hosts[&n].machine.is_none() => world.start(n),
                 2 => {
-                    let seen: BTreeSet<u8> = (1..=5).filter(|b| mask & (1 << (b - 1)) != 0).collect();
+                    let seen: BTreeSet<u8> =
+                        (1..=5).filter(|b| mask & (1 << (b - 1)) != 0).collect();
                     world.see(n, &seen.into_iter().collect::<Vec<_>>());
                 }
                 3 => world.tick(),

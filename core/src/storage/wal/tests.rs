@@ -229,7 +229,10 @@ proptest! {
     /// Every byte of every batch but the newest, and of the headers before it, is provably durable.
     #[test]
     fn a_flip_in_synced_bytes_is_reported(
-        commits in commits(), segment in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8u32,
+        commits in commits(),
+        segment in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u32,
     ) {
         let mut log = log_of(&commits);
         let ops = log.wal.seal();
@@ -248,7 +251,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(
-        mut bytes in prop::collection::vec(any::<u8>(), 0..600), commits in commits(), at in any::<prop::sample::Index>(),
+        mut bytes in prop::collection::vec(any::<u8>(), 0..600),
+        commits in commits(),
+        at in any::<prop::sample::Index>(),
     ) {
         let _ = scan(STORE, [(1, bytes.clone().into())]);
         let log = log_of(&commits);

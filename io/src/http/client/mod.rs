@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 client: one request on one connection, for checks and the command line.
 //!
-//! - Source: RFC 9112; error texts follow Go's, since scripts know them (cli.md §3, agent-config.md).
+//! - Source: RFC 9112; error texts follow Go's, since scripts know them (cli.md §3).
 //! - Head, body, redirects and total time are bounded; nothing is reused or cached.
 //! - TLS is not here: `https` is refused with `NotBuilt`.
 

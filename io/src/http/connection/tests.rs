@@ -141,7 +141,9 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_or_grow_without_bound(input in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn no_bytes_panic_or_grow_without_bound(
+        input in proptest::collection::vec(any::<u8>(), 0..600),
+    ) {
         let _ = run(&input, &[]);
     }
 }
