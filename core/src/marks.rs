@@ -36,7 +36,8 @@ macro_rules! mutant {
 )]
 mod enabled {
     use std::cell::{Cell, RefCell};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, HashSet};
+    use std::hash::Hash;
 
     mod cells {
         use super::{BTreeMap, Cell, RefCell};
@@ -62,6 +63,11 @@ mod enabled {
         cells::MUTANT.with(|mutant| mutant.set(id));
     }
 
+    /// The items in an order that no seed decides: the planted bug M49.
+    pub fn in_hash_order<T: Eq + Hash>(items: Vec<T>) -> Vec<T> {
+        items.into_iter().collect::<HashSet<T>>().into_iter().collect()
+    }
+
     /// Whether the planted bug `id` is on.
     pub fn mutant_on(id: &str) -> bool {
         cells::MUTANT.with(|mutant| mutant.get() == Some(id))
@@ -69,4 +75,4 @@ mod enabled {
 }
 
 #[cfg(feature = "sim")]
-pub use enabled::{hit, mutant_on, set_mutant, take_hits};
+pub use enabled::{hit, in_hash_order, mutant_on, set_mutant, take_hits};

@@ -184,6 +184,8 @@ impl Leader {
         out: &mut Outbox<RaftOutput>,
     ) {
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        #[cfg(feature = "sim")]
+        let peers = if mutant!(M49) { crate::marks::in_hash_order(peers) } else { peers };
         for peer in peers {
             self.replicate(shared, now, peer, out);
         }
