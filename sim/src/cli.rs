@@ -5,6 +5,7 @@
 
 use crate::plan::Plan;
 use crate::run::{Outcome, Run, run};
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::world::Note;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,6 +18,8 @@ use terraform_core::marks;
 
 const USAGE: &str = "usage:
   sim --seed N                       run one world
+  sim --scenario NAME [--seed N]     perform one named scenario
+  sim scenarios                      perform all of them
   sim swarm --seeds A..B [--jobs J]  run many, each on a thread of its own
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
@@ -52,6 +55,12 @@ pub fn command(words: &[String]) -> ExitCode {
         ["check-determinism", "--seeds", seeds] => {
             range(seeds).map_or_else(usage, check_determinism)
         }
+        ["scenarios"] => scenarios(None, None),
+        ["--scenario", name] => scenarios(Some(name), None),
+        ["--scenario", name, "--seed", seed] => match seed.parse() {
+            Ok(seed) => scenarios(Some(name), Some(seed)),
+            Err(_) => usage(),
+        },
         ["mutants"] => mutants(None),
         ["mutants", "--id", id] => mutants(Some(id)),
         _ => usage(),
@@ -112,7 +121,7 @@ fn one(seed: u64) -> ExitCode {
             match outcome.violation {
                 None => ExitCode::SUCCESS,
                 Some(violation) => {
-                    report(seed, &run, &violation.to_string());
+                    report(&format!("--seed {seed}"), &run, &violation.to_string());
                     ExitCode::from(10)
                 }
             }
@@ -130,7 +139,7 @@ fn ratio(simulated: Duration, wall: Duration) -> String {
 }
 
 /// The short trace (simulation.md §11.3) and the line that runs the world again.
-fn report(seed: u64, run: &Run, violation: &str) {
+fn report(repro: &str, run: &Run, violation: &str) {
     let world = &run.world;
     let mut lines: VecDeque<String> = VecDeque::with_capacity(REPORT_LINES);
     for (at, note) in world.ring() {
@@ -150,7 +159,7 @@ fn report(seed: u64, run: &Run, violation: &str) {
     for host in &world.hosts {
         println!("  {}", crate::trace::state_line(host));
     }
-    println!("repro: cargo run --profile sim -p sim -- --seed {seed}");
+    println!("repro: cargo run --profile sim -p sim -- {repro}");
 }
 
 fn swarm(seeds: Range<u64>, jobs: usize) -> ExitCode {
@@ -195,6 +204,36 @@ fn swarm_one(seed: u64, simulated: &Mutex<Duration>) -> bool {
                 }
             }
         }
+    }
+}
+
+/// Performs scenarios in all their worlds, or in the one of `seed`.
+fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
+    let (mut failed, mut performed) = (false, 0);
+    for (name, text) in SCENARIOS.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        let scenario = match Scenario::parse(text) {
+            Ok(scenario) => scenario,
+            Err(error) => {
+                println!("{name}: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        let seeds = seed.map_or_else(|| scenario.seeds.clone(), |seed| seed..seed + 1);
+        for seed in seeds {
+            performed += 1;
+            let (result, run) = scenario.perform(seed);
+            println!("{name} seed {seed}: hash {}", run.world.hash());
+            if let Err(violation) = result {
+                let repro = format!("--scenario {name} --seed {seed}");
+                report(&repro, &run, &violation.to_string());
+                failed = true;
+            }
+        }
+    }
+    match (failed, performed) {
+        (true, _) => ExitCode::from(10),
+        (false, 0) => usage(),
+        (false, _) => ExitCode::SUCCESS,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod queue;
 pub mod recover;
 pub mod run;
+pub mod scenario;
 pub mod streams;
 pub mod trace;
 pub mod workload;

@@ -106,6 +106,25 @@ impl Plan {
         }
     }
 
+    /// A plan without faults, for scripts.
+    pub fn quiet(seed: u64, servers: usize, clients: usize) -> Self {
+        Self {
+            seed,
+            servers,
+            clients,
+            faults: Vec::new(),
+            fault_every: Duration::from_secs(1),
+            act_every: Duration::from_millis(50),
+            length: Duration::ZERO,
+            world: WorldOptions {
+                net: NetOptions::quiet(),
+                order: TieOrder::Fifo,
+                disk_latency: Duration::from_millis(1),
+                drift_ppm_max: 200,
+            },
+        }
+    }
+
     /// The settings of host number `id`; servers come first.
     pub fn config(&self, id: usize) -> NodeConfig {
         let is_server = id < self.servers;

@@ -99,6 +99,21 @@ impl Run {
         }
     }
 
+    /// Notes what becomes of a host.
+    pub fn expect(&mut self, host: HostId, expectation: Expectation) {
+        self.expected[host] = expectation;
+    }
+
+    /// What each host is expected to be.
+    pub fn expected(&self) -> &[Expectation] {
+        &self.expected
+    }
+
+    /// How many of the hosts are servers; they come first.
+    pub const fn servers(&self) -> usize {
+        self.plan.servers
+    }
+
     fn phases(&mut self) -> Result<(), Violation> {
         for host in 0..self.world.hosts.len() {
             self.start(host)?;
@@ -109,7 +124,8 @@ impl Run {
         self.come_to_rest()
     }
 
-    fn start(&mut self, host: HostId) -> Result<(), Violation> {
+    /// Starts a host that should run from here on.
+    pub fn start(&mut self, host: HostId) -> Result<(), Violation> {
         self.expected[host] = Expectation::Up;
         self.back_at[host] = None;
         self.world.start(host).map_err(|error| Violation {
@@ -119,7 +135,7 @@ impl Run {
     }
 
     /// Runs for `span`, with clients acting if `busy`.
-    fn advance(&mut self, span: Duration, busy: bool) -> Result<(), Violation> {
+    pub fn advance(&mut self, span: Duration, busy: bool) -> Result<(), Violation> {
         let end = self.world.now + span;
         while self.world.now < end {
             let mut until = end.min(self.next_tick);
@@ -188,7 +204,8 @@ impl Run {
         self.world.request(host, Request::new(RequestBody::Join(addresses)));
     }
 
-    fn take_down(&mut self, host: HostId, crash: Crash) {
+    /// Ends a host's process at once.
+    pub fn take_down(&mut self, host: HostId, crash: Crash) {
         let process = self.world.hosts[host].process();
         self.world.crash(host, crash);
         self.workload.forget(process);

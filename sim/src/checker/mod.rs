@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use terraform_core::id::NodeName;
 
-pub use rest::{Expectation, at_rest};
+pub use rest::{Expectation, at_rest, has_leader, seen_by_all};
 
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

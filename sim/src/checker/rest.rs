@@ -25,6 +25,8 @@ pub enum Expectation {
     Failed,
     /// It left.
     Left,
+    /// It was never started.
+    Absent,
 }
 
 /// Checks a world at rest; `expected` has one entry for each host.
@@ -99,6 +101,7 @@ fn members_agree(world: &World, expected: &[Expectation]) -> Result<(), Violatio
                 Expectation::Up => status == Some(MemberStatus::Alive),
                 Expectation::Failed => matches!(status, Some(MemberStatus::Failed) | None),
                 Expectation::Left => matches!(status, Some(MemberStatus::Left) | None),
+                Expectation::Absent => status.is_none(),
             };
             if !right {
                 let rule = if *expectation == Expectation::Failed { "G3" } else { "G5" };
@@ -109,6 +112,34 @@ fn members_agree(world: &World, expected: &[Expectation]) -> Result<(), Violatio
         }
     }
     Ok(())
+}
+
+/// Whether every host that should run sees `host` as `status`.
+pub fn seen_by_all(
+    world: &World,
+    expected: &[Expectation],
+    host: HostId,
+    status: MemberStatus,
+) -> Result<(), Violation> {
+    let name = &world.hosts[host].config.name;
+    for observer in up(expected) {
+        let seen = node(world, observer)
+            .and_then(|node| node.members().find(|member| member.name == *name))
+            .map(|member| member.status);
+        if seen != Some(status) {
+            return broken("G3", format!("host {observer} has {name} as {seen:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a server that runs leads, other than `except`.
+pub fn has_leader(world: &World, except: Option<HostId>) -> Result<(), Violation> {
+    let leads = |host: HostId| {
+        node(world, host).and_then(Node::raft).is_some_and(|raft| raft.role() == RoleKind::Leader)
+    };
+    let found = (0..world.hosts.len()).any(|host| Some(host) != except && leads(host));
+    if found { Ok(()) } else { broken("I15", "nobody leads") }
 }
 
 /// I15: the servers that run have one leader and know it.
@@ -195,10 +226,16 @@ fn catalog_shows(
             broken("C2", format!("{name} left and is still in the catalog"))
         }
         Expectation::Left => Ok(()),
-        Expectation::Failed if found.is_some() && status != Some(CheckStatus::Critical) => {
+        Expectation::Failed if found.is_none() => {
+            broken("C1", format!("{name} failed and is not kept in the catalog"))
+        }
+        Expectation::Failed if status != Some(CheckStatus::Critical) => {
             broken("C1", format!("{name} failed and its serfHealth is {status:?}"))
         }
-        Expectation::Failed => Ok(()),
+        Expectation::Absent if found.is_some() => {
+            broken("C5", format!("{name} never ran and is in the catalog"))
+        }
+        Expectation::Failed | Expectation::Absent => Ok(()),
         Expectation::Up => {
             let Some(found) = found else {
                 return broken("C4", format!("{name} runs and is not in the catalog"));

@@ -1,0 +1,283 @@
+//! Named scenarios: short scripts of what happens to a cluster and what must follow.
+//!
+//! Source: simulation.md §6. One statement a line, performed in order; `#` begins a comment:
+//!
+//! | statement | meaning |
+//! |---|---|
+//! | `servers N`, `clients N [later]` | the hosts; those that come later are not started |
+//! | `seeds A..B` | the worlds the script is performed in |
+//! | `at T do DEED` | waits for world time T, then does it |
+//! | `when FACT do DEED` | waits for the fact, then does it |
+//! | `do DEED` | does it now |
+//! | `wait D` | lets the time pass |
+//! | `expect FACT within D` | the fact must come true in time |
+//!
+//! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
+//! `isolate`, `mute`, `deafen` a host, `cut` two hosts, `heal`, `work`, `rest-work`. A host is its
+//! name, `leader`, `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader`
+//! (one that is not `it`), `failed` and `left` (all see `it` so), `rest` (every rule of a world at
+//! rest holds). The rules that are checked after every event are checked all the time.
+
+use crate::checker::{Expectation, Violation, at_rest, has_leader, seen_by_all};
+use crate::disk::{Crash, Loss};
+use crate::net::HostId;
+use crate::plan::Plan;
+use crate::run::Run;
+use std::ops::Range;
+use std::time::Duration;
+use terraform_core::node::input::Input;
+use terraform_core::node::request::{Request, RequestBody};
+use terraform_core::raft::RoleKind;
+use terraform_core::serf::MemberStatus;
+use terraform_core::time::Instant;
+
+/// Time between looks at a fact.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a `when` waits.
+const WHEN_LIMIT: Duration = Duration::from_secs(120);
+
+/// All scenarios by name.
+pub const SCENARIOS: [(&str, &str); 14] = [
+    ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
+    ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
+    ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
+    ("one-way-partition", include_str!("../scenarios/one-way-partition.txt")),
+    ("deaf-leader", include_str!("../scenarios/deaf-leader.txt")),
+    ("partial-partition", include_str!("../scenarios/partial-partition.txt")),
+    ("restart-of-all", include_str!("../scenarios/restart-of-all.txt")),
+    ("power-loss", include_str!("../scenarios/power-loss.txt")),
+    ("leave-of-a-client", include_str!("../scenarios/leave-of-a-client.txt")),
+    ("leave-of-a-follower", include_str!("../scenarios/leave-of-a-follower.txt")),
+    ("leave-of-the-leader", include_str!("../scenarios/leave-of-the-leader.txt")),
+    ("kill-and-rejoin", include_str!("../scenarios/kill-and-rejoin.txt")),
+    ("force-leave", include_str!("../scenarios/force-leave.txt")),
+    ("mass-join", include_str!("../scenarios/mass-join.txt")),
+];
+
+/// One script.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The worlds it is performed in.
+    pub seeds: Range<u64>,
+    servers: usize,
+    clients: usize,
+    later: bool,
+    steps: Vec<String>,
+}
+
+fn span(text: &str) -> Option<Duration> {
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+impl Scenario {
+    /// Reads a script; an error names the line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut scenario =
+            Self { seeds: 1..2, servers: 3, clients: 0, later: false, steps: vec![] };
+        for line in text.lines() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let bad = || format!("not a statement: {line}");
+            let number = |text: &str| text.parse().map_err(|_| bad());
+            match words.as_slice() {
+                [] => {}
+                ["servers", count] => scenario.servers = number(count)?,
+                ["clients", count, more @ ..] if matches!(more, [] | ["later"]) => {
+                    scenario.clients = number(count)?;
+                    scenario.later = !more.is_empty();
+                }
+                ["seeds", range] => {
+                    let (from, to) = range.split_once("..").ok_or_else(bad)?;
+                    let read = |text: &str| text.parse::<u64>().map_err(|_| bad());
+                    scenario.seeds = read(from)?..read(to)?;
+                }
+                ["at" | "when" | "do" | "wait" | "expect", ..] => {
+                    scenario.steps.push(line.to_owned());
+                }
+                _ => return Err(bad()),
+            }
+        }
+        Ok(scenario)
+    }
+
+    /// Performs the script in the world of `seed`; the world is returned for the report.
+    pub fn perform(&self, seed: u64) -> (Result<(), Violation>, Run) {
+        let run = Run::new(Plan::quiet(seed, self.servers, self.clients));
+        let started = if self.later { self.servers } else { self.servers + self.clients };
+        let mut play = Play { run, it: 0, busy: false };
+        let result = play.all(started, &self.steps);
+        (result, play.run)
+    }
+}
+
+/// A script being performed.
+struct Play {
+    run: Run,
+    it: HostId,
+    busy: bool,
+}
+
+impl Play {
+    fn all(&mut self, started: usize, steps: &[String]) -> Result<(), Violation> {
+        for host in 0..self.run.world.hosts.len() {
+            if host < started {
+                self.run.start(host)?;
+            } else {
+                self.run.expect(host, Expectation::Absent);
+            }
+        }
+        steps.iter().try_for_each(|step| {
+            self.run.world.note(format!("  {step}"));
+            self.step(step)
+        })
+    }
+
+    fn step(&mut self, step: &str) -> Result<(), Violation> {
+        let words: Vec<&str> = step.split_whitespace().collect();
+        match words.as_slice() {
+            ["at", time, "do", deed @ ..] => {
+                let at = Instant::ZERO + span(time).ok_or_else(|| unclear(step))?;
+                let left = at.since(self.run.world.now);
+                self.run.advance(left, self.busy)?;
+                self.deed(deed)
+            }
+            ["when", fact, "do", deed @ ..] => {
+                self.until(fact, WHEN_LIMIT)?;
+                self.deed(deed)
+            }
+            ["do", deed @ ..] => self.deed(deed),
+            ["wait", time] => {
+                let time = span(time).ok_or_else(|| unclear(step))?;
+                self.run.advance(time, self.busy)
+            }
+            ["expect", fact, "within", limit] => {
+                self.until(fact, span(limit).ok_or_else(|| unclear(step))?)
+            }
+            _ => Err(unclear(step)),
+        }
+    }
+
+    fn until(&mut self, fact: &str, limit: Duration) -> Result<(), Violation> {
+        let end = self.run.world.now + limit;
+        loop {
+            match self.holds(fact) {
+                Ok(()) => return Ok(()),
+                Err(violation) if self.run.world.now >= end => {
+                    let facts = format!("no `{fact}` within {limit:?}: {}", violation.facts);
+                    return Err(Violation { rule: violation.rule, facts });
+                }
+                Err(_) => self.run.advance(LOOK, self.busy)?,
+            }
+        }
+    }
+
+    fn holds(&self, fact: &str) -> Result<(), Violation> {
+        let (world, expected) = (&self.run.world, self.run.expected());
+        match fact {
+            "leader" => has_leader(world, None),
+            "new-leader" => has_leader(world, Some(self.it)),
+            "failed" => seen_by_all(world, expected, self.it, MemberStatus::Failed),
+            "left" => seen_by_all(world, expected, self.it, MemberStatus::Left),
+            "rest" => at_rest(world, expected, &self.run.workload.acknowledged),
+            _ => Err(unclear(fact)),
+        }
+    }
+
+    fn host(&self, name: &str) -> Result<HostId, Violation> {
+        let hosts = &self.run.world.hosts;
+        let role = |host: HostId| {
+            let running = hosts[host].running.as_ref()?;
+            Some(running.node.raft()?.role())
+        };
+        let with = |wanted| (0..hosts.len()).find(|host| role(*host) == Some(wanted));
+        match name {
+            "it" => Some(self.it),
+            "leader" => with(RoleKind::Leader),
+            "follower" => with(RoleKind::Follower),
+            _ => hosts.iter().position(|host| host.config.name.as_str() == name),
+        }
+        .ok_or_else(|| unclear(name))
+    }
+
+    fn hosts(&mut self, name: &str) -> Result<Vec<HostId>, Violation> {
+        let all = 0..self.run.world.hosts.len();
+        let servers = self.run.servers();
+        match name {
+            "all" => Ok(all.collect()),
+            "clients" => Ok((servers..all.end).collect()),
+            _ => {
+                self.it = self.host(name)?;
+                Ok(vec![self.it])
+            }
+        }
+    }
+
+    fn deed(&mut self, words: &[&str]) -> Result<(), Violation> {
+        self.run.checkers.permissions.quiet = false;
+        match words {
+            ["work"] => self.busy = true,
+            ["rest-work"] => self.busy = false,
+            ["heal"] => self.run.world.net.heal(),
+            ["kill", hosts] => self.crash(hosts, Crash::Process)?,
+            ["power-off", hosts] => self.crash(hosts, Crash::Power(Loss::Mixed))?,
+            ["start", hosts] => {
+                for host in self.hosts(hosts)? {
+                    self.run.start(host)?;
+                }
+            }
+            ["leave", host] => {
+                self.it = self.host(host)?;
+                self.left(self.it);
+                self.run.world.tell(self.it, Input::Leave);
+            }
+            ["force-leave", host] => {
+                self.it = self.host(host)?;
+                self.left(self.it);
+                let node = self.run.world.hosts[self.it].config.name.clone();
+                let by = self.host("leader")?;
+                let body = RequestBody::ForceLeave { node, prune: false };
+                self.run.world.request(by, Request::new(body));
+            }
+            ["cut", one, other] => {
+                self.it = self.host(one)?;
+                let other = self.host(other)?;
+                self.run.world.net.partition(&[self.it], &[other]);
+            }
+            [how @ ("isolate" | "mute" | "deafen"), host] => {
+                self.it = self.host(host)?;
+                self.cut_off(*how != "mute", *how != "deafen");
+            }
+            _ => return Err(unclear(&words.join(" "))),
+        }
+        Ok(())
+    }
+
+    fn cut_off(&mut self, deaf: bool, mute: bool) {
+        for other in (0..self.run.world.hosts.len()).filter(|other| *other != self.it) {
+            if mute {
+                self.run.world.net.cut(self.it, other);
+            }
+            if deaf {
+                self.run.world.net.cut(other, self.it);
+            }
+        }
+    }
+
+    fn crash(&mut self, hosts: &str, crash: Crash) -> Result<(), Violation> {
+        for host in self.hosts(hosts)? {
+            self.run.take_down(host, crash);
+            self.run.expect(host, Expectation::Failed);
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, host: HostId) {
+        let name = self.run.world.hosts[host].config.name.clone();
+        self.run.checkers.permissions.may_leave.insert(name);
+        self.run.expect(host, Expectation::Left);
+    }
+}
+
+fn unclear(what: &str) -> Violation {
+    Violation { rule: "script", facts: format!("not understood: {what}") }
+}
