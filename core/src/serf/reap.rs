@@ -3,9 +3,10 @@
 //! Implements gossip-protocol.md §19 (reap, reconnect, rejoin at start). Failed members are kept
 //! and retried, left ones only kept.
 //!
-//! Differs: a rejoin that reaches nobody is tried again at the pace of reconnects until some other
-//! member is known, so that a cluster whose members restart alone finds together
-//! (gossip-protocol.md §28, partitions).
+//! Differs: a rejoin does not end with the first member it reaches, and is tried again at the pace
+//! of reconnects while a remembered member is unknown: members that restart together and reach only
+//! each other would otherwise stay apart from the rest (gossip-protocol.md §28, partitions). What
+//! is remembered is forgotten when failed members are.
 
 use super::member::MemberStatus;
 use super::{MemberEventKind, Serf, SerfOutput, SerfTrace, Timer};
@@ -88,16 +89,19 @@ impl Serf {
 
     /// Begins a round of attempts to reach the members of an earlier run.
     pub(super) fn rejoin(&mut self, out: &mut Outbox<SerfOutput>) {
-        if !self.is_active() || self.knows_others() || self.rejoin.running.is_some() {
+        if !self.is_active() || self.rejoin.running.is_some() {
             return;
         }
         let mut candidates = self.snapshot.remembered(&self.local);
+        candidates.retain(|(name, _)| !self.members.contains_key(name));
         self.rng.shuffle(&mut candidates);
         self.rejoin.candidates = candidates;
         self.rejoin_next(out);
     }
 
     fn rejoin_next(&mut self, out: &mut Outbox<SerfOutput>) -> bool {
+        let members = &self.members;
+        self.rejoin.candidates.retain(|(name, _)| !members.contains_key(name));
         let Some((name, address)) = self.rejoin.candidates.pop() else { return false };
         crate::trace!(out, Level::Info, SerfTrace::Rejoining { name, address });
         let join = self.next_join();
@@ -121,12 +125,18 @@ impl Serf {
             return;
         }
         self.rejoin.running = None;
-        if contacted > 0 || self.knows_others() || !self.is_active() {
-            crate::mark!("serf.rejoined");
+        if !self.is_active() {
             self.rejoin.candidates.clear();
         } else if !self.rejoin_next(out) {
-            crate::trace!(out, Level::Warn, SerfTrace::RejoinFailed);
-            self.timers.set(Timer::Rejoin, now + self.config.reconnect_interval);
+            if contacted > 0 || self.knows_others() {
+                crate::mark!("serf.rejoined");
+            } else {
+                crate::trace!(out, Level::Warn, SerfTrace::RejoinFailed);
+            }
+            let remembered = self.snapshot.remembered(&self.local);
+            if remembered.iter().any(|(name, _)| !self.members.contains_key(name)) {
+                self.timers.set(Timer::Rejoin, now + self.config.reconnect_interval);
+            }
         }
     }
 
