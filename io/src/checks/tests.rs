@@ -163,6 +163,6 @@ fn run(kind: CheckKind, limit: usize) -> CheckResult {
 
 /// Waits a moment; never true, so that it ends a chain of conditions.
 fn pause() -> bool {
-    smol::block_on(smol::Timer::after(Duration::from_millis(20)));
+    smol::block_on(Timer::after(Duration::from_millis(20)));
     false
 }

@@ -102,8 +102,7 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     /// 512 KiB of body, 8192 connections, 200 of one client, 5 min idle, 10 s of head, 60 s of
-    /// body,
-    /// 60 s of answer.
+    /// body, 60 s of answer.
     fn default() -> Self {
         Self {
             bytes: ConnectionLimits::default(),
