@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 /// The tables of the catalog as persistent maps.
 ///
-/// Keys are made by [`keys`]: names folded to lower case, parts separated by a byte that no name
+/// Keys are made by `keys`: names folded to lower case, parts separated by a byte that no name
 /// may contain, so that one range holds everything of one node or of one service in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {

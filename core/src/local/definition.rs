@@ -1,7 +1,7 @@
 //! What an operator or a program registers on this agent: services and runnable checks.
 //!
 //! Values of these types are already validated and defaulted (http-api.md §5.1, §6.1); the border
-//! (HTTP, configuration files) turns text into them with [`CheckDefinition::validate`].
+//! (HTTP, configuration files) turns text into them with [`CheckSource::kind`].
 
 use crate::catalog::model::{CheckStatus, Service};
 use crate::id::{CheckId, ServiceId};

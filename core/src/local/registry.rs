@@ -1,4 +1,4 @@
-//! The tables behind [`Local`](super::Local): what is registered, and the view made of it.
+//! The tables behind [`super::Local`]: what is registered, and the view made of it.
 //!
 //! Every change of a table queues what makes it durable and tells the other machines
 //! through the outbox. Rules of re-registration: http-api.md §5.1 (a known check keeps its state
