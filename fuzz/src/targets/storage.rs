@@ -25,11 +25,11 @@ fn write_log(choices: &mut Choices<'_>, wal: &mut Wal, disk: &mut Disk) -> Writt
         let hard = HardState { term: Term::new(term), voted_for: None };
         let mut batch = PersistBatch {
             identity: IdentityChange::default(),
-            hard: (choices.byte() % 4 == 0).then_some(hard),
+            hard: choices.byte().is_multiple_of(4).then_some(hard),
             truncate_from: None,
             entries: Vec::new(),
         };
-        if choices.byte() % 4 == 0 {
+        if choices.byte().is_multiple_of(4) {
             log.truncate(choices.below(log.len() + 1));
             batch.truncate_from = Some(LogIndex::new(log.len() as u64 + 1));
         }

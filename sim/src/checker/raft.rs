@@ -53,7 +53,7 @@ impl RaftChecker {
         self.monotone(process, raft, &seen)?;
         self.log_matches(process, raft, &mut seen)?;
         self.leads_rightly(process, id, raft, &mut seen)?;
-        self.commits_rightly(process, raft, &mut seen)?;
+        self.commits_rightly(process, raft, &seen)?;
         seen.term = raft.term();
         seen.commit = raft.commit();
         seen.applied = raft.applied();
@@ -173,7 +173,7 @@ impl RaftChecker {
         &mut self,
         process: Process,
         raft: &Raft,
-        seen: &mut Seen,
+        seen: &Seen,
     ) -> Result<(), Violation> {
         let from = usize::try_from(seen.commit.get()).unwrap_or(usize::MAX);
         let to = usize::try_from(raft.commit().get()).unwrap_or(usize::MAX);

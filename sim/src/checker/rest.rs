@@ -63,10 +63,8 @@ impl Catalog<'_> {
     }
 
     fn node(&self, name: &NodeName) -> Option<NodeServices> {
-        match self.ask(&Query::Node(name.to_string()))? {
-            Rows::Node(found) => found,
-            _ => None,
-        }
+        let rows = self.ask(&Query::Node(name.to_string()))?;
+        if let Rows::Node(found) = rows { found } else { None }
     }
 
     fn checks(&self, name: &NodeName) -> Vec<Arc<Check>> {

@@ -20,7 +20,13 @@ use terraform_core::trace::Level;
 const NAMES: [&str; 4] = ["web", "db", "agent", "p1"];
 
 fn name(choices: &mut Choices<'_>) -> &'static str {
-    NAMES[usize::from(choices.byte()) % NAMES.len()]
+    let [web, db, agent, p1] = NAMES;
+    match choices.byte() % 4 {
+        0 => web,
+        1 => db,
+        2 => agent,
+        _ => p1,
+    }
 }
 
 fn node_name(choices: &mut Choices<'_>) -> NodeName {
