@@ -1,6 +1,6 @@
 //! What must hold: rules checked after every event, and rules checked once a world is at rest.
 //!
-//! Each rule has the name it has in simulation.md §9 (`R1`, `G1`, `C1`, …). The first broken rule of
+//! Each rule has its name of simulation.md §9 (`R1`, `G1`, `C1`, …). The first broken rule of
 //! a world is kept with the facts that contradict each other; nothing after it counts.
 
 mod gossip;

@@ -140,7 +140,7 @@ impl RaftChecker {
         if leader != id {
             return broken("R1", format!("term {term} has the leaders {leader} and {id}"));
         }
-        // What the world saw committed counts as committed, whether this leader knows it yet or not.
+        // What the world saw committed counts as committed, even if this leader does not know it.
         let known = self.committed.len() as u64;
         let uncommitted = raft
             .entries()
