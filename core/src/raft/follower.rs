@@ -45,7 +45,7 @@ impl Follower {
 
     /// When its patience ends; `None` if there is nothing to wait for.
     pub(super) fn deadline(&self, shared: &Shared) -> Option<Instant> {
-        let waits = shared.leader.is_some() || shared.configs.latest().is_voter(shared.id());
+        let waits = shared.leader.is_some() || shared.may_lead();
         let heard = shared.leader.and(shared.leader_contact_at);
         waits.then(|| heard.map_or(self.wait_from, |at| at.max(self.wait_from)) + self.patience)
     }

@@ -59,10 +59,12 @@ impl Configurations {
         self.entries.last().map_or(LogIndex::ZERO, |(index, _)| *index)
     }
 
-    /// The newest that is committed when the log is committed up to `commit`.
+    /// The newest that is known to be committed when the log is known to be up to `commit`: the
+    /// one before the newest is, even if a restart forgot how far (INV-RAFT-9).
     pub(super) fn committed(&self, commit: LogIndex) -> Option<&Configuration> {
-        let committed = self.entries.iter().rev().find(|(index, _)| *index <= commit);
-        committed.map(|(_, configuration)| configuration)
+        let ((index, latest), before) = self.entries.split_last()?;
+        let committed = if *index <= commit { Some(latest) } else { None };
+        committed.or_else(|| before.last().map(|(_, configuration)| configuration))
     }
 
     /// Whether any of them ever named `server`.

@@ -360,15 +360,25 @@ impl Shared {
         self.persist.busy_since().is_some_and(|since| now.since(since) > patience)
     }
 
+    /// Whether this server votes, or did until a configuration that may never be committed: only
+    /// its own longer log can then lead (Raft thesis §4.2.2).
+    pub(super) fn may_lead(&self) -> bool {
+        let id = self.id();
+        if self.configs.latest().is_voter(id) {
+            return true;
+        }
+        let pending = self.configs.latest_index() > self.commit;
+        let committed = self.configs.committed(self.commit);
+        let outside = pending && committed.is_some_and(|config| config.is_voter(id));
+        if outside {
+            mark!("raft.campaign.outside_latest");
+        }
+        outside
+    }
+
     /// Why this server must not campaign, if so (raft.md §4.5).
     pub(super) fn unpromotable(&self, now: Instant) -> Option<&'static str> {
-        let id = self.id();
-        let committed = self.configs.committed(self.commit);
-        let pending = self.configs.latest_index() > self.commit;
-        if self.configs.latest().is_voter(id) {
-        } else if pending && committed.is_some_and(|config| config.is_voter(id)) {
-            mark!("raft.campaign.outside_latest");
-        } else {
+        if !self.may_lead() {
             return Some("this server is not a voter");
         }
         if self.embargo(now).is_some() {

@@ -155,6 +155,30 @@ fn a_leader_that_removes_itself_hands_the_cluster_to_the_others() {
     assert!(cluster.done.contains_key(&id));
 }
 
+/// Raft thesis §4.2.2: only the leader that removed itself has the log to lead again, although its
+/// newest configuration does not name it; after a restart as before it.
+#[test]
+fn a_leader_whose_own_removal_reached_nobody_leads_again_after_a_restart() {
+    let mut cluster = Cluster::formed(7, &[1, 2]);
+    let old = cluster.leader().unwrap();
+    let other = if old == 1 { 2 } else { 1 };
+    cluster.part(&[1], &[2]);
+    let id = cluster.next_id();
+    cluster.input(old, RaftInput::RemoveServer { id, server: node(old), force: true });
+    cluster.run(SECOND / 10);
+    assert!(!cluster.hosts[&old].disk.entries.last().unwrap().payload.is_empty(), "it is durable");
+    for n in [1, 2] {
+        cluster.crash(n);
+    }
+    cluster.cut.clear();
+    for n in [1, 2] {
+        cluster.start(n);
+    }
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.leader(), Some(other), "the removal is committed by the old leader");
+    assert!(cluster.raft(other).configuration().is_sole_voter(node(other)));
+}
+
 #[test]
 fn the_last_voter_stays_and_a_dead_quorum_needs_force() {
     let mut cluster = Cluster::formed(8, &[1, 2, 3]);
