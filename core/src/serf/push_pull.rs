@@ -5,7 +5,7 @@
 
 use super::member::MemberStatus;
 use super::{Serf, SerfOutput, SerfTrace};
-use crate::id::NodeName;
+use crate::id::{LamportTime, NodeName};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
@@ -52,18 +52,36 @@ impl Serf {
             let (name, time) = (self.local.clone(), state.time);
             crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { name, time });
         }
+        let before = self.member(&self.local).map_or_else(Default::default, |own| own.status_time);
         let left: BTreeSet<NodeName> = state.left_members.into_iter().collect();
         for node in &left {
             let time = state.status_times.get(node.as_str()).copied().unwrap_or_default().next();
             let intent = Leave { time, node: node.clone(), prune: false };
             self.leave_intent(now, &intent, out);
         }
+        let own = state.status_times.get(self.local.as_str()).copied();
         for (name, time) in state.status_times {
             // A name that no member can have belongs to nobody.
             let Ok(node) = NodeName::parse(&name) else { continue };
             if !left.contains(&node) {
                 self.join_intent(now, &Join { time, node }, out);
             }
+        }
+        self.outdo(now, (before, own.unwrap_or_default()), out);
+    }
+
+    /// Answers an intent about this member that is newer than any of its own: an earlier run made
+    /// it, and those who took it for a leave would show this member as leaving for ever. Exchanges
+    /// tell when an intent was made, not which kind it was.
+    fn outdo(
+        &mut self,
+        now: Instant,
+        (own, told): (LamportTime, LamportTime),
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        if told > own && self.is_active() {
+            crate::mark!("serf.own_intent_outdone");
+            self.announce_join(now, out);
         }
     }
 }

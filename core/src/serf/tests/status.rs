@@ -197,6 +197,33 @@ fn a_state_exchange_brings_leaves_before_joins_and_spreads_nothing() {
     assert!(!world.out.drain().any(spread));
 }
 
+/// A member was killed while its leave intent spread, and the intents of its next run come before
+/// that time: whoever accepted the intent shows it as leaving until the member hears of the time.
+#[test]
+fn a_running_member_outdoes_a_newer_intent_about_itself_that_it_learns_from_others() {
+    let mut world = World::new();
+    world.join("x", 400);
+    let exchange = |time| {
+        let status_times = [("me".to_owned(), LamportTime::new(time))].into();
+        let time = LamportTime::new(401);
+        let state = PushPull { time, status_times, ..PushPull::default() };
+        SerfInput::RemoteUserState { payload: SerfMessage::PushPull(state).encode(), join: false }
+    };
+    world.out.drain().for_each(drop);
+    world.tell(exchange(300));
+    let expected = SerfMessage::Join(Join { time: LamportTime::new(401), node: name("me") });
+    let told = |out: &mut Outbox<SerfOutput>| {
+        let wanted = expected.encode();
+        out.drain().any(
+            |output| matches!(output, SerfOutput::Broadcast { payload, .. } if payload == wanted),
+        )
+    };
+    assert!(told(&mut world.out));
+    assert_eq!(world.serf.member(&name("me")).unwrap().status_time.get(), 401);
+    world.tell(exchange(401));
+    assert!(!told(&mut world.out), "the own time is no news");
+}
+
 #[test]
 fn a_forged_time_is_not_believed() {
     let mut world = World::new();
