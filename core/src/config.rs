@@ -2,6 +2,7 @@
 
 use crate::id::{Datacenter, NodeName};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::raft::RaftLimits;
 use crate::trace::Level;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,8 @@ pub struct ServerConfig {
     pub bootstrap: Bootstrap,
     /// Multiplies every Raft timeout; 1 to 10.
     pub raft_multiplier: u32,
+    /// Sizes of consensus; the simulator tries small ones too.
+    pub limits: RaftLimits,
 }
 
 /// The timers and limits of gossip (gossip-protocol.md §1).

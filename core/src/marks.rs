@@ -3,7 +3,8 @@
 //! `mark!("name")` records that a run reached a place worth reaching (simulation.md §10);
 //! `mutant!(M01)` is true only where the simulator switched that planted bug on (§12.1). Both are
 //! kept per thread, since the simulator runs one world on one thread; the shipped binary contains
-//! neither.
+//! neither. `buggify!("name")` is true now and then in some worlds: something legal but unusual
+//! happens there (simulation.md §5.2).
 
 /// Records that this place was reached, in simulation only.
 #[macro_export]
@@ -29,6 +30,21 @@ macro_rules! mutant {
     }};
 }
 
+/// Whether something legal but unusual is to happen here; `false` outside the simulation.
+#[macro_export]
+macro_rules! buggify {
+    ($name:literal) => {{
+        #[cfg(feature = "sim")]
+        {
+            $crate::marks::buggified($name)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 #[cfg(feature = "sim")]
 #[expect(
     clippy::disallowed_types,
@@ -45,6 +61,8 @@ mod enabled {
             pub(super) static HITS: RefCell<BTreeMap<&'static str, u64>> =
                 const { RefCell::new(BTreeMap::new()) };
             pub(super) static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+            /// The world's seed, and how often any place has asked; without a seed nothing happens.
+            pub(super) static BUGGIFY: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
         }
     }
 
@@ -63,6 +81,28 @@ mod enabled {
         cells::MUTANT.with(|mutant| mutant.set(id));
     }
 
+    /// Lets unusual things happen on this thread as the world of `seed` wants them, or none.
+    pub fn set_buggify(seed: Option<u64>) {
+        cells::BUGGIFY.with(|cell| cell.set(seed.map(|seed| (seed, 0))));
+    }
+
+    /// Whether the unusual happens at the place `name` this time: a quarter of the places are
+    /// active in a world, and an active one fires every fourth time.
+    pub fn buggified(name: &str) -> bool {
+        let Some((seed, asked)) = cells::BUGGIFY.with(Cell::get) else { return false };
+        cells::BUGGIFY.with(|cell| cell.set(Some((seed, asked + 1))));
+        let place = name.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)));
+        place.is_multiple_of(4) && mix(place ^ asked).is_multiple_of(4)
+    }
+
+    /// Spreads a number over all bits (the finalizer of `SplitMix64`).
+    const fn mix(number: u64) -> u64 {
+        let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
+
     /// The items in an order that no seed decides: the planted bug M49.
     pub fn in_hash_order<T: Eq + Hash>(items: Vec<T>) -> Vec<T> {
         items.into_iter().collect::<HashSet<T>>().into_iter().collect()
@@ -75,4 +115,4 @@ mod enabled {
 }
 
 #[cfg(feature = "sim")]
-pub use enabled::{hit, in_hash_order, mutant_on, set_mutant, take_hits};
+pub use enabled::{buggified, hit, in_hash_order, mutant_on, set_buggify, set_mutant, take_hits};

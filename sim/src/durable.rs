@@ -12,7 +12,7 @@ use terraform_core::id::{NodeId, Term};
 use terraform_core::storage::op::FileOp;
 
 /// After this many operations the whole disk is read again, through core's recovery.
-const REREAD_EVERY: u64 = 64;
+const REREAD_EVERY: u64 = 512;
 
 /// What is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

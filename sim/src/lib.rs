@@ -9,6 +9,7 @@
     reason = "hosts are numbered by the world itself; a wrong number is a bug that must end the run"
 )]
 
+pub mod ambush;
 pub mod checker;
 pub mod cli;
 pub mod disk;

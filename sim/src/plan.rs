@@ -1,5 +1,6 @@
 //! What a seed makes: the shape of the cluster, the mix of faults, their rates (simulation.md §6).
 
+use crate::ambush::Ambush;
 use crate::net::NetOptions;
 use crate::queue::TieOrder;
 use crate::world::{WorldOptions, world_rng};
@@ -7,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
 use terraform_core::id::{Datacenter, NodeName};
+use terraform_core::raft::RaftLimits;
 use terraform_core::rng::{Rng, Stream};
 use terraform_core::trace::Level;
 
@@ -19,6 +21,8 @@ pub enum Fault {
     PowerLoss,
     /// Some hosts are cut off from the others.
     Partition,
+    /// One host is cut off from all others; only an ambush does it.
+    Isolate,
     /// One direction of some links is cut.
     OneWay,
     /// Single links are cut.
@@ -31,7 +35,7 @@ pub enum Fault {
     Lossy,
 }
 
-/// All kinds, in order.
+/// The kinds that a seed switches on and off, in order.
 pub const FAULTS: [Fault; 8] = [
     Fault::Kill,
     Fault::PowerLoss,
@@ -54,6 +58,10 @@ pub struct Plan {
     pub clients: usize,
     /// Which faults there are.
     pub faults: Vec<Fault>,
+    /// The fault that waits for its moment, if there is one.
+    pub ambush: Option<Ambush>,
+    /// Sizes of consensus.
+    pub limits: RaftLimits,
     /// Mean time between faults.
     pub fault_every: Duration,
     /// Time between operations of the clients.
@@ -89,11 +97,18 @@ impl Plan {
         let lossy = faults.contains(&Fault::Lossy);
         let net = if lossy { lossy_net(&mut rng) } else { NetOptions::quiet() };
         let order = if rng.chance(1, 4) { TieOrder::Reverse } else { TieOrder::Fifo };
+        // A stream of their own: what is drawn here shifts nothing above.
+        let mut rng = world_rng(seed, Stream::Bootstrap);
+        let limits = if rng.chance(1, 2) { small_limits(&mut rng) } else { RaftLimits::default() };
+        let ambush = Ambush::draw(&mut rng);
+        let ambush = (luck != 0 && rng.chance(1, 2)).then_some(ambush);
         Self {
             seed,
             servers,
             clients,
             faults,
+            ambush,
+            limits,
             fault_every,
             act_every: Duration::from_millis(50),
             length: Duration::from_secs(60 + rng.below(60)),
@@ -113,6 +128,8 @@ impl Plan {
             servers,
             clients,
             faults: Vec::new(),
+            ambush: None,
+            limits: RaftLimits::default(),
             fault_every: Duration::from_secs(1),
             act_every: Duration::from_millis(50),
             length: Duration::ZERO,
@@ -133,12 +150,17 @@ impl Plan {
             Ok(servers) => Bootstrap::Expect(servers),
         };
         let kind = if is_server { "server" } else { "client" };
-        node_config(&format!("{kind}-{id}"), is_server.then_some(bootstrap))
+        let server = is_server.then_some(ServerConfig {
+            bootstrap,
+            raft_multiplier: 1,
+            limits: self.limits,
+        });
+        node_config(&format!("{kind}-{id}"), server)
     }
 }
 
 /// Settings of one agent, with everything that does not matter to a world at its default.
-pub fn node_config(name: &str, bootstrap: Option<Bootstrap>) -> NodeConfig {
+pub fn node_config(name: &str, server: Option<ServerConfig>) -> NodeConfig {
     NodeConfig {
         name: NodeName::parse(name).expect("scenarios give legal names"),
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
@@ -146,7 +168,7 @@ pub fn node_config(name: &str, bootstrap: Option<Bootstrap>) -> NodeConfig {
         serf_lan_port: 8301,
         serf_wan_port: 8302,
         server_port: 8300,
-        server: bootstrap.map(|bootstrap| ServerConfig { bootstrap, raft_multiplier: 1 }),
+        server,
         gossip: GossipConfig::lan(),
         serf: SerfConfig { rejoin_after_leave: true, ..SerfConfig::default() },
         services: Vec::new(),
@@ -155,6 +177,17 @@ pub fn node_config(name: &str, bootstrap: Option<Bootstrap>) -> NodeConfig {
         rpc_hold: Duration::from_secs(7),
         check_update_interval: Duration::from_secs(300),
         level: Level::Info,
+    }
+}
+
+/// Sizes so small that every message is cut short and every window fills (simulation.md §5.2).
+fn small_limits(rng: &mut Rng) -> RaftLimits {
+    RaftLimits {
+        append_entries_max: 1 << rng.below(3),
+        append_bytes_max: 64 << rng.below(6),
+        inflight_messages_max: 1 << rng.below(4),
+        inflight_bytes_max: 256 << rng.below(8),
+        ..RaftLimits::default()
     }
 }
 

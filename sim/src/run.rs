@@ -1,5 +1,6 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
+use crate::ambush::Watch;
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::{Crash, Loss};
 use crate::hash::TraceHash;
@@ -10,8 +11,11 @@ use crate::workload::Workload;
 use crate::world::{World, world_rng};
 use std::net::SocketAddr;
 use std::time::Duration;
+use terraform_core::id::Term;
+use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
+use terraform_core::raft::{Raft, RoleKind};
 use terraform_core::rng::{Rng, Stream};
 use terraform_core::time::Instant;
 
@@ -22,6 +26,9 @@ const TICK: Duration = Duration::from_secs(1);
 const REST_LIMIT: Duration = Duration::from_secs(600);
 /// How long the cluster is given to form before faults begin.
 const START_TIME: Duration = Duration::from_secs(20);
+
+/// How long one link stays cut at the end.
+const CUT_TIME: Duration = Duration::from_secs(15);
 
 /// How a world ended.
 #[derive(Clone, Debug)]
@@ -56,13 +63,17 @@ pub struct Run {
     next_act: Instant,
     next_tick: Instant,
     heal_at: Option<Instant>,
+    /// The fault that waits for its moment, while faults happen.
+    watch: Option<Watch>,
     rng: Rng,
 }
 
 /// Runs the world of `plan` to its end.
 pub fn run(plan: Plan) -> (Outcome, Run) {
+    marks::set_buggify(Some(plan.seed));
     let mut run = Run::new(plan);
     let violation = run.phases().err();
+    marks::set_buggify(None);
     let world = &run.world;
     let outcome = Outcome {
         violation,
@@ -84,7 +95,7 @@ impl Run {
             world.add_host(plan.config(id));
         }
         let mut checkers = Checkers::default();
-        checkers.permissions.quiet = plan.faults.is_empty();
+        checkers.permissions.quiet = plan.faults.is_empty() && plan.ambush.is_none();
         Self {
             workload: Workload::new(plan.seed),
             checkers,
@@ -93,6 +104,7 @@ impl Run {
             next_act: Instant::ZERO + START_TIME / 2,
             next_tick: Instant::ZERO,
             heal_at: None,
+            watch: None,
             rng: world_rng(plan.seed, Stream::Serf),
             world,
             plan,
@@ -121,7 +133,8 @@ impl Run {
         self.advance(START_TIME, true)?;
         self.faults()?;
         self.heal()?;
-        self.come_to_rest()
+        self.come_to_rest()?;
+        self.keep_a_cut()
     }
 
     /// Starts a host that should run from here on.
@@ -142,10 +155,14 @@ impl Run {
             if busy {
                 until = until.min(self.next_act);
             }
-            while self.world.step(until) {
+            while self.world.step(self.before_blow(until)) {
+                if let Some(watch) = &mut self.watch {
+                    watch.look(&self.world);
+                }
                 self.checkers.look(&mut self.world);
                 self.stopped_ok()?;
             }
+            self.strike();
             self.workload.take_replies(&mut self.world)?;
             if busy && self.world.now >= self.next_act {
                 let hosts: Vec<HostId> = (0..self.world.hosts.len()).collect();
@@ -158,6 +175,19 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// `until`, or when the ambush strikes if that is earlier.
+    fn before_blow(&self, until: Instant) -> Instant {
+        self.watch.as_ref().and_then(Watch::due_at).map_or(until, |due| due.min(until))
+    }
+
+    fn strike(&mut self) {
+        let now = self.world.now;
+        if let Some((blow, host)) = self.watch.as_mut().and_then(|watch| watch.strike(now)) {
+            self.world.note(format!("x host {host} is ambushed: {blow:?}"));
+            self.inflict(blow, host);
+        }
     }
 
     fn stopped_ok(&mut self) -> Result<(), Violation> {
@@ -212,6 +242,8 @@ impl Run {
     }
 
     fn faults(&mut self) -> Result<(), Violation> {
+        let rng = world_rng(self.plan.seed, Stream::Identity);
+        self.watch = self.plan.ambush.map(|ambush| Watch::new(ambush, rng));
         let end = self.world.now + self.plan.length;
         while self.world.now < end {
             let wait = self.rng.jitter(self.plan.fault_every * 2);
@@ -220,14 +252,19 @@ impl Run {
                 continue;
             }
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            self.inflict(fault);
+            let host = self.rng.index(self.world.hosts.len());
+            // Servers leave rarely: each leave changes the configuration.
+            let rare = fault == Fault::Leave && host < self.plan.servers;
+            if !rare || self.rng.chance(1, 4) {
+                self.inflict(fault, host);
+            }
         }
+        self.watch = None;
         Ok(())
     }
 
-    fn inflict(&mut self, fault: Fault) {
+    fn inflict(&mut self, fault: Fault, host: HostId) {
         let count = self.world.hosts.len();
-        let host = self.rng.index(count);
         let span = Duration::from_millis(10 << self.rng.below(12));
         match fault {
             Fault::Kill => self.crash_for(host, Crash::Process, span),
@@ -243,6 +280,12 @@ impl Run {
                 let (left, right) = hosts.split_at(self.rng.index(count));
                 self.world.note(format!("/ {left:?} and {right:?} are cut apart"));
                 self.world.net.partition(left, right);
+                self.heal_at = Some(self.world.now + span);
+            }
+            Fault::Isolate => {
+                let others: Vec<HostId> = (0..count).filter(|other| *other != host).collect();
+                self.world.note(format!("/ host {host} is cut off"));
+                self.world.net.partition(&[host], &others);
                 self.heal_at = Some(self.world.now + span);
             }
             Fault::OneWay => {
@@ -274,10 +317,6 @@ impl Run {
     }
 
     fn leave(&mut self, host: HostId) {
-        // Servers leave rarely: each leave changes the configuration.
-        if host < self.plan.servers && !self.rng.chance(1, 4) {
-            return;
-        }
         let name = self.world.hosts[host].config.name.clone();
         self.checkers.permissions.may_leave.insert(name);
         self.expected[host] = Expectation::Left;
@@ -306,6 +345,29 @@ impl Run {
         Ok(())
     }
 
+    /// R16: once all is well, one link between the leader and another voter stays cut. The voter
+    /// that does not hear the leader must not disturb those that do: nobody campaigns.
+    fn keep_a_cut(&mut self) -> Result<(), Violation> {
+        let Some(leader) = leader_of(&self.world) else { return Ok(()) };
+        let Some((term, voters)) = consensus(&self.world, leader) else { return Ok(()) };
+        let other = (0..self.plan.servers).find(|host| *host != leader);
+        let Some(other) = other.filter(|_| voters > 2) else { return Ok(()) };
+        self.world.note(format!("/ hosts {leader} and {other} stay cut apart"));
+        self.world.net.partition(&[leader], &[other]);
+        self.advance(CUT_TIME, false)?;
+        for host in 0..self.plan.servers {
+            let now = consensus(&self.world, host).map(|(term, _)| term);
+            if now != Some(term) {
+                let facts = format!(
+                    "host {other} did not hear its leader {leader} of term {term}; host {host} is \
+                     at {now:?} now"
+                );
+                return Err(Violation { rule: "R16", facts });
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until everything that must hold at rest does, or gives up.
     fn come_to_rest(&mut self) -> Result<(), Violation> {
         let end = self.world.now + REST_LIMIT;
@@ -318,4 +380,18 @@ impl Run {
             }
         }
     }
+}
+
+fn leader_of(world: &World) -> Option<HostId> {
+    let leads = |host: &HostId| {
+        let running = world.hosts[*host].running.as_ref();
+        running.and_then(|running| running.node.raft()).map(Raft::role) == Some(RoleKind::Leader)
+    };
+    (0..world.hosts.len()).find(leads)
+}
+
+/// The term of a server, and how many voters it knows.
+fn consensus(world: &World, host: HostId) -> Option<(Term, usize)> {
+    let raft = world.hosts[host].running.as_ref()?.node.raft()?;
+    Some((raft.term(), raft.configuration().voters.len()))
 }

@@ -12,6 +12,7 @@ use terraform_core::dns::DnsConfig;
 use terraform_core::dns::name::Name;
 use terraform_core::id::{Datacenter, NodeId, NodeName};
 use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
+use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 use thiserror::Error;
 
@@ -105,7 +106,11 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         serf_lan_port: ports.serf_lan,
         serf_wan_port: ports.serf_wan,
         server_port: ports.server,
-        server: is_server.then_some(ServerConfig { bootstrap, raft_multiplier: multiplier }),
+        server: is_server.then(|| ServerConfig {
+            bootstrap,
+            raft_multiplier: multiplier,
+            limits: RaftLimits::default(),
+        }),
         gossip: gossip(&settings, dev)?,
         serf: serf(&settings),
         node_meta: node_meta(&settings.node_meta)?,

@@ -396,6 +396,11 @@ impl Gossip {
         self.table.iter().map(|record| (&record.peer, record.state))
     }
 
+    /// Counts the occasions on which `peers` may have changed: as long as it stays, so do they.
+    pub const fn version(&self) -> u64 {
+        self.table.version()
+    }
+
     /// The local health score; 0 is healthy.
     pub const fn health_score(&self) -> u32 {
         self.health.score()

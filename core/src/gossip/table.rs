@@ -40,6 +40,7 @@ pub(super) struct Table {
     order: Vec<NodeName>,
     cursor: usize,
     by_address: BTreeMap<SocketAddr, NodeName>,
+    version: u64,
 }
 
 impl Table {
@@ -53,8 +54,14 @@ impl Table {
         self.records.get(name)
     }
 
+    /// Counts the occasions on which a record may have changed: as long as it stays, so do they.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// What is known of `name`, to be changed; the address changes only through `set_address`.
     pub(super) fn get_mut(&mut self, name: &NodeName) -> Option<&mut Record> {
+        self.version += 1;
         self.records.get_mut(name)
     }
 
@@ -70,6 +77,7 @@ impl Table {
 
     /// Adds a member at a random position of the probe list.
     pub(super) fn insert(&mut self, record: Record, rng: &mut Rng) {
+        self.version += 1;
         let name = record.peer.name.clone();
         self.by_address.insert(record.peer.address, name.clone());
         let known = self.records.insert(name.clone(), record);
@@ -82,6 +90,7 @@ impl Table {
 
     /// Moves a member to another address.
     pub(super) fn set_address(&mut self, name: &NodeName, address: SocketAddr) {
+        self.version += 1;
         let Some(record) = self.records.get_mut(name) else { return };
         let old = std::mem::replace(&mut record.peer.address, address);
         if self.by_address.get(&old) == Some(name) {
@@ -120,6 +129,7 @@ impl Table {
 
     fn wrap(&mut self, now: Instant, forget_after: Duration, rng: &mut Rng) {
         self.cursor = 0;
+        self.version += 1;
         let (records, by_address) = (&mut self.records, &mut self.by_address);
         self.order.retain(|name| {
             let expired = records.get(name).is_none_or(|record| {

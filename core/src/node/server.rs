@@ -9,9 +9,7 @@ use crate::config::{Bootstrap, NodeConfig};
 use crate::id::{LogIndex, NodeId};
 use crate::machine::{Machine as _, Outbox};
 use crate::raft::bootstrap::{Bootstrap as BootstrapMachine, BootstrapInput, BootstrapSettings};
-use crate::raft::{
-    Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftLimits, RaftSettings, Timing,
-};
+use crate::raft::{Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftSettings, Timing};
 use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, World};
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::RpcInput;
@@ -90,7 +88,7 @@ impl Node {
             id: self.id,
             address,
             timing: Timing::scaled(config.raft_multiplier),
-            limits: RaftLimits::default(),
+            limits: config.limits,
         };
         let mode = config.bootstrap;
         let bootstrap_settings = BootstrapSettings { id: self.id, address, mode };

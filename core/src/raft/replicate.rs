@@ -16,7 +16,7 @@ use crate::id::{LogIndex, NodeId};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::{mark, mutant, trace};
+use crate::{buggify, mark, mutant, trace};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -209,8 +209,10 @@ impl Leader {
             if waiting == 0 || !peer.progress.may_send(&limits, full) {
                 break;
             }
-            let entries =
-                shared.log.slice(next, limits.append_entries_max, limits.append_bytes_max);
+            // A probe may as well ask without bringing anything.
+            let bare = peer.progress.flow != Flow::Replicate && buggify!("raft.probe.bare");
+            let count = if bare { 0 } else { limits.append_entries_max };
+            let entries = shared.log.slice(next, count, limits.append_bytes_max);
             self.send_append(shared, now, to, next, entries, out);
         }
         let Some(peer) = self.peers.get(&to) else { return };

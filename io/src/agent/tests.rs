@@ -10,6 +10,7 @@ use terraform_core::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::node::input::CheckResult;
 use terraform_core::node::request::RequestContext;
+use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -76,7 +77,11 @@ fn config(gossip: u16, server: u16) -> NodeConfig {
         serf_lan_port: gossip,
         serf_wan_port: 8302,
         server_port: server,
-        server: Some(ServerConfig { bootstrap: Bootstrap::Alone, raft_multiplier: 1 }),
+        server: Some(ServerConfig {
+            bootstrap: Bootstrap::Alone,
+            raft_multiplier: 1,
+            limits: RaftLimits::default(),
+        }),
         gossip: GossipConfig::lan(),
         serf: SerfConfig::default(),
         services: Vec::new(),

@@ -10,8 +10,8 @@ use terraform_core::wire::gossip::PeerState;
 /// The rules G1, G2 and G4.
 #[derive(Debug, Default)]
 pub(super) struct GossipChecker {
-    /// What each process last knew of each member.
-    seen: BTreeMap<Process, BTreeMap<NodeName, Incarnation>>,
+    /// What each process last knew of each member, and at which version of its table.
+    seen: BTreeMap<Process, (u64, BTreeMap<NodeName, Incarnation>)>,
     /// The highest incarnation each member gave itself.
     own: BTreeMap<NodeName, Incarnation>,
 }
@@ -24,8 +24,12 @@ impl GossipChecker {
         node: &Node,
         permissions: &Permissions,
     ) -> Result<(), Violation> {
+        let version = node.gossip().version();
+        if self.seen.get(&process).is_some_and(|(then, _)| *then == version) {
+            return Ok(());
+        }
         let name = node.name();
-        let mut known = self.seen.remove(&process).unwrap_or_default();
+        let (_, mut known) = self.seen.remove(&process).unwrap_or_default();
         let mut peers = 0;
         for (peer, state) in node.gossip().peers() {
             let incarnation = peer.incarnation;
@@ -38,16 +42,13 @@ impl GossipChecker {
                 }
             } else {
                 self.is_the_owners(process, &peer.name, incarnation)?;
-                let who = shown(process);
                 if state == PeerState::Left && !permissions.may_leave.contains(&peer.name) {
-                    return broken(
-                        "G2",
-                        format!("{who} has {} as left, which never left", peer.name),
-                    );
+                    let (who, name) = (shown(process), &peer.name);
+                    return broken("G2", format!("{who} has {name} as left, which never left"));
                 }
                 let accused = matches!(state, PeerState::Suspect | PeerState::Dead);
                 if accused && permissions.quiet {
-                    let name = &peer.name;
+                    let (who, name) = (shown(process), &peer.name);
                     return broken("G4", format!("{who} has {name} as {state:?} without a fault"));
                 }
             }
@@ -68,7 +69,7 @@ impl GossipChecker {
             // Who was forgotten may begin again.
             known = node.gossip().peers().map(|(p, _)| (p.name.clone(), p.incarnation)).collect();
         }
-        self.seen.insert(process, known);
+        self.seen.insert(process, (version, known));
         Ok(())
     }
 

@@ -31,6 +31,8 @@ pub(super) struct RaftChecker {
     chains: BTreeMap<(LogIndex, Term), u64>,
     /// The committed history: term and chain of each entry, by position less one.
     committed: Vec<(Term, u64)>,
+    /// In which term each was committed; an entry may be older than that.
+    committed_in: Vec<Term>,
     seen: BTreeMap<Process, Seen>,
     /// To whom each store gave its vote.
     votes: BTreeMap<(StoreId, Term), NodeId>,
@@ -95,7 +97,7 @@ impl RaftChecker {
                 );
             }
         }
-        seen.log.truncate(last);
+        self.forgets(process, seen, last)?;
         let mut fresh = Vec::new();
         for entry in raft.entries().rev() {
             let at = usize::try_from(entry.index.get()).unwrap_or(usize::MAX) - 1;
@@ -105,7 +107,7 @@ impl RaftChecker {
             fresh.push((at, entry.term, entry.chain));
         }
         for (at, term, chain) in fresh.into_iter().rev() {
-            seen.log.truncate(at);
+            self.forgets(process, seen, at)?;
             seen.log.push((term, chain));
             let index = LogIndex::new(at as u64 + 1);
             let known = *self.chains.entry((index, term)).or_insert(chain);
@@ -117,6 +119,17 @@ impl RaftChecker {
                 );
             }
         }
+        Ok(())
+    }
+
+    /// R11: what is committed anywhere leaves no log that holds it; its holders were counted.
+    fn forgets(&self, process: Process, seen: &mut Seen, keep: usize) -> Result<(), Violation> {
+        let dropped = seen.log.iter().zip(&self.committed).skip(keep);
+        if dropped.clone().any(|(held, committed)| held == committed) {
+            let (who, index) = (shown(process), keep + 1);
+            return broken("R11", format!("{who} drops its log from committed index {index} on"));
+        }
+        seen.log.truncate(keep);
         Ok(())
     }
 
@@ -155,7 +168,7 @@ impl RaftChecker {
         if !fresh {
             return Ok(());
         }
-        let before = self.committed.iter().rposition(|(of, _)| *of < term);
+        let before = self.committed_in.iter().rposition(|of| *of < term);
         let Some(at) = before else { return Ok(()) };
         if seen.log.get(at) != self.committed.get(at) {
             let who = shown(process);
@@ -168,7 +181,7 @@ impl RaftChecker {
         Ok(())
     }
 
-    /// R5, R11: what one server commits, every server commits, and nothing committed changes.
+    /// R5: what one server commits, every server commits.
     fn commits_rightly(
         &mut self,
         process: Process,
@@ -182,7 +195,10 @@ impl RaftChecker {
                 return broken("R8", format!("{} commits beyond its log", shown(process)));
             };
             match self.committed.get(at) {
-                None => self.committed.push(mine),
+                None => {
+                    self.committed.push(mine);
+                    self.committed_in.push(raft.term());
+                }
                 Some(known) if *known == mine => {}
                 Some(known) => {
                     let (who, index) = (shown(process), at + 1);

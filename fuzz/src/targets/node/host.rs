@@ -13,6 +13,7 @@ use terraform_core::id::{CheckId, ClusterId, Datacenter, NodeName, RequestId, St
 use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::Output;
+use terraform_core::raft::RaftLimits;
 use terraform_core::rng::Seed;
 use terraform_core::storage::op::{Lane, StorageFault, StorageOp};
 use terraform_core::storage::recovery::RecoveryConfig;
@@ -72,7 +73,11 @@ fn config(kind: u8) -> NodeConfig {
         serf_lan_port: 8301,
         serf_wan_port: 8302,
         server_port: 8300,
-        server: bootstrap.map(|bootstrap| ServerConfig { bootstrap, raft_multiplier: 1 }),
+        server: bootstrap.map(|bootstrap| ServerConfig {
+            bootstrap,
+            raft_multiplier: 1,
+            limits: RaftLimits::default(),
+        }),
         gossip: GossipConfig::lan(),
         serf: SerfConfig::default(),
         services: Vec::new(),
