@@ -29,6 +29,22 @@ pub(super) enum Problem {
     Rule(String),
 }
 
+impl Problem {
+    /// The problem as the one holding `outer` sees it: keys are dotted paths.
+    fn inside(self, outer: &str) -> Self {
+        match self {
+            Self::UnknownKey(key) => Self::UnknownKey(path(outer, &key)),
+            Self::Type { key, expected } => Self::Type { key: path(outer, &key), expected },
+            Self::Rule(rule) => Self::Rule(rule),
+        }
+    }
+}
+
+/// The dotted path of `key` in `outer`; a problem of `outer` itself has no key in it.
+pub(super) fn path(outer: &str, key: &str) -> String {
+    if key.is_empty() { outer.to_owned() } else { format!("{outer}.{key}") }
+}
+
 /// Why a duration was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DurationProblem {
@@ -161,9 +177,10 @@ pub(super) fn service(value: &Value) -> Result<ServiceDefinition, Problem> {
             return Err(Problem::Rule(format!("{mesh}: the service mesh is not built")));
         }
     }
-    let mut sources: Vec<&Value> = fields.take("check").into_iter().collect();
+    let mut sources: Vec<_> =
+        fields.take("check").map(|value| ("check", value)).into_iter().collect();
     match fields.take("checks") {
-        Some(Value::Array(values)) => sources.extend(values),
+        Some(Value::Array(values)) => sources.extend(values.iter().map(|value| ("checks", value))),
         Some(other) => return Err(mistyped("checks", "list", other)),
         None => {}
     }
@@ -173,15 +190,19 @@ pub(super) fn service(value: &Value) -> Result<ServiceDefinition, Problem> {
 }
 
 /// The checks of one service: a single one is `service:ID`, several are numbered from 1.
-fn service_checks(service: &Service, values: &[&Value]) -> Result<Vec<CheckDefinition>, Problem> {
+fn service_checks(
+    service: &Service,
+    values: &[(&str, &Value)],
+) -> Result<Vec<CheckDefinition>, Problem> {
     let mut checks = Vec::with_capacity(values.len());
-    for (index, value) in values.iter().enumerate() {
+    for (index, (key, value)) in values.iter().enumerate() {
         let default_id = match values.len() {
             1 => format!("service:{}", service.id),
             _ => format!("service:{}:{}", service.id, index + 1),
         };
         let default_name = format!("Service '{}' check", service.name);
-        let mut check = check(value, &default_id, &default_name)?;
+        let check = check(value, &default_id, &default_name);
+        let mut check = check.map_err(|problem| problem.inside(key))?;
         check.service_id = Some(service.id.clone());
         checks.push(check);
     }
@@ -281,10 +302,12 @@ fn output_limit(given: i64) -> Result<usize, Problem> {
 
 fn weights(fields: &mut Fields<'_>, service: &str) -> Result<Weights, Problem> {
     let Some(value) = fields.take("weights") else { return Ok(Weights::default()) };
-    let mut inner = Fields::of(value)?;
-    let weights =
-        Weights { passing: inner.integer("passing")?, warning: inner.integer("warning")? };
-    inner.finish()?;
+    let numbers = |mut inner: Fields<'_>| {
+        let weights =
+            Weights { passing: inner.integer("passing")?, warning: inner.integer("warning")? };
+        inner.finish().map(|()| weights)
+    };
+    let weights = Fields::of(value).and_then(numbers).map_err(|p| p.inside("weights"))?;
     let refused = |rule: &str| {
         Err(Problem::Rule(format!("Invalid weight definition for service {service}: {rule}")))
     };
@@ -305,12 +328,14 @@ fn tagged_addresses(fields: &mut Fields<'_>) -> Result<BTreeMap<String, ServiceA
     let Some(value) = fields.take(key) else { return Ok(BTreeMap::new()) };
     let Value::Object(object) = value else { return Err(mistyped(key, "map", value)) };
     let mut addresses = BTreeMap::new();
-    for (tag, value) in object {
-        let mut inner = Fields::of(value)?;
+    let address = |mut inner: Fields<'_>| {
         let address =
             ServiceAddress { address: inner.text("address")?, port: inner.integer("port")? };
-        inner.finish()?;
-        addresses.insert(tag.clone(), address);
+        inner.finish().map(|()| address)
+    };
+    for (tag, value) in object {
+        let address = Fields::of(value).and_then(address);
+        addresses.insert(tag.clone(), address.map_err(|p| p.inside(&path(key, tag)))?);
     }
     Ok(addresses)
 }

@@ -365,9 +365,12 @@ impl FileReader {
 
     fn definition_problem(&mut self, key: &str, problem: definition::Problem) {
         match problem {
-            definition::Problem::UnknownKey(name) => self.unknown.push(format!("{key}.{name}")),
+            definition::Problem::UnknownKey(name) => {
+                self.unknown.push(definition::path(key, &name));
+            }
             definition::Problem::Type { key: name, expected } => {
-                self.types.push(format!("'{key}.{name}' expected type '{expected}'"));
+                let path = definition::path(key, &name);
+                self.types.push(format!("'{path}' expected type '{expected}'"));
             }
             definition::Problem::Rule(rule) => self.values.push(format!("{key}: {rule}")),
         }
@@ -463,6 +466,22 @@ mod tests {
         let expected =
             "2 error(s) occurred:\n * invalid config key nope\n * invalid config key ports.nope";
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_problem_inside_a_definition_is_named_with_its_whole_path() {
+        let refused = |text| parse(text).unwrap_err().to_string();
+        let check = refused(r#"{"service": {"name": "w", "check": {"nope": 1, "ttl": "5s"}}}"#);
+        assert!(check.ends_with("invalid config key service.check.nope"), "{check}");
+        let weight = refused(r#"{"services": [{"name": "w", "weights": {"passing": "x"}}]}"#);
+        assert!(weight.contains("'services.weights.passing' expected type 'int'"), "{weight}");
+        let address = refused(r#"{"service": {"name": "w", "tagged_addresses": {"lan": 1}}}"#);
+        assert!(
+            address.contains("'service.tagged_addresses.lan' expected type 'map'"),
+            "{address}"
+        );
+        let definition = refused(r#"{"service": 1}"#);
+        assert!(definition.contains("'service' expected type 'map'"), "{definition}");
     }
 
     #[test]
