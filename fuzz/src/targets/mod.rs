@@ -1,5 +1,6 @@
 //! The targets, one file for each family.
 
+mod config_json;
 mod dns;
 mod gossip_wire;
 mod http;
@@ -10,6 +11,7 @@ mod serf_wire;
 mod server_wire;
 mod storage;
 
+pub use config_json::config_json;
 pub use dns::dns;
 pub use gossip_wire::gossip_wire;
 pub use http::http;
