@@ -79,7 +79,7 @@ impl ConsensusView {
 }
 
 impl View {
-    /// Answers a read from this snapshot, if its rules allow: a stale read on any server that has
+    /// The state that answers a read, if this snapshot may: a stale read on any server that has
     /// heard of a leader, a default read on a leader whose lease holds at `now`, and what every
     /// server knows by itself. `None` sends the reader to the node.
     ///
@@ -87,12 +87,12 @@ impl View {
     ///
     /// - Source: http-api.md §1.5 and §3; raft.md §8 for the lease.
     /// - Errors: the context asks for what this datacenter's servers cannot answer.
-    pub fn answer(
+    pub fn readable(
         &self,
         context: &RequestContext,
         query: &Query,
         now: Instant,
-    ) -> Option<Result<QueryAnswer, RequestError>> {
+    ) -> Option<Result<ServerState<'_>, RequestError>> {
         if let Err(refused) = check_context(context, &self.datacenter) {
             return Some(Err(refused));
         }
@@ -109,7 +109,18 @@ impl View {
                 Consistency::Consistent => false,
             };
         let state = ServerState { tables, consensus, datacenter: &self.datacenter };
-        allowed.then(|| Ok(answer_now(state, query, context.consistency, now)))
+        allowed.then_some(Ok(state))
+    }
+
+    /// Answers a read from this snapshot, if it is [`readable`](Self::readable) for it.
+    pub fn answer(
+        &self,
+        context: &RequestContext,
+        query: &Query,
+        now: Instant,
+    ) -> Option<Result<QueryAnswer, RequestError>> {
+        let state = self.readable(context, query, now)?;
+        Some(state.map(|state| answer_now(state, query, context.consistency, now)))
     }
 }
 
@@ -134,6 +145,16 @@ pub struct ServerState<'a> {
     pub consensus: &'a ConsensusView,
     /// Its datacenter.
     pub datacenter: &'a Datacenter,
+}
+
+impl ServerState<'_> {
+    /// How long ago this server heard from the leader; zero on the leader.
+    pub fn last_contact(&self, now: Instant) -> Duration {
+        match self.consensus.leader_contact_at {
+            Some(at) if !self.consensus.is_leader() => now.since(at),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
 }
 
 /// Answers a read from exactly this state. Whoever calls has made sure that the state is fresh
@@ -170,12 +191,11 @@ pub fn answer_now(
             (Rows::Names(peers.collect()), ModifyIndex::ZERO)
         }
     };
-    let heard = consensus.leader_contact_at.map_or(Duration::ZERO, |at| now.since(at));
     QueryAnswer {
         rows,
         index: index.max(ModifyIndex::new(1)),
         known_leader: consensus.leader.is_some(),
-        last_contact: if consensus.is_leader() { Duration::ZERO } else { heard },
+        last_contact: state.last_contact(now),
         consistency,
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub type MetaFilter = Vec<(String, String)>;
 
 /// A question about the catalog.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Query {
     /// All nodes.
     Nodes(MetaFilter),
@@ -51,7 +51,7 @@ pack_enum!(Query {
 });
 
 /// Which instances of a service are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceQuery {
     /// The service, in any case.
     pub name: ServiceName,
@@ -72,7 +72,7 @@ impl ServiceQuery {
 }
 
 /// Which checks are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StateQuery {
     /// The exact status, or `any`.
     pub state: String,
