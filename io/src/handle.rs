@@ -46,6 +46,9 @@ impl NodeHandle {
     }
 
     /// Asks the node and waits for its answer.
+    ///
+    /// A node that went away before it answered may have taken the request to others already, so
+    /// the outcome is unknown; `Stopping` promises that nothing happened.
     pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, answer) = smol::channel::bounded(1);
         match self.calls.try_send(Call { request, reply }) {
@@ -56,7 +59,8 @@ impl NodeHandle {
             }
             Err(TrySendError::Closed(_)) => return Err(RequestError::Stopping),
         }
-        answer.recv().await.unwrap_or(Err(RequestError::Stopping))
+        let text = "the agent stopped before the outcome was known";
+        answer.recv().await.unwrap_or_else(|_| Err(RequestError::Unknown(text.to_owned())))
     }
 
     /// Reads the catalog: from the view if its rules allow, else through the node.

@@ -179,6 +179,17 @@ fn a_stop_ends_the_driver_with_its_reason() {
 }
 
 #[test]
+fn a_request_in_flight_when_the_driver_ends_has_an_unknown_outcome() {
+    let script: Script = |input| match input {
+        Input::Request { .. } => vec![Output::Stopped(StopReason::Shutdown)],
+        _ => vec![],
+    };
+    let bench = bench(script, vec![], None);
+    let answer = smol::block_on(bench.handle.request(Request::new(RequestBody::Info)));
+    assert!(matches!(answer, Err(RequestError::Unknown(_))), "{answer:?}");
+}
+
+#[test]
 fn bytes_sent_before_a_close_are_delivered_and_nothing_follows_the_close() {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let to = listener.local_addr().unwrap();
