@@ -248,7 +248,7 @@ impl<C: Core> Driver<C> {
         self.next_request += 1;
         self.waiting.insert(id, call.reply);
         let wall = self.host.clock.wall();
-        self.core.handle(now, Input::Request { id, wall, request: Box::new(call.request) });
+        self.core.handle(now, Input::Request { id, wall, request: call.request });
     }
 
     /// Tells the node of requests whose callers went away.

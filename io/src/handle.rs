@@ -15,8 +15,8 @@ use terraform_core::view::View;
 /// One request with the way back for its answer.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked.
-    pub request: Request,
+    /// What is asked; boxed, since a queue keeps room for all that it may hold.
+    pub request: Box<Request>,
     /// Where the answer goes; it holds one.
     pub reply: Sender<Result<Response, RequestError>>,
 }
@@ -51,7 +51,7 @@ impl NodeHandle {
     /// the outcome is unknown; `Stopping` promises that nothing happened.
     pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
         let (reply, answer) = smol::channel::bounded(1);
-        match self.calls.try_send(Call { request, reply }) {
+        match self.calls.try_send(Call { request: Box::new(request), reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 let queue = "the agent's request queue is full".to_owned();

@@ -110,7 +110,7 @@ impl World {
         let node = async {
             for answer in answers {
                 let Ok(call) = self.calls.recv().await else { break };
-                asked.push(call.request);
+                asked.push(*call.request);
                 let _ = call.reply.try_send(answer);
             }
             smol::future::pending::<Reply>().await
