@@ -11,6 +11,7 @@ pub mod decode;
 pub mod json;
 pub mod parse;
 pub mod render;
+pub mod rendered;
 pub mod respond;
 pub mod router;
 pub mod server;

@@ -46,6 +46,15 @@ impl Content {
     }
 }
 
+/// How a body is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Whether JSON is indented.
+    pub pretty: bool,
+    /// Whether it is compressed.
+    pub gzip: bool,
+}
+
 /// The meta headers of a read (http-api.md §1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -87,20 +96,25 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The meta headers, on reads that have them.
     pub meta: Option<Meta>,
-    /// Whether `body` is compressed.
-    pub is_gzip: bool,
+    /// How `body` is written.
+    pub form: Form,
     /// The body.
     pub body: Bytes,
 }
 
 impl Reply {
     fn new(status: u16, content: Content, body: Bytes) -> Self {
-        Self { status, content, headers: Vec::new(), meta: None, is_gzip: false, body }
+        Self { status, content, headers: Vec::new(), meta: None, form: Form::default(), body }
     }
 
     /// 200 with a JSON body.
     pub fn json(body: Vec<u8>) -> Self {
         Self::new(200, Content::Json, body.into())
+    }
+
+    /// 200 with a JSON body that was written in `form` before.
+    pub fn json_in(form: Form, body: Bytes) -> Self {
+        Self { form, ..Self::new(200, Content::Json, body) }
     }
 
     /// 200 with nothing.
@@ -163,27 +177,22 @@ impl Reply {
         self
     }
 
-    /// Indents a JSON body.
+    /// The body in the form `wanted`, as far as it is not yet.
     #[must_use]
-    pub fn into_pretty(mut self) -> Self {
-        if self.content == Content::Json {
+    pub fn into_form(mut self, wanted: Form) -> Self {
+        let is_plain = self.form == Form::default();
+        if wanted.pretty && is_plain && self.content == Content::Json {
             self.body = json::pretty(&self.body).into();
+            self.form.pretty = true;
         }
-        self
-    }
-
-    /// Compresses the body.
-    #[must_use]
-    pub fn into_gzip(mut self) -> Self {
-        if self.body.is_empty() || self.is_gzip {
-            return self;
-        }
-        let out = Vec::with_capacity(self.body.len() / 4 + 64);
-        let mut encoder = GzEncoder::new(out, Compression::fast());
-        let packed = encoder.write_all(&self.body).and_then(|()| encoder.finish());
-        if let Ok(packed) = packed {
-            self.body = packed.into();
-            self.is_gzip = true;
+        if wanted.gzip && !self.form.gzip && !self.body.is_empty() {
+            let out = Vec::with_capacity(self.body.len() / 4 + 64);
+            let mut encoder = GzEncoder::new(out, Compression::fast());
+            let packed = encoder.write_all(&self.body).and_then(|()| encoder.finish());
+            if let Ok(packed) = packed {
+                self.body = packed.into();
+                self.form.gzip = true;
+            }
         }
         self
     }
@@ -210,7 +219,7 @@ pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
     put("\r\n");
     if !reply.body.is_empty() {
         put(reply.content.header());
-        if reply.is_gzip {
+        if reply.form.gzip {
             put("Content-Encoding: gzip\r\n");
         }
     }
@@ -362,11 +371,13 @@ mod tests {
 
     #[test]
     fn a_compressed_body_is_the_same_text() {
-        let reply = Reply::text(200, "hello").into_gzip();
+        let gzip = Form { pretty: false, gzip: true };
+        let reply = Reply::text(200, "hello").into_form(gzip);
         let mut text = String::new();
         let mut decoder = flate2::read::GzDecoder::new(&*reply.body);
         std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
         assert_eq!(text, "hello");
-        assert!(!Reply::empty().into_gzip().is_gzip);
+        assert!(!Reply::empty().into_form(gzip).form.gzip);
+        assert_eq!(reply.clone().into_form(gzip), reply);
     }
 }

@@ -34,8 +34,8 @@ impl Api {
         let reads = Reads { sorts: true, refuses_namespace: false, ..CATALOG };
         let options = options::read(request, reads)?;
         let query = Query::Nodes(options::node_meta(request));
-        let render = |answer: &QueryAnswer| {
-            let Rows::Nodes(nodes) = &answer.rows else { return None };
+        let render = |rows: &Rows| {
+            let Rows::Nodes(nodes) = rows else { return None };
             let mut json = Json::with_capacity(nodes.len() * 384 + 2);
             let each = |json: &mut Json, node: &Arc<Node>| {
                 render::node(json, node, &self.datacenter);
@@ -43,20 +43,20 @@ impl Api {
             json.array(nodes, each);
             Some(json.into_bytes())
         };
-        self.read(options, query, render).await
+        self.read_shared(request.form, options, query, render).await
     }
 
     pub(super) async fn catalog_services(&self, request: &ApiRequest<'_>) -> Handled {
         let reads = Reads { caches: true, filters: false, ..CATALOG };
         let options = options::read(request, reads)?;
         let query = Query::Services(options::node_meta(request));
-        let render = |answer: &QueryAnswer| {
-            let Rows::Services(services) = &answer.rows else { return None };
+        let render = |rows: &Rows| {
+            let Rows::Services(services) = rows else { return None };
             let mut json = Json::with_capacity(services.len() * 48 + 2);
             render::map(&mut json, services, |json, tags| render::strings(json, tags));
             Some(json.into_bytes())
         };
-        self.read(options, query, render).await
+        self.read_shared(request.form, options, query, render).await
     }
 
     pub(super) async fn catalog_service(&self, request: &ApiRequest<'_>) -> Handled {
@@ -65,8 +65,8 @@ impl Api {
         let tags = request.params.all("tag").map(str::to_owned).collect();
         let meta = options::node_meta(request);
         let query = Query::ServiceNodes(ServiceQuery { name, tags, meta, passing: false });
-        let render = |answer: &QueryAnswer| {
-            let Rows::ServiceNodes(rows) = &answer.rows else { return None };
+        let render = |rows: &Rows| {
+            let Rows::ServiceNodes(rows) = rows else { return None };
             let mut json = Json::with_capacity(rows.len() * 640 + 2);
             let each = |json: &mut Json, row: &ServiceNode| {
                 render::service_node(json, &row.node, &row.service, &self.datacenter);
@@ -74,7 +74,7 @@ impl Api {
             json.array(rows, each);
             Some(json.into_bytes())
         };
-        self.read(options, query, render).await
+        self.read_shared(request.form, options, query, render).await
     }
 
     pub(super) async fn catalog_node(&self, request: &ApiRequest<'_>) -> Handled {
@@ -120,8 +120,8 @@ impl Api {
             return Err(Reply::text(400, "Missing node name"));
         }
         let query = Query::Node(request.argument.to_owned());
-        let body = |answer: &QueryAnswer| {
-            let Rows::Node(found) = &answer.rows else { return None };
+        let body = |rows: &Rows| {
+            let Rows::Node(found) = rows else { return None };
             let mut json = Json::default();
             match found {
                 Some(found) => render(&mut json, found),

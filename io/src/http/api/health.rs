@@ -17,7 +17,7 @@ impl Api {
     pub(super) async fn health_node(&self, request: &ApiRequest<'_>) -> Handled {
         let options = health_options(request, false)?;
         let node = argument(request, "Missing node name", NodeName::parse)?;
-        self.read(options, Query::NodeChecks(node), render_checks).await
+        self.read_shared(request.form, options, Query::NodeChecks(node), render_checks).await
     }
 
     pub(super) async fn health_checks(&self, request: &ApiRequest<'_>) -> Handled {
@@ -25,7 +25,7 @@ impl Api {
         let name = argument(request, "Missing service name", ServiceName::parse)?;
         let meta = options::node_meta(request);
         let wanted = ServiceQuery { meta, ..ServiceQuery::all(name) };
-        self.read(options, Query::ServiceChecks(wanted), render_checks).await
+        self.read_shared(request.form, options, Query::ServiceChecks(wanted), render_checks).await
     }
 
     pub(super) async fn health_state(&self, request: &ApiRequest<'_>) -> Handled {
@@ -35,7 +35,7 @@ impl Api {
         }
         let (state, meta) = (request.argument.to_owned(), options::node_meta(request));
         let query = Query::ChecksInState(StateQuery { state, meta });
-        self.read(options, query, render_checks).await
+        self.read_shared(request.form, options, query, render_checks).await
     }
 
     pub(super) async fn health_service(&self, request: &ApiRequest<'_>) -> Handled {
@@ -45,11 +45,11 @@ impl Api {
         let tags = request.params.all("tag").map(str::to_owned).collect();
         let passing = passing(request)?;
         let wanted = ServiceQuery { name, tags, meta: options::node_meta(request), passing };
-        let render = |answer: &QueryAnswer| {
-            let Rows::Instances(instances) = &answer.rows else { return None };
+        let render = |rows: &Rows| {
+            let Rows::Instances(instances) = rows else { return None };
             Some(render_instances(instances, &self.datacenter))
         };
-        self.read(options, Query::ServiceHealth(wanted), render).await
+        self.read_shared(request.form, options, Query::ServiceHealth(wanted), render).await
     }
 }
 
@@ -83,8 +83,8 @@ fn passing(request: &ApiRequest<'_>) -> Result<bool, Reply> {
     }
 }
 
-fn render_checks(answer: &QueryAnswer) -> Option<Vec<u8>> {
-    let Rows::Checks(checks) = &answer.rows else { return None };
+fn render_checks(rows: &Rows) -> Option<Vec<u8>> {
+    let Rows::Checks(checks) = rows else { return None };
     let mut json = Json::with_capacity(checks.len() * 256 + 2);
     json.array(checks, |json, check: &Arc<Check>| render::health_check(json, check));
     Some(json.into_bytes())

@@ -14,7 +14,8 @@ mod status;
 
 use super::connection::HttpRequest;
 use super::parse::{Field, Head, Method};
-use super::respond::{Meta, Reply};
+use super::rendered::{self, Owner, Rendered, State};
+use super::respond::{Form, Meta, Reply};
 use super::router::{self, Endpoint, Route};
 use super::settings::HttpSettings;
 use super::target::{self, Params};
@@ -22,9 +23,10 @@ use crate::handle::NodeHandle;
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
 use std::net::SocketAddr;
-use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::id::Datacenter;
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::view::answer_now;
 
 /// The endpoints with what they answer from.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct Api {
     node: NodeHandle,
     settings: HttpSettings,
     datacenter: Datacenter,
+    owner: Owner,
 }
 
 /// One routed request.
@@ -45,6 +48,8 @@ struct ApiRequest<'a> {
     argument: &'a str,
     body: &'a Bytes,
     source: Option<SocketAddr>,
+    /// How the client wants the body.
+    form: Form,
     /// The agent's own.
     datacenter: &'a Datacenter,
 }
@@ -62,7 +67,7 @@ impl Api {
     /// The endpoints of this node.
     pub fn new(node: NodeHandle, settings: HttpSettings) -> Self {
         let datacenter = node.view().datacenter.clone();
-        Self { node, settings, datacenter }
+        Self { node, settings, datacenter, owner: Owner::unique() }
     }
 
     /// The node they answer from.
@@ -108,13 +113,12 @@ impl Api {
             let refused = Reply::text(405, format!("method {} not allowed", head.method));
             return vary(refused.with_header("Allow", &allow()));
         }
-        let (body, datacenter, params) = (&request.body, &self.datacenter, &params);
-        let routed = ApiRequest { head, params, name, argument, body, source, datacenter };
-        let handled = self.dispatch(endpoint, &routed).await;
-        let reply = handled.unwrap_or_else(|early| early);
-        let reply = if params.has("pretty") { reply.into_pretty() } else { reply };
         let gzip = head.field(Field::AcceptEncoding).is_some_and(accepts_gzip);
-        vary(if gzip { reply.into_gzip() } else { reply })
+        let form = Form { pretty: params.has("pretty"), gzip };
+        let (body, datacenter, params) = (&request.body, &self.datacenter, &params);
+        let routed = ApiRequest { head, params, name, argument, body, source, form, datacenter };
+        let handled = self.dispatch(endpoint, &routed).await;
+        vary(handled.unwrap_or_else(|early| early).into_form(form))
     }
 
     async fn dispatch(&self, endpoint: Endpoint, request: &ApiRequest<'_>) -> Handled {
@@ -175,15 +179,61 @@ impl Api {
         &self,
         options: ReadOptions,
         query: Query,
-        render: impl FnOnce(&QueryAnswer) -> Option<Vec<u8>>,
+        render: impl FnOnce(&Rows) -> Option<Vec<u8>>,
     ) -> Handled {
         match self.query(options, query).await {
             Ok(answer) => {
-                let body = render(&answer).ok_or_else(|| unexpected(&answer))?;
+                let body = render(&answer.rows).ok_or_else(|| unexpected(&answer))?;
                 Ok(Reply::json(body).with_meta(Meta::of(&answer)))
             }
             Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
         }
+    }
+
+    /// The same, with a body that is rendered once for each state of the catalog if the published
+    /// view answers. `query` alone must decide how `render` writes its rows.
+    async fn read_shared(
+        &self,
+        form: Form,
+        options: ReadOptions,
+        query: Query,
+        render: impl Fn(&Rows) -> Option<Vec<u8>>,
+    ) -> Handled {
+        match self.shared_answer(form, &options, &query, &render) {
+            Some(reply) => Ok(reply),
+            None => self.read(options, query, render).await,
+        }
+    }
+
+    /// The answer of the published view; `None` if it may not answer, or refuses.
+    fn shared_answer(
+        &self,
+        form: Form,
+        options: &ReadOptions,
+        query: &Query,
+        render: impl Fn(&Rows) -> Option<Vec<u8>>,
+    ) -> Option<Reply> {
+        let view = self.node.view();
+        let now = self.node.clock().now();
+        let state = view.readable(&options.context, query, now)?.ok()?;
+        let last_contact = state.last_contact(now);
+        if options.max_stale.is_some_and(|limit| last_contact > limit) {
+            return None;
+        }
+        let consistency = options.context.consistency;
+        let fresh = || {
+            let answer = answer_now(state, query, consistency, now);
+            let reply = Reply::json(render(&answer.rows)?).into_form(form);
+            Some(Rendered { index: answer.index, form: reply.form, body: reply.body })
+        };
+        let of = State { owner: self.owner, applied: state.consensus.applied };
+        let Rendered { index, form, body } = rendered::shared(of, query, form, fresh)?;
+        Some(Reply::json_in(form, body).with_meta(Meta {
+            index: index.get().max(1),
+            known_leader: state.consensus.leader.is_some(),
+            last_contact,
+            consistency: Some(consistency),
+        }))
     }
 
     /// Asks the node to do something that ends in `Done`.

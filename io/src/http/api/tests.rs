@@ -22,6 +22,7 @@ mod agent;
 mod catalog;
 mod local;
 mod shared;
+mod sharing;
 mod values;
 
 /// An API over a view, and the calls that reach its node.

@@ -168,7 +168,7 @@ fn pretty_and_gzip_change_only_the_form() {
     assert_eq!(body(&reply), "[\n    \"a\"\n]\n");
     let (reply, _) =
         server().read("GET /v1/status/peers\nAccept-Encoding: br, gzip;q=0.5", names());
-    assert!(reply.is_gzip);
+    assert!(reply.form.gzip);
     let (reply, _) = server().read("GET /v1/status/peers\nAccept-Encoding: gzip;q=0", names());
-    assert!(!reply.is_gzip);
+    assert!(!reply.form.gzip);
 }
