@@ -19,14 +19,23 @@ pub enum ResolveError {
     Unknown(String),
 }
 
-/// The addresses that `text` stands for, with `port` where it names none; at least one.
-pub async fn addresses(text: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+/// What a text names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// This address.
+    Address(SocketAddr),
+    /// A port of the host of this name.
+    Host(&'a str, u16),
+}
+
+/// Reads `text` without asking anybody, with `port` where it names none.
+pub fn parse(text: &str, port: u16) -> Result<Named<'_>, ResolveError> {
     let malformed = || ResolveError::Malformed(text.to_owned());
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(vec![address]);
+        return Ok(Named::Address(address));
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+        return Ok(Named::Address(SocketAddr::new(ip, port)));
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().map_err(|_| malformed())?),
@@ -36,6 +45,15 @@ pub async fn addresses(text: &str, port: u16) -> Result<Vec<SocketAddr>, Resolve
     if host.is_empty() || host.len() > 253 || !host.chars().all(legal) {
         return Err(malformed());
     }
+    Ok(Named::Host(host, port))
+}
+
+/// The addresses that `text` stands for, with `port` where it names none; at least one.
+pub async fn addresses(text: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+    let (host, port) = match parse(text, port)? {
+        Named::Address(address) => return Ok(vec![address]),
+        Named::Host(host, port) => (host, port),
+    };
     let found = within(TIMEOUT, smol::net::resolve((host, port))).await;
     match found {
         Some(Ok(found)) if !found.is_empty() => Ok(found),

@@ -14,6 +14,7 @@ use terraform_core::id::{Datacenter, NodeId, NodeName};
 use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
+use terraform_io::resolve::parse as parse_address;
 use thiserror::Error;
 
 /// Everything the agent starts with.
@@ -99,6 +100,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let datacenter = datacenter(&settings)?;
     let dns_config = dns_config(&settings)?;
     let multiplier = multiplier(&settings)?;
+    let retry = (settings.retry_interval, settings.retry_max);
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
@@ -124,12 +126,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     if machine.processors <= 1 {
         warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
     }
-    let retry_max = settings.retry_max.unwrap_or(0);
-    let Ok(retry_max) = u64::try_from(retry_max) else {
-        return refuse(format!(
-            "retry_max cannot be {retry_max}. Must be greater than or equal to zero"
-        ));
-    };
+    let (retry_interval, retry_max) = joins(&settings.start_join, &settings.retry_join, retry)?;
     Ok(Resolved {
         node,
         node_id,
@@ -143,7 +140,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         scripts_from_api,
         start_join: settings.start_join,
         retry_join: settings.retry_join,
-        retry_interval: settings.retry_interval.unwrap_or(Duration::from_secs(30)),
+        retry_interval,
         retry_max,
         leave_on_interrupt: !settings.skip_leave_on_interrupt.unwrap_or(false),
         leave_on_terminate: settings.leave_on_terminate.unwrap_or(!is_server),
@@ -311,6 +308,31 @@ fn listeners(settings: &Settings) -> Checked<(Option<SocketAddr>, Option<SocketA
     };
     distinct(&[("HTTP", http), ("DNS", dns), ("RPC", Some(rpc))])?;
     Ok((http, dns, rpc))
+}
+
+/// Checks what is to be joined; how long to wait between attempts, and how many there are.
+fn joins(
+    once: &[String],
+    again: &[String],
+    (interval, max): (Option<Duration>, Option<i64>),
+) -> Checked<(Duration, u64)> {
+    for (key, texts) in [("start_join", once), ("retry_join", again)] {
+        for text in texts {
+            // The port does not matter here.
+            parse_address(text, 0).map_err(|error| ResolveError(format!("{key}: {error}")))?;
+        }
+    }
+    let interval = interval.unwrap_or(Duration::from_secs(30));
+    if interval.is_zero() {
+        return refuse("retry_interval cannot be 0s. Must be greater than zero");
+    }
+    let max = max.unwrap_or(0);
+    match u64::try_from(max) {
+        Ok(max) => Ok((interval, max)),
+        Err(_) => {
+            refuse(format!("retry_max cannot be {max}. Must be greater than or equal to zero"))
+        }
+    }
 }
 
 fn datacenter(settings: &Settings) -> Checked<Datacenter> {

@@ -3,6 +3,7 @@
 use agent::config::{FileError, Machine, Resolved, Settings, overlay, parse, resolve};
 use serde_json::Value;
 use std::path::PathBuf;
+use terraform_core::id::NAME_BYTES_MAX;
 
 /// Keys that a refusal calls by the words its readers know, instead of by the key.
 const WORDS: [(&str, &str); 6] = [
@@ -64,7 +65,10 @@ fn names_a_key(refusal: &str, keys: &[String]) -> bool {
 fn check_settled(resolved: &Resolved) {
     assert!(resolved.data_dir.is_absolute() || !resolved.temporary, "data has a place");
     let name = resolved.node.name.as_str();
-    assert!(!name.is_empty() && name.len() <= 128, "a node has a name of bounded length");
+    assert!(
+        !name.is_empty() && name.len() <= NAME_BYTES_MAX,
+        "a node has a name of bounded length"
+    );
     let gossip = &resolved.node.gossip;
     assert!(gossip.probe_timeout < gossip.probe_interval, "a probe ends before the next begins");
     let listeners = [resolved.http, resolved.dns, Some(resolved.rpc)];

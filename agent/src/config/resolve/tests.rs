@@ -45,6 +45,14 @@ fn every_rule_is_named() {
             r#"{"data_dir": "/d", "datacenter": "Bad dc!"}"#,
             "datacenter cannot be \"bad dc!\". Please use only [a-z0-9-_]",
         ),
+        (
+            r#"{"data_dir": "/d", "retry_join": ["a", ""]}"#,
+            "retry_join: \"\" is not an address: use HOST, HOST:PORT or [IP]:PORT",
+        ),
+        (
+            r#"{"data_dir": "/d", "retry_interval": "0s"}"#,
+            "retry_interval cannot be 0s. Must be greater than zero",
+        ),
         (r#"{"data_dir": "/d", "ports": {"http": 70000}}"#, "ports.http: invalid port: 70000"),
         (
             r#"{"data_dir": "/d", "ports": {"http": 9000, "dns": 9000}}"#,
