@@ -72,7 +72,7 @@ struct Arguments {
     #[argh(option, arg_name = "port")]
     server_port: Option<i64>,
     /// nothing else is taken
-    #[argh(positional)]
+    #[argh(positional, hidden_help)]
     rest: Vec<String>,
 }
 

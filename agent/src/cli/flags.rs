@@ -114,7 +114,7 @@ fn is_boolean(flag: &FlagInfo<'_>) -> bool {
 /// The help text of one command.
 pub(super) fn help(command: &str, info: &CommandInfoWithArgs) -> String {
     let mut text = format!("Usage: terraform {command} [options]");
-    for positional in info.positionals {
+    for positional in info.positionals.iter().filter(|positional| !positional.hidden) {
         let _ = write!(text, " {}", positional.name.to_uppercase());
     }
     let _ = write!(text, "\n\n  {}\n", info.description);
@@ -150,9 +150,9 @@ mod tests {
         /// only these
         #[argh(option, arg_name = "regexp")]
         status: Option<String>,
-        /// what to show
-        #[argh(positional)]
-        names: Vec<String>,
+        /// nothing else is taken
+        #[argh(positional, hidden_help)]
+        rest: Vec<String>,
     }
 
     fn show(words: &[&str]) -> Result<Show, Exit> {
@@ -161,11 +161,8 @@ mod tests {
 
     #[test]
     fn one_dash_two_dashes_and_equals_mean_the_same() {
-        let expected = Show {
-            detailed: Some(true),
-            status: Some("a".to_owned()),
-            names: vec!["x".to_owned()],
-        };
+        let expected =
+            Show { detailed: Some(true), status: Some("a".to_owned()), rest: vec!["x".to_owned()] };
         assert_eq!(show(&["-detailed", "-status=a", "x"]).as_ref(), Ok(&expected));
         assert_eq!(show(&["--detailed=true", "--status", "a", "x"]).as_ref(), Ok(&expected));
     }
@@ -174,7 +171,7 @@ mod tests {
     fn a_boolean_does_not_take_the_next_word_and_flags_end_at_the_first_other_word() {
         let shown = show(&["-detailed", "false", "-status=a"]).unwrap();
         assert_eq!(shown.detailed, Some(true));
-        assert_eq!(shown.names, ["false", "-status=a"]);
+        assert_eq!(shown.rest, ["false", "-status=a"]);
         assert_eq!(show(&["-detailed=f"]).unwrap().detailed, Some(false));
     }
 
@@ -189,5 +186,7 @@ mod tests {
         let help = refused(&["-h"]);
         assert_eq!(help.code, 0);
         assert!(help.stdout.contains("-status=<regexp>"), "{}", help.stdout);
+        let usage = "Usage: terraform show [options]\n";
+        assert!(help.stdout.starts_with(usage), "what is only refused is not offered");
     }
 }
