@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use terraform_core::id::StreamId;
 use terraform_core::node::input::{Input, StreamKind};
 
-/// Datagrams that wait for the node.
-const DATAGRAMS_MAX: usize = 2048;
+/// Datagrams that wait for the node; the kernel's buffer holds what comes while it is busy.
+const DATAGRAMS_MAX: usize = 1024;
 /// Other events that wait for the node.
-const EVENTS_MAX: usize = 1024;
+const EVENTS_MAX: usize = 256;
 /// Requests that wait for the node.
 const CALLS_MAX: usize = 4096;
 
