@@ -14,7 +14,7 @@ fn refusal(arguments: &[&str]) -> (Option<i32>, String) {
 fn flags_and_settings_are_refused_by_name_and_rule() {
     let data = temp_dir("data");
     let data = data.to_str().expect("the folder's name is text");
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["agent", "-nope"], "flag provided but not defined: -nope"),
         (&["agent", "-data-dir"], "flag needs an argument: -data-dir"),
         (&["agent", "-server=maybe"], "invalid boolean value \"maybe\" for -server: parse error"),
@@ -29,6 +29,14 @@ fn flags_and_settings_are_refused_by_name_and_rule() {
             "==> ports.http: invalid port: 70000",
         ),
         (&["agent", "-data-dir", data, "-log-level", "loud"], "==> Invalid log level: loud."),
+        (
+            &["agent", "-data-dir", data, "-retry-join", "a:b"],
+            "==> retry_join: \"a:b\" is not an address",
+        ),
+        (
+            &["agent", "-data-dir", data, "-node", "a\nb"],
+            "==> node_name: node name \"a\\nb\" holds",
+        ),
     ];
     for (arguments, expected) in cases {
         let (code, text) = refusal(arguments);
@@ -61,6 +69,20 @@ fn a_second_agent_on_a_data_directory_and_a_port_in_use_are_refused_at_once() {
     assert!(text.contains(&format!("{address}:8301")), "{text}");
     assert!(text.contains("ports.serf_lan"), "{text}");
     assert_eq!(first.get("/v1/status/leader").status, 200, "the first goes on");
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_refused_by_path() {
+    let mut options = Options::new("homeless", &["-server"]);
+    let file = temp_dir("file").join("f");
+    std::fs::write(&file, "x").expect("the folder is writable");
+    options.data_dir = file.join("below");
+    let output = options.command().output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!("==> Error starting agent: the data directory {:?}", options.data_dir);
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[test]
