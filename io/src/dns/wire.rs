@@ -155,26 +155,29 @@ pub(super) fn encode(
     transport: Transport,
 ) -> Vec<u8> {
     let convert = |records: &[CoreRecord]| -> Vec<Record> {
-        records.iter().filter_map(|record| convert(record, request)).collect()
-    };
-    let mut sections = Sections {
-        rcode: code(answer.rcode),
-        authoritative: answer.authoritative,
-        truncated: answer.cut,
-        answers: convert(&answer.answers),
-        authority: convert(&answer.authority),
-        additional: convert(&answer.additional),
+        records.iter().filter_map(|record| convert_one(record, request)).collect()
     };
     let payload = request.edns.as_ref().map_or(UDP_BYTES, |edns| edns.payload);
     let limit = match transport {
         Transport::Udp => payload,
         Transport::Tcp => TCP_BYTES,
     };
-    if transport == Transport::Udp && limit == UDP_BYTES {
-        let most = config.udp_answer_limit.clamp(1, UDP_ANSWERS_MAX);
-        if sections.answers.len() > most {
-            sections.keep(most);
-        }
+    let most = match transport {
+        Transport::Udp if limit == UDP_BYTES => config.udp_answer_limit.clamp(1, UDP_ANSWERS_MAX),
+        Transport::Udp | Transport::Tcp => usize::MAX,
+    };
+    // Records beyond the limit are not even converted: that costs more than finding them.
+    let mut answers = answer.answers.iter().filter_map(|record| convert_one(record, request));
+    let mut sections = Sections {
+        rcode: code(answer.rcode),
+        authoritative: answer.authoritative,
+        truncated: answer.cut,
+        answers: answers.by_ref().take(most).collect(),
+        authority: convert(&answer.authority),
+        additional: convert(&answer.additional),
+    };
+    if answers.next().is_some() {
+        sections.keep(most);
     }
     sections.truncated &= config.enable_truncate;
     let compress = !config.disable_compression;
@@ -301,7 +304,7 @@ const fn code(rcode: Rcode) -> ResponseCode {
 }
 
 /// `None` if a name has no wire form.
-fn convert(record: &CoreRecord, request: &Request) -> Option<Record> {
+fn convert_one(record: &CoreRecord, request: &Request) -> Option<Record> {
     let owner = match &record.owner {
         Owner::Question => request.query.name().clone(),
         Owner::Name(name) => wire_name(name)?,
