@@ -18,6 +18,7 @@ pub mod anti_entropy;
 pub mod catalog;
 pub mod checks;
 pub mod config;
+pub mod coordinate;
 pub mod dns;
 pub mod gossip;
 pub mod id;

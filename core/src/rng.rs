@@ -60,6 +60,8 @@ pub enum Stream {
     Dns,
     /// The node itself: join retries.
     Node,
+    /// Network coordinates: the direction away from a member at the same place.
+    Coordinate,
 }
 
 /// One stream of random numbers.

@@ -51,6 +51,7 @@ use probe::{Probe, Relay};
 use push_pull::Exchange;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use table::{MEMBERS_MAX, Record, Table};
 
 /// The distance between the numbers of streams that this machine opens.
@@ -191,6 +192,8 @@ pub enum GossipInput {
         /// If set, `BroadcastSpread` tells when it was sent often enough or replaced.
         notify: Option<BroadcastId>,
     },
+    /// What acks to probes carry from now on.
+    SetAckPayload(Bytes),
     /// The Serf layer's part of a state exchange, asked for by `WantUserState`.
     UserState {
         /// Which exchange.
@@ -249,6 +252,15 @@ pub enum GossipOutput {
     },
     /// A Serf message arrived.
     UserMessage(Bytes),
+    /// A probed member answered directly and in time, and added something to its answer.
+    ProbeAnswered {
+        /// Who.
+        peer: NodeName,
+        /// The time between ping and ack.
+        round_trip: Duration,
+        /// What it added.
+        payload: Bytes,
+    },
     /// The Serf part of a state exchange arrived; comes after the exchange's member changes.
     RemoteUserState {
         /// The whole Serf push/pull message.
@@ -329,6 +341,8 @@ pub struct Gossip {
     joins: BTreeMap<JoinId, Join>,
     life: Life,
     drops: Drops,
+    /// What acks carry.
+    ack_payload: Option<Bytes>,
 }
 
 impl Gossip {
@@ -372,6 +386,7 @@ impl Gossip {
             joins: BTreeMap::new(),
             life: Life::Active,
             drops: Drops::new(now),
+            ack_payload: None,
         };
         let ticks = [Timer::ProbeTick, Timer::GossipTick, Timer::PushPullTick];
         for (timer, interval) in ticks.into_iter().zip(intervals) {
@@ -506,6 +521,7 @@ impl Machine for Gossip {
             GossipInput::Broadcast { class, key, payload, notify } => {
                 self.broadcast(class, key, payload, notify, out);
             }
+            GossipInput::SetAckPayload(payload) => self.ack_payload = Some(payload),
             GossipInput::UserState { exchange, payload } => {
                 self.user_state(now, exchange, payload, out);
             }

@@ -59,7 +59,7 @@ impl Gossip {
         match message {
             Message::Ping(ping) => self.pinged(now, from, &ping, out),
             Message::IndirectPing(ping) => self.relay(now, from, ping, out),
-            Message::Ack(ack) => self.acked(ack.seq_no, out),
+            Message::Ack(ack) => self.acked(now, ack, out),
             Message::Nack(nack) => self.nacked(nack.seq_no),
             Message::Suspect(claim) => {
                 self.suspect(now, from, &claim.node, claim.incarnation, &claim.from, out);

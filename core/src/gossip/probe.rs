@@ -2,7 +2,8 @@
 //! stream (SWIM §3.1, §4.3; Lifeguard §IV-A, §IV-C).
 //!
 //! Implements gossip-protocol.md §3. Local health stretches the time until the verdict, and so the
-//! pace of failing probes; a suspect is told of the suspicion in the very probe (buddy system).
+//! pace of failing probes; a suspect is told of the suspicion in the very probe (buddy system). An
+//! answer to a direct ping also measures the round trip; what it carries is the Serf layer's.
 
 use super::push_pull::Purpose;
 use super::trace::DropReason;
@@ -29,6 +30,8 @@ pub(super) struct Probe {
     /// Who is probed, as known when it began.
     target: Peer,
     seq_no: SeqNo,
+    /// When the ping was sent.
+    sent_at: Instant,
     /// When the verdict falls.
     deadline: Instant,
     stage: Stage,
@@ -88,7 +91,8 @@ impl Gossip {
         let deadline = now + self.health.scale(self.config.probe_interval);
         self.timers.set(Timer::ProbeTimeout, (now + self.config.probe_timeout).min(deadline));
         self.timers.set(Timer::ProbeVerdict, deadline);
-        self.probe = Some(Probe { target, seq_no, deadline, stage: Stage::Direct });
+        let stage = Stage::Direct;
+        self.probe = Some(Probe { target, seq_no, sent_at: now, deadline, stage });
     }
 
     /// The target did not answer in time: asks helpers, and the target over a stream.
@@ -169,7 +173,8 @@ impl Gossip {
     }
 
     /// An ack arrived: for the running probe, or for a ping made for another member.
-    pub(super) fn acked(&mut self, seq_no: SeqNo, out: &mut Outbox<GossipOutput>) {
+    pub(super) fn acked(&mut self, now: Instant, ack: Ack, out: &mut Outbox<GossipOutput>) {
+        let seq_no = ack.seq_no;
         if let Some(relay) = self.relays.remove(&seq_no) {
             self.timers.cancel(&Timer::Relay(seq_no));
             let ack = Message::Ack(Ack { seq_no: relay.seq_no, payload: None });
@@ -178,7 +183,12 @@ impl Gossip {
         }
         let Some(probe) = self.probe.take_if(|probe| probe.seq_no == seq_no) else { return };
         match probe.stage {
-            Stage::Direct => {}
+            Stage::Direct => {
+                if let Some(payload) = ack.payload {
+                    let (peer, round_trip) = (probe.target.name, now.since(probe.sent_at));
+                    out.push(GossipOutput::ProbeAnswered { peer, round_trip, payload });
+                }
+            }
             Stage::Indirect { .. } => {
                 crate::mark!("gossip.late_ack_saved");
                 self.close_pings(seq_no, out);
@@ -212,7 +222,8 @@ impl Gossip {
             self.drops.drop(now, from, DropReason::NotMe(name), out);
             return;
         }
-        let ack = Message::Ack(Ack { seq_no: ping.seq_no, payload: None });
+        let payload = self.ack_payload.clone();
+        let ack = Message::Ack(Ack { seq_no: ping.seq_no, payload });
         self.send_with_piggyback(ping.source().unwrap_or(from), &ack, out);
     }
 

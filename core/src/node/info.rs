@@ -102,6 +102,7 @@ impl Node {
     fn serf_section(&self) -> Section {
         let count = |status| self.serf.members().filter(|m| m.status == status).count();
         let mut section = Section::default();
+        section.set("coordinate_resets", self.serf.coordinate_resets());
         section.set("encrypted", false);
         section.set("failed", count(MemberStatus::Failed));
         section.set("health_score", self.gossip.health_score());

@@ -147,6 +147,9 @@ impl Node {
             // The trace beside it tells the operator; resolving it needs queries.
             GossipOutput::Conflict { .. } => return,
             GossipOutput::UserMessage(payload) => SerfInput::UserMessage(payload),
+            GossipOutput::ProbeAnswered { peer, round_trip, payload } => {
+                SerfInput::ProbeAnswered { peer, round_trip, payload }
+            }
             GossipOutput::RemoteUserState { payload, join } => {
                 SerfInput::RemoteUserState { payload, join }
             }
@@ -188,6 +191,7 @@ impl Node {
             }
             SerfOutput::Join { join, addresses } => GossipInput::Join { join, addresses },
             SerfOutput::GossipLeave => GossipInput::Leave,
+            SerfOutput::SetAckPayload(payload) => GossipInput::SetAckPayload(payload),
             SerfOutput::SetMeta(meta) => GossipInput::SetMeta(meta),
         };
         self.gossip.handle(now, gossip, &mut self.boxes.gossip);

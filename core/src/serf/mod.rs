@@ -10,6 +10,7 @@
 //! Differs: a member that gossip saw leave on purpose is left at once, even if its farewell
 //! overtook its leave intent (gossip-protocol.md §27, leave shown as failed).
 
+mod coordinate;
 mod intent;
 mod lamport;
 mod leave;
@@ -35,6 +36,7 @@ use crate::timers::Timers;
 use crate::trace::Level;
 use crate::wire::serf::{decode_tags, encode_tags};
 use bytes::Bytes;
+use coordinate::Coordinates;
 use intent::{EarlyIntents, IntentKind};
 use lamport::LamportClock;
 use leave::Life;
@@ -42,6 +44,7 @@ use reap::Rejoin;
 use snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Members known at most; the one gone longest makes room for another.
 const MEMBERS_MAX: usize = 65_536;
@@ -68,6 +71,15 @@ pub enum SerfInput {
         payload: Bytes,
         /// Whether the exchange is a join.
         join: bool,
+    },
+    /// As in `GossipOutput`.
+    ProbeAnswered {
+        /// Who.
+        peer: NodeName,
+        /// The time between ping and ack.
+        round_trip: Duration,
+        /// What it added.
+        payload: Bytes,
     },
     /// As in `GossipOutput`; answered by `SerfOutput::UserState`.
     WantUserState {
@@ -149,6 +161,8 @@ pub enum SerfOutput {
     },
     /// Tell gossip to announce the leave.
     GossipLeave,
+    /// Tell gossip what acks carry from now on.
+    SetAckPayload(Bytes),
     /// Tell gossip this member's new meta.
     SetMeta(Bytes),
     /// A member changed.
@@ -222,6 +236,7 @@ pub struct Serf {
     snapshot: Snapshot,
     rejoin: Rejoin,
     reconnecting: Option<JoinId>,
+    coordinates: Coordinates,
     /// Joins asked for so far.
     joins: u64,
     /// Broadcasts waited for so far.
@@ -262,6 +277,7 @@ impl Serf {
             snapshot,
             rejoin: Rejoin::default(),
             reconnecting: None,
+            coordinates: Coordinates::new(seed),
             joins: 0,
             broadcasts: 0,
         };
@@ -271,6 +287,7 @@ impl Serf {
         serf.event_clock.witness(event);
         serf.query_clock.witness(query);
         serf.flush(out);
+        serf.tell_coordinate(out);
         serf.timers.set(Timer::Reap, now + config.reap_interval);
         serf.timers.set(Timer::Reconnect, now + config.reconnect_interval);
         if !serf.snapshot.remembered(&serf.local).is_empty() {
@@ -456,6 +473,9 @@ impl Machine for Serf {
             SerfInput::Updated(peer) => self.updated(peer, out),
             SerfInput::UserMessage(bytes) => self.message(now, bytes, out),
             SerfInput::RemoteUserState { payload, join: _ } => self.merge(now, &payload, out),
+            SerfInput::ProbeAnswered { peer, round_trip, payload } => {
+                self.probe_answered(peer, round_trip, &payload, out);
+            }
             SerfInput::WantUserState { exchange, join: _ } => {
                 let payload = self.own_state();
                 out.push(SerfOutput::UserState { exchange, payload });

@@ -57,6 +57,7 @@ impl Serf {
         let Some(entry) = self.members.remove(name) else { return };
         self.version += 1;
         self.snapshot.gone(name);
+        self.coordinates.forget(name);
         self.event(MemberEventKind::Reap, entry.member, out);
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The wording of member events and reconnects is Serf's, since people search logs for it.
 
+use crate::coordinate::RoundTripTooLong;
 use crate::id::{LamportTime, NodeName};
 use crate::wire::DecodeError;
 use std::fmt;
@@ -79,6 +80,20 @@ pub enum SerfTrace {
         /// Why.
         error: DecodeError,
     },
+    /// A member does not say where it is, or says it badly.
+    BadCoordinate {
+        /// Who.
+        name: NodeName,
+        /// Why.
+        error: DecodeError,
+    },
+    /// A member answered a probe too late to say where it is.
+    BadRoundTrip {
+        /// Who.
+        name: NodeName,
+        /// Why.
+        error: RoundTripTooLong,
+    },
     /// A Lamport time is too far ahead to be believed.
     TimeTooFar {
         /// Whom the message is about.
@@ -126,6 +141,12 @@ impl fmt::Display for SerfTrace {
             }
             Self::Malformed { error } => write!(f, "a message was dropped: {error}"),
             Self::BadTags { name, error } => write!(f, "the tags of {name} are ignored: {error}"),
+            Self::BadCoordinate { name, error } => {
+                write!(f, "the coordinate of {name} is ignored: {error}")
+            }
+            Self::BadRoundTrip { name, error } => {
+                write!(f, "the coordinate of {name} is ignored: {error}")
+            }
             Self::TimeTooFar { name, time } => {
                 write!(f, "time {time} in a message about {name} is too far ahead")
             }

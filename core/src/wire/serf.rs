@@ -1,12 +1,14 @@
 //! The messages of Serf, carried by gossip's user messages (gossip-wire.md §11).
 //!
 //! A type byte, then a msgpack map; a relay is a map and then another whole message. Tags travel
-//! in a member's meta. What events, queries and key operations do is not decided here.
+//! in a member's meta, coordinates in acks. What events, queries and key operations do is not
+//! decided here.
 
 use super::DecodeError;
 use super::gossip::META_BYTES_MAX;
-use super::msgpack::{self, Field, Gossip, Nullable, message};
+use super::msgpack::{self, Field, FloatBits, Gossip, Nullable, message};
 use super::pack::Reader;
+use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::id::{LamportTime, NodeName};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -389,6 +391,54 @@ pub fn decode_tags(meta: &[u8]) -> Result<BTreeMap<String, String>, DecodeError>
     Ok(BTreeMap::from([("role".to_owned(), role.to_owned())]))
 }
 
+/// Marks an ack's payload that holds a coordinate (§11.9).
+const COORDINATE_VERSION: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CoordinateRecord {
+    adjustment: FloatBits,
+    error: FloatBits,
+    height: FloatBits,
+    position: Vec<FloatBits>,
+}
+message!(Gossip, CoordinateRecord {
+    "Adjustment" => adjustment,
+    "Error" => error,
+    "Height" => height,
+    "Vec" => position,
+});
+
+/// The payload of an ack that says this coordinate (§11.9).
+pub fn encode_coordinate(coordinate: &Coordinate) -> Bytes {
+    let bits = |number: f64| FloatBits(number.to_bits());
+    let record = CoordinateRecord {
+        adjustment: bits(coordinate.adjustment()),
+        error: bits(coordinate.error()),
+        height: bits(coordinate.height()),
+        position: coordinate.position().iter().copied().map(bits).collect(),
+    };
+    put(COORDINATE_VERSION, &record).into()
+}
+
+/// The coordinate that an ack's payload says.
+///
+/// - Errors: another version, another number of dimensions, a number that is not finite.
+pub fn decode_coordinate(payload: &[u8]) -> Result<Coordinate, DecodeError> {
+    let field = "coordinate";
+    let (version, map) = payload.split_first().ok_or(DecodeError::Truncated { field })?;
+    if *version != COORDINATE_VERSION {
+        return Err(DecodeError::Unknown { field, value: (*version).into() });
+    }
+    let record: CoordinateRecord = msgpack::decode(map)?;
+    let number = |bits: FloatBits| f64::from_bits(bits.0);
+    let position: Vec<f64> = record.position.into_iter().map(number).collect();
+    let dimensions = DecodeError::Invalid { field: "Vec", rule: "eight dimensions are needed" };
+    let position = <[f64; DIMENSIONS]>::try_from(position).map_err(|_| dimensions)?;
+    let [error, height, adjustment] = [record.error, record.height, record.adjustment].map(number);
+    let infinite = DecodeError::Invalid { field, rule: "holds a number that is not finite" };
+    Coordinate::new(position, error, height, adjustment).ok_or(infinite)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,6 +459,23 @@ mod tests {
         let longest = 512 - 1 - 1 - 2 - 3;
         assert_eq!(encode_tags(&tags(longest)).map(|meta| meta.len()), Ok(512));
         assert_eq!(encode_tags(&tags(longest + 1)), Err(TagsTooLong { bytes: 513 }));
+    }
+
+    #[test]
+    fn a_coordinate_has_the_captured_form_and_is_refused_beyond_its_rules() {
+        let payload = encode_coordinate(&Coordinate::ORIGIN);
+        assert_eq!(payload.len(), 130);
+        assert_eq!(decode_coordinate(&payload), Ok(Coordinate::ORIGIN));
+        let version = DecodeError::Unknown { field: "coordinate", value: 2 };
+        assert_eq!(decode_coordinate(&[2, 0x80]), Err(version));
+        let rule = "eight dimensions are needed";
+        assert_eq!(decode_coordinate(&[1, 0x80]), Err(DecodeError::Invalid { field: "Vec", rule }));
+        let mut infinite = payload.to_vec();
+        let last = infinite.len() - 8;
+        infinite[last..].copy_from_slice(&f64::INFINITY.to_be_bytes());
+        let rule = "holds a number that is not finite";
+        let refused = DecodeError::Invalid { field: "coordinate", rule };
+        assert_eq!(decode_coordinate(&infinite), Err(refused));
     }
 
     proptest! {

@@ -285,6 +285,9 @@ impl Cluster {
             GossipOutput::UserMessage(bytes) => {
                 self.serf_now(index, SerfInput::UserMessage(bytes));
             }
+            GossipOutput::ProbeAnswered { peer, round_trip, payload } => {
+                self.serf_now(index, SerfInput::ProbeAnswered { peer, round_trip, payload });
+            }
             GossipOutput::RemoteUserState { payload, join } => {
                 self.serf_now(index, SerfInput::RemoteUserState { payload, join });
             }
@@ -352,6 +355,9 @@ impl Cluster {
                 self.gossip_now(index, GossipInput::Join { join, addresses });
             }
             SerfOutput::GossipLeave => self.gossip_now(index, GossipInput::Leave),
+            SerfOutput::SetAckPayload(payload) => {
+                self.gossip_now(index, GossipInput::SetAckPayload(payload));
+            }
             SerfOutput::SetMeta(meta) => self.gossip_now(index, GossipInput::SetMeta(meta)),
             SerfOutput::Member { kind, member } => {
                 self.seats[index].events.push((kind, member.name.to_string()));

@@ -1,0 +1,84 @@
+//! Where members are: this member's coordinate goes out with its acks, those of others come in.
+//!
+//! Implements gossip-protocol.md §24 and gossip-wire.md §11.9 for one pool; the arithmetic is
+//! [`crate::coordinate`]'s. Only members that are known are remembered, and forgetting a member
+//! forgets where it was.
+
+use super::{Serf, SerfOutput, SerfTrace};
+use crate::coordinate::{Coordinate, Vivaldi};
+use crate::id::NodeName;
+use crate::machine::Outbox;
+use crate::rng::{Rng, Seed, Stream};
+use crate::trace::Level;
+use crate::wire::serf::{decode_coordinate, encode_coordinate};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// All coordinates of one pool.
+#[derive(Clone, Debug)]
+pub(super) struct Coordinates {
+    vivaldi: Vivaldi,
+    others: BTreeMap<NodeName, Coordinate>,
+    rng: Rng,
+}
+
+impl Coordinates {
+    /// Nobody's coordinate is known; this member is at the origin.
+    pub(super) fn new(seed: Seed) -> Self {
+        let rng = Rng::for_stream(seed, Stream::Coordinate);
+        Self { vivaldi: Vivaldi::default(), others: BTreeMap::new(), rng }
+    }
+
+    /// Forgets where a member was.
+    pub(super) fn forget(&mut self, name: &NodeName) {
+        self.others.remove(name);
+        self.vivaldi.forget(name);
+    }
+}
+
+impl Serf {
+    /// Where members are that have told it, this one first.
+    pub fn coordinates(&self) -> impl Iterator<Item = (&NodeName, &Coordinate)> {
+        let own = (&self.local, self.coordinates.vivaldi.own());
+        std::iter::once(own).chain(&self.coordinates.others)
+    }
+
+    /// How often this member's coordinate went out of range and began anew.
+    pub const fn coordinate_resets(&self) -> u64 {
+        self.coordinates.vivaldi.resets()
+    }
+
+    /// Has acks say where this member is.
+    pub(super) fn tell_coordinate(&self, out: &mut Outbox<SerfOutput>) {
+        let payload = encode_coordinate(self.coordinates.vivaldi.own());
+        out.push(SerfOutput::SetAckPayload(payload));
+    }
+
+    /// A member answered a probe and said where it is.
+    pub(super) fn probe_answered(
+        &mut self,
+        peer: NodeName,
+        round_trip: Duration,
+        payload: &[u8],
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        if !self.members.contains_key(&peer) {
+            return;
+        }
+        let coordinate = match decode_coordinate(payload) {
+            Ok(coordinate) => coordinate,
+            Err(error) => {
+                crate::trace!(out, Level::Debug, SerfTrace::BadCoordinate { name: peer, error });
+                return;
+            }
+        };
+        let Coordinates { vivaldi, others, rng } = &mut self.coordinates;
+        if let Err(error) = vivaldi.update(&peer, &coordinate, round_trip, rng) {
+            crate::trace!(out, Level::Debug, SerfTrace::BadRoundTrip { name: peer, error });
+            return;
+        }
+        crate::mark!("serf.coordinate_moved");
+        others.insert(peer, coordinate);
+        self.tell_coordinate(out);
+    }
+}
