@@ -48,6 +48,11 @@ impl BroadcastQueue {
         Self { ranked: BTreeMap::new(), by_key: BTreeMap::new(), next: 0, entries_max }
     }
 
+    /// Changes how many messages it holds at most; what is queued stays.
+    pub(super) const fn set_entries_max(&mut self, entries_max: usize) {
+        self.entries_max = entries_max;
+    }
+
     /// Messages queued.
     pub(super) fn len(&self) -> usize {
         self.ranked.len()

@@ -29,6 +29,7 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
+mod user;
 
 pub use trace::{DropReason, GossipTrace};
 
@@ -59,8 +60,12 @@ const STREAM_STEP: u64 = 4;
 /// The number of the first stream that this machine opens.
 const STREAM_FIRST: u64 = 1;
 
-/// Messages in each queue of the Serf layer.
+/// Messages in each queue of the Serf layer, if the cluster has less than half as many members.
 const SERF_QUEUE_MAX: usize = 4096;
+
+/// Bytes of a Serf message that is spread, which is all a packet has room for.
+pub(crate) const BROADCAST_BYTES_MAX: usize =
+    packet::PARTS_BYTES_MAX - crate::wire::compound::PART_OVERHEAD - 1;
 
 /// Protocol versions a member understands and speaks (gossip-wire.md §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +196,13 @@ pub enum GossipInput {
         payload: Bytes,
         /// If set, `BroadcastSpread` tells when it was sent often enough or replaced.
         notify: Option<BroadcastId>,
+    },
+    /// Send a Serf message to one address, on a stream if it is too large for a datagram.
+    SendUser {
+        /// Where to.
+        to: SocketAddr,
+        /// The whole Serf message, without the `user` byte.
+        payload: Bytes,
     },
     /// What acks to probes carry from now on.
     SetAckPayload(Bytes),
@@ -460,23 +472,21 @@ impl Gossip {
         notify: Option<BroadcastId>,
         out: &mut Outbox<GossipOutput>,
     ) {
-        let message = Message::User(payload).encode();
         let notify = notify.map_or(Notify::None, Notify::Serf);
-        if message.len() + crate::wire::compound::PART_OVERHEAD > packet::PARTS_BYTES_MAX {
-            crate::trace!(
-                out,
-                Level::Error,
-                GossipTrace::BroadcastTooLarge { bytes: message.len() }
-            );
+        if payload.len() > BROADCAST_BYTES_MAX {
+            let bytes = payload.len();
+            crate::trace!(out, Level::Error, GossipTrace::BroadcastTooLarge { bytes });
             self.spread(notify, out);
             return;
         }
+        let message = Message::User(payload).encode();
         let [intents, queries, events] = &mut self.serf_queues;
         let queue = match class {
             BroadcastClass::Intent => intents,
             BroadcastClass::Query => queries,
             BroadcastClass::Event => events,
         };
+        queue.set_entries_max(SERF_QUEUE_MAX.max(2 * self.table.len()));
         let replaced = queue.push(key, message, notify);
         self.spread(replaced, out);
     }
@@ -521,6 +531,7 @@ impl Machine for Gossip {
             GossipInput::Broadcast { class, key, payload, notify } => {
                 self.broadcast(class, key, payload, notify, out);
             }
+            GossipInput::SendUser { to, payload } => self.send_user(now, to, payload, out),
             GossipInput::SetAckPayload(payload) => self.ack_payload = Some(payload),
             GossipInput::UserState { exchange, payload } => {
                 self.user_state(now, exchange, payload, out);

@@ -1,4 +1,5 @@
-//! Streams: state exchanges both ways, and pings for members that datagrams do not reach.
+//! Streams: state exchanges both ways, pings for members that datagrams do not reach, and messages
+//! that no datagram has room for.
 //!
 //! Implements gossip-protocol.md §6 (what a remote record claims), §11 and gossip-wire.md §9 and
 //! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
@@ -37,6 +38,8 @@ pub(super) enum Purpose {
     },
     /// To ping a member that datagrams did not reach.
     Ping(Ping),
+    /// To send a message that no datagram has room for.
+    User(Bytes),
 }
 
 /// One stream and how far its exchange is.
@@ -80,9 +83,14 @@ impl Exchange {
             Stage::Reading(_)
             | Stage::Replying(_)
             | Stage::Preparing { .. }
-            | Stage::Opening(Purpose::PushPull { .. })
-            | Stage::Awaiting(Purpose::PushPull { .. }, _) => false,
+            | Stage::Opening(Purpose::PushPull { .. } | Purpose::User(_))
+            | Stage::Awaiting(Purpose::PushPull { .. } | Purpose::User(_), _) => false,
         }
+    }
+
+    /// Whether it sends one message.
+    pub(super) const fn is_user(&self) -> bool {
+        matches!(self.stage, Stage::Opening(Purpose::User(_)))
     }
 }
 
@@ -159,6 +167,11 @@ impl Gossip {
                 let data = StreamMessage::Ping(ping.clone()).encode();
                 exchange.stage = Stage::Awaiting(Purpose::Ping(ping), StreamDecoder::new());
                 out.push(GossipOutput::SendStream { stream, data });
+            }
+            Purpose::User(payload) => {
+                let data = StreamMessage::User(payload).encode();
+                out.push(GossipOutput::SendStream { stream, data });
+                self.close_exchange(stream, out);
             }
         }
     }
@@ -282,7 +295,7 @@ impl Gossip {
                 self.push_pull_finished(now, peer, join, Err(reason), out);
             }
             (
-                Stage::Awaiting(Purpose::Ping(_), _)
+                Stage::Awaiting(Purpose::Ping(_) | Purpose::User(_), _)
                 | Stage::Reading(_)
                 | Stage::Replying(_)
                 | Stage::Opening(_)
@@ -460,6 +473,11 @@ impl Gossip {
             Stage::Opening(Purpose::PushPull { join })
             | Stage::Awaiting(Purpose::PushPull { join }, _)
             | Stage::Preparing { join } => join,
+            Stage::Opening(Purpose::User(_)) | Stage::Awaiting(Purpose::User(_), _) => {
+                let (peer, reason) = (exchange.peer, reason.to_owned());
+                crate::trace!(out, Level::Warn, GossipTrace::MessageFailed { peer, reason });
+                return;
+            }
             // A stream ping that fails leaves the verdict to the deadline of the probe; a stream
             // that was accepted is its opener's affair.
             Stage::Opening(Purpose::Ping(_))

@@ -43,6 +43,13 @@ impl fmt::Display for DropReason {
 /// One event of the membership protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GossipTrace {
+    /// A message to one member could not be sent.
+    MessageFailed {
+        /// Where to.
+        peer: SocketAddr,
+        /// Why.
+        reason: String,
+    },
     /// The state believed of a member changed.
     State {
         /// Who.
@@ -129,6 +136,9 @@ pub enum GossipTrace {
 impl fmt::Display for GossipTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MessageFailed { peer, reason } => {
+                write!(f, "a message to {peer} was not sent: {reason}")
+            }
             Self::State { name, state, incarnation } => {
                 write!(f, "member {name}: {} at incarnation {incarnation}", word(*state))
             }
