@@ -3,6 +3,10 @@
 //! Implements gossip-protocol.md §15 (rows of intents) and §16. An intent counts only if its
 //! Lamport time is above the last accepted one; accepted intents are spread on as they came, one
 //! queued for each member. A running member answers a leave intent about itself with a join intent.
+//!
+//! Differs: a member that is pruned leaves a tombstone with the time of its leave, which state
+//! exchanges carry like a left member; so members that missed the prune learn of the leave, and an
+//! outdated record brings the member back only until it is found dead (gossip-protocol.md §28).
 
 use super::member::{Member, MemberStatus};
 use super::{MemberEventKind, Serf, SerfOutput, SerfTrace};
@@ -30,14 +34,18 @@ pub(super) enum IntentKind {
     Leave,
 }
 
+/// An intent about a member that is not known.
 #[derive(Clone, Copy, Debug)]
-struct Early {
-    kind: IntentKind,
-    time: LamportTime,
+pub(super) struct Early {
+    pub(super) kind: IntentKind,
+    pub(super) time: LamportTime,
+    /// Whether the member was known and is pruned: a tombstone.
+    pub(super) pruned: bool,
     heard_at: Instant,
 }
 
-/// Intents that came before the member they are about; the newest for each name.
+/// Intents that came before the member they are about, and tombstones of members that are pruned;
+/// the newest for each name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EarlyIntents(BTreeMap<NodeName, Early>);
 
@@ -50,11 +58,15 @@ impl EarlyIntents {
         kind: IntentKind,
         time: LamportTime,
     ) -> bool {
-        let early = Early { kind, time, heard_at: now };
+        let mut early = Early { kind, time, pruned: false, heard_at: now };
         let full = self.0.len() >= EARLY_MAX;
         match self.0.get_mut(name) {
             Some(known) if known.time >= time => false,
             Some(known) => {
+                if known.pruned && kind == IntentKind::Leave {
+                    // Others repeat the leave for as long as they know of it.
+                    (early.pruned, early.heard_at) = (true, known.heard_at);
+                }
                 *known = early;
                 true
             }
@@ -63,14 +75,31 @@ impl EarlyIntents {
         }
     }
 
-    /// The intent kept for `name`.
-    pub(super) fn get(&self, name: &NodeName) -> Option<(IntentKind, LamportTime)> {
-        self.0.get(name).map(|early| (early.kind, early.time))
+    /// Takes the intent kept for `name`.
+    pub(super) fn take(&mut self, name: &NodeName) -> Option<Early> {
+        self.0.remove(name)
     }
 
-    /// Forgets intents that nobody asked for in time.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.0.retain(|_, early| now.since(early.heard_at) <= EARLY_FOR);
+    /// Keeps a tombstone of a member that is pruned.
+    fn bury(&mut self, now: Instant, name: &NodeName, time: LamportTime) {
+        if self.0.len() < EARLY_MAX {
+            let kind = IntentKind::Leave;
+            self.0.insert(name.clone(), Early { kind, time, pruned: true, heard_at: now });
+        }
+    }
+
+    /// The members that are pruned, and when they left.
+    pub(super) fn tombstones(&self) -> impl Iterator<Item = (&NodeName, LamportTime)> {
+        let pruned = self.0.iter().filter(|(_, early)| early.pruned);
+        pruned.map(|(name, early)| (name, early.time))
+    }
+
+    /// Forgets intents that nobody asked for in time, and old tombstones.
+    pub(super) fn expire(&mut self, now: Instant, tombstones_for: Duration) {
+        self.0.retain(|_, early| {
+            let kept_for = if early.pruned { tombstones_for } else { EARLY_FOR };
+            now.since(early.heard_at) <= kept_for
+        });
     }
 }
 
@@ -103,17 +132,20 @@ impl Serf {
         entry.prune |= intent.prune;
         self.version += 1;
         match entry.member.status {
-            MemberStatus::Alive => entry.member.status = MemberStatus::Leaving,
+            MemberStatus::Alive => {
+                entry.member.status = MemberStatus::Leaving;
+                entry.since = now;
+            }
             MemberStatus::Leaving | MemberStatus::Left => {}
             MemberStatus::Failed => {
                 crate::mark!("serf.failed_made_left");
                 entry.member.status = MemberStatus::Left;
-                entry.gone_at = now;
+                entry.since = now;
                 let member = entry.member.clone();
                 self.gone(MemberEventKind::Leave, member, out);
             }
         }
-        self.prune_if_wanted(&intent.node, out);
+        self.prune_if_wanted(now, &intent.node, out);
         true
     }
 
@@ -212,11 +244,18 @@ impl Serf {
     }
 
     /// Forgets a gone member that somebody wanted pruned.
-    pub(super) fn prune_if_wanted(&mut self, name: &NodeName, out: &mut Outbox<SerfOutput>) {
-        let wanted = self.members.get(name).is_some_and(|entry| entry.prune && entry.is_gone());
-        if wanted {
+    pub(super) fn prune_if_wanted(
+        &mut self,
+        now: Instant,
+        name: &NodeName,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        let Some(entry) = self.members.get(name) else { return };
+        if entry.prune && entry.is_gone() {
             crate::mark!("serf.pruned");
+            let time = entry.member.status_time;
             self.erase(name, out);
+            self.early.bury(now, name, time);
         }
     }
 

@@ -205,8 +205,8 @@ enum Timer {
 #[derive(Clone, Debug)]
 struct Entry {
     member: Member,
-    /// When it failed or left; of no meaning while it is alive or leaving.
-    gone_at: Instant,
+    /// When it failed, left, or began to leave; of no meaning while it is alive.
+    since: Instant,
     /// Whether it is to be forgotten as soon as it is gone.
     prune: bool,
 }
@@ -328,18 +328,19 @@ impl Serf {
         let tags = self.tags(&peer, out);
         let Peer { name, address, versions, .. } = peer;
         let (mut status, mut status_time) = (MemberStatus::Alive, Default::default());
+        let mut prune = false;
         if let Some(known) = self.members.get(&name) {
             status_time = known.member.status_time;
-        } else if let Some((kind, time)) = self.early.get(&name) {
-            status_time = time;
-            if kind == IntentKind::Leave {
+        } else if let Some(early) = self.early.take(&name) {
+            (status_time, prune) = (early.time, early.pruned);
+            if early.kind == IntentKind::Leave {
                 status = MemberStatus::Leaving;
             }
         }
         self.version += 1;
         self.snapshot.joined(&name, address);
         let member = Member { name: name.clone(), address, tags, status, status_time, versions };
-        let entry = Entry { member: member.clone(), gone_at: now, prune: false };
+        let entry = Entry { member: member.clone(), since: now, prune };
         self.members.insert(name, entry);
         self.event(MemberEventKind::Join, member, out);
     }
@@ -350,7 +351,7 @@ impl Serf {
             return true;
         }
         let gone = self.members.values().filter(|entry| entry.is_gone());
-        let longest = gone.min_by_key(|entry| entry.gone_at).map(|e| e.member.name.clone());
+        let longest = gone.min_by_key(|entry| entry.since).map(|e| e.member.name.clone());
         match longest {
             Some(longest) => {
                 self.erase(&longest, out);
@@ -384,11 +385,11 @@ impl Serf {
             (MemberStatus::Failed, MemberEventKind::Failed)
         };
         entry.member.status = status;
-        entry.gone_at = now;
+        entry.since = now;
         self.version += 1;
         let member = entry.member.clone();
         self.gone(kind, member, out);
-        self.prune_if_wanted(name, out);
+        self.prune_if_wanted(now, name, out);
     }
 
     fn updated(&mut self, peer: Peer, out: &mut Outbox<SerfOutput>) {

@@ -18,14 +18,19 @@ impl Serf {
     pub(super) fn own_state(&self) -> Bytes {
         let members = || self.members.values().map(|entry| &entry.member);
         let left = members().filter(|member| member.status == MemberStatus::Left);
+        let pruned = || self.early.tombstones();
         let state = PushPull {
             event_time: self.event_clock.now(),
             events: None,
             time: self.clock.now(),
-            left_members: left.map(|member| member.name.clone()).collect(),
+            left_members: left
+                .map(|member| member.name.clone())
+                .chain(pruned().map(|(name, _)| name.clone()))
+                .collect(),
             query_time: self.query_clock.now(),
             status_times: members()
                 .map(|member| (member.name.to_string(), member.status_time))
+                .chain(pruned().map(|(name, time)| (name.to_string(), time)))
                 .collect(),
         };
         SerfMessage::PushPull(state).encode()

@@ -6,7 +6,8 @@
 //! Differs: a rejoin does not end with the first member it reaches, and is tried again at the pace
 //! of reconnects while a remembered member is unknown: members that restart together and reach only
 //! each other would otherwise stay apart from the rest (gossip-protocol.md §28, partitions). What
-//! is remembered is forgotten when failed members are.
+//! is remembered is forgotten when failed members are. And a member that was made to leave, but
+//! lives and could not say so, is leaving for a minute at most (gossip-protocol.md §28).
 
 use super::member::MemberStatus;
 use super::{MemberEventKind, Serf, SerfOutput, SerfTrace, Timer};
@@ -16,6 +17,10 @@ use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a member may announce its leave and still answer; a leave takes 14 s at most.
+const LEAVING_MAX: Duration = Duration::from_secs(60);
 
 /// The attempts to reach members remembered from an earlier run.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +35,14 @@ impl Serf {
     /// Forgets members gone for too long, early intents and what an earlier run remembered.
     pub(super) fn reap(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
         self.timers.set(Timer::Reap, now + self.config.reap_interval);
-        self.early.expire(now);
+        self.early.expire(now, self.config.tombstone_timeout);
+        self.end_long_leaves(now, out);
         let expired: Vec<NodeName> = self
             .members
             .values()
             .filter(|entry| match entry.member.status {
-                MemberStatus::Failed => now.since(entry.gone_at) > self.config.reconnect_timeout,
-                MemberStatus::Left => now.since(entry.gone_at) > self.config.tombstone_timeout,
+                MemberStatus::Failed => now.since(entry.since) > self.config.reconnect_timeout,
+                MemberStatus::Left => now.since(entry.since) > self.config.tombstone_timeout,
                 MemberStatus::Alive | MemberStatus::Leaving => false,
             })
             .filter(|entry| entry.member.name != self.local)
@@ -49,6 +55,21 @@ impl Serf {
         if now.since(self.started) > self.config.reconnect_timeout {
             let members = &self.members;
             self.snapshot.forget(|name| !members.contains_key(name));
+        }
+    }
+
+    /// Takes members for alive again that announced their leave long ago and still answer.
+    fn end_long_leaves(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
+        for (name, entry) in &mut self.members {
+            let leaving = entry.member.status == MemberStatus::Leaving && *name != self.local;
+            if leaving && now.since(entry.since) > LEAVING_MAX {
+                crate::mark!("serf.leaving_too_long");
+                entry.member.status = MemberStatus::Alive;
+                entry.prune = false;
+                self.version += 1;
+                let name = name.clone();
+                crate::trace!(out, Level::Warn, SerfTrace::LeavingTooLong { name });
+            }
         }
     }
 

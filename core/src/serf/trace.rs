@@ -106,6 +106,11 @@ pub enum SerfTrace {
         /// Bytes they take.
         bytes: usize,
     },
+    /// A member announced its leave long ago and still answers.
+    LeavingTooLong {
+        /// Who.
+        name: NodeName,
+    },
     /// Too many members are known to take note of another.
     TooManyMembers {
         /// The one that has no room.
@@ -152,6 +157,9 @@ impl fmt::Display for SerfTrace {
             }
             Self::TagsRefused { bytes } => {
                 write!(f, "the tags take {bytes} bytes, more than the limit: not changed")
+            }
+            Self::LeavingTooLong { name } => {
+                write!(f, "{name} is alive although it was to leave: its leave is over")
             }
             Self::TooManyMembers { name } => {
                 write!(f, "too many members are known to take note of {name}")

@@ -3,8 +3,12 @@
 use crate::gossip::GossipTrace;
 use crate::gossip::tests::cluster::{Cluster, host_name};
 use crate::gossip::tests::name;
+use crate::id::LamportTime;
+use crate::machine::{Machine as _, Outbox};
 use crate::serf::{MemberEventKind, MemberStatus, SerfInput};
+use crate::trace::Level;
 use crate::wire::gossip::PeerState;
+use crate::wire::serf::{Leave, SerfMessage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -174,6 +178,53 @@ fn force_leave_with_prune_forgets_the_member_everywhere() {
     }
     cluster.run(120);
     assert_eq!(cluster.status(0, 3), None);
+}
+
+#[test]
+fn a_pruned_member_does_not_come_back_through_a_member_that_missed_it() {
+    let mut cluster = Cluster::joined(4, 2);
+    cluster.kill(3);
+    cluster.run(20);
+    cluster.assert_seen(3, MemberStatus::Failed);
+    cluster.cut(0, 2);
+    cluster.cut(1, 2);
+    cluster.serf(1, SerfInput::ForceLeave { name: name(&host_name(3)), prune: true });
+    cluster.run(15);
+    assert_eq!(cluster.status(0, 3), None);
+    cluster.heal();
+    cluster.run(120);
+    assert_eq!(cluster.status(0, 3), None);
+    assert_eq!(cluster.status(1, 3), None);
+    assert_eq!(cluster.status(2, 3), Some(MemberStatus::Left));
+}
+
+#[test]
+fn a_pruned_member_that_restarts_is_alive_everywhere() {
+    let mut cluster = Cluster::joined(3, 2);
+    cluster.kill(2);
+    cluster.run(20);
+    cluster.serf(1, SerfInput::ForceLeave { name: name(&host_name(2)), prune: true });
+    cluster.run(3);
+    cluster.start(2);
+    cluster.run(10);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn a_living_member_made_to_leave_does_not_stick_in_leaving() {
+    let mut cluster = Cluster::joined(3, 2);
+    // The first member alone hears of the leave, which is so never refuted.
+    let leave = Leave { time: LamportTime::new(90), node: name(&host_name(2)), prune: true };
+    let host = cluster.seats[0].host.as_mut().unwrap();
+    let mut out = Outbox::new(Level::Error);
+    let intent = SerfInput::UserMessage(SerfMessage::Leave(leave).encode());
+    host.serf.handle(cluster.now, intent, &mut out);
+    assert_eq!(cluster.status(0, 2), Some(MemberStatus::Leaving));
+    cluster.run(80);
+    assert_eq!(cluster.status(0, 2), Some(MemberStatus::Alive));
+    cluster.kill(2);
+    cluster.run(30);
+    assert_eq!(cluster.status(0, 2), Some(MemberStatus::Failed), "the wish to prune it is over");
 }
 
 #[test]
