@@ -200,7 +200,7 @@ async fn join(handle: &NodeHandle, names: &[String], port: u16) -> Result<usize,
     if addresses.is_empty() {
         return Err(errors.join("; "));
     }
-    match handle.request(Request::new(RequestBody::Join(addresses))).await {
+    match handle.request(Request::new(RequestBody::Join { addresses, replay: false })).await {
         Ok(terraform_core::node::request::Response::Joined(count)) => Ok(count),
         Ok(other) => Err(format!("a join was answered with {other:?}")),
         Err(error) => Err(error.to_string()),

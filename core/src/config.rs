@@ -100,6 +100,8 @@ pub struct SerfConfig {
     pub broadcast_timeout: Duration,
     /// Whether to join remembered members although the last run left.
     pub rejoin_after_leave: bool,
+    /// Gossip's interval: how long a query runs by default is counted in rounds.
+    pub gossip_interval: Duration,
 }
 
 impl Default for SerfConfig {
@@ -113,6 +115,7 @@ impl Default for SerfConfig {
             leave_propagate_delay: Duration::from_secs(3),
             broadcast_timeout: Duration::from_secs(5),
             rejoin_after_leave: false,
+            gossip_interval: GossipConfig::lan().gossip_interval,
         }
     }
 }

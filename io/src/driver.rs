@@ -285,6 +285,8 @@ impl<C: Core> Driver<C> {
                         let _ = reply.try_send(result);
                     }
                 }
+                // Nobody can subscribe to events yet: the control port has no streams of them.
+                Output::Event(_) => {}
                 Output::Publish(view) => self.host.view.store(view),
                 Output::Trace(event) => self.tell(&event),
                 Output::Stopped(reason) => return Some(reason),

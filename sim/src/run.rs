@@ -231,7 +231,7 @@ impl Run {
         }
         let targets = (0..self.world.hosts.len()).filter(|other| *other != host);
         let addresses = targets.map(|id| SocketAddr::new(address_of(id), 8301)).collect();
-        self.world.request(host, Request::new(RequestBody::Join(addresses)));
+        self.world.request(host, Request::new(RequestBody::Join { addresses, replay: false }));
     }
 
     /// Ends a host's process at once.

@@ -438,6 +438,8 @@ impl World {
                 self.hash.number(u64::from(result.is_ok()));
                 self.replies.push(Reply { process, id, result });
             }
+            // No checker reads events; the traces beside them are in the log.
+            Output::Event(_) => {}
             Output::Publish(view) => self.publish(id, view),
             Output::Trace(event) => self.push_ring(Note::Trace(id, event)),
             Output::Stopped(reason) => self.stopped(id, reason),

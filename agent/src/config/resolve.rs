@@ -101,6 +101,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let dns_config = dns_config(&settings)?;
     let multiplier = multiplier(&settings)?;
     let retry = (settings.retry_interval, settings.retry_max);
+    let gossip_config = gossip(&settings, dev)?;
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
@@ -113,8 +114,8 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
             raft_multiplier: multiplier,
             limits: RaftLimits::default(),
         }),
-        gossip: gossip(&settings, dev)?,
-        serf: serf(&settings),
+        serf: serf(&settings, &gossip_config),
+        gossip: gossip_config,
         node_meta: node_meta(&settings.node_meta)?,
         rpc_hold: settings.rpc_hold_timeout.unwrap_or(Duration::from_secs(7)),
         check_update_interval: settings.check_update_interval.unwrap_or(Duration::from_secs(300)),
@@ -501,8 +502,9 @@ fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
     Ok(gossip)
 }
 
-fn serf(settings: &Settings) -> SerfConfig {
-    let mut serf = SerfConfig::default();
+fn serf(settings: &Settings, gossip: &GossipConfig) -> SerfConfig {
+    let gossip_interval = gossip.gossip_interval;
+    let mut serf = SerfConfig { gossip_interval, ..SerfConfig::default() };
     if let Some(timeout) = settings.reconnect_timeout {
         serf.reconnect_timeout = timeout;
     }

@@ -451,7 +451,11 @@ fn answer(waiting: &mut Vec<RequestId>, out: &mut SyncOutbox) {
 fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
     match result? {
         Response::Answer(answer) => Ok(answer.rows),
-        other @ (Response::Done | Response::Joined(_) | Response::Info(_)) => {
+        other @ (Response::Done
+        | Response::Joined(_)
+        | Response::Info(_)
+        | Response::Serf(_)
+        | Response::Coordinates(_)) => {
             Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
         }
     }

@@ -403,3 +403,6 @@ fn membership(
 const LEAVE_STEP: Duration = Duration::from_secs(5);
 
 type Pending<K> = BTreeMap<K, RequestId>;
+
+#[cfg(test)]
+mod tests;

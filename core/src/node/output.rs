@@ -4,6 +4,7 @@ use crate::id::{CheckId, RequestId, StreamId, WriteId};
 use crate::local::definition::CheckKind;
 use crate::node::input::StreamKind;
 use crate::node::request::{RequestError, Response};
+use crate::serf::SerfEvent;
 use crate::storage::op::StorageOp;
 use crate::trace::TraceEvent;
 use crate::view::View;
@@ -68,6 +69,9 @@ pub enum Output {
         /// The answer.
         result: Result<Response, RequestError>,
     },
+    /// Subscribers are told this: one for each member change, user event and query that one input
+    /// brings, so as many as that input names. Without a subscriber it is of no use.
+    Event(SerfEvent),
     /// Readers use this snapshot from now on. First of a drain, at most one for each.
     Publish(Arc<View>),
     /// Something worth telling.

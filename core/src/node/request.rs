@@ -6,8 +6,10 @@
 use crate::catalog::command::Command;
 use crate::catalog::model::CheckStatus;
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
+use crate::coordinate::Coordinate;
 use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, ServiceId};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::serf::{SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -56,8 +58,17 @@ pub enum RequestBody {
     Query(Query),
     /// Change the catalog. Answered by `Response::Done` once committed and applied.
     Write(Command),
-    /// Join through these addresses. Answered by `Response::Joined`.
-    Join(Vec<SocketAddr>),
+    /// Join other agents. Answered by `Response::Joined`.
+    Join {
+        /// Through whom.
+        addresses: Vec<SocketAddr>,
+        /// Whether user events from before the join are delivered here.
+        replay: bool,
+    },
+    /// Something of the Serf layer. Answered by `Response::Serf`, queries when they are over.
+    Serf(SerfRequest),
+    /// Where members are. Answered by `Response::Coordinates`.
+    Coordinates,
     /// Make a failed member leave.
     ForceLeave {
         /// The member.
@@ -125,6 +136,10 @@ pub enum Response {
     Joined(usize),
     /// The sections of `info`.
     Info(InfoSections),
+    /// What the Serf layer answers.
+    Serf(SerfReply),
+    /// Members that have told where they are, this one among them, by name.
+    Coordinates(BTreeMap<NodeName, Coordinate>),
 }
 
 /// Why a request was not answered. Texts are what clients see (http-api.md §1.4).
@@ -158,6 +173,28 @@ pub enum RequestError {
     #[error("{0} is not built yet")]
     NotBuilt(String),
 }
+impl From<SerfRefusal> for RequestError {
+    fn from(refusal: SerfRefusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            SerfRefusal::TooManyQueries => Self::Overloaded(text),
+            SerfRefusal::UnknownQuery => Self::NotFound(text),
+            SerfRefusal::Leaving => Self::Stopping,
+            SerfRefusal::EventTooLarge { .. }
+            | SerfRefusal::EncodedEventTooLarge { .. }
+            | SerfRefusal::QueryTooLarge { .. }
+            | SerfRefusal::ReservedQuery
+            | SerfRefusal::BadExpression { .. }
+            | SerfRefusal::TimeoutTooLong
+            | SerfRefusal::RelayFactor
+            | SerfRefusal::AlreadyAnswered
+            | SerfRefusal::TooLate
+            | SerfRefusal::AnswerTooLarge { .. }
+            | SerfRefusal::TagsTooLong { .. } => Self::Refused(text),
+        }
+    }
+}
+
 pack_enum!(RequestError {
     1 => NoLeader, 2 => NoServers, 3 => NoPath, 4 => Overloaded(String), 5 => Unknown(String),
     6 => Refused(String), 7 => NotFound(String), 8 => Stopping, 9 => NotBuilt(String),

@@ -8,7 +8,7 @@ use crate::id::{NodeName, RequestId};
 use crate::local::{LocalInput, LocalRequest};
 use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput};
-use crate::serf::SerfInput;
+use crate::serf::{SerfInput, SerfRequest};
 use crate::time::{Instant, WallClock};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -60,7 +60,13 @@ impl Node {
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };
                 self.rpc.handle(now, submit, &mut self.boxes.rpc);
             }
-            RequestBody::Join(addresses) => self.join(now, id, addresses),
+            RequestBody::Join { addresses, replay } => self.join(now, id, addresses, replay),
+            RequestBody::Serf(request) => self.ask_serf(now, id, request),
+            RequestBody::Coordinates => {
+                let known = self.serf.coordinates();
+                let coordinates = known.map(|(name, at)| (name.clone(), at.clone())).collect();
+                self.answer(id, Ok(Response::Coordinates(coordinates)));
+            }
             RequestBody::ForceLeave { node, prune } => self.force_leave(now, id, node, prune),
             RequestBody::Leave { force } => self.leave_requested(now, id, force),
             RequestBody::RegisterService { definition, replace_existing_checks } => {
@@ -108,7 +114,28 @@ impl Node {
         self.local.handle(now, LocalInput::Request { id, wall, body }, &mut self.boxes.local);
     }
 
-    fn join(&mut self, now: Instant, id: RequestId, addresses: Vec<SocketAddr>) {
+    fn ask_serf(&mut self, now: Instant, id: RequestId, request: SerfRequest) {
+        if self.lifecycle.is_leaving() {
+            self.answer(id, Err(RequestError::Stopping));
+            return;
+        }
+        if let SerfRequest::EditTags { delete, set } = &request
+            && let Some(tag) = self.own_tag_among(delete.iter().chain(set.keys()))
+        {
+            let rule = format!("tag {tag:?} is the agent's own and cannot be changed");
+            self.answer(id, Err(RequestError::Refused(rule)));
+            return;
+        }
+        self.serf.handle(now, SerfInput::Request { id, request }, &mut self.boxes.serf);
+    }
+
+    /// The first of `tags` that other agents rely on.
+    fn own_tag_among<'a>(&self, mut tags: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+        let own = super::server::own_tags(&self.config, self.id);
+        tags.find(|tag| own.contains_key(*tag))
+    }
+
+    fn join(&mut self, now: Instant, id: RequestId, addresses: Vec<SocketAddr>, replay: bool) {
         if addresses.is_empty() || addresses.len() > JOIN_ADDRESSES_MAX {
             let rule = format!("a join takes 1 to {JOIN_ADDRESSES_MAX} addresses");
             self.answer(id, Err(RequestError::Refused(rule)));
@@ -117,6 +144,9 @@ impl Node {
         self.waiting.joins_issued += 1;
         let join = JoinId(self.waiting.joins_issued);
         self.waiting.joins.insert(join, id);
+        if !replay {
+            self.serf.handle(now, SerfInput::JoinBegan(join), &mut self.boxes.serf);
+        }
         self.gossip.handle(now, GossipInput::Join { join, addresses }, &mut self.boxes.gossip);
     }
 

@@ -75,7 +75,9 @@ impl Node {
                 let proposer = Proposer::Read(ticket, Arc::clone(&request));
                 RaftInput::Barrier { id: server.serving.issue(proposer) }
             }
-            RequestBody::Join(_)
+            RequestBody::Join { .. }
+            | RequestBody::Serf(_)
+            | RequestBody::Coordinates
             | RequestBody::ForceLeave { .. }
             | RequestBody::Leave { .. }
             | RequestBody::RegisterService { .. }

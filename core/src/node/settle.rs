@@ -11,15 +11,15 @@ use super::{Node, NodeTrace};
 use crate::anti_entropy::{AntiEntropyInput, AntiEntropyOutput};
 use crate::checks::{ChecksInput, ChecksOutput};
 use crate::gossip::{GossipInput, GossipOutput};
-use crate::id::WriteId;
+use crate::id::{NodeName, WriteId};
 use crate::local::{LocalInput, LocalOutput};
 use crate::machine::Machine as _;
-use crate::node::request::Request;
+use crate::node::request::{Request, Response};
 use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
 use crate::raft::{Message, RaftInput, RaftOutput, RoleKind};
 use crate::reconcile::{ReconcileInput, ReconcileOutput};
 use crate::rpc::{Caller, RpcInput, RpcOutput};
-use crate::serf::{SerfInput, SerfOutput, ServerInfo};
+use crate::serf::{KeyOperation, KeyResult, SerfEvent, SerfInput, SerfOutput, ServerInfo};
 use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceKind};
@@ -144,8 +144,7 @@ impl Node {
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
             GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
             GossipOutput::Updated(peer) => SerfInput::Updated(peer),
-            // The trace beside it tells the operator; resolving it needs queries.
-            GossipOutput::Conflict { .. } => return,
+            GossipOutput::Conflict { existing, .. } => SerfInput::Conflict(existing.name),
             GossipOutput::UserMessage(payload) => SerfInput::UserMessage(payload),
             GossipOutput::ProbeAnswered { peer, round_trip, payload } => {
                 SerfInput::ProbeAnswered { peer, round_trip, payload }
@@ -164,11 +163,24 @@ impl Node {
 
     fn route_serf(&mut self, now: Instant, output: SerfOutput) {
         let gossip = match output {
-            SerfOutput::Member { kind, member } => {
-                self.members_changed(now);
-                if self.leads {
-                    self.tell_reconcile(now, ReconcileInput::Member { kind, member });
-                }
+            SerfOutput::Event(event) => {
+                self.serf_event(now, event);
+                return;
+            }
+            SerfOutput::Reply { id, result } => {
+                self.answer(id, result.map(Response::Serf).map_err(Into::into));
+                return;
+            }
+            SerfOutput::KeyOperation { query, operation } => {
+                let result = KeyResult::Failed(without_keyring(&operation).to_owned());
+                let input = SerfInput::KeyResult { query, result };
+                self.serf.handle(now, input, &mut self.boxes.serf);
+                return;
+            }
+            SerfOutput::NameLost { matching, total } => {
+                let rule = name_lost(&self.config.name, matching, total);
+                self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
+                self.begin_stop(now, StopReason::Fatal(rule));
                 return;
             }
             SerfOutput::LeaveFinished => {
@@ -191,10 +203,23 @@ impl Node {
             }
             SerfOutput::Join { join, addresses } => GossipInput::Join { join, addresses },
             SerfOutput::GossipLeave => GossipInput::Leave,
+            SerfOutput::SendUser { to, payload } => GossipInput::SendUser { to, payload },
             SerfOutput::SetAckPayload(payload) => GossipInput::SetAckPayload(payload),
             SerfOutput::SetMeta(meta) => GossipInput::SetMeta(meta),
         };
         self.gossip.handle(now, gossip, &mut self.boxes.gossip);
+    }
+
+    /// Tells machines and subscribers what the Serf layer delivers.
+    fn serf_event(&mut self, now: Instant, event: SerfEvent) {
+        if let SerfEvent::Member { kind, member } = &event {
+            let (kind, member) = (*kind, member.clone());
+            self.members_changed(now);
+            if self.leads {
+                self.tell_reconcile(now, ReconcileInput::Member { kind, member });
+            }
+        }
+        self.out.push_back(Output::Event(event));
     }
 
     fn route_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {
@@ -333,7 +358,7 @@ impl Node {
                 let input = RpcInput::Submit { caller, hold, wall, request };
                 self.rpc.handle(now, input, &mut self.boxes.rpc);
             }
-            AntiEntropyOutput::Done(id) => self.answer(id, Ok(super::request::Response::Done)),
+            AntiEntropyOutput::Done(id) => self.answer(id, Ok(Response::Done)),
             AntiEntropyOutput::AdoptTags { service, tags } => {
                 let input = LocalInput::AdoptTags { service, tags };
                 self.local.handle(now, input, &mut self.boxes.local);
@@ -477,4 +502,21 @@ impl Node {
         self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
         self.stop(StopReason::Fatal(rule));
     }
+}
+
+/// What a member without a keyring says of an operation on it (gossip-wire.md §11.8).
+const fn without_keyring(operation: &KeyOperation) -> &'static str {
+    match operation {
+        KeyOperation::List => "Keyring is empty (encryption not enabled)",
+        KeyOperation::Install(_) | KeyOperation::Use(_) | KeyOperation::Remove(_) => {
+            "No keyring to modify (encryption not enabled)"
+        }
+    }
+}
+
+fn name_lost(name: &NodeName, matching: usize, total: usize) -> String {
+    format!(
+        "another agent is called {name}: {matching} of {total} members know this one; give it \
+         another name with -node"
+    )
 }

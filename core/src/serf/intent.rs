@@ -10,7 +10,7 @@
 
 use super::member::{Member, MemberStatus};
 use super::{MemberEventKind, Serf, SerfOutput, SerfTrace};
-use crate::gossip::{BroadcastClass, BroadcastId};
+use crate::gossip::{BROADCAST_BYTES_MAX, BroadcastClass, BroadcastId};
 use crate::id::{LamportTime, NodeName};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -177,36 +177,43 @@ impl Serf {
 
     /// A Serf message arrived.
     pub(super) fn message(&mut self, now: Instant, bytes: Bytes, out: &mut Outbox<SerfOutput>) {
-        let (name, spread) = match SerfMessage::decode(&bytes) {
+        match SerfMessage::decode(&bytes) {
             Ok(SerfMessage::Leave(intent)) => {
-                let spread = self.leave_intent(now, &intent, out);
-                (intent.node, spread)
+                if self.leave_intent(now, &intent, out) {
+                    self.spread(intent.node.as_str(), bytes, None, out);
+                }
             }
             Ok(SerfMessage::Join(intent)) => {
-                let spread = self.join_intent(now, &intent, out);
-                (intent.node, spread)
+                if self.join_intent(now, &intent, out) {
+                    self.spread(intent.node.as_str(), bytes, None, out);
+                }
             }
+            Ok(SerfMessage::UserEvent(event)) => self.event_arrived(event, bytes, out),
+            Ok(SerfMessage::Query(query)) => self.query_arrived(now, query, bytes, out),
+            Ok(SerfMessage::QueryResponse(response)) => self.response_arrived(response, out),
+            Ok(SerfMessage::Relay(relay)) => self.pass_on(relay, out),
             Ok(
                 SerfMessage::PushPull(_)
-                | SerfMessage::UserEvent(_)
-                | SerfMessage::Query(_)
-                | SerfMessage::QueryResponse(_)
                 | SerfMessage::ConflictResponse(_)
                 | SerfMessage::KeyRequest(_)
-                | SerfMessage::KeyResponse(_)
-                | SerfMessage::Relay(_),
+                | SerfMessage::KeyResponse(_),
             ) => {
                 let kind = bytes.first().copied().unwrap_or_default();
                 crate::trace!(out, Level::Debug, SerfTrace::NotHandled { kind });
-                return;
             }
-            Err(error) => {
-                crate::trace!(out, Level::Debug, SerfTrace::Malformed { error });
-                return;
-            }
-        };
-        if spread {
-            self.spread(name.as_str(), bytes, None, out);
+            Err(error) => crate::trace!(out, Level::Debug, SerfTrace::Malformed { error }),
+        }
+    }
+
+    /// Queues an event or a query, unless it is too large to be spread by anybody.
+    pub(super) fn broadcast(
+        &self,
+        class: BroadcastClass,
+        payload: Bytes,
+        out: &mut Outbox<SerfOutput>,
+    ) {
+        if payload.len() <= BROADCAST_BYTES_MAX {
+            out.push(SerfOutput::Broadcast { class, key: None, payload, notify: None });
         }
     }
 
@@ -273,6 +280,6 @@ impl Serf {
     }
 
     fn refuse_time(&self, node: &NodeName, time: LamportTime, out: &mut Outbox<SerfOutput>) {
-        crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { name: node.clone(), time });
+        crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { about: node.to_string(), time });
     }
 }

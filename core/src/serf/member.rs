@@ -2,6 +2,7 @@
 
 use crate::gossip::Versions;
 use crate::id::{Datacenter, LamportTime, NodeId, NodeName};
+use crate::wire::serf::MemberRecord;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -104,5 +105,24 @@ impl Member {
             bootstrap: self.tags.contains_key("bootstrap"),
             expect: self.tags.get("expect").and_then(|expect| expect.parse().ok()),
         })
+    }
+}
+
+impl From<&Member> for MemberRecord {
+    fn from(member: &Member) -> Self {
+        let Member { name, address, tags, status, versions, .. } = member;
+        Self {
+            address: address.ip(),
+            delegate: versions.delegate,
+            delegate_max: versions.delegate_max,
+            delegate_min: versions.delegate_min,
+            name: name.clone(),
+            port: address.port(),
+            protocol: versions.protocol,
+            protocol_max: versions.protocol_max,
+            protocol_min: versions.protocol_min,
+            status: status.code(),
+            tags: tags.clone(),
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! Serf above gossip: Lamport clocks, intents, tags, reconnects, reaping.
 //!
 //! [`Serf`] turns what the membership protocol sees into members with a status, implementing
-//! gossip-protocol.md §15 to §19. Each job has its file. User events, queries and coordinates are
-//! not handled: their messages are told and dropped.
+//! gossip-protocol.md §15 to §24. Each job has its file.
 //!
 //! Invariants: a member's status time never falls; every member known to gossip is known here; what
 //! is remembered of others is bounded in number.
@@ -10,39 +9,55 @@
 //! Differs: a member that gossip saw leave on purpose is left at once, even if its farewell
 //! overtook its leave intent (gossip-protocol.md §27, leave shown as failed).
 
+mod answer;
+mod conflict;
 mod coordinate;
+mod event;
+mod filter;
 mod intent;
+mod keys;
 mod lamport;
 mod leave;
 mod member;
 mod push_pull;
+mod query;
 mod reap;
+mod recent;
+mod request;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trace;
 
+pub use answer::QueryId;
+pub use event::EVENT_BYTES_MAX;
+pub use keys::{KeyOperation, KeyReport, KeyResult};
 pub use member::{Member, MemberStatus, ServerInfo};
+pub use query::{QueryOutcome, RELAY_FACTOR_MAX};
+pub use request::{QueryParameters, SerfRefusal, SerfReply, SerfRequest};
 pub use trace::SerfTrace;
 
 use crate::config::SerfConfig;
 use crate::gossip::{BroadcastClass, BroadcastId, ExchangeId, JoinId, Peer};
-use crate::id::NodeName;
+use crate::id::{LamportTime, NodeName, RequestId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::{Rng, Seed, Stream};
 use crate::storage::op::FileOp;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
-use crate::wire::serf::{decode_tags, encode_tags};
+use crate::wire::serf::{UserEvent, decode_tags, encode_tags};
+use answer::Pending;
 use bytes::Bytes;
 use coordinate::Coordinates;
 use intent::{EarlyIntents, IntentKind};
 use lamport::LamportClock;
 use leave::Life;
+use query::{QueryKey, Running};
 use reap::Rejoin;
+use recent::Recent;
 use snapshot::Snapshot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -88,6 +103,10 @@ pub enum SerfInput {
         /// Whether it is a join.
         join: bool,
     },
+    /// Another member claims this name from another address.
+    Conflict(NodeName),
+    /// A join begins that takes no events from before it.
+    JoinBegan(JoinId),
     /// A join through gossip succeeded: announce it.
     JoinedCluster,
     /// As in `GossipOutput`.
@@ -110,8 +129,20 @@ pub enum SerfInput {
         /// Whether to forget it at once.
         prune: bool,
     },
-    /// This member's tags changed.
-    SetTags(BTreeMap<String, String>),
+    /// Somebody asks for something; answered by `SerfOutput::Reply`.
+    Request {
+        /// The answer names it.
+        id: RequestId,
+        /// What is asked.
+        request: SerfRequest,
+    },
+    /// What became of a `SerfOutput::KeyOperation`.
+    KeyResult {
+        /// Which.
+        query: QueryId,
+        /// What.
+        result: KeyResult,
+    },
     /// A `Persist` failed: the snapshot is written anew later.
     PersistFailed,
 }
@@ -129,6 +160,31 @@ pub enum MemberEventKind {
     Update,
     /// It is forgotten.
     Reap,
+}
+
+/// What subscribers are told: each member change, each user event and each query once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SerfEvent {
+    /// A member changed.
+    Member {
+        /// How.
+        kind: MemberEventKind,
+        /// The member after the change.
+        member: Box<Member>,
+    },
+    /// A user event.
+    User(UserEvent),
+    /// A query for this member; answered by `SerfRequest::AnswerQuery`, or not at all.
+    Query {
+        /// The answer names it.
+        query: QueryId,
+        /// Query clock.
+        time: LamportTime,
+        /// What it is about.
+        name: String,
+        /// What is asked.
+        payload: Bytes,
+    },
 }
 
 /// What the Serf machine wants.
@@ -165,12 +221,35 @@ pub enum SerfOutput {
     SetAckPayload(Bytes),
     /// Tell gossip this member's new meta.
     SetMeta(Bytes),
-    /// A member changed.
-    Member {
-        /// How.
-        kind: MemberEventKind,
-        /// The member after the change.
-        member: Box<Member>,
+    /// Send a Serf message to one address, on a stream if it is too large for a datagram.
+    SendUser {
+        /// Where to.
+        to: SocketAddr,
+        /// The whole Serf message.
+        payload: Bytes,
+    },
+    /// Something that subscribers are told.
+    Event(SerfEvent),
+    /// The answer to a request.
+    Reply {
+        /// Which.
+        id: RequestId,
+        /// The answer.
+        result: Result<SerfReply, SerfRefusal>,
+    },
+    /// Do something with this member's keyring; answered by `SerfInput::KeyResult`.
+    KeyOperation {
+        /// The answer names it.
+        query: QueryId,
+        /// What.
+        operation: KeyOperation,
+    },
+    /// Most members know another member of this name: this one must stop.
+    NameLost {
+        /// Members that know this one.
+        matching: usize,
+        /// Members that answered.
+        total: usize,
     },
     /// The leave is complete.
     LeaveFinished,
@@ -193,6 +272,8 @@ enum Timer {
     LeaveStep,
     /// The members of an earlier run are tried.
     Rejoin,
+    /// A query asked here is over.
+    Query(LamportTime, u32),
     /// A failed member may be tried.
     Reconnect,
     /// Members gone for long are forgotten.
@@ -237,6 +318,18 @@ pub struct Serf {
     rejoin: Rejoin,
     reconnecting: Option<JoinId>,
     coordinates: Coordinates,
+    /// Joins under way that take no events from before them.
+    joins_ignoring_old: BTreeSet<JoinId>,
+    /// User events heard lately: name and content.
+    events: Recent<(String, Bytes)>,
+    /// Numbers of queries heard lately.
+    queries: Recent<u32>,
+    /// Queries asked here that are not over.
+    running: BTreeMap<QueryKey, Running>,
+    /// Queries delivered here whose deadline has not passed.
+    pending: BTreeMap<QueryId, Pending>,
+    /// Queries delivered so far.
+    delivered: u64,
     /// Joins asked for so far.
     joins: u64,
     /// Broadcasts waited for so far.
@@ -278,6 +371,12 @@ impl Serf {
             rejoin: Rejoin::default(),
             reconnecting: None,
             coordinates: Coordinates::new(seed),
+            joins_ignoring_old: BTreeSet::new(),
+            events: Recent::new(LamportTime::ZERO, event::RECENT_BYTES_MAX),
+            queries: Recent::new(LamportTime::ZERO, answer::RECENT_BYTES_MAX),
+            running: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            delivered: 0,
             joins: 0,
             broadcasts: 0,
         };
@@ -286,6 +385,9 @@ impl Serf {
         serf.clock.witness(member);
         serf.event_clock.witness(event);
         serf.query_clock.witness(query);
+        // What the earlier run heard is not heard again (gossip-wire.md §11.10).
+        serf.events.skip_below(serf.event_clock.now());
+        serf.queries.skip_below(serf.query_clock.now());
         serf.flush(out);
         serf.tell_coordinate(out);
         serf.timers.set(Timer::Reap, now + config.reap_interval);
@@ -317,8 +419,18 @@ impl Serf {
     }
 
     /// The member clock, for people.
-    pub const fn member_time(&self) -> crate::id::LamportTime {
+    pub const fn member_time(&self) -> LamportTime {
         self.clock.now()
+    }
+
+    /// The event clock, for people.
+    pub const fn event_time(&self) -> LamportTime {
+        self.event_clock.now()
+    }
+
+    /// The query clock, for people.
+    pub const fn query_time(&self) -> LamportTime {
+        self.query_clock.now()
     }
 
     fn joined(&mut self, now: Instant, peer: Peer, out: &mut Outbox<SerfOutput>) {
@@ -412,20 +524,6 @@ impl Serf {
         })
     }
 
-    fn set_tags(&mut self, tags: &BTreeMap<String, String>, out: &mut Outbox<SerfOutput>) {
-        match encode_tags(tags) {
-            Ok(meta) if meta == self.meta => {}
-            Ok(meta) => {
-                self.meta = meta.clone();
-                out.push(SerfOutput::SetMeta(meta));
-            }
-            Err(error) => {
-                let bytes = error.bytes;
-                crate::trace!(out, Level::Error, SerfTrace::TagsRefused { bytes });
-            }
-        }
-    }
-
     /// Tells what became of a member.
     fn event(&self, kind: MemberEventKind, member: Member, out: &mut Outbox<SerfOutput>) {
         let (name, ip) = (member.name.clone(), member.address.ip());
@@ -437,7 +535,8 @@ impl Serf {
             MemberEventKind::Reap => SerfTrace::MemberReap { name },
         };
         crate::trace!(out, Level::Info, event);
-        out.push(SerfOutput::Member { kind, member: Box::new(member) });
+        let member = Box::new(member);
+        out.push(SerfOutput::Event(SerfEvent::Member { kind, member }));
     }
 
     fn force_leave(
@@ -456,6 +555,7 @@ impl Serf {
         match timer {
             Timer::LeaveStep => self.leave_step(now, out),
             Timer::Rejoin => self.rejoin(out),
+            Timer::Query(time, number) => self.query_over((time, number), out),
             Timer::Reconnect => self.reconnect(now, out),
             Timer::Reap => self.reap(now, out),
             Timer::Flush => self.flush(out),
@@ -473,13 +573,17 @@ impl Machine for Serf {
             SerfInput::Gone { name, left } => self.member_gone(now, &name, left, out),
             SerfInput::Updated(peer) => self.updated(peer, out),
             SerfInput::UserMessage(bytes) => self.message(now, bytes, out),
-            SerfInput::RemoteUserState { payload, join: _ } => self.merge(now, &payload, out),
+            SerfInput::RemoteUserState { payload, join } => self.merge(now, &payload, join, out),
             SerfInput::ProbeAnswered { peer, round_trip, payload } => {
                 self.probe_answered(peer, round_trip, &payload, out);
             }
             SerfInput::WantUserState { exchange, join: _ } => {
                 let payload = self.own_state();
                 out.push(SerfOutput::UserState { exchange, payload });
+            }
+            SerfInput::Conflict(name) => self.conflict(now, &name, out),
+            SerfInput::JoinBegan(join) => {
+                self.joins_ignoring_old.insert(join);
             }
             SerfInput::JoinedCluster => {
                 if self.is_active() {
@@ -493,7 +597,8 @@ impl Machine for Serf {
             SerfInput::LeaveSpread => self.leave_spread(now, out),
             SerfInput::Leave => self.leave(now, out),
             SerfInput::ForceLeave { name, prune } => self.force_leave(now, name, prune, out),
-            SerfInput::SetTags(tags) => self.set_tags(&tags, out),
+            SerfInput::Request { id, request } => self.request(now, id, request, out),
+            SerfInput::KeyResult { query, result } => self.key_result(now, query, result, out),
             SerfInput::PersistFailed => {
                 crate::trace!(out, Level::Error, SerfTrace::SnapshotFailed);
                 self.snapshot.failed();

@@ -1,4 +1,5 @@
-//! Serf's part of a state exchange: clocks, and when each member's status was last decided.
+//! Serf's part of a state exchange: clocks, when each member's status was last decided, and recent
+//! events.
 //!
 //! Implements gossip-protocol.md §18; the order of the steps matters. What is learnt here is not
 //! spread on: everybody exchanges state.
@@ -21,7 +22,7 @@ impl Serf {
         let pruned = || self.early.tombstones();
         let state = PushPull {
             event_time: self.event_clock.now(),
-            events: None,
+            events: self.recent_events(),
             time: self.clock.now(),
             left_members: left
                 .map(|member| member.name.clone())
@@ -37,7 +38,13 @@ impl Serf {
     }
 
     /// Takes over another member's state.
-    pub(super) fn merge(&mut self, now: Instant, payload: &Bytes, out: &mut Outbox<SerfOutput>) {
+    pub(super) fn merge(
+        &mut self,
+        now: Instant,
+        payload: &Bytes,
+        join: bool,
+        out: &mut Outbox<SerfOutput>,
+    ) {
         let state = match SerfMessage::decode(payload) {
             Ok(SerfMessage::PushPull(state)) => state,
             Ok(_) => {
@@ -54,8 +61,8 @@ impl Serf {
             & self.event_clock.witness_present(state.event_time)
             & self.query_clock.witness_present(state.query_time);
         if !believed {
-            let (name, time) = (self.local.clone(), state.time);
-            crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { name, time });
+            let (about, time) = ("a state exchange".to_owned(), state.time);
+            crate::trace!(out, Level::Warn, SerfTrace::TimeTooFar { about, time });
         }
         let before = self.member(&self.local).map_or_else(Default::default, |own| own.status_time);
         let left: BTreeSet<NodeName> = state.left_members.into_iter().collect();
@@ -73,6 +80,10 @@ impl Serf {
             }
         }
         self.outdo(now, (before, own.unwrap_or_default()), out);
+        if join && believed && !self.joins_ignoring_old.is_empty() {
+            self.events.skip_below(state.event_time);
+        }
+        self.take_recent_events(state.events.unwrap_or_default(), out);
     }
 
     /// Answers an intent about this member that is newer than any of its own: an earlier run made

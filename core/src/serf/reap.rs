@@ -140,6 +140,7 @@ impl Serf {
         contacted: usize,
         out: &mut Outbox<SerfOutput>,
     ) {
+        self.joins_ignoring_old.remove(&join);
         if self.reconnecting == Some(join) {
             self.reconnecting = None;
         }

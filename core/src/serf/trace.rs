@@ -2,6 +2,7 @@
 //!
 //! The wording of member events and reconnects is Serf's, since people search logs for it.
 
+use super::request::SerfRefusal;
 use crate::coordinate::RoundTripTooLong;
 use crate::id::{LamportTime, NodeName};
 use crate::wire::DecodeError;
@@ -96,20 +97,65 @@ pub enum SerfTrace {
     },
     /// A Lamport time is too far ahead to be believed.
     TimeTooFar {
-        /// Whom the message is about.
-        name: NodeName,
+        /// What the message is about.
+        about: String,
         /// The time.
         time: LamportTime,
-    },
-    /// This member's own tags are too long to be told.
-    TagsRefused {
-        /// Bytes they take.
-        bytes: usize,
     },
     /// A member announced its leave long ago and still answers.
     LeavingTooLong {
         /// Who.
         name: NodeName,
+    },
+    /// A user event is new here.
+    UserEvent {
+        /// What it is about.
+        name: String,
+        /// Its time.
+        time: LamportTime,
+    },
+    /// A user event of another member is larger than any may be.
+    EventTooLarge {
+        /// Bytes of its name and content.
+        bytes: usize,
+    },
+    /// An answer has no room beside the others.
+    AnswerWithoutRoom {
+        /// Whose.
+        from: NodeName,
+    },
+    /// A message for somebody else is too large, or says no port.
+    NotPassedOn {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// The outcome of a key operation could not be told.
+    NotAnswered {
+        /// Why.
+        refusal: SerfRefusal,
+    },
+    /// The others could not be asked whose this member's name is.
+    ConflictNotResolved {
+        /// Why.
+        refusal: SerfRefusal,
+    },
+    /// Most members know another member of this name.
+    ConflictLost {
+        /// The name.
+        name: NodeName,
+        /// Members that know this one.
+        matching: usize,
+        /// Members that answered.
+        total: usize,
+    },
+    /// Most members know this one, or none answered.
+    ConflictWon {
+        /// The name.
+        name: NodeName,
+        /// Members that know this one.
+        matching: usize,
+        /// Members that answered.
+        total: usize,
     },
     /// Too many members are known to take note of another.
     TooManyMembers {
@@ -152,14 +198,34 @@ impl fmt::Display for SerfTrace {
             Self::BadRoundTrip { name, error } => {
                 write!(f, "the coordinate of {name} is ignored: {error}")
             }
-            Self::TimeTooFar { name, time } => {
-                write!(f, "time {time} in a message about {name} is too far ahead")
-            }
-            Self::TagsRefused { bytes } => {
-                write!(f, "the tags take {bytes} bytes, more than the limit: not changed")
+            Self::TimeTooFar { about, time } => {
+                write!(f, "time {time} in a message about {about} is too far ahead")
             }
             Self::LeavingTooLong { name } => {
                 write!(f, "{name} is alive although it was to leave: its leave is over")
+            }
+            Self::UserEvent { name, time } => write!(f, "user event {name} at time {time}"),
+            Self::EventTooLarge { bytes } => {
+                write!(f, "a user event of {bytes} bytes is too large: dropped")
+            }
+            Self::AnswerWithoutRoom { from } => {
+                write!(f, "a query has no room for the answer of {from}")
+            }
+            Self::NotPassedOn { bytes } => {
+                write!(f, "a message of {bytes} bytes for another member is not passed on")
+            }
+            Self::NotAnswered { refusal } => {
+                write!(f, "a key operation goes unanswered: {refusal}")
+            }
+            Self::ConflictNotResolved { refusal } => {
+                write!(f, "Failed to start name resolution query: {refusal}")
+            }
+            Self::ConflictLost { name, matching, total } => write!(
+                f,
+                "minority in name conflict resolution for {name}, quitting [{matching} / {total}]"
+            ),
+            Self::ConflictWon { name, matching, total } => {
+                write!(f, "majority in name conflict resolution for {name} [{matching} / {total}]")
             }
             Self::TooManyMembers { name } => {
                 write!(f, "too many members are known to take note of {name}")

@@ -21,7 +21,7 @@ pub mod recovery;
 pub mod registrations;
 pub mod scan;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wal;
 
 use bytes::Bytes;

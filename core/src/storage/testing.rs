@@ -121,6 +121,11 @@ pub(super) const fn client() -> RecoveryConfig {
     RecoveryConfig { server: false, node_id: None, wal: TINY }
 }
 
+/// What a client agent begins with on an empty disk.
+pub(crate) fn restored_client() -> Restored {
+    MemDisk::default().recover(client()).expect("an empty disk is usable")
+}
+
 /// An entry of `len` bytes at `index`.
 pub(super) fn entry(index: u64, term: u64, len: usize) -> Entry {
     Entry {

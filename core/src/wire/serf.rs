@@ -162,6 +162,62 @@ message!(Gossip, Query {
     "Timeout" => timeout,
 });
 
+/// Asks for an acknowledgement (§11.4); in an answer, says that it is nothing else.
+pub const FLAG_ACK: u32 = 1;
+/// Asks receivers not to spread the query (§11.4).
+pub const FLAG_NO_BROADCAST: u32 = 2;
+
+/// Who should answer a query (§11.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryFilter {
+    /// Members of these names.
+    Nodes(Vec<String>),
+    /// Members whose tag matches.
+    Tag {
+        /// Which tag.
+        tag: String,
+        /// The expression its value must match somewhere.
+        expression: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TagFilter {
+    expression: String,
+    tag: String,
+}
+message!(Gossip, TagFilter { "Expr" => expression, "Tag" => tag });
+
+mod filter {
+    pub(super) const NODES: u8 = 0;
+    pub(super) const TAG: u8 = 1;
+}
+
+impl QueryFilter {
+    /// The filter with its type byte.
+    pub fn encode(&self) -> Bytes {
+        let bytes = match self.clone() {
+            Self::Nodes(names) => put(filter::NODES, &names),
+            Self::Tag { tag, expression } => put(filter::TAG, &TagFilter { expression, tag }),
+        };
+        bytes.into()
+    }
+
+    /// Reads one filter with its type byte.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let field = "query filter";
+        let (kind, body) = bytes.split_first().ok_or(DecodeError::Truncated { field })?;
+        match *kind {
+            filter::NODES => msgpack::decode::<Gossip, _>(body).map(Self::Nodes),
+            filter::TAG => {
+                let TagFilter { expression, tag } = msgpack::decode::<Gossip, _>(body)?;
+                Ok(Self::Tag { tag, expression })
+            }
+            value => Err(DecodeError::Unknown { field, value: value.into() }),
+        }
+    }
+}
+
 /// An answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryResponse {

@@ -163,7 +163,7 @@ impl Session {
         if found.is_empty() {
             return (errors.join("; "), reached(0));
         }
-        match self.request(RequestBody::Join(found)).await {
+        match self.request(RequestBody::Join { addresses: found, replay: join.replay }).await {
             Ok(request::Response::Joined(count)) => (String::new(), reached(count as u64)),
             Ok(other) => (format!("a join was answered with {other:?}"), reached(0)),
             Err(text) => (text, reached(0)),

@@ -164,7 +164,13 @@ fn a_join_reaches_the_node_and_carries_its_count_beside_errors() {
     };
     client.send(1, join("10.0.0.9", false));
     let asked = client.play(Ok(request::Response::Joined(1)));
-    assert_eq!(asked, RequestBody::Join(vec![SocketAddr::from(([10, 0, 0, 9], 8301))]));
+    assert_eq!(
+        asked,
+        RequestBody::Join {
+            addresses: vec![SocketAddr::from(([10, 0, 0, 9], 8301))],
+            replay: false
+        }
+    );
     assert_eq!(client.next().unwrap().body, Some(Body::Join { reached: 1 }));
     for (address, wan) in [("a b", false), ("10.0.0.9", true)] {
         let refused = client.ask(2, join(address, wan)).unwrap();

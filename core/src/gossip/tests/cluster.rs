@@ -3,19 +3,26 @@
 
 use crate::config::{GossipConfig, SerfConfig};
 use crate::gossip::{Gossip, GossipInput, GossipOutput, GossipTrace, JoinId};
-use crate::id::StreamId;
+use crate::id::{RequestId, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
 use crate::rng::Seed;
-use crate::serf::{MemberEventKind, MemberStatus, Serf, SerfInput, SerfOutput};
+use crate::serf::{
+    KeyOperation, KeyResult, MemberEventKind, MemberStatus, QueryId, Serf, SerfEvent, SerfInput,
+    SerfOutput, SerfRefusal, SerfReply, SerfRequest,
+};
 use crate::storage::op::FileOp;
 use crate::time::Instant;
 use crate::trace::Level;
 use crate::wire::gossip::PeerState;
+use crate::wire::serf::UserEvent;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// The request with which a member answers queries by itself.
+const SAYS: RequestId = RequestId::new(u64::MAX);
 
 const DELAY: Duration = Duration::from_millis(1);
 
@@ -41,6 +48,22 @@ pub(crate) struct Seat {
     pub(crate) joins: Vec<(usize, Vec<String>)>,
     /// When it was through with leaving.
     pub(crate) left_at: Option<Instant>,
+    /// User events delivered since the start of the world.
+    pub(crate) heard: Vec<UserEvent>,
+    /// Queries delivered: name and content.
+    pub(crate) asked: Vec<(String, Bytes)>,
+    /// Answers to requests.
+    pub(crate) replies: Vec<Result<SerfReply, SerfRefusal>>,
+    /// What it answers to every query, if it answers.
+    pub(crate) says: Option<Bytes>,
+    /// What became of these answers.
+    pub(crate) said: Vec<Result<SerfReply, SerfRefusal>>,
+    /// Its keyring; the first key encrypts.
+    pub(crate) keys: Vec<Bytes>,
+    /// Set once it has to give up its name: members for it, and all that answered.
+    pub(crate) name_lost: Option<(usize, usize)>,
+    /// Its name, if not that of its host.
+    pub(crate) name: Option<String>,
     /// Datagrams sent and the largest of them.
     pub(crate) sent: (usize, usize),
     starts: u64,
@@ -77,6 +100,31 @@ pub(crate) fn address(index: usize) -> SocketAddr {
 
 pub(crate) fn host_name(index: usize) -> String {
     format!("n{index}")
+}
+
+/// What a keyring does; texts of keys are not base64 here, which nobody reads.
+fn operate(keys: &mut Vec<Bytes>, operation: KeyOperation) -> KeyResult {
+    let text = |key: &Bytes| String::from_utf8(key.to_vec()).unwrap();
+    match operation {
+        KeyOperation::Install(key) => {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        KeyOperation::Use(key) => match keys.iter().position(|known| *known == key) {
+            Some(at) => keys.swap(0, at),
+            None => return KeyResult::Failed("requested key is not in the keyring".to_owned()),
+        },
+        KeyOperation::Remove(key) if keys.first() == Some(&key) => {
+            return KeyResult::Failed("Removing the primary key is not allowed".to_owned());
+        }
+        KeyOperation::Remove(key) => keys.retain(|known| *known != key),
+        KeyOperation::List => {
+            let primary = keys.first().map(text).unwrap_or_default();
+            return KeyResult::Keys { keys: keys.iter().map(text).collect(), primary };
+        }
+    }
+    KeyResult::Done
 }
 
 impl Cluster {
@@ -118,7 +166,7 @@ impl Cluster {
         seat.starts += 1;
         let seed = Seed::from_number(self.seed * 1_000_003 + seat.starts * 1009 + index as u64);
         let (mut gossip_box, mut serf_box) = (Outbox::new(Level::Trace), Outbox::new(Level::Trace));
-        let name = super::name(&host_name(index));
+        let name = super::name(&seat.name.clone().unwrap_or_else(|| host_name(index)));
         let tags = BTreeMap::from([("role".to_owned(), "node".to_owned())]);
         let serf = Serf::new(
             name.clone(),
@@ -281,7 +329,9 @@ impl Cluster {
                 self.serf_now(index, SerfInput::Gone { name, left });
             }
             GossipOutput::Updated(peer) => self.serf_now(index, SerfInput::Updated(peer)),
-            GossipOutput::Conflict { .. } => {}
+            GossipOutput::Conflict { existing, .. } => {
+                self.serf_now(index, SerfInput::Conflict(existing.name));
+            }
             GossipOutput::UserMessage(bytes) => {
                 self.serf_now(index, SerfInput::UserMessage(bytes));
             }
@@ -359,13 +409,44 @@ impl Cluster {
                 self.gossip_now(index, GossipInput::SetAckPayload(payload));
             }
             SerfOutput::SetMeta(meta) => self.gossip_now(index, GossipInput::SetMeta(meta)),
-            SerfOutput::Member { kind, member } => {
+            SerfOutput::Event(SerfEvent::Member { kind, member }) => {
                 self.seats[index].events.push((kind, member.name.to_string()));
+            }
+            SerfOutput::Event(SerfEvent::User(event)) => self.seats[index].heard.push(event),
+            SerfOutput::Event(SerfEvent::Query { query, name, payload, .. }) => {
+                self.asked(index, query, name, payload);
+            }
+            SerfOutput::SendUser { to, payload } => {
+                self.gossip_now(index, GossipInput::SendUser { to, payload });
+            }
+            SerfOutput::Reply { id: SAYS, result } => self.seats[index].said.push(result),
+            SerfOutput::Reply { result, .. } => self.seats[index].replies.push(result),
+            SerfOutput::KeyOperation { query, operation } => {
+                let result = operate(&mut self.seats[index].keys, operation);
+                self.serf_now(index, SerfInput::KeyResult { query, result });
+            }
+            SerfOutput::NameLost { matching, total } => {
+                self.seats[index].name_lost = Some((matching, total));
             }
             SerfOutput::LeaveFinished => self.seats[index].left_at = Some(self.now),
             SerfOutput::Persist(ops) => self.persist(index, ops),
             SerfOutput::Trace(..) => {}
         }
+    }
+
+    /// A query was delivered; whoever has something to say to all queries says it.
+    fn asked(&mut self, index: usize, query: QueryId, name: String, payload: Bytes) {
+        let seat = &mut self.seats[index];
+        seat.asked.push((name, payload));
+        if let Some(payload) = seat.says.clone() {
+            let request = SerfRequest::AnswerQuery { query, payload };
+            self.serf_now(index, SerfInput::Request { id: SAYS, request });
+        }
+    }
+
+    /// Asks something of a member's Serf layer.
+    pub(crate) fn ask(&mut self, index: usize, request: SerfRequest) {
+        self.serf(index, SerfInput::Request { id: RequestId::ZERO, request });
     }
 
     fn persist(&mut self, index: usize, ops: Vec<FileOp>) {

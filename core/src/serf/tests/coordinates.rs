@@ -3,6 +3,7 @@
 use crate::coordinate::Coordinate;
 use crate::gossip::tests::cluster::{Cluster, host_name};
 use crate::gossip::tests::name;
+use crate::serf::SerfInput;
 use std::time::Duration;
 
 fn coordinate(cluster: &Cluster, index: usize, about: usize) -> Option<Coordinate> {
@@ -34,7 +35,8 @@ fn a_member_that_is_forgotten_takes_its_coordinate_along() {
     cluster.run(60);
     assert!(coordinate(&cluster, 0, 2).is_some());
     cluster.kill(2);
-    cluster.run(73 * 3600);
+    cluster.run(20);
+    cluster.serf(0, SerfInput::ForceLeave { name: name(&host_name(2)), prune: true });
     assert_eq!(cluster.status(0, 2), None);
     assert_eq!(coordinate(&cluster, 0, 2), None);
 }

@@ -5,7 +5,7 @@ use crate::gossip::tests::cluster::{Cluster, host_name};
 use crate::gossip::tests::name;
 use crate::id::LamportTime;
 use crate::machine::{Machine as _, Outbox};
-use crate::serf::{MemberEventKind, MemberStatus, SerfInput};
+use crate::serf::{MemberEventKind, MemberStatus, SerfInput, SerfRequest};
 use crate::trace::Level;
 use crate::wire::gossip::PeerState;
 use crate::wire::serf::{Leave, SerfMessage};
@@ -268,12 +268,12 @@ fn members_killed_one_after_the_other_find_together_again() {
 #[test]
 fn changed_tags_reach_everybody() {
     let mut cluster = Cluster::joined(3, 5);
-    let tags = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
-    cluster.serf(1, SerfInput::SetTags(tags.clone()));
+    let set = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
+    cluster.ask(1, SerfRequest::EditTags { delete: vec!["role".to_owned()], set: set.clone() });
     cluster.run(3);
     for index in 0..3 {
         let host = cluster.seats[index].host.as_ref().unwrap();
-        assert_eq!(host.serf.member(&name(&host_name(1))).unwrap().tags, tags);
+        assert_eq!(host.serf.member(&name(&host_name(1))).unwrap().tags, set);
         assert_eq!(cluster.events(index, MemberEventKind::Update, 1), 1);
     }
 }

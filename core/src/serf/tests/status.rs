@@ -165,7 +165,7 @@ fn only_accepted_intents_are_spread_on() {
 }
 
 #[test]
-fn messages_of_kinds_that_are_not_built_change_nothing() {
+fn messages_without_content_change_nothing() {
     let mut world = World::new();
     let before = world.serf.version();
     for kind in 2..12 {

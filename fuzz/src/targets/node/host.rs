@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
-use terraform_core::id::{CheckId, ClusterId, Datacenter, NodeName, RequestId, StreamId, WriteId};
+use terraform_core::id::{
+    CheckId, ClusterId, Datacenter, LamportTime, NodeName, RequestId, StreamId, WriteId,
+};
 use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::Output;
@@ -20,7 +22,10 @@ use terraform_core::storage::recovery::RecoveryConfig;
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::Level;
 use terraform_core::wire::frame::FrameDecoder;
+use terraform_core::wire::gossip::Message;
+use terraform_core::wire::packet::decode_datagram;
 use terraform_core::wire::rpc::Frame;
+use terraform_core::wire::serf::SerfMessage;
 
 /// Outputs of one drain; far above what one input may want.
 const OUTPUTS_MAX: usize = 10_000;
@@ -56,6 +61,8 @@ pub(super) struct Host {
     unanswered: BTreeSet<RequestId>,
     /// The cluster as the agent's own messages name it.
     pub(super) cluster: ClusterId,
+    /// The newest query that the agent spread.
+    pub(super) query: (LamportTime, u32),
     stopped: bool,
 }
 
@@ -111,6 +118,7 @@ impl Host {
             requests: 0,
             unanswered: BTreeSet::new(),
             cluster: ClusterId::from_bytes([7; 16]),
+            query: (LamportTime::ZERO, 0),
             stopped: false,
         };
         host.drain();
@@ -160,7 +168,19 @@ impl Host {
                 assert!(self.unanswered.remove(&id), "a request is answered once");
             }
             Output::Stopped(_) => self.stopped = true,
-            Output::SendDatagram { .. } | Output::Publish(_) | Output::Trace(_) => {}
+            Output::SendDatagram { payload, .. } => self.overhear(&payload),
+            Output::Event(_) | Output::Publish(_) | Output::Trace(_) => {}
+        }
+    }
+
+    /// Peers learn the number of a query, which nobody could guess.
+    fn overhear(&mut self, datagram: &Bytes) {
+        for message in decode_datagram(datagram) {
+            if let Ok(Message::User(bytes)) = message
+                && let Ok(SerfMessage::Query(query)) = SerfMessage::decode(&bytes)
+            {
+                self.query = (query.time, query.id);
+            }
         }
     }
 

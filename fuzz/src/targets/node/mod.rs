@@ -9,6 +9,7 @@
 
 mod host;
 mod peers;
+mod serf;
 mod users;
 
 use crate::choices::Choices;

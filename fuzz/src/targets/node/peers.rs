@@ -8,8 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{
-    ClusterId, Datacenter, Incarnation, LamportTime, LogIndex, NodeId, NodeName, SeqNo, StoreId,
-    Term,
+    ClusterId, Datacenter, Incarnation, LogIndex, NodeId, NodeName, SeqNo, StoreId, Term,
 };
 use terraform_core::log::chain;
 use terraform_core::node::input::{Input, StreamKind};
@@ -24,7 +23,7 @@ use terraform_core::wire::gossip::{
 };
 use terraform_core::wire::pack::{from_bytes, to_bytes};
 use terraform_core::wire::rpc::{Frame, Hello, Lane, Outcome, RemoteReply};
-use terraform_core::wire::serf::{self, SerfMessage, encode_tags};
+use terraform_core::wire::serf::encode_tags;
 
 /// One of four peers; the fourth has the agent's own name and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +125,7 @@ fn gossip(choices: &mut Choices<'_>) -> Gossip {
     match choices.byte() % 8 {
         0 => Gossip::Suspect(Suspect { incarnation, node, from }),
         1 => Gossip::Dead(Dead { incarnation, node, from }),
-        2 => Gossip::Ack(Ack { seq_no, payload: None }),
+        2 => Gossip::Ack(Ack { seq_no, payload: super::serf::ack_payload(choices) }),
         3 => Gossip::Ping(Ping {
             seq_no,
             node: Some(node),
@@ -144,7 +143,7 @@ fn gossip(choices: &mut Choices<'_>) -> Gossip {
             source_port: 0,
             source_node: None,
         }),
-        5 => Gossip::User(serf_message(choices, node)),
+        5 => Gossip::User(super::serf::message(choices, node, subject.ip()).encode()),
         _ => Gossip::Alive(Alive {
             incarnation,
             node,
@@ -154,22 +153,6 @@ fn gossip(choices: &mut Choices<'_>) -> Gossip {
             versions: Some(VERSIONS),
         }),
     }
-}
-
-fn serf_message(choices: &mut Choices<'_>, node: NodeName) -> Bytes {
-    let time = LamportTime::new(u64::from(choices.byte()));
-    let message = match choices.byte() % 4 {
-        0 => SerfMessage::Join(serf::Join { time, node }),
-        1 => SerfMessage::Leave(serf::Leave { time, node, prune: false }),
-        2 => SerfMessage::Leave(serf::Leave { time, node, prune: true }),
-        _ => SerfMessage::PushPull(serf::PushPull {
-            time,
-            left_members: vec![node.clone()],
-            status_times: BTreeMap::from([(node.to_string(), time)]),
-            ..serf::PushPull::default()
-        }),
-    };
-    message.encode()
 }
 
 fn exchange(choices: &mut Choices<'_>) -> StreamMessage {
@@ -191,8 +174,11 @@ fn exchange(choices: &mut Choices<'_>) -> StreamMessage {
         }
     });
     let states = states.collect();
-    let node = Peer::number(choices.byte()).name();
-    let user_state = serf_message(choices, node);
+    let about = Peer::number(choices.byte());
+    let user_state = super::serf::message(choices, about.name(), about.ip()).encode();
+    if choices.byte() % 4 == 3 {
+        return StreamMessage::User(user_state);
+    }
     StreamMessage::PushPull(PushPull { join: choices.byte() & 1 == 0, states, user_state })
 }
 
@@ -331,9 +317,14 @@ impl Host {
     /// A datagram from a peer: a fact, or bytes of the input.
     pub(super) fn datagram(&mut self, choices: &mut Choices<'_>) {
         let from = Peer::number(choices.byte()).address(8301);
-        let payload = if choices.byte() < 32 {
+        let choice = choices.byte();
+        let payload = if choice < 32 {
             let len = usize::from(choices.byte());
             Bytes::copy_from_slice(choices.take(len))
+        } else if choice < 48 {
+            let who = Peer::number(choices.byte()).name();
+            let response = super::serf::response(choices, self.query, who);
+            Gossip::User(response.encode()).encode()
         } else {
             gossip(choices).encode()
         };

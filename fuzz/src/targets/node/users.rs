@@ -106,7 +106,10 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
         })),
         6 => {
             let last = choices.byte() % 4;
-            RequestBody::Join(vec![SocketAddr::from(([10, 0, 0, last], 8301))])
+            RequestBody::Join {
+                addresses: vec![SocketAddr::from(([10, 0, 0, last], 8301))],
+                replay: choices.byte() & 1 == 0,
+            }
         }
         7 => {
             let prune = choices.byte() & 1 == 0;
@@ -137,7 +140,9 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
         })),
         _ => match choices.byte() {
             0..8 => RequestBody::Leave { force: choices.byte() & 1 == 0 },
-            8.. => RequestBody::Info,
+            8..64 => RequestBody::Info,
+            64..80 => RequestBody::Coordinates,
+            80.. => RequestBody::Serf(super::serf::request(choices)),
         },
     }
 }

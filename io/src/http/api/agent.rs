@@ -131,7 +131,8 @@ impl Api {
             return Err(Reply::parameter_not_built("wan"));
         }
         let addresses = self.resolve(request.argument).await?;
-        let ask = Request { context: options::local(request), body: RequestBody::Join(addresses) };
+        let body = RequestBody::Join { addresses, replay: false };
+        let ask = Request { context: options::local(request), body };
         match self.node.request(ask).await {
             Ok(Response::Joined(_)) => Ok(Reply::empty()),
             Ok(other) => Err(Reply::text(500, format!("a join was answered with {other:?}"))),

@@ -240,7 +240,11 @@ impl Api {
     async fn done(&self, context: RequestContext, body: RequestBody) -> Result<(), RequestError> {
         match self.node.request(Request { context, body }).await? {
             Response::Done => Ok(()),
-            Response::Answer(_) | Response::Joined(_) | Response::Info(_) => {
+            Response::Answer(_)
+            | Response::Joined(_)
+            | Response::Info(_)
+            | Response::Serf(_)
+            | Response::Coordinates(_) => {
                 Err(RequestError::Unknown("the node answered something else".to_owned()))
             }
         }

@@ -38,7 +38,9 @@ fn a_join_takes_addresses_with_and_without_port() {
         let target = format!("PUT /v1/agent/join/{address}");
         let (reply, mut asked) = server().exchange(&target, vec![Ok(Response::Joined(1))]);
         assert_eq!((reply.status, body(&reply)), (200, String::new()));
-        let RequestBody::Join(addresses) = asked.pop().unwrap().body else { panic!("{asked:?}") };
+        let RequestBody::Join { addresses, .. } = asked.pop().unwrap().body else {
+            panic!("{asked:?}")
+        };
         addresses[0].to_string()
     };
     assert_eq!(join("10.0.0.1"), "10.0.0.1:8301");
