@@ -144,14 +144,18 @@ fn gossip(choices: &mut Choices<'_>) -> Gossip {
             source_node: None,
         }),
         5 => Gossip::User(super::serf::message(choices, node, subject.ip()).encode()),
-        _ => Gossip::Alive(Alive {
-            incarnation,
-            node,
-            address: subject.ip(),
-            port: 8301,
-            meta: subject.meta(choices.byte()),
-            versions: Some(VERSIONS),
-        }),
+        _ => {
+            let meta = choices.byte();
+            Gossip::Alive(Alive {
+                incarnation,
+                node,
+                address: subject.ip(),
+                // Rarely, somebody else claims the name.
+                port: if meta == u8::MAX { 8302 } else { 8301 },
+                meta: subject.meta(meta),
+                versions: Some(VERSIONS),
+            })
+        }
     }
 }
 
