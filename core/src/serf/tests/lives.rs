@@ -8,7 +8,7 @@ use crate::machine::{Machine as _, Outbox};
 use crate::serf::{MemberEventKind, MemberStatus, SerfInput, SerfRequest};
 use crate::trace::Level;
 use crate::wire::gossip::PeerState;
-use crate::wire::serf::{Leave, SerfMessage};
+use crate::wire::serf::{Join, Leave, SerfMessage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -225,6 +225,22 @@ fn a_living_member_made_to_leave_does_not_stick_in_leaving() {
     cluster.kill(2);
     cluster.run(30);
     assert_eq!(cluster.status(0, 2), Some(MemberStatus::Failed), "the wish to prune it is over");
+}
+
+#[test]
+fn a_flood_of_intents_about_one_member_does_not_fill_the_queue() {
+    let mut cluster = Cluster::joined(3, 2);
+    for time in 50..5050 {
+        let join = Join { time: LamportTime::new(time), node: name(&host_name(2)) };
+        cluster.serf(0, SerfInput::UserMessage(SerfMessage::Join(join).encode()));
+    }
+    let queued = |cluster: &Cluster| cluster.seats[0].host.as_ref().unwrap().gossip.queued()[1];
+    assert_eq!(queued(&cluster), 1);
+    // With nobody left to hear it, it is dropped.
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.run(120);
+    assert_eq!(queued(&cluster), 0);
 }
 
 #[test]
