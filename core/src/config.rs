@@ -4,6 +4,8 @@ use crate::id::{Datacenter, NodeName};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::raft::RaftLimits;
 use crate::trace::Level;
+use crate::wire::label::Label;
+use crate::wire::seal::Key;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,7 +33,7 @@ pub struct ServerConfig {
     pub limits: RaftLimits,
 }
 
-/// The timers and limits of gossip (gossip-protocol.md §1).
+/// The timers, limits and layers of gossip (gossip-protocol.md §1, gossip-wire.md §1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipConfig {
     /// Time between probes.
@@ -60,6 +62,18 @@ pub struct GossipConfig {
     pub stream_timeout: Duration,
     /// After this, a dead member's name may be taken by another address.
     pub dead_node_reclaim_time: Duration,
+    /// Whether packets that get shorter, and all streams, are compressed.
+    pub compression: bool,
+    /// What this cluster's gossip begins with, so that others keep away.
+    pub label: Label,
+    /// The key that encrypts gossip, unless `serf/local.keyring` holds others; `None` for none.
+    pub encrypt: Option<Key>,
+    /// Whether messages in clear are refused although there is a key.
+    pub verify_incoming: bool,
+    /// Whether messages are sealed if there is a key.
+    pub verify_outgoing: bool,
+    /// Whether keys are kept in `serf/local.keyring`.
+    pub keyring_file: bool,
 }
 
 impl GossipConfig {
@@ -79,6 +93,12 @@ impl GossipConfig {
             push_pull_interval: Duration::from_secs(30),
             stream_timeout: Duration::from_secs(10),
             dead_node_reclaim_time: Duration::from_secs(30),
+            compression: true,
+            label: Label::NONE,
+            encrypt: None,
+            verify_incoming: true,
+            verify_outgoing: true,
+            keyring_file: true,
         }
     }
 }

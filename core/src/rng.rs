@@ -38,7 +38,7 @@ impl std::fmt::Debug for Seed {
 /// What a stream of randomness is for. Each purpose draws from a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Gossip on the LAN: probe order, gossip targets, staggers.
+    /// Gossip on the LAN: probe order, gossip targets, staggers, nonces.
     Gossip,
     /// Serf: reconnect choices.
     Serf,
@@ -118,6 +118,13 @@ impl Rng {
     /// 16 random bytes, for identities.
     pub fn bytes16(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// 12 random bytes, for a message that is sealed.
+    pub fn nonce(&mut self) -> [u8; 12] {
+        let mut bytes = [0; 12];
         self.0.fill_bytes(&mut bytes);
         bytes
     }

@@ -8,6 +8,7 @@ use crate::gossip::trace::DropReason;
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
+use crate::wire::DecodeError;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -59,6 +60,9 @@ impl Drops {
 const fn kind(reason: &DropReason) -> &'static str {
     match reason {
         DropReason::Malformed(_) => "malformed",
+        DropReason::Closed(DecodeError::Sealed { .. }) => "key",
+        DropReason::Closed(DecodeError::Layer { .. }) => "encryption",
+        DropReason::Closed(_) => "label",
         DropReason::NotMe(_) => "not me",
         DropReason::Versions(_) => "versions",
         DropReason::Incarnation(_) => "incarnation",
@@ -70,7 +74,6 @@ const fn kind(reason: &DropReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::DecodeError;
 
     #[test]
     fn a_source_is_told_once_for_each_reason_and_counted_every_time() {

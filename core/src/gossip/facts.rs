@@ -177,7 +177,7 @@ impl Gossip {
             node: peer.name.clone(),
             from: self.local.clone(),
         });
-        self.send(peer.address, accusation.encode(), out);
+        self.send(peer.address, &accusation.encode(), out);
     }
 
     /// Takes a suspicion about a member, raised by `accuser` and sent by `from`.

@@ -18,6 +18,7 @@ mod broadcast;
 mod drops;
 mod facts;
 mod join;
+pub mod keyring;
 mod leave;
 mod packet;
 mod probe;
@@ -38,15 +39,18 @@ use crate::id::{Incarnation, NodeName, SeqNo, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
 use crate::rng::{Rng, Seed, Stream};
+use crate::storage::op::{FileOp, StorageFault};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
 use crate::wire::gossip::{Message, PeerState};
+use crate::wire::packet::Wrapper;
 use awareness::Awareness;
 use broadcast::{BroadcastQueue, Notify};
 use bytes::Bytes;
 use drops::Drops;
 use join::Join;
+use keyring::{KeyOperation, KeyTicket, Keyring, KeyringError, Keys};
 use leave::Life;
 use probe::{Probe, Relay};
 use push_pull::Exchange;
@@ -63,9 +67,9 @@ const STREAM_FIRST: u64 = 1;
 /// Messages in each queue of the Serf layer, if the cluster has less than half as many members.
 const SERF_QUEUE_MAX: usize = 4096;
 
-/// Bytes of a Serf message that is spread, which is all a packet has room for.
+/// Bytes of a Serf message that is spread: every packet has room for it, whatever its layers.
 pub(crate) const BROADCAST_BYTES_MAX: usize =
-    packet::PARTS_BYTES_MAX - crate::wire::compound::PART_OVERHEAD - 1;
+    packet::PARTS_BYTES_MIN - crate::wire::compound::PART_OVERHEAD - 1;
 
 /// Protocol versions a member understands and speaks (gossip-wire.md §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +217,15 @@ pub enum GossipInput {
         /// The whole Serf push/pull message.
         payload: Bytes,
     },
+    /// Do something with the keys; answered by `KeyFinished`.
+    Key {
+        /// The answer names it.
+        ticket: KeyTicket,
+        /// What to do.
+        operation: KeyOperation,
+    },
+    /// The oldest `PersistKeyring` that is not over is done, or failed.
+    KeyringPersisted(Result<(), StorageFault>),
 }
 
 /// What the membership machine wants.
@@ -300,6 +313,15 @@ pub enum GossipOutput {
     LeaveSpread,
     /// A broadcast was sent often enough or replaced.
     BroadcastSpread(BroadcastId),
+    /// A key operation is over; a change is in force, and stored unless the error says otherwise.
+    KeyFinished {
+        /// Which.
+        ticket: KeyTicket,
+        /// All keys after it, the primary first.
+        result: Result<Keyring, KeyringError>,
+    },
+    /// Write `serf/local.keyring` (state lane); answered by `KeyringPersisted`.
+    PersistKeyring(Vec<FileOp>),
     /// Something worth telling.
     Trace(Level, GossipTrace),
 }
@@ -355,6 +377,8 @@ pub struct Gossip {
     drops: Drops,
     /// What acks carry.
     ack_payload: Option<Bytes>,
+    keys: Keys,
+    wrapper: Wrapper,
 }
 
 impl Gossip {
@@ -399,6 +423,8 @@ impl Gossip {
             life: Life::Active,
             drops: Drops::new(now),
             ack_payload: None,
+            keys: Keys::new(config.encrypt.clone(), config.keyring_file),
+            wrapper: Wrapper::default(),
         };
         let ticks = [Timer::ProbeTick, Timer::GossipTick, Timer::PushPullTick];
         for (timer, interval) in ticks.into_iter().zip(intervals) {
@@ -536,6 +562,8 @@ impl Machine for Gossip {
             GossipInput::UserState { exchange, payload } => {
                 self.user_state(now, exchange, payload, out);
             }
+            GossipInput::Key { ticket, operation } => self.key_operation(ticket, operation, out),
+            GossipInput::KeyringPersisted(result) => self.keyring_persisted(result, out),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Datagrams in and out: layers, piggyback, gossip rounds (SWIM §4.1).
 //!
 //! Implements gossip-protocol.md §9 and §10 and gossip-wire.md §4 and §5: facts fill a packet
-//! first, then the Serf queues in their order, up to 1400 bytes.
+//! first, then the Serf queues in their order, up to 1400 bytes with all layers.
 //!
 //! Differs: every packet to a member that understands checksums carries one, not only those of
 //! gossip rounds (gossip-protocol.md §28, corrupted messages); and with nobody left to hear them,
@@ -16,18 +16,24 @@ use super::trace::DropReason;
 use super::{Gossip, GossipOutput};
 use crate::machine::Outbox;
 use crate::time::Instant;
-use crate::wire::checksum::{CRC_BYTES, with_crc};
+use crate::wire::checksum::CRC_BYTES;
 use crate::wire::compound::{COMPOUND_OVERHEAD, PART_OVERHEAD, compound};
 use crate::wire::gossip::{Message, PeerState};
-use crate::wire::packet::decode_datagram;
+use crate::wire::label;
+use crate::wire::packet::{Opened, decode_packet};
+use crate::wire::seal::SEAL_OVERHEAD;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
 /// Bytes of a datagram before the headers of IP and UDP (gossip-wire.md §4).
 pub(super) const PACKET_BYTES_MAX: usize = 1400;
 
-/// Bytes for the parts of a packet.
-pub(super) const PARTS_BYTES_MAX: usize = PACKET_BYTES_MAX - CRC_BYTES - COMPOUND_OVERHEAD;
+/// Bytes for the parts of a packet whatever layers there are: with encryption and the longest label.
+pub(super) const PARTS_BYTES_MIN: usize = PACKET_BYTES_MAX
+    - CRC_BYTES
+    - COMPOUND_OVERHEAD
+    - SEAL_OVERHEAD
+    - label::overhead(&[0; label::LABEL_BYTES_MAX]);
 
 /// The first protocol version with checksums (gossip-wire.md §3.1).
 const CHECKSUM_PROTOCOL: u8 = 5;
@@ -41,7 +47,18 @@ impl Gossip {
         payload: &Bytes,
         out: &mut Outbox<GossipOutput>,
     ) {
-        for message in decode_datagram(payload) {
+        let Opened { packet, sealed } = match self.keys.opener(&self.config).open(payload) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.drops.drop(now, from, DropReason::Closed(error), out);
+                return;
+            }
+        };
+        // A stream proves nothing: it may be one that this member opened to itself.
+        if sealed {
+            self.keys_proven(out);
+        }
+        for message in decode_packet(&packet) {
             match message {
                 Ok(message) => self.message(now, from, message, out),
                 Err(error) => self.drops.drop(now, from, DropReason::Malformed(error), out),
@@ -72,13 +89,22 @@ impl Gossip {
         }
     }
 
-    /// Sends one packet, under a checksum if the receiver is known to understand it.
-    pub(super) fn send(&self, to: SocketAddr, packet: Bytes, out: &mut Outbox<GossipOutput>) {
+    /// Bytes for the parts of a packet: the budget without what its layers cost.
+    pub(super) fn parts_bytes_max(&self) -> usize {
+        let seal = if self.keys.seals(&self.config) { SEAL_OVERHEAD } else { 0 };
+        let label = label::overhead(self.config.label.as_bytes());
+        PACKET_BYTES_MAX - CRC_BYTES - COMPOUND_OVERHEAD - seal - label
+    }
+
+    /// Sends one packet under its layers, with a checksum if the receiver is known to understand
+    /// it.
+    pub(super) fn send(&mut self, to: SocketAddr, packet: &Bytes, out: &mut Outbox<GossipOutput>) {
         let checksum = self
             .table
             .at(&to)
             .is_some_and(|record| record.peer.versions.protocol_max >= CHECKSUM_PROTOCOL);
-        let payload = if checksum { with_crc(&packet) } else { packet };
+        let layers = self.keys.layers(&self.config, &mut self.rng);
+        let payload = self.wrapper.datagram(packet, checksum, &layers);
         out.push(GossipOutput::SendDatagram { to, payload });
     }
 
@@ -93,10 +119,11 @@ impl Gossip {
         let mut parts = vec![message.encode()];
         let used: usize = parts.iter().map(|part| part.len() + PART_OVERHEAD).sum();
         if self.table.at(&to).is_some() {
-            self.fill(PARTS_BYTES_MAX.saturating_sub(used), &mut parts, out);
+            let room = self.parts_bytes_max().saturating_sub(used);
+            self.fill(room, &mut parts, out);
         }
         for packet in compound(&parts) {
-            self.send(to, packet, out);
+            self.send(to, &packet, out);
         }
     }
 
@@ -122,12 +149,12 @@ impl Gossip {
         }
         for to in targets {
             let mut parts = Vec::new();
-            self.fill(PARTS_BYTES_MAX, &mut parts, out);
+            self.fill(self.parts_bytes_max(), &mut parts, out);
             if parts.is_empty() {
                 return;
             }
             for packet in compound(&parts) {
-                self.send(to, packet, out);
+                self.send(to, &packet, out);
             }
         }
     }

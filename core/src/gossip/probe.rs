@@ -83,7 +83,7 @@ impl Gossip {
                 from: self.local.clone(),
             });
             for packet in compound(&[ping.encode(), accusation.encode()]) {
-                self.send(target.address, packet, out);
+                self.send(target.address, &packet, out);
             }
         } else {
             self.send_with_piggyback(target.address, &ping, out);

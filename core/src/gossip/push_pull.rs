@@ -3,21 +3,22 @@
 //!
 //! Implements gossip-protocol.md §6 (what a remote record claims), §11 and gossip-wire.md §9 and
 //! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
-//! before it merges the other's. Every exchange has a deadline; accepted ones are bounded in number
-//! and all of them in bytes.
+//! before it merges the other's; a request whose layers do not come off is answered with the
+//! reason. Every exchange has a deadline; accepted ones are bounded in number and all of them in
+//! bytes.
 
 use super::facts::AliveClaim;
 use super::scale::push_pull_scale;
 use super::state::Claim;
+use super::trace::DropReason;
 use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Timer, Versions};
 use crate::id::{SeqNo, StreamId};
 use crate::machine::Outbox;
 use crate::node::input::CloseReason;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::wire::DecodeError;
 use crate::wire::gossip::{Ack, PeerState, Ping, PushPull, PushPullState, StreamMessage};
-use crate::wire::stream::StreamDecoder;
+use crate::wire::stream::{StreamDecoder, StreamError};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -165,12 +166,12 @@ impl Gossip {
             }
             Purpose::Ping(ping) => {
                 let data = StreamMessage::Ping(ping.clone()).encode();
-                exchange.stage = Stage::Awaiting(Purpose::Ping(ping), StreamDecoder::new());
-                out.push(GossipOutput::SendStream { stream, data });
+                exchange.stage = Stage::Awaiting(Purpose::Ping(ping), StreamDecoder::dialled());
+                self.send_message(now, stream, &data, out);
             }
             Purpose::User(payload) => {
                 let data = StreamMessage::User(payload).encode();
-                out.push(GossipOutput::SendStream { stream, data });
+                self.send_message(now, stream, &data, out);
                 self.close_exchange(stream, out);
             }
         }
@@ -190,7 +191,7 @@ impl Gossip {
             out.push(GossipOutput::CloseStream { stream });
             return;
         }
-        let stage = Stage::Reading(StreamDecoder::new());
+        let stage = Stage::Reading(StreamDecoder::accepted());
         self.exchanges.insert(stream, Exchange { peer, stage, fed: 0 });
         self.timers.set(Timer::Exchange(stream), now + self.config.stream_timeout);
     }
@@ -217,19 +218,54 @@ impl Gossip {
             self.fail_exchange(now, stream, "too many bytes are being received", out);
             return;
         }
-        match decoder.feed(data) {
+        let fed = decoder.feed(data, &self.keys.opener(&self.config));
+        let is_accepted = exchange.is_accepted();
+        match fed {
             Ok(None) => {}
-            Ok(Some(message)) if exchange.is_accepted() => {
-                self.request_arrived(stream, message, out);
-            }
+            Ok(Some(message)) if is_accepted => self.request_arrived(now, stream, message, out),
             Ok(Some(message)) => self.answer_arrived(now, stream, message, out),
+            Err(error) => self.unreadable(now, stream, &error, out),
+        }
+    }
+
+    /// What arrived on a stream is no message: tells the other side if it can mend that.
+    fn unreadable(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        error: &StreamError,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(exchange) = self.exchanges.get(&stream) else { return };
+        let (peer, is_accepted) = (exchange.peer, exchange.is_accepted());
+        if is_accepted && let StreamError::Unreadable(error) = error {
+            let data = StreamMessage::Err(error.to_string()).encode();
+            self.send_message(now, stream, &data, out);
+            self.drops.drop(now, peer, DropReason::Closed(error.clone()), out);
+        }
+        self.fail_exchange(now, stream, &error.to_string(), out);
+    }
+
+    /// Sends one message on a stream, under its layers; a message too long for them fails the
+    /// exchange.
+    fn send_message(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        message: &Bytes,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let Some(exchange) = self.exchanges.get(&stream) else { return };
+        let layers = self.keys.layers(&self.config, &mut self.rng);
+        match self.wrapper.stream(message, !exchange.is_accepted(), &layers) {
+            Ok(data) => out.push(GossipOutput::SendStream { stream, data }),
             Err(error) => {
-                let unreadable = matches!(error, DecodeError::Layer { .. });
-                if unreadable && exchange.is_accepted() {
-                    let data = StreamMessage::Err(error.to_string()).encode();
-                    out.push(GossipOutput::SendStream { stream, data });
+                let (peer, reason) = (exchange.peer, error.to_string());
+                if exchange.is_accepted() {
+                    let reason = reason.clone();
+                    crate::trace!(out, Level::Error, GossipTrace::ExchangeFailed { peer, reason });
                 }
-                self.fail_exchange(now, stream, &error.to_string(), out);
+                self.fail_exchange(now, stream, &reason, out);
             }
         }
     }
@@ -237,6 +273,7 @@ impl Gossip {
     /// The request on an accepted stream is complete.
     fn request_arrived(
         &mut self,
+        now: Instant,
         stream: StreamId,
         message: StreamMessage,
         out: &mut Outbox<GossipOutput>,
@@ -254,8 +291,7 @@ impl Gossip {
             StreamMessage::Ping(ping) => {
                 if self.meant_for_another(ping.node.as_ref()).is_none() {
                     let ack = Ack { seq_no: ping.seq_no, payload: None };
-                    let data = StreamMessage::Ack(ack).encode();
-                    out.push(GossipOutput::SendStream { stream, data });
+                    self.send_message(now, stream, &StreamMessage::Ack(ack).encode(), out);
                 }
             }
             StreamMessage::User(payload) => out.push(GossipOutput::UserMessage(payload)),
@@ -319,14 +355,15 @@ impl Gossip {
         match &exchange.stage {
             Stage::Preparing { join } => {
                 let join = *join;
-                exchange.stage = Stage::Awaiting(Purpose::PushPull { join }, StreamDecoder::new());
+                exchange.stage =
+                    Stage::Awaiting(Purpose::PushPull { join }, StreamDecoder::dialled());
                 let data = self.own_state(join.is_some(), payload);
-                out.push(GossipOutput::SendStream { stream, data });
+                self.send_message(now, stream, &data, out);
             }
             Stage::Replying(request) => {
                 let join = request.join;
                 let data = self.own_state(join, payload);
-                out.push(GossipOutput::SendStream { stream, data });
+                self.send_message(now, stream, &data, out);
                 let Some(Exchange { peer, stage: Stage::Replying(request), .. }) =
                     self.close_exchange(stream, out)
                 else {

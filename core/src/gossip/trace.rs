@@ -3,10 +3,12 @@
 //! The wording of accusations, refutations and conflicts is memberlist's, since people search logs
 //! for it.
 
+use super::keyring::{KeyringError, keyring_file};
 use super::state::word;
 use crate::id::{Incarnation, NodeName};
 use crate::wire::DecodeError;
 use crate::wire::gossip::PeerState;
+use crate::wire::seal::KeyId;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -15,6 +17,8 @@ use std::net::SocketAddr;
 pub enum DropReason {
     /// It is not well-formed.
     Malformed(DecodeError),
+    /// Its outer layers do not come off: another label, another key, or none.
+    Closed(DecodeError),
     /// A ping meant for another member.
     NotMe(NodeName),
     /// Versions that contradict themselves, or none at all.
@@ -30,7 +34,7 @@ pub enum DropReason {
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(error) => error.fmt(f),
+            Self::Malformed(error) | Self::Closed(error) => error.fmt(f),
             Self::NotMe(name) => write!(f, "ping is meant for {name}"),
             Self::Versions(name) => write!(f, "versions of {name} are missing or contradictory"),
             Self::Incarnation(name) => write!(f, "incarnation of {name} is too far ahead"),
@@ -129,6 +133,22 @@ pub enum GossipTrace {
         /// Its bytes.
         bytes: usize,
     },
+    /// The keyring of an earlier run is used, which does not hold the key of the settings.
+    KeyringWins {
+        /// The key of the settings.
+        given: KeyId,
+        /// The primary key of the keyring.
+        primary: KeyId,
+    },
+    /// Somebody wanted the keys changed.
+    KeyOperation {
+        /// How.
+        verb: &'static str,
+        /// Which key.
+        key: KeyId,
+        /// Why it had no effect, if it had none.
+        error: Option<KeyringError>,
+    },
     /// This member announced that it leaves.
     Leaving,
 }
@@ -173,6 +193,18 @@ impl fmt::Display for GossipTrace {
             }
             Self::BroadcastTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes fits into no packet and is not spread")
+            }
+            Self::KeyringWins { given, primary } => write!(
+                f,
+                "LAN keyring exists but -encrypt given, using keyring: {} holds the primary key \
+                 {primary} and not the key {given}",
+                keyring_file()
+            ),
+            Self::KeyOperation { verb, key, error: None } => {
+                write!(f, "gossip encryption: {verb} key {key}: done")
+            }
+            Self::KeyOperation { verb, key, error: Some(error) } => {
+                write!(f, "gossip encryption: {verb} key {key}: {error}")
             }
             Self::Leaving => f.write_str("announcing that this member leaves"),
         }

@@ -3,13 +3,11 @@
 //! Implements the point-to-point part of gossip-wire.md §11: a datagram without piggyback; what
 //! is too large for one goes on a stream of its own (gossip-protocol.md §28, size of answers).
 
-use super::packet::PACKET_BYTES_MAX;
 use super::push_pull::Purpose;
 use super::{Gossip, GossipOutput, GossipTrace};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::wire::checksum::CRC_BYTES;
 use crate::wire::gossip::Message;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -27,8 +25,8 @@ impl Gossip {
         out: &mut Outbox<GossipOutput>,
     ) {
         let message = Message::User(payload.clone()).encode();
-        if message.len() <= PACKET_BYTES_MAX - CRC_BYTES {
-            self.send(to, message, out);
+        if message.len() <= self.parts_bytes_max() {
+            self.send(to, &message, out);
             return;
         }
         let streams = self.exchanges.values().filter(|exchange| exchange.is_user()).count();

@@ -104,7 +104,7 @@ impl Node {
         let [_, intent_queue, query_queue, event_queue] = self.gossip.queued();
         let mut section = Section::default();
         section.set("coordinate_resets", self.serf.coordinate_resets());
-        section.set("encrypted", false);
+        section.set("encrypted", self.gossip.keyring().primary().is_some());
         section.set("event_queue", event_queue);
         section.set("event_time", self.serf.event_time());
         section.set("failed", count(MemberStatus::Failed));

@@ -24,7 +24,8 @@ pub use trace::NodeTrace;
 
 use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
 use crate::checks::{Checks, ChecksOutput};
-use crate::config::{ConfigError, NodeConfig};
+use crate::config::{Bootstrap, ConfigError, NodeConfig};
+use crate::gossip::keyring::{Keyring, keyring_file};
 use crate::gossip::{Gossip, GossipOutput};
 use crate::id::{NodeId, NodeName, RequestId, StreamId};
 use crate::local::{Local, LocalConfig, LocalOutput};
@@ -185,7 +186,8 @@ impl Node {
             wall,
         };
         let snapshot = restored.serf_snapshot.as_deref();
-        let (serf, gossip) = membership(&config, id, snapshot, (seed, now), &mut boxes);
+        let (serf, mut gossip) = membership(&config, id, snapshot, (seed, now), &mut boxes);
+        keyring(&config, restored.keyring, &mut gossip, &mut boxes.gossip)?;
         let local = Local::new(local_config, &mut boxes.local)?;
         let rpc = Rpc::new(
             RpcConfig {
@@ -397,6 +399,34 @@ fn membership(
     let meta = serf.meta();
     let gossip = Gossip::new(name, address, meta, &config.gossip, seed, now, &mut boxes.gossip);
     (serf, gossip)
+}
+
+/// Gives gossip the keys of an earlier run.
+///
+/// A server that is a cluster by itself has nobody to prove its key, so it is stored at once.
+fn keyring(
+    config: &NodeConfig,
+    restored: Option<Keyring>,
+    gossip: &mut Gossip,
+    out: &mut Outbox<GossipOutput>,
+) -> Result<(), ConfigError> {
+    match restored {
+        Some(ring) if config.gossip.keyring_file => gossip.restore_keyring(ring, out),
+        Some(_) if config.gossip.encrypt.is_none() => {
+            let setting = "disable_keyring_file";
+            let rule = format!(
+                "{} holds the keys of gossip, which would go in clear without them: give encrypt, \
+                 or remove the file",
+                keyring_file()
+            );
+            return Err(ConfigError::Range { setting, rule });
+        }
+        Some(_) | None => {}
+    }
+    if config.server.as_ref().is_some_and(|server| server.bootstrap == Bootstrap::Alone) {
+        gossip.keys_proven(out);
+    }
+    Ok(())
 }
 
 /// How long a stopping step may take before the next one is taken all the same.

@@ -141,6 +141,12 @@ impl Node {
                 self.emit(level, TraceKind::Gossip(trace));
                 return;
             }
+            GossipOutput::PersistKeyring(ops) => {
+                self.writes.issue(Purpose::Keyring, Lane::State, ops, &mut self.out);
+                return;
+            }
+            // Only key queries ask for anything with keys, and those come with queries.
+            GossipOutput::KeyFinished { .. } => return,
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
             GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
             GossipOutput::Updated(peer) => SerfInput::Updated(peer),
@@ -474,6 +480,7 @@ impl Node {
                 self.local.handle(now, input, &mut self.boxes.local);
             }
             Some(Purpose::Seal) => self.sealed(),
+            Some(Purpose::Keyring) => self.keyring_persisted(now, Ok(())),
             Some(Purpose::Serf) | None => {}
         }
     }
@@ -490,12 +497,22 @@ impl Node {
                 let input = LocalInput::PersistFailed { ticket, error };
                 self.local.handle(now, input, &mut self.boxes.local);
             }
+            Purpose::Keyring => {
+                let what = "serf/local.keyring";
+                self.trace(Level::Error, NodeTrace::WriteFailed { what, error: error.to_string() });
+                self.keyring_persisted(now, Err(error));
+            }
             Purpose::Serf => {
                 let (what, error) = ("serf/local.snapshot", error.to_string());
                 self.trace(Level::Error, NodeTrace::WriteFailed { what, error });
                 self.serf.handle(now, SerfInput::PersistFailed, &mut self.boxes.serf);
             }
         }
+    }
+
+    fn keyring_persisted(&mut self, now: Instant, result: Result<(), StorageFault>) {
+        let input = GossipInput::KeyringPersisted(result);
+        self.gossip.handle(now, input, &mut self.boxes.gossip);
     }
 
     fn fatal(&mut self, rule: String) {

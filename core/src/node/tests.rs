@@ -178,7 +178,7 @@ fn an_agent_outvoted_about_its_name_stops_with_the_reason() {
     agent.message(&alive("me", 2));
     let query = agent.run(1).into_iter().find_map(|output| {
         let Output::SendDatagram { payload, .. } = output else { return None };
-        let parts = crate::wire::packet::decode_datagram(&payload);
+        let parts = crate::wire::packet::decode_packet(&payload);
         parts.into_iter().find_map(|part| {
             let Ok(Message::User(bytes)) = part else { return None };
             let Ok(SerfMessage::Query(query)) = SerfMessage::decode(&bytes) else { return None };

@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     Local(PersistTicket),
     /// Serf's snapshot.
     Serf,
+    /// The keys of gossip.
+    Keyring,
     /// The log's seal at a clean stop.
     Seal,
 }

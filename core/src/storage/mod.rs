@@ -12,6 +12,7 @@
 //! | `raft/wal/N.seg` | the Raft log | [`wal`], [`scan`] |
 //! | `local/registrations.log` | services, checks, TTL states registered here | [`registrations`] |
 //! | `serf/local.snapshot` | members known, written by Serf | – |
+//! | `serf/local.keyring` | keys of gossip | [`crate::gossip::keyring`] |
 
 pub mod hard;
 pub mod identity;
@@ -42,7 +43,7 @@ pub struct StorageDamage {
 }
 
 /// Replaces the content of `file` in one atomic step that is durable when the last operation is.
-fn replace_file(file: &FilePath, data: Bytes) -> Vec<FileOp> {
+pub(crate) fn replace_file(file: &FilePath, data: Bytes) -> Vec<FileOp> {
     let temporary = FilePath::new(&format!("{file}.tmp"));
     let len = data.len() as u64;
     vec![

@@ -16,6 +16,7 @@ use super::op::{FileOp, FilePath, StorageFault};
 use super::registrations::{RegistrationLog, RegistrationsError, registrations_file};
 use super::scan::{ScanError, Scanned, Scanner, TornTail};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
+use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::id::{NameError, NodeId, StoreId};
 use crate::mark;
 use crate::raft::{Entry, HardState, RestoredRaft};
@@ -92,6 +93,8 @@ pub struct Restored {
     pub registrations: RegistrationLog,
     /// The content of `serf/local.snapshot`, if there is one; broken UTF-8 is replaced.
     pub serf_snapshot: Option<String>,
+    /// The keys of `serf/local.keyring`, if there is one.
+    pub keyring: Option<Keyring>,
     /// What was unusual, for the log.
     pub notes: Vec<RecoveryNote>,
 }
@@ -140,6 +143,10 @@ pub enum RecoveryError {
     /// `node-id` holds something else. The operator must repair or remove it.
     #[error("the file node-id is not usable: {0}")]
     NodeId(#[source] NameError),
+    /// `serf/local.keyring` holds no keys. The operator must repair it, or remove it and give the
+    /// key anew; going on without would send gossip in clear.
+    #[error("the file serf/local.keyring is not usable: {0}")]
+    Keyring(#[from] KeyringFileError),
     /// The data belong to another server. The operator must give the matching identity.
     #[error("raft/identity belongs to the node {stored}, but this agent's node id is {configured}")]
     OtherNode {
@@ -211,6 +218,7 @@ enum Phase {
     NodeId,
     Registrations,
     SerfSnapshot,
+    Keyring,
     Identity,
     HardA,
     HardB,
@@ -231,6 +239,7 @@ pub struct Recovery {
     node_id: Option<NodeId>,
     registrations: Option<RegistrationLog>,
     serf_snapshot: Option<String>,
+    keyring: Option<Keyring>,
     identity: Option<Identity>,
     hard: [Option<Bytes>; 2],
     segments: VecDeque<u64>,
@@ -257,6 +266,7 @@ impl Recovery {
             node_id: None,
             registrations: None,
             serf_snapshot: None,
+            keyring: None,
             identity: None,
             hard: [None, None],
             segments: VecDeque::new(),
@@ -323,6 +333,10 @@ impl Recovery {
             Phase::SerfSnapshot => {
                 let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
                 self.serf_snapshot = content.map(text);
+                Ok(self.read(Phase::Keyring, keyring_file(), KEYRING_BYTES_MAX))
+            }
+            Phase::Keyring => {
+                self.keyring = content.as_deref().map(Keyring::from_file).transpose()?;
                 if !self.config.server {
                     return Ok(self.perform());
                 }
@@ -541,6 +555,7 @@ impl Recovery {
             server: self.server.take(),
             registrations: registrations.expect("registrations are read before anything is done"),
             serf_snapshot: self.serf_snapshot.take(),
+            keyring: self.keyring.take(),
             notes: std::mem::take(&mut self.notes),
         })))
     }

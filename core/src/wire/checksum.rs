@@ -18,11 +18,13 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 
 /// Puts `packet` under a checksum.
 pub fn with_crc(packet: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(CRC_BYTES + packet.len());
-    out.push(HAS_CRC);
-    out.extend_from_slice(&crc32(packet).to_be_bytes());
-    out.extend_from_slice(packet);
-    out.into()
+    [&crc_head(packet), packet].concat().into()
+}
+
+/// What stands before `packet` under a checksum.
+pub fn crc_head(packet: &[u8]) -> [u8; CRC_BYTES] {
+    let [a, b, c, d] = crc32(packet).to_be_bytes();
+    [HAS_CRC, a, b, c, d]
 }
 
 /// What a datagram's checksum covers, or the datagram itself if it carries none.

@@ -333,19 +333,14 @@ impl Message {
             }
             kind::DEAD => Self::Dead(msgpack::decode(body)?),
             kind::USER => Self::User(bytes.slice_ref(body)),
-            kind => return Err(refuse_kind(kind)),
+            kind => return Err(unknown_kind(kind)),
         })
     }
 }
 
-/// Why a message of this kind cannot stand where it was found.
-pub(super) fn refuse_kind(kind: u8) -> DecodeError {
-    match kind {
-        kind::COMPRESS => DecodeError::Layer { layer: "compression" },
-        kind::ENCRYPT => DecodeError::Layer { layer: "encryption" },
-        kind::LABEL => DecodeError::Layer { layer: "label" },
-        _ => DecodeError::Unknown { field: "message type", value: kind.into() },
-    }
+/// No message of this kind can stand where it was found.
+pub(super) fn unknown_kind(kind: u8) -> DecodeError {
+    DecodeError::Unknown { field: "message type", value: kind.into() }
 }
 
 pub(super) fn check_meta(meta: &[u8]) -> Result<(), DecodeError> {

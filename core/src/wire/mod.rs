@@ -3,20 +3,25 @@
 //! Decoders never panic and never allocate more than the input's size allows; a refused message is
 //! a [`DecodeError`] naming the field and the rule. Each family has its own file.
 
+pub mod base64;
 pub mod checksum;
 pub mod compound;
+pub mod compress;
 pub mod frame;
 pub mod gossip;
 pub mod ipc;
+pub mod label;
 pub mod msgpack;
 pub mod pack;
 pub mod packet;
 pub mod raft;
 pub mod rpc;
 pub mod scan;
+pub mod seal;
 pub mod serf;
 pub mod stream;
 
+use seal::KeyId;
 use thiserror::Error;
 
 /// Why bytes were refused. Nothing changed; the sender is at fault.
@@ -60,11 +65,19 @@ pub enum DecodeError {
         /// What was being read.
         field: &'static str,
     },
-    /// The bytes are under a layer that this agent cannot take off.
-    #[error("{layer}: this layer is not supported")]
+    /// An outer layer is there on one side only.
+    #[error("{layer}: {rule}")]
     Layer {
         /// Which layer of gossip-wire.md §1.
         layer: &'static str,
+        /// On which side.
+        rule: &'static str,
+    },
+    /// No key of this member opens the bytes: the sender uses another one, or they were changed.
+    #[error("encryption: {}", none_opens(.tried))]
+    Sealed {
+        /// The keys that were tried.
+        tried: Vec<KeyId>,
     },
     /// A tag names no known variant.
     #[error("{field}: unknown kind {value}")]
@@ -82,4 +95,9 @@ pub enum DecodeError {
         /// How many bytes remain.
         count: u64,
     },
+}
+
+fn none_opens(tried: &[KeyId]) -> String {
+    let tried: Vec<String> = tried.iter().map(KeyId::to_string).collect();
+    format!("none of the keys installed here opens the message (tried {})", tried.join(", "))
 }

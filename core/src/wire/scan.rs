@@ -147,6 +147,13 @@ pub struct Arrivals {
     scan: Scan,
 }
 
+impl From<Bytes> for Arrivals {
+    /// These bytes arrived at once.
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes: bytes.into(), scan: Scan::default() }
+    }
+}
+
 impl Arrivals {
     /// How many bytes wait.
     pub fn len(&self) -> usize {
@@ -161,6 +168,11 @@ impl Arrivals {
     /// Adds what arrived.
     pub fn push(&mut self, data: &[u8]) {
         self.bytes.extend_from_slice(data);
+    }
+
+    /// What waits.
+    pub fn waiting(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Takes `len` bytes once they are there. Not for use while a value has arrived in part.

@@ -7,6 +7,10 @@ pub(crate) struct Vector {
     pub(crate) name: String,
     pub(crate) transport: String,
     pub(crate) bytes: Bytes,
+    /// What the layers hold, where the vector says it.
+    pub(crate) plain: Bytes,
+    /// The name of its key, where there is one.
+    pub(crate) key: String,
 }
 
 /// The vectors of `tests/vectors/FILE.json`.
@@ -14,6 +18,8 @@ pub(crate) fn load(file: &str) -> Vec<Vector> {
     let text = match file {
         "udp-plain" => include_str!("udp-plain.json"),
         "tcp-plain" => include_str!("tcp-plain.json"),
+        "encrypted" => include_str!("encrypted.json"),
+        "computed" => include_str!("computed.json"),
         "probes" => include_str!("probes.json"),
         "ipc" => include_str!("ipc.json"),
         _ => panic!("no vectors called {file}"),
@@ -27,6 +33,8 @@ pub(crate) fn load(file: &str) -> Vec<Vector> {
             name: text(&vector["name"]),
             transport: text(&vector["transport"]),
             bytes: unhex(&text(&vector["hex"])),
+            plain: unhex(&text(&vector["plain"])),
+            key: text(&vector["key"]),
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 //! loss except where it is asked for.
 
 use crate::config::{GossipConfig, SerfConfig};
+use crate::gossip::keyring::{Keyring, KeyringError};
 use crate::gossip::{Gossip, GossipInput, GossipOutput, GossipTrace, JoinId};
 use crate::id::{RequestId, StreamId};
 use crate::machine::{Machine, Outbox};
@@ -66,6 +67,14 @@ pub(crate) struct Seat {
     pub(crate) name: Option<String>,
     /// Datagrams sent and the largest of them.
     pub(crate) sent: (usize, usize),
+    /// Datagrams sent by their first byte.
+    pub(crate) sent_by_kind: BTreeMap<u8, usize>,
+    /// Its own settings; the cluster's if there are none.
+    pub(crate) config: Option<GossipConfig>,
+    /// The content of its keyring file.
+    pub(crate) keyring: Option<Bytes>,
+    /// Key operations that ended.
+    pub(crate) key_results: Vec<Result<Keyring, KeyringError>>,
     starts: u64,
 }
 
@@ -130,7 +139,23 @@ fn operate(keys: &mut Vec<Bytes>, operation: KeyOperation) -> KeyResult {
 impl Cluster {
     /// `count` members that know nothing of each other.
     pub(crate) fn new(count: usize, seed: u64) -> Self {
-        let mut cluster = Self {
+        let mut cluster = Self::empty(seed);
+        for _ in 0..count {
+            cluster.add(None);
+        }
+        cluster
+    }
+
+    /// Starts another member, with settings of its own if there are any.
+    pub(crate) fn add(&mut self, config: Option<GossipConfig>) -> usize {
+        self.seats.push(Seat { config, ..Seat::default() });
+        self.start(self.seats.len() - 1);
+        self.seats.len() - 1
+    }
+
+    /// No members.
+    pub(crate) fn empty(seed: u64) -> Self {
+        Self {
             now: Instant::from_nanos(1),
             seats: Vec::new(),
             gossip_config: GossipConfig::lan(),
@@ -142,12 +167,7 @@ impl Cluster {
             streams: BTreeMap::new(),
             accepted: 0,
             seed,
-        };
-        for index in 0..count {
-            cluster.seats.push(Seat::default());
-            cluster.start(index);
         }
-        cluster
     }
 
     /// `count` members that have joined through the first and see each other.
@@ -177,15 +197,18 @@ impl Cluster {
             self.now,
             &mut serf_box,
         );
-        let gossip = Gossip::new(
+        let mut gossip = Gossip::new(
             name,
             address(index),
             serf.meta(),
-            &self.gossip_config,
+            seat.config.as_ref().unwrap_or(&self.gossip_config),
             seed,
             self.now,
             &mut gossip_box,
         );
+        if let Some(file) = &seat.keyring {
+            gossip.restore_keyring(Keyring::from_file(file).unwrap(), &mut gossip_box);
+        }
         seat.host = Some(Host { gossip, serf, gossip_box, serf_box });
         self.settle(index);
     }
@@ -357,6 +380,15 @@ impl Cluster {
             GossipOutput::BroadcastSpread(id) => {
                 self.serf_now(index, SerfInput::BroadcastSpread(id));
             }
+            GossipOutput::KeyFinished { result, .. } => self.seats[index].key_results.push(result),
+            GossipOutput::PersistKeyring(ops) => {
+                for op in ops {
+                    if let FileOp::Write { data, .. } = op {
+                        self.seats[index].keyring = Some(data);
+                    }
+                }
+                self.gossip_now(index, GossipInput::KeyringPersisted(Ok(())));
+            }
             GossipOutput::Trace(_, trace) => self.seats[index].traces.push(trace),
         }
     }
@@ -364,6 +396,7 @@ impl Cluster {
     fn send(&mut self, index: usize, to: SocketAddr, payload: Bytes) {
         let (count, largest) = self.seats[index].sent;
         self.seats[index].sent = (count + 1, largest.max(payload.len()));
+        *self.seats[index].sent_by_kind.entry(payload[0]).or_default() += 1;
         let Some(target) = self.at(to) else { return };
         if !self.cuts.contains(&(index, target)) && !self.datagram_cuts.contains(&(index, target)) {
             self.deliver(target, Delivery::Datagram { from: address(index), payload });

@@ -1,6 +1,7 @@
 //! What the tests of the membership machine share.
 
 pub(crate) mod cluster;
+mod encryption;
 mod paper;
 mod streams;
 

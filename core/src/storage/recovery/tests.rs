@@ -6,6 +6,7 @@ use crate::raft::{HardState, IdentityChange, PersistBatch};
 use crate::storage::registrations::{Change, TtlState};
 use crate::storage::testing::{MemDisk, TINY, client, entry, server};
 use crate::time::WallClock;
+use crate::wire::seal::Key;
 
 fn vote(term: u64) -> HardState {
     HardState { term: Term::new(term), voted_for: Some(NodeId::from_bytes([8; 16])) }
@@ -233,4 +234,18 @@ fn a_failing_disk_is_refused_with_what_was_done() {
         panic!("a recovery goes on without its files");
     };
     assert_eq!(error.to_string(), "reading node-id: permission denied");
+}
+
+#[test]
+fn keys_of_gossip_are_found_again_and_a_broken_file_is_refused() {
+    let mut disk = MemDisk::default();
+    assert_eq!(disk.recover(client()).unwrap().keyring, None);
+    let ring = Keyring::new(Key::new(&[1; 16]).unwrap());
+    disk.put("serf/local.keyring", &ring.to_file());
+    assert_eq!(disk.recover(client()).unwrap().keyring, Some(ring));
+    disk.put("serf/local.keyring", b"[]");
+    let before = disk.clone();
+    let error = disk.recover(client()).unwrap_err();
+    assert_eq!(error.to_string(), "the file serf/local.keyring is not usable: it holds no key");
+    assert_eq!(disk, before);
 }

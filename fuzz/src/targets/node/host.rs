@@ -23,7 +23,7 @@ use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::Level;
 use terraform_core::wire::frame::FrameDecoder;
 use terraform_core::wire::gossip::Message;
-use terraform_core::wire::packet::decode_datagram;
+use terraform_core::wire::packet::decode_packet;
 use terraform_core::wire::rpc::Frame;
 use terraform_core::wire::serf::SerfMessage;
 
@@ -175,7 +175,7 @@ impl Host {
 
     /// Peers learn the number of a query, which nobody could guess.
     fn overhear(&mut self, datagram: &Bytes) {
-        for message in decode_datagram(datagram) {
+        for message in decode_packet(datagram) {
             if let Ok(Message::User(bytes)) = message
                 && let Ok(SerfMessage::Query(query)) = SerfMessage::decode(&bytes)
             {
