@@ -94,7 +94,11 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),
         ("datacenter", a.datacenter != b.datacenter),
         ("domain", started.dns_config.domain != now.dns_config.domain),
-        ("gossip_lan", a.gossip != b.gossip),
+        (
+            "gossip_lan, encrypt, encrypt_verify_incoming, encrypt_verify_outgoing or \
+             disable_keyring_file",
+            a.gossip != b.gossip,
+        ),
         ("node_name", a.name != b.name),
         ("node_id", started.node_id != now.node_id),
         ("performance.rpc_hold_timeout", a.rpc_hold != b.rpc_hold),

@@ -1,13 +1,18 @@
-//! The one source of randomness: the kernel's generator (getrandom(2)), read once at the start.
+//! The one source of randomness: the kernel's generator (getrandom(2)), read once for each purpose.
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use terraform_core::rng::Seed;
 
-/// A fresh seed for a node.
+/// A fresh seed for a node. Waits and fails as [`secret`] does.
+pub fn seed() -> std::io::Result<Seed> {
+    secret().map(Seed::new)
+}
+
+/// 32 bytes that nobody can guess.
 ///
 /// Waits until the kernel's generator is initialised. Errors: the kernel has no generator, or a
 /// sandbox forbids it.
-pub fn seed() -> std::io::Result<Seed> {
+pub fn secret() -> std::io::Result<[u8; 32]> {
     let mut bytes = [0u8; 32];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -17,7 +22,7 @@ pub fn seed() -> std::io::Result<Seed> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Seed::new(bytes))
+    Ok(bytes)
 }
 
 #[cfg(test)]

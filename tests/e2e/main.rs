@@ -5,5 +5,6 @@
 mod bad_input;
 mod checks;
 mod cluster;
+mod encryption;
 mod founding_page;
 mod reload;

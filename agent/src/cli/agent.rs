@@ -41,9 +41,16 @@ struct Arguments {
     /// development mode: a server by itself, in a temporary folder, with all logs
     #[argh(option, arg_name = "bool")]
     dev: Option<bool>,
+    /// keep no keys of gossip in the data directory: they come from -encrypt alone
+    #[argh(option, arg_name = "bool")]
+    disable_keyring_file: Option<bool>,
     /// the DNS port, -1 for none (8600)
     #[argh(option, arg_name = "port")]
     dns_port: Option<i64>,
+    /// the key that encrypts gossip, as the command keygen makes one; once keys are stored in the
+    /// data directory, those are used
+    #[argh(option, arg_name = "key")]
+    encrypt: Option<String>,
     /// the HTTP port, -1 for none (8500)
     #[argh(option, arg_name = "port")]
     http_port: Option<i64>,
@@ -139,6 +146,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         advertise_addr: arguments.advertise,
         client_addr: arguments.client,
         datacenter: arguments.datacenter,
+        encrypt: arguments.encrypt,
+        disable_keyring_file: arguments.disable_keyring_file,
         log_level: arguments.log_level,
         ..Settings::default()
     };

@@ -5,6 +5,7 @@ mod flags;
 mod force_leave;
 mod info;
 mod join;
+mod keygen;
 mod leave;
 mod members;
 mod monitor;
@@ -31,6 +32,7 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "info", summary: "Shows numbers and states of an agent", run: info::run },
     Command { name: "join", summary: "Tells an agent to join a cluster", run: join::run },
+    Command { name: "keygen", summary: "Makes a key that encrypts gossip", run: keygen::run },
     Command {
         name: "leave",
         summary: "Makes an agent leave its cluster and stop",

@@ -55,6 +55,14 @@ pub struct Settings {
     pub retry_interval: Option<Duration>,
     /// `retry_max`
     pub retry_max: Option<i64>,
+    /// `encrypt`
+    pub encrypt: Option<String>,
+    /// `encrypt_verify_incoming`
+    pub encrypt_verify_incoming: Option<bool>,
+    /// `encrypt_verify_outgoing`
+    pub encrypt_verify_outgoing: Option<bool>,
+    /// `disable_keyring_file`
+    pub disable_keyring_file: Option<bool>,
     /// `rejoin_after_leave`
     pub rejoin_after_leave: Option<bool>,
     /// `skip_leave_on_interrupt`
@@ -202,6 +210,16 @@ impl FileReader {
             "log_level" => self.settings.log_level = self.text(key, value),
             "retry_interval" => self.settings.retry_interval = self.duration(key, value),
             "retry_max" => self.settings.retry_max = self.integer(key, value),
+            "encrypt" => self.settings.encrypt = self.text(key, value),
+            "encrypt_verify_incoming" => {
+                self.settings.encrypt_verify_incoming = self.boolean(key, value);
+            }
+            "encrypt_verify_outgoing" => {
+                self.settings.encrypt_verify_outgoing = self.boolean(key, value);
+            }
+            "disable_keyring_file" => {
+                self.settings.disable_keyring_file = self.boolean(key, value);
+            }
             "rejoin_after_leave" => self.settings.rejoin_after_leave = self.boolean(key, value),
             "skip_leave_on_interrupt" => {
                 self.settings.skip_leave_on_interrupt = self.boolean(key, value);
@@ -495,7 +513,7 @@ mod tests {
     #[test]
     fn a_setting_that_is_not_built_is_reported_unless_it_is_off() {
         let text =
-            r#"{"ui": true, "encrypt": "", "acl": {"enabled": true}, "verify_incoming": false}"#;
+            r#"{"ui": true, "ca_file": "", "acl": {"enabled": true}, "verify_incoming": false}"#;
         let unbuilt = parse(text).unwrap().unbuilt;
         let expected = [
             Unbuilt { key: "ui".to_owned(), safety: Safety::Harmless },

@@ -4,19 +4,17 @@
 
 use super::Settings;
 
-/// Lays `above` over `below`.
+/// Lays `above` over `below`. A setting that stands in neither list does not compile.
 pub fn overlay(below: &mut Settings, above: Settings) {
-    macro_rules! later_wins {
-        ($($field:ident),* $(,)?) => {
-            $(if above.$field.is_some() { below.$field = above.$field; })*
+    macro_rules! lay {
+        (later wins: $($scalar:ident),+; both stay: $($list:ident),+ $(;)?) => {
+            let Settings { $($scalar,)+ $($list,)+ } = above;
+            $(if $scalar.is_some() { below.$scalar = $scalar; })+
+            $(below.$list.extend($list);)+
         };
     }
-    macro_rules! append {
-        ($($field:ident),* $(,)?) => {
-            $(below.$field.extend(above.$field);)*
-        };
-    }
-    later_wins!(
+    lay!(
+        later wins:
         server,
         bootstrap,
         bootstrap_expect,
@@ -31,6 +29,10 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         log_level,
         retry_interval,
         retry_max,
+        encrypt,
+        encrypt_verify_incoming,
+        encrypt_verify_outgoing,
+        disable_keyring_file,
         rejoin_after_leave,
         skip_leave_on_interrupt,
         leave_on_terminate,
@@ -40,9 +42,8 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         reconnect_timeout,
         raft_multiplier,
         rpc_hold_timeout,
-        dns_node_ttl,
-    );
-    append!(
+        dns_node_ttl;
+        both stay:
         addresses,
         ports,
         start_join,
@@ -55,7 +56,7 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         dns_service_ttl,
         services,
         checks,
-        unbuilt,
+        unbuilt;
     );
 }
 
@@ -72,7 +73,8 @@ mod tests {
             "client_addr": "c", "addresses": {"http": "h"}, "ports": {"http": 1},
             "datacenter": "dc", "domain": "x", "log_level": "WARN", "start_join": ["s"],
             "retry_join": ["r"], "retry_interval": "1s", "retry_max": 2,
-            "rejoin_after_leave": true, "skip_leave_on_interrupt": true,
+            "encrypt": "k", "encrypt_verify_incoming": false, "encrypt_verify_outgoing": false,
+            "disable_keyring_file": true, "rejoin_after_leave": true, "skip_leave_on_interrupt": true,
             "leave_on_terminate": true, "enable_script_checks": true,
             "enable_local_script_checks": true, "check_update_interval": "2s",
             "reconnect_timeout": "3s", "node_meta": {"k": "v"},

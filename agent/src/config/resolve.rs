@@ -14,6 +14,7 @@ use terraform_core::id::{Datacenter, NodeId, NodeName};
 use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
+use terraform_core::wire::seal::{Key, KeyError};
 use terraform_io::resolve::parse as parse_address;
 use thiserror::Error;
 
@@ -499,7 +500,23 @@ fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
     if gossip.probe_timeout >= gossip.probe_interval {
         return refuse("gossip_lan.probe_timeout must be shorter than gossip_lan.probe_interval");
     }
+    encryption(settings, &mut gossip)?;
     Ok(gossip)
+}
+
+/// How gossip is encrypted (agent-config.md §12).
+fn encryption(settings: &Settings, gossip: &mut GossipConfig) -> Checked<()> {
+    let key = settings.encrypt.as_deref().filter(|text| !text.is_empty()).map(Key::from_base64);
+    gossip.encrypt = key.transpose().map_err(|error| {
+        ResolveError(match error {
+            KeyError::Base64(error) => format!("encrypt has invalid key: {error}"),
+            KeyError::Length => format!("Failed to configure keyring: Invalid key: {error}"),
+        })
+    })?;
+    gossip.verify_incoming = settings.encrypt_verify_incoming.unwrap_or(true);
+    gossip.verify_outgoing = settings.encrypt_verify_outgoing.unwrap_or(true);
+    gossip.keyring_file = !settings.disable_keyring_file.unwrap_or(false);
+    Ok(())
 }
 
 fn serf(settings: &Settings, gossip: &GossipConfig) -> SerfConfig {

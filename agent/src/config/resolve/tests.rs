@@ -71,8 +71,16 @@ fn every_rule_is_named() {
             "Invalid log level: nope. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]",
         ),
         (
-            r#"{"data_dir": "/d", "encrypt": "x"}"#,
-            "encrypt is not built yet: the agent would be less safe than this setting says",
+            r#"{"data_dir": "/d", "ca_file": "x"}"#,
+            "ca_file is not built yet: the agent would be less safe than this setting says",
+        ),
+        (
+            r#"{"data_dir": "/d", "encrypt": "!"}"#,
+            "encrypt has invalid key: illegal base64 data at input byte 0",
+        ),
+        (
+            r#"{"data_dir": "/d", "encrypt": "c2hvcnQ="}"#,
+            "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
         ),
     ];
     for (text, expected) in cases {
@@ -112,4 +120,19 @@ fn a_script_check_needs_its_switch() {
     };
     assert!(refusal(&text("")).contains("Scripts are disabled on this agent"));
     assert!(resolved(&text(r#""enable_local_script_checks": true,"#)).is_ok());
+}
+
+#[test]
+fn gossip_is_encrypted_as_the_settings_say() {
+    let gossip = |text: &str| resolve(parse(text).unwrap(), false, &machine()).unwrap().node.gossip;
+    let plain = gossip(r#"{"data_dir": "/d", "encrypt": ""}"#);
+    assert_eq!(plain.encrypt, None);
+    assert!(plain.verify_incoming && plain.verify_outgoing && plain.keyring_file);
+    let encrypted = gossip(
+        r#"{"data_dir": "/d", "encrypt": "AQEBAQEBAQEBAQEBAQEBAQ==",
+            "encrypt_verify_incoming": false, "encrypt_verify_outgoing": false,
+            "disable_keyring_file": true}"#,
+    );
+    assert_eq!(encrypted.encrypt.unwrap().as_bytes(), [1; 16]);
+    assert!(!encrypted.verify_incoming && !encrypted.verify_outgoing && !encrypted.keyring_file);
 }

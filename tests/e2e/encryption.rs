@@ -1,0 +1,67 @@
+//! Encrypted agents as processes: keys, their file, and what a wrong one meets.
+
+use e2e::{Agent, LONG, Options, command, wait_until};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+fn keygen() -> String {
+    let output = command(&["keygen"]);
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn keyring_file(agent: &Agent) -> PathBuf {
+    agent.options.data_dir.join("serf").join("local.keyring")
+}
+
+fn wait_for_members(agent: &Agent, count: usize) {
+    wait_until("all members", LONG, || {
+        let members = agent.json("/v1/agent/members");
+        (members.as_array().map(Vec::len) == Some(count)).then_some(())
+    });
+}
+
+fn wait_for_keyring(agent: &Agent, keys: &str) {
+    let file = keyring_file(agent);
+    wait_until("the keyring", LONG, || {
+        (std::fs::read_to_string(&file).ok()? == format!("[\"{keys}\"]")).then_some(())
+    });
+    let mode = std::fs::metadata(&file).expect("the file is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "nobody else reads the keys");
+}
+
+#[test]
+fn agents_with_the_same_key_meet_and_one_with_another_is_refused() {
+    let (key, other) = (keygen(), keygen());
+    let server = Options::new("server", &["-server", "-bootstrap", "-encrypt", &key]).start();
+    wait_for_keyring(&server, &key);
+    let address = server.address();
+    let join = ["-join", address.as_str()];
+    let client = Options::new("client", &["-encrypt", &key]).with(&join).start();
+    wait_for_members(&server, 2);
+    wait_for_members(&client, 2);
+    wait_for_keyring(&client, &key);
+
+    let reasons = [
+        (vec!["-encrypt", other.as_str()], "none of the keys installed here opens the message"),
+        (Vec::new(), "gossip is encrypted here, but the message is not"),
+    ];
+    for (arguments, reason) in reasons {
+        let stranger = Options::new("stranger", &arguments).with(&join);
+        let output = stranger.command().output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(1), "nobody could be joined");
+        wait_until("the reason in the server's log", LONG, || {
+            server.lines().iter().any(|line| line.contains(reason)).then_some(())
+        });
+        assert!(!stranger.data_dir.join("serf").join("local.keyring").exists());
+    }
+    wait_for_members(&server, 2);
+
+    // The keyring wins over the settings of a later start, which says so.
+    let mut options = client.kill();
+    options.arguments = Vec::new();
+    let again = options.with(&["-encrypt", &other]).with(&join).start();
+    wait_for_members(&again, 2);
+    let told = "LAN keyring exists but -encrypt given, using keyring";
+    assert!(again.lines().iter().any(|line| line.contains(told)), "{:?}", again.lines());
+}
