@@ -93,7 +93,9 @@ impl Raft {
             return out.push(RaftOutput::ProposalFailed { id, error });
         };
         let mut next = shared.configs.latest().clone();
-        if next.voters.remove(&server).is_none() {
+        let settled = shared.configs.latest_index() <= shared.commit;
+        // A removal that is not committed may still be undone: it is no answer to this one.
+        if next.voters.remove(&server).is_none() && settled {
             let index = shared.configs.latest_index();
             return out.push(RaftOutput::ProposalApplied { id, index });
         }

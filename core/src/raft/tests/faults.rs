@@ -155,6 +155,24 @@ fn a_leader_that_removes_itself_hands_the_cluster_to_the_others() {
     assert!(cluster.done.contains_key(&id));
 }
 
+#[test]
+fn a_removal_that_is_not_committed_answers_no_second_one() {
+    let mut cluster = Cluster::formed(9, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let others: Vec<u8> = [1, 2, 3].into_iter().filter(|n| *n != leader).collect();
+    cluster.part(&[leader], &others);
+    let remove = |cluster: &mut Cluster| {
+        let id = cluster.next_id();
+        let server = node(others[0]);
+        cluster.input(leader, RaftInput::RemoveServer { id, server, force: true });
+        id
+    };
+    let first = remove(&mut cluster);
+    let second = remove(&mut cluster);
+    assert!(!cluster.done.contains_key(&first));
+    assert!(matches!(cluster.failed.get(&second), Some(ProposalError::Refused(_))));
+}
+
 /// Raft thesis §4.2.2: only the leader that removed itself has the log to lead again, although its
 /// newest configuration does not name it; after a restart as before it.
 #[test]
