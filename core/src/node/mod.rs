@@ -9,6 +9,7 @@
 
 mod info;
 pub mod input;
+mod keys;
 mod leave;
 pub mod output;
 mod publish;

@@ -19,7 +19,7 @@ use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
 use crate::raft::{Message, RaftInput, RaftOutput, RoleKind};
 use crate::reconcile::{ReconcileInput, ReconcileOutput};
 use crate::rpc::{Caller, RpcInput, RpcOutput};
-use crate::serf::{KeyOperation, KeyResult, SerfEvent, SerfInput, SerfOutput, ServerInfo};
+use crate::serf::{SerfEvent, SerfInput, SerfOutput, ServerInfo};
 use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceKind};
@@ -145,8 +145,10 @@ impl Node {
                 self.writes.issue(Purpose::Keyring, Lane::State, ops, &mut self.out);
                 return;
             }
-            // Only key queries ask for anything with keys, and those come with queries.
-            GossipOutput::KeyFinished { .. } => return,
+            GossipOutput::KeyFinished { ticket, result } => {
+                self.key_finished(now, ticket, result);
+                return;
+            }
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
             GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
             GossipOutput::Updated(peer) => SerfInput::Updated(peer),
@@ -178,9 +180,7 @@ impl Node {
                 return;
             }
             SerfOutput::KeyOperation { query, operation } => {
-                let result = KeyResult::Failed(without_keyring(&operation).to_owned());
-                let input = SerfInput::KeyResult { query, result };
-                self.serf.handle(now, input, &mut self.boxes.serf);
+                self.key_operation(now, query, operation);
                 return;
             }
             SerfOutput::NameLost { matching, total } => {
@@ -518,16 +518,6 @@ impl Node {
     fn fatal(&mut self, rule: String) {
         self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
         self.stop(StopReason::Fatal(rule));
-    }
-}
-
-/// What a member without a keyring says of an operation on it (gossip-wire.md §11.8).
-const fn without_keyring(operation: &KeyOperation) -> &'static str {
-    match operation {
-        KeyOperation::List => "Keyring is empty (encryption not enabled)",
-        KeyOperation::Install(_) | KeyOperation::Use(_) | KeyOperation::Remove(_) => {
-            "No keyring to modify (encryption not enabled)"
-        }
     }
 }
 
