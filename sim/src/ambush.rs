@@ -25,7 +25,9 @@ pub enum Cue {
     Commits,
 }
 
-const CUES: [Cue; 4] = [Cue::Elected, Cue::Persists, Cue::Configures, Cue::Commits];
+/// Changes of the configuration are the rarest cue and meet few blows, so they are drawn twice.
+const CUES: [Cue; 5] =
+    [Cue::Elected, Cue::Persists, Cue::Configures, Cue::Commits, Cue::Configures];
 
 /// What befalls the server.
 const BLOWS: [Fault; 6] =
@@ -45,12 +47,20 @@ pub struct Ambush {
 }
 
 impl Ambush {
+    /// Whether it is laid in vain unless servers come and go.
+    pub fn awaits_changes(self) -> bool {
+        self.cue == Cue::Configures
+    }
+
     /// An ambush for a seed.
     pub fn draw(rng: &mut Rng) -> Self {
         let delay = Duration::from_micros(250 << rng.below(8));
+        let (cue, blow) = (CUES[rng.index(CUES.len())], BLOWS[rng.index(BLOWS.len())]);
+        // Only another change can meet a change, and a leader that leaves makes one.
+        let meets = cue == Cue::Configures && rng.chance(3, 4);
         Self {
-            cue: CUES[rng.index(CUES.len())],
-            blow: BLOWS[rng.index(BLOWS.len())],
+            cue,
+            blow: if meets { Fault::Leave } else { blow },
             delay_max: if rng.chance(1, 3) { Duration::ZERO } else { delay },
             pause_max: Duration::from_millis(250 << rng.below(6)),
         }

@@ -103,6 +103,10 @@ impl Plan {
         let limits = if rng.chance(1, 2) { small_limits(&mut rng) } else { RaftLimits::default() };
         let ambush = Ambush::draw(&mut rng);
         let ambush = (luck != 0 && rng.chance(1, 2)).then_some(ambush);
+        let mut faults = faults;
+        if ambush.is_some_and(Ambush::awaits_changes) && !faults.contains(&Fault::Leave) {
+            faults.push(Fault::Leave);
+        }
         Self {
             seed,
             servers,

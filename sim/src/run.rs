@@ -1,6 +1,6 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
-use crate::ambush::Watch;
+use crate::ambush::{Ambush, Watch};
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::{Crash, Loss};
 use crate::hash::TraceHash;
@@ -254,7 +254,8 @@ impl Run {
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
             let host = self.rng.index(self.world.hosts.len());
             // Servers leave rarely: each leave changes the configuration.
-            let rare = fault == Fault::Leave && host < self.plan.servers;
+            let awaited = self.plan.ambush.is_some_and(Ambush::awaits_changes);
+            let rare = fault == Fault::Leave && host < self.plan.servers && !awaited;
             if !rare || self.rng.chance(1, 4) {
                 self.inflict(fault, host);
             }

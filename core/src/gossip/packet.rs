@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 /// Bytes of a datagram before the headers of IP and UDP (gossip-wire.md §4).
 pub(super) const PACKET_BYTES_MAX: usize = 1400;
 
-/// Bytes for the parts of a packet whatever layers there are: with encryption and the longest label.
+/// Bytes for the parts of a packet under all layers: with encryption and the longest label.
 pub(super) const PARTS_BYTES_MIN: usize = PACKET_BYTES_MAX
     - CRC_BYTES
     - COMPOUND_OVERHEAD
