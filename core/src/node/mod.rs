@@ -322,6 +322,11 @@ impl Node {
         self.serf.members()
     }
 
+    /// The Serf layer, for checkers.
+    pub const fn serf(&self) -> &Serf {
+        &self.serf
+    }
+
     /// Membership, for checkers.
     pub const fn gossip(&self) -> &Gossip {
         &self.gossip

@@ -5,6 +5,7 @@ use crate::streams::Process;
 use std::collections::BTreeMap;
 use terraform_core::id::{Incarnation, NodeName};
 use terraform_core::node::Node;
+use terraform_core::serf::{Member, MemberStatus};
 use terraform_core::wire::gossip::PeerState;
 
 /// The rules G1, G2 and G4.
@@ -12,6 +13,8 @@ use terraform_core::wire::gossip::PeerState;
 pub(super) struct GossipChecker {
     /// What each process last knew of each member, and at which version of its table.
     seen: BTreeMap<Process, (u64, BTreeMap<NodeName, Incarnation>)>,
+    /// At which version each process's Serf statuses were looked at.
+    statuses: BTreeMap<Process, u64>,
     /// The highest incarnation each member gave itself.
     own: BTreeMap<NodeName, Incarnation>,
 }
@@ -24,6 +27,7 @@ impl GossipChecker {
         node: &Node,
         permissions: &Permissions,
     ) -> Result<(), Violation> {
+        self.look_at_statuses(process, node, permissions)?;
         let version = node.gossip().version();
         if self.seen.get(&process).is_some_and(|(then, _)| *then == version) {
             return Ok(());
@@ -70,6 +74,28 @@ impl GossipChecker {
             known = node.gossip().peers().map(|(p, _)| (p.name.clone(), p.incarnation)).collect();
         }
         self.seen.insert(process, (version, known));
+        Ok(())
+    }
+
+    /// G2 at the Serf layer, whose statuses the catalog follows.
+    fn look_at_statuses(
+        &mut self,
+        process: Process,
+        node: &Node,
+        permissions: &Permissions,
+    ) -> Result<(), Violation> {
+        let version = node.serf().version();
+        if self.statuses.insert(process, version) == Some(version) {
+            return Ok(());
+        }
+        let falsely_left = |member: &&Member| {
+            let left = member.status == MemberStatus::Left;
+            left && !permissions.may_leave.contains(&member.name)
+        };
+        if let Some(member) = node.members().find(falsely_left) {
+            let (who, name) = (shown(process), &member.name);
+            return broken("G2", format!("{who} shows {name} as left, which never left"));
+        }
         Ok(())
     }
 
