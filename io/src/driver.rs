@@ -7,6 +7,7 @@
 
 use crate::clock::Clock;
 use crate::event::{Arrivals, Counters, Event, Inbox};
+use crate::fanout::EventFan;
 use crate::handle::Call;
 use crate::log::{Record, Sink};
 use crate::runtime::spawn;
@@ -26,6 +27,7 @@ use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, Input};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{RequestError, Response};
+use terraform_core::serf::SerfEvent;
 use terraform_core::time::Instant;
 use terraform_core::trace::{Level, TraceEvent};
 use terraform_core::view::View;
@@ -76,6 +78,8 @@ pub struct Host {
     pub run_check: RunCheck,
     /// Where everything said goes.
     pub sink: Sink,
+    /// Who is told of Serf events.
+    pub fan: Arc<EventFan>,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -285,8 +289,7 @@ impl<C: Core> Driver<C> {
                         let _ = reply.try_send(result);
                     }
                 }
-                // Nobody can subscribe to events yet: the control port has no streams of them.
-                Output::Event(_) => {}
+                Output::Event(event) => self.announce(event),
                 Output::Publish(view) => self.host.view.store(view),
                 Output::Trace(event) => self.tell(&event),
                 Output::Stopped(reason) => return Some(reason),
@@ -304,6 +307,18 @@ impl<C: Core> Driver<C> {
             let _ = events.send(Event::Input(input)).await;
         };
         spawn(finished).detach();
+    }
+
+    fn announce(&self, event: SerfEvent) {
+        let ended = self.host.fan.push(event);
+        if ended > 0 {
+            for _ in 0..ended {
+                Counters::count(&self.host.counters.subscriptions_overflowed);
+            }
+            let text = format_args!("{ended} subscriptions to events ended: they were not read");
+            let record = Record { level: Level::Warn, subsystem: "agent", text: &text };
+            (self.host.sink)(&record);
+        }
     }
 
     fn tell(&self, event: &TraceEvent) {

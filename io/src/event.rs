@@ -85,6 +85,8 @@ pub struct Counters {
     pub streams_refused: AtomicU64,
     /// Streams closed because their send queue was full.
     pub streams_overflowed: AtomicU64,
+    /// Subscriptions to Serf events that ended because their clients were too slow.
+    pub subscriptions_overflowed: AtomicU64,
     /// Turns of the driver that took longer than they should.
     pub slow_turns: AtomicU64,
 }

@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use arc_swap::{ArcSwap, Guard};
-use smol::channel::{Sender, TrySendError};
+use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
 use terraform_core::catalog::query::{Query, QueryAnswer};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
@@ -19,6 +19,23 @@ pub struct Call {
     pub request: Box<Request>,
     /// Where the answer goes; it holds one.
     pub reply: Sender<Result<Response, RequestError>>,
+}
+
+/// An answer on its way. Dropping it abandons the request; what it asked for goes on.
+#[derive(Debug)]
+pub struct Answer(Receiver<Result<Response, RequestError>>);
+
+impl Answer {
+    /// Waits for it.
+    pub async fn wait(self) -> Result<Response, RequestError> {
+        let text = "the agent stopped before the outcome was known";
+        self.0.recv().await.unwrap_or_else(|_| Err(RequestError::Unknown(text.to_owned())))
+    }
+
+    /// Whether it is there, so that `wait` does not wait.
+    pub fn is_there(&self) -> bool {
+        !self.0.is_empty() || self.0.is_closed()
+    }
 }
 
 /// A cheap, clonable handle to the node.
@@ -50,17 +67,20 @@ impl NodeHandle {
     /// A node that went away before it answered may have taken the request to others already, so
     /// the outcome is unknown; `Stopping` promises that nothing happened.
     pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
+        self.submit(request)?.wait().await
+    }
+
+    /// Asks the node; requests reach it in the order of these calls.
+    pub fn submit(&self, request: Request) -> Result<Answer, RequestError> {
         let (reply, answer) = smol::channel::bounded(1);
         match self.calls.try_send(Call { request: Box::new(request), reply }) {
-            Ok(()) => {}
+            Ok(()) => Ok(Answer(answer)),
             Err(TrySendError::Full(_)) => {
                 let queue = "the agent's request queue is full".to_owned();
-                return Err(RequestError::Overloaded(queue));
+                Err(RequestError::Overloaded(queue))
             }
-            Err(TrySendError::Closed(_)) => return Err(RequestError::Stopping),
+            Err(TrySendError::Closed(_)) => Err(RequestError::Stopping),
         }
-        let text = "the agent stopped before the outcome was known";
-        answer.recv().await.unwrap_or_else(|_| Err(RequestError::Unknown(text.to_owned())))
     }
 
     /// Reads the catalog: from the view if its rules allow, else through the node.

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod duration;
 pub mod entropy;
 pub mod event;
+pub mod fanout;
 pub mod handle;
 pub mod http;
 pub mod ipc;

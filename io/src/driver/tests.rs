@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::event::queues;
+use crate::fanout::{EVENTS_MAX, tests::user};
 use crate::handle::NodeHandle;
 use crate::storage::DataDir;
 use bytes::Bytes;
@@ -50,6 +51,8 @@ struct Bench {
     inbox: Inbox,
     fed: Receiver<Input>,
     gossip: SocketAddr,
+    fan: Arc<EventFan>,
+    counters: Arc<Counters>,
     driver: smol::Task<StopReason>,
     folder: PathBuf,
 }
@@ -100,9 +103,19 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
     let run_check: RunCheck = Box::new(|_, _| {
         async { CheckResult { status: CheckStatus::Passing, output: "ok".to_owned() } }.boxed()
     });
-    let host = Host { clock, view: cell, datagrams, disk, run_check, sink, counters };
+    let fan = Arc::new(EventFan::default());
+    let host = Host {
+        clock,
+        view: cell,
+        datagrams,
+        disk,
+        run_check,
+        sink,
+        fan: Arc::clone(&fan),
+        counters: Arc::clone(&counters),
+    };
     let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());
-    Bench { handle, inbox, fed, gossip, driver, folder }
+    Bench { handle, inbox, fed, gossip, fan, counters, driver, folder }
 }
 
 /// The next input that was fed, within a moment.
@@ -246,4 +259,26 @@ fn a_stream_to_nobody_is_closed_as_not_connected() {
     let bench = bench(|_| vec![], vec![open], None);
     let reason = CloseReason::ConnectFailed;
     assert_eq!(fed(&bench), Input::StreamClosed { stream, reason });
+}
+
+#[test]
+fn subscribers_are_told_of_events_and_one_that_does_not_read_is_counted() {
+    let script: Script = |input| match input {
+        Input::Request { id, request, .. } => {
+            let count = if request.body == RequestBody::Info { EVENTS_MAX } else { 1 };
+            let mut outputs = vec![Output::Event(user("a")); count];
+            outputs.push(Output::Reply { id: *id, result: Ok(Response::Done) });
+            outputs
+        }
+        _ => Vec::new(),
+    };
+    let bench = bench(script, Vec::new(), None);
+    let events = bench.fan.subscribe(Box::new(|_| true));
+    for (body, expected) in [(RequestBody::Info, 0), (RequestBody::Coordinates, 1)] {
+        let answer = smol::block_on(bench.handle.request(Request::new(body)));
+        assert_eq!(answer, Ok(Response::Done));
+        let ended = bench.counters.subscriptions_overflowed.load(Ordering::Relaxed);
+        assert_eq!(ended, expected);
+    }
+    assert_eq!(events.len(), EVENTS_MAX);
 }

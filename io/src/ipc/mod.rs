@@ -1,12 +1,20 @@
 //! The control port 8400: Serf's IPC over the running node (gossip-wire.md §12).
 //!
 //! Requests of one connection are executed strictly one after the other. Subscriptions to the log
-//! run beside them and share the connection's bounded send queue, so a client that does not read
-//! loses lines, never memory. Commands whose clients read a body whatever the error says get one.
+//! and to events, and queries that run, go on beside them and share the connection's bounded send
+//! queue, so a client that does not read loses lines, never memory. Commands whose clients read a
+//! body whatever the error says get one.
+//!
+//! Differs: a client that reads its events too slowly is closed, where Serf leaves events out. The
+//! number of a query's record is the node's, so any connection may answer. A query's answers are
+//! told when it is over, not as they come.
 
 mod filter;
+mod serf;
 mod session;
+mod stream;
 
+use crate::fanout::EventFan;
 use crate::handle::NodeHandle;
 use crate::log::LogRing;
 use crate::runtime::{spawn, within};
@@ -41,6 +49,8 @@ pub type Reload = Arc<dyn Fn() -> Boxed<Result<(), String>> + Send + Sync>;
 pub struct Control {
     /// The node.
     pub node: NodeHandle,
+    /// The Serf events.
+    pub fan: Arc<EventFan>,
     /// The log.
     pub logs: Arc<LogRing>,
     /// Reads the configuration files again.

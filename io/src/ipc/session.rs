@@ -2,17 +2,19 @@
 
 use super::Control;
 use super::filter::Members;
+use super::stream::Records;
 use crate::resolve::addresses;
 use crate::runtime::spawn;
 use bytes::Bytes;
 use smol::Task;
 use smol::channel::Sender;
+use std::collections::BTreeMap;
 use terraform_core::id::NodeName;
 use terraform_core::node::request::{self, RequestBody};
+use terraform_core::serf::KeyOperation;
 use terraform_core::trace::Level;
 use terraform_core::wire::ipc::{
-    Body, Command, Coordinate, CoordinateReply, Filter, IPC_VERSION, Join, KeysReply, Member,
-    Request, Response, Stats,
+    Body, Command, Filter, IPC_VERSION, Join, Member, Request, Response, Stats,
 };
 
 /// Addresses in one `join`.
@@ -29,19 +31,24 @@ pub(super) enum Verdict {
 
 /// One connection's state.
 pub(super) struct Session {
-    control: Control,
-    queue: Sender<Bytes>,
+    pub(super) control: Control,
+    pub(super) queue: Sender<Bytes>,
     greeted: bool,
     /// The subscription to the log, with the number of its request.
     monitor: Option<(u64, Task<()>)>,
+    /// The subscriptions to events, by the numbers of their requests.
+    pub(super) subscriptions: BTreeMap<u64, Task<()>>,
+    /// The queries that run.
+    pub(super) queries: Vec<Task<()>>,
 }
 
 /// An error text and the body beside it.
-type Answer = (String, Option<Body>);
+pub(super) type Answer = (String, Option<Body>);
 
 impl Session {
-    pub(super) const fn new(control: Control, queue: Sender<Bytes>) -> Self {
-        Self { control, queue, greeted: false, monitor: None }
+    pub(super) fn new(control: Control, queue: Sender<Bytes>) -> Self {
+        let (subscriptions, queries) = (BTreeMap::new(), Vec::new());
+        Self { control, queue, greeted: false, monitor: None, subscriptions, queries }
     }
 
     /// Whether the handshake is done.
@@ -53,22 +60,31 @@ impl Session {
     pub(super) async fn take(&mut self, request: Request) -> Verdict {
         let Request { seq, command } = request;
         if !self.greeted && !matches!(command, Command::Handshake { .. }) {
-            self.answer(seq, ("Handshake required".to_owned(), None)).await;
+            self.verdict(seq, error("Handshake required")).await;
             return Verdict::Close;
         }
         if let Command::Monitor { level } = &command {
             return self.watch(seq, level).await;
         }
+        if let Command::Stream { filter } = &command {
+            return self.stream(seq, filter).await;
+        }
+        if let Command::Query(query) = &command {
+            return self.query(seq, query).await;
+        }
         let known = !matches!(command, Command::Unknown(_));
-        let verdict = if known { Verdict::Go } else { Verdict::Close };
         let Some(answer) = self.execute(command).await else { return Verdict::Close };
-        if self.answer(seq, answer).await { verdict } else { Verdict::Close }
+        let verdict = self.verdict(seq, answer).await;
+        if known { verdict } else { Verdict::Close }
     }
 
-    /// Queues a response; false if the client is gone.
-    async fn answer(&self, seq: u64, (error, body): Answer) -> bool {
+    /// Queues a response; the connection is of no more use if the client is gone.
+    pub(super) async fn verdict(&self, seq: u64, (error, body): Answer) -> Verdict {
         let response = Response { seq, error, body };
-        self.queue.send(response.encode()).await.is_ok()
+        match self.queue.send(response.encode()).await {
+            Ok(()) => Verdict::Go,
+            Err(_) => Verdict::Close,
+        }
     }
 
     /// The answer to a command; `None` if the connection is to be closed without one.
@@ -87,6 +103,7 @@ impl Session {
             Command::Leave { force } => self.ask(RequestBody::Leave { force }).await,
             Command::Stop { seq } => {
                 self.monitor.take_if(|(subscription, _)| *subscription == seq);
+                self.subscriptions.remove(&seq);
                 done()
             }
             Command::Stats => self.stats().await,
@@ -94,22 +111,19 @@ impl Session {
                 Ok(()) => done(),
                 Err(text) => error(&text),
             },
-            Command::Respond(_) => error("No pending queries matching ID"),
-            Command::Event(_) => not_built("user events"),
-            Command::Query(_) => not_built("queries"),
-            Command::Stream { .. } => not_built("event streams"),
-            Command::Tags(_) => not_built("changing tags"),
-            Command::GetCoordinate { .. } => {
-                let unknown = CoordinateReply { coordinate: Coordinate::default(), ok: false };
-                (not_built("network coordinates").0, Some(Body::Coordinate(unknown)))
-            }
-            Command::InstallKey { .. }
-            | Command::UseKey { .. }
-            | Command::RemoveKey { .. }
-            | Command::ListKeys => (not_built("gossip encryption").0, Some(no_keys())),
+            Command::Respond(respond) => self.respond(respond).await,
+            Command::Event(event) => self.fire(event).await,
+            Command::Tags(tags) => self.tags(tags).await,
+            Command::GetCoordinate { node } => self.coordinate(&node).await,
+            Command::InstallKey { key } => self.key(&key, KeyOperation::Install).await,
+            Command::UseKey { key } => self.key(&key, KeyOperation::Use).await,
+            Command::RemoveKey { key } => self.key(&key, KeyOperation::Remove).await,
+            Command::ListKeys => self.keys(KeyOperation::List).await,
             Command::MembersFiltered(filter) => return self.filtered(filter),
             Command::Unknown(_) => error("Unsupported command"),
-            Command::Monitor { .. } => unreachable!("a subscription to the log is taken before"),
+            Command::Monitor { .. } | Command::Stream { .. } | Command::Query(_) => {
+                unreachable!("what has records is taken before")
+            }
         })
     }
 
@@ -124,12 +138,12 @@ impl Session {
         done()
     }
 
-    async fn request(&self, body: RequestBody) -> Result<request::Response, String> {
+    pub(super) async fn request(&self, body: RequestBody) -> Result<request::Response, String> {
         let answer = self.control.node.request(request::Request::new(body)).await;
         answer.map_err(|refused| refused.to_string())
     }
 
-    async fn ask(&self, body: RequestBody) -> Answer {
+    pub(super) async fn ask(&self, body: RequestBody) -> Answer {
         (self.request(body).await.err().unwrap_or_default(), None)
     }
 
@@ -172,70 +186,59 @@ impl Session {
 
     async fn stats(&self) -> Answer {
         match self.request(RequestBody::Info).await {
-            Ok(request::Response::Info(sections)) => (String::new(), Some(Body::Stats(sections))),
+            Ok(request::Response::Info(sections)) => {
+                let stats = self.with_serfs_groups(sections);
+                (String::new(), Some(Body::Stats(stats)))
+            }
             Ok(other) => (format!("stats were answered with {other:?}"), Some(no_stats())),
             Err(text) => (text, Some(no_stats())),
         }
     }
 
+    /// The node's sections, and the groups that Serf's clients look into.
+    fn with_serfs_groups(&self, mut stats: Stats) -> Stats {
+        let view = self.control.node.view();
+        let agent = stats.entry("agent".to_owned()).or_default();
+        agent.insert("name".to_owned(), view.name.to_string());
+        if let Some(serf) = stats.get("serf_lan").cloned() {
+            stats.insert("serf".to_owned(), serf);
+        }
+        if let Some(own) = view.members.iter().find(|member| member.name == view.name) {
+            stats.insert("tags".to_owned(), own.tags.clone());
+        }
+        let runtime = [("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
+        let runtime = runtime.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        stats.insert("runtime".to_owned(), runtime.into());
+        stats
+    }
+
     /// Subscribes to the log: the answer, the kept lines, then those to come.
     async fn watch(&mut self, seq: u64, level: &str) -> Verdict {
-        let refused = if self.monitor.is_some() {
-            Some("Monitor already exists".to_owned())
-        } else if Level::parse(level).is_none() {
-            Some(format!("Unknown log level: {}", level.to_ascii_uppercase()))
-        } else {
-            None
+        if self.monitor.is_some() {
+            return self.verdict(seq, error("Monitor already exists")).await;
+        }
+        let Some(parsed) = Level::parse(level) else {
+            let text = format!("Unknown log level: {}", level.to_ascii_uppercase());
+            return self.verdict(seq, error(&text)).await;
         };
-        let subscribed = refused.is_none();
-        if !self.answer(seq, (refused.unwrap_or_default(), None)).await {
-            return Verdict::Close;
-        }
-        if let Some(level) = Level::parse(level).filter(|_| subscribed) {
-            let (kept, coming) = self.control.logs.subscribe(level);
-            let queue = self.queue.clone();
-            let record = move |line: &str| {
-                let body = Some(Body::Log(line.to_owned()));
-                Response { seq, error: String::new(), body }.encode()
-            };
-            let task = spawn(async move {
-                for line in kept {
-                    if queue.send(record(&line)).await.is_err() {
-                        return;
-                    }
-                }
-                while let Ok(line) = coming.recv().await {
-                    if queue.send(record(&line)).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            self.monitor = Some((seq, task));
-        }
-        Verdict::Go
+        let verdict = self.verdict(seq, done()).await;
+        let (kept, coming) = self.control.logs.subscribe(parsed);
+        let records = Records { seq, queue: self.queue.clone() };
+        self.monitor = Some((seq, spawn(records.log(kept, coming))));
+        verdict
     }
 }
 
 const WAN: &str = "WAN gossip is not built yet";
 
-const fn done() -> Answer {
+pub(super) const fn done() -> Answer {
     (String::new(), None)
 }
 
-fn error(text: &str) -> Answer {
+pub(super) fn error(text: &str) -> Answer {
     (text.to_owned(), None)
-}
-
-fn not_built(what: &str) -> Answer {
-    (format!("{what}: not built yet"), None)
 }
 
 const fn no_stats() -> Body {
     Body::Stats(Stats::new())
-}
-
-const fn no_keys() -> Body {
-    use std::collections::BTreeMap;
-    let messages = BTreeMap::new();
-    Body::Keys(KeysReply { keys: None, messages, errors: 0, nodes: 0, responses: 0 })
 }

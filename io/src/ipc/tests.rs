@@ -11,7 +11,7 @@ use terraform_core::gossip::Versions;
 use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName};
 use terraform_core::local::LocalView;
 use terraform_core::node::request::{self, RequestBody};
-use terraform_core::serf::{Member, MemberStatus};
+use terraform_core::serf::{Member, MemberStatus, SerfReply, SerfRequest};
 use terraform_core::trace::Level;
 use terraform_core::view::View;
 use terraform_core::wire::ipc::{Body, Command, Filter, Join, Request, Response, ResponseReader};
@@ -20,6 +20,7 @@ struct Client {
     socket: std::net::TcpStream,
     reader: ResponseReader,
     logs: Arc<LogRing>,
+    fan: Arc<EventFan>,
     calls: Receiver<Call>,
     _server: smol::Task<()>,
 }
@@ -58,13 +59,15 @@ fn client() -> Client {
     let node = NodeHandle::new(Arc::new(ArcSwap::from_pointee(view)), asked, Clock::start());
     let logs = Arc::new(LogRing::default());
     let reload: Reload = Arc::new(|| Box::pin(async { Err("bad file".to_owned()) }));
-    let control = Control { node, logs: Arc::clone(&logs), reload, join_port: 8301 };
+    let fan = Arc::new(EventFan::default());
+    let (told, kept) = (Arc::clone(&fan), Arc::clone(&logs));
+    let control = Control { node, fan: told, logs: kept, reload, join_port: 8301 };
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let server = spawn(serve(listener, control));
     let socket = std::net::TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    Client { socket, reader: ResponseReader::new(), logs, calls, _server: server }
+    Client { socket, reader: ResponseReader::new(), logs, fan, calls, _server: server }
 }
 
 fn greeted() -> Client {
@@ -101,6 +104,13 @@ impl Client {
     fn ask(&mut self, seq: u64, command: Command) -> Option<Response> {
         self.send(seq, command);
         self.next()
+    }
+
+    /// Answers the next request that reaches the node, which must be one of the Serf layer.
+    fn play_serf(&self, result: Result<SerfReply, request::RequestError>) -> SerfRequest {
+        let asked = self.play(result.map(request::Response::Serf));
+        let RequestBody::Serf(request) = asked else { panic!("{asked:?}") };
+        request
     }
 
     /// Answers the next request that reaches the node.
@@ -192,10 +202,13 @@ fn leave_force_leave_stats_and_reload_answer_with_the_nodes_words() {
     assert_eq!(asked, RequestBody::ForceLeave { node, prune: true });
     assert_eq!(client.next(), header(2, ""));
     client.send(3, Command::Stats);
-    let group = BTreeMap::from([("name".to_owned(), "ab".to_owned())]);
+    let group = BTreeMap::from([("checks".to_owned(), "0".to_owned())]);
     let sections = BTreeMap::from([("agent".to_owned(), group)]);
-    client.play(Ok(request::Response::Info(sections.clone())));
-    assert_eq!(client.next().unwrap().body, Some(Body::Stats(sections)));
+    client.play(Ok(request::Response::Info(sections)));
+    let Some(Response { body: Some(Body::Stats(stats)), .. }) = client.next() else { panic!() };
+    assert_eq!(stats["agent"]["name"], "ab", "this is how rtt knows where it is");
+    assert_eq!(stats["tags"]["role"], "node");
+    assert!(stats["runtime"].contains_key("arch"));
     assert_eq!(client.ask(4, Command::Reload), header(4, "bad file"));
 }
 
@@ -218,16 +231,13 @@ fn a_monitor_replays_the_log_follows_it_and_stops() {
 }
 
 #[test]
-fn what_is_not_built_says_so_with_the_body_its_client_reads() {
+fn an_unknown_command_ends_the_connection() {
     let mut client = greeted();
-    let keys = client.ask(1, Command::ListKeys).unwrap();
-    assert!(keys.error.contains("not built yet"));
-    assert!(matches!(keys.body, Some(Body::Keys(_))));
-    let coordinate = client.ask(2, Command::GetCoordinate { node: "b".to_owned() }).unwrap();
-    assert!(matches!(coordinate.body, Some(Body::Coordinate(reply)) if !reply.ok));
-    let stream = client.ask(3, Command::Stream { filter: "*".to_owned() });
-    assert_eq!(stream, header(3, "event streams: not built yet"));
-    client.send(4, Command::Unknown("dance".to_owned()));
-    assert_eq!(client.next(), header(4, "Unsupported command"));
+    assert_eq!(
+        client.ask(4, Command::Unknown("dance".to_owned())),
+        header(4, "Unsupported command")
+    );
     assert_eq!(client.next(), None);
 }
+
+mod serf;

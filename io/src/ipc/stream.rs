@@ -1,0 +1,110 @@
+//! Subscriptions: records that come beside the answers (gossip-wire.md §12.2).
+//!
+//! Each runs as a task that ends with its connection. A query's acknowledgements and answers are
+//! told all together when it is over.
+
+use crate::handle::Answer;
+use bytes::Bytes;
+use smol::channel::{Receiver, Sender};
+use std::sync::Arc;
+use terraform_core::node::request;
+use terraform_core::serf::{MemberEventKind, QueryId, QueryOutcome, SerfEvent, SerfReply};
+use terraform_core::wire::ipc::{Body, EventRecord, Member, QueryRecord, Response};
+use terraform_core::wire::serf::UserEvent;
+
+/// Where the records of one subscription go.
+pub(super) struct Records {
+    /// The number of the request that made it.
+    pub(super) seq: u64,
+    /// What waits for the client.
+    pub(super) queue: Sender<Bytes>,
+}
+
+impl Records {
+    /// Queues a record; false if the client is gone.
+    async fn put(&self, body: Body) -> bool {
+        let record = Response { seq: self.seq, error: String::new(), body: Some(body) };
+        self.queue.send(record.encode()).await.is_ok()
+    }
+
+    /// The kept lines of the log, then those to come.
+    pub(super) async fn log(self, kept: Vec<Arc<str>>, coming: Receiver<Arc<str>>) {
+        for line in kept {
+            if !self.put(Body::Log(line.to_string())).await {
+                return;
+            }
+        }
+        while let Ok(line) = coming.recv().await {
+            if !self.put(Body::Log(line.to_string())).await {
+                return;
+            }
+        }
+    }
+
+    /// Events, until their sender drops the subscription; the connection ends with it, since
+    /// nothing else tells the client that it missed events.
+    pub(super) async fn events(self, coming: Receiver<Arc<SerfEvent>>) {
+        while let Ok(event) = coming.recv().await {
+            if !self.put(Body::Event(event_record(&event))).await {
+                return;
+            }
+        }
+        self.queue.close();
+    }
+
+    /// What a query brought, and the record that ends it.
+    pub(super) async fn query(self, answer: Answer) {
+        let Ok(request::Response::Serf(SerfReply::Query(outcome))) = answer.wait().await else {
+            // The agent stops before the query is over.
+            return;
+        };
+        let QueryOutcome { acks, answers } = outcome;
+        let record = |from: String, payload: Option<Bytes>, kind: &str| {
+            Body::Query(QueryRecord { from, payload, kind: kind.to_owned() })
+        };
+        for name in acks {
+            if !self.put(record(name.to_string(), None, "ack")).await {
+                return;
+            }
+        }
+        for (name, payload) in answers {
+            if !self.put(record(name.to_string(), Some(payload), "response")).await {
+                return;
+            }
+        }
+        self.put(record(String::new(), None, "done")).await;
+    }
+}
+
+/// What clients are told of an event. The number of a query is the node's own.
+fn event_record(event: &SerfEvent) -> EventRecord {
+    match event {
+        SerfEvent::Member { kind, member } => {
+            let (event, members) = (kind_name(*kind).to_owned(), vec![Member::from(&**member)]);
+            EventRecord::Members { event, members }
+        }
+        SerfEvent::User(UserEvent { coalesce, time, name, payload }) => EventRecord::User {
+            coalesce: *coalesce,
+            time: *time,
+            name: name.clone(),
+            payload: payload.clone(),
+        },
+        SerfEvent::Query { query: QueryId(id), time, name, payload } => EventRecord::Query {
+            id: *id,
+            time: *time,
+            name: name.clone(),
+            payload: (!payload.is_empty()).then(|| payload.clone()),
+        },
+    }
+}
+
+/// The word for a change of members, in records and in filters.
+pub(super) const fn kind_name(kind: MemberEventKind) -> &'static str {
+    match kind {
+        MemberEventKind::Join => "member-join",
+        MemberEventKind::Leave => "member-leave",
+        MemberEventKind::Failed => "member-failed",
+        MemberEventKind::Update => "member-update",
+        MemberEventKind::Reap => "member-reap",
+    }
+}
