@@ -6,10 +6,13 @@ mod force_leave;
 mod info;
 mod join;
 mod keygen;
+mod keyring;
 mod leave;
 mod members;
 mod monitor;
 mod reload;
+mod rtt;
+mod tags;
 mod transport;
 mod version;
 
@@ -34,6 +37,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "join", summary: "Tells an agent to join a cluster", run: join::run },
     Command { name: "keygen", summary: "Makes a key that encrypts gossip", run: keygen::run },
     Command {
+        name: "keyring",
+        summary: "Changes or lists the keys that encrypt gossip",
+        run: keyring::run,
+    },
+    Command {
         name: "leave",
         summary: "Makes an agent leave its cluster and stop",
         run: leave::run,
@@ -41,6 +49,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "members", summary: "Lists the members of a cluster", run: members::run },
     Command { name: "monitor", summary: "Streams the logs of an agent", run: monitor::run },
     Command { name: "reload", summary: "Makes an agent read its configuration", run: reload::run },
+    Command { name: "rtt", summary: "Estimates the round trip of two members", run: rtt::run },
+    Command { name: "tags", summary: "Changes the tags of an agent", run: tags::run },
     Command { name: "version", summary: "Prints the version", run: version::run },
 ];
 

@@ -79,14 +79,19 @@ impl Rpc {
         Ok(rpc)
     }
 
-    /// Sends a command and waits for its response. An error in it is returned beside it.
+    /// Sends a command and waits for its response. An error in it is this call's error.
     pub(super) fn call(&mut self, command: Command) -> Result<Response, String> {
+        let response = self.exchange(command)?;
+        if response.error.is_empty() { Ok(response) } else { Err(response.error) }
+    }
+
+    /// Sends a command and waits for its response, whatever it says.
+    pub(super) fn exchange(&mut self, command: Command) -> Result<Response, String> {
         self.seq += 1;
         let request = Request { seq: self.seq, command };
         self.reader.expect(&request);
         self.stream.write_all(&request.encode()).map_err(|error| broken(&error))?;
-        let response = self.next()?.ok_or_else(|| "the agent closed the connection".to_owned())?;
-        if response.error.is_empty() { Ok(response) } else { Err(response.error) }
+        self.next()?.ok_or_else(|| "the agent closed the connection".to_owned())
     }
 
     /// Waits for the next response or record; `None` at the end of the connection.
