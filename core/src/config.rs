@@ -48,6 +48,8 @@ pub struct GossipConfig {
     pub suspicion_max_timeout_mult: u32,
     /// Local health scores stay below this.
     pub awareness_max_multiplier: u32,
+    /// Whether a suspect is told so in the very probe.
+    pub buddy: bool,
     /// Multiplies the number of times a fact is sent.
     pub retransmit_mult: u32,
     /// Time between gossip rounds.
@@ -86,6 +88,7 @@ impl GossipConfig {
             suspicion_mult: 4,
             suspicion_max_timeout_mult: 6,
             awareness_max_multiplier: 8,
+            buddy: true,
             retransmit_mult: 4,
             gossip_interval: Duration::from_millis(200),
             gossip_nodes: 3,

@@ -76,7 +76,7 @@ impl Gossip {
         let ping = Message::Ping(self.ping(seq_no, Some(target.name.clone())));
         let suspected =
             self.table.get(&target.name).is_some_and(|record| record.state == PeerState::Suspect);
-        if suspected {
+        if suspected && self.config.buddy {
             let accusation = Message::Suspect(Suspect {
                 incarnation: target.incarnation,
                 node: target.name.clone(),

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, address, host_name};
 use super::name;
+use crate::config::GossipConfig;
 use crate::gossip::{GossipInput, GossipTrace};
 use crate::id::Incarnation;
 use crate::serf::MemberStatus;
@@ -144,6 +145,26 @@ fn a_suspect_is_told_in_the_probe() {
     cluster.run_for(Duration::from_millis(1500));
     assert_eq!(cluster.incarnation(1), 2);
     cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+/// Lifeguard §IV-C by contrast: plain SWIM tells a suspect only while the fact is being spread.
+#[test]
+fn without_the_buddy_system_a_probe_does_not_tell_a_suspect() {
+    for buddy in [true, false] {
+        let mut cluster = Cluster::empty(6);
+        for _ in 0..2 {
+            cluster.add(Some(GossipConfig { buddy, ..GossipConfig::lan() }));
+        }
+        cluster.join(1, &[0]);
+        cluster.run(10);
+        cluster.cut_datagrams(0, 1);
+        cluster.gossip(0, suspect(1, 1, 0));
+        // The fact is sent four times, each in vain.
+        cluster.run_for(Duration::from_millis(2500));
+        cluster.heal();
+        cluster.run_for(Duration::from_millis(1200));
+        assert_eq!(cluster.incarnation(1), if buddy { 2 } else { 1 });
+    }
 }
 
 #[test]
