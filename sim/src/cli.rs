@@ -23,6 +23,7 @@ const USAGE: &str = "usage:
   sim swarm --seeds A..B [--jobs J]  run many, each on a thread of its own
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
+  sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
 ";
 
 /// A planted bug and the seeds within which it must be caught (simulation.md §12.1).
@@ -63,6 +64,11 @@ pub fn command(words: &[String]) -> ExitCode {
         },
         ["mutants"] => mutants(None),
         ["mutants", "--id", id] => mutants(Some(id)),
+        ["swim"] => swim(&crate::swim::SIZES),
+        ["swim", "--members", members] => match members.parse() {
+            Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),
+            _ => usage(),
+        },
         _ => usage(),
     }
 }
@@ -278,6 +284,22 @@ fn mutants(only: Option<&str>) -> ExitCode {
         }
     });
     if missed.into_inner() { ExitCode::from(10) } else { ExitCode::SUCCESS }
+}
+
+/// Prints a row for each size of pool as soon as it is known.
+fn swim(sizes: &[usize]) -> ExitCode {
+    println!("{}", crate::swim::HEADER);
+    for members in sizes {
+        let started = Instant::now();
+        let mut trial = crate::swim::Trial::new(*members);
+        let built = started.elapsed();
+        let started = Instant::now();
+        let idle = trial.idle();
+        let speed = idle.as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
+        println!("{}", trial.measure());
+        println!("      joined in {:.1} s; {speed:.0} s of idling a second", built.as_secs_f64());
+    }
+    ExitCode::SUCCESS
 }
 
 /// Runs seeds with the bug `id` until one breaks a rule, and says how it went.

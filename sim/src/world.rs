@@ -19,14 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::NodeConfig;
-use terraform_core::id::{CheckId, RequestId};
+use terraform_core::gossip::GossipTrace;
+use terraform_core::id::{CheckId, NodeName, RequestId};
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::op::Lane;
 use terraform_core::time::{Instant, WallClock};
-use terraform_core::trace::TraceEvent;
+use terraform_core::trace::{TraceEvent, TraceKind};
+use terraform_core::wire::gossip::PeerState;
 
 /// Trace events kept for a failure's report.
 const RING_EVENTS: usize = 4096;
@@ -68,6 +70,19 @@ pub struct Reply {
     pub result: Result<Response, RequestError>,
 }
 
+/// What a host began to believe of a member.
+#[derive(Clone, Debug)]
+pub struct Belief {
+    /// Since when.
+    pub at: Instant,
+    /// Who believes it.
+    pub observer: HostId,
+    /// Of whom.
+    pub subject: NodeName,
+    /// What.
+    pub state: PeerState,
+}
+
 /// One line of the ring: a trace of a host, or a deed of the world.
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -96,6 +111,12 @@ pub struct World {
     pub events: u64,
     /// Datagrams handed to the network so far.
     pub datagrams: u64,
+    /// Pieces of streams handed to the network so far.
+    pub segments: u64,
+    /// Bytes in both.
+    pub bytes: u64,
+    /// What hosts began to believe, if somebody wants to know; they tell it at level debug.
+    pub beliefs: Option<Vec<Belief>>,
     queue: EventQueue<Event>,
     connections: Connections,
     hash: TraceHash,
@@ -124,6 +145,9 @@ impl World {
             sent: Vec::new(),
             events: 0,
             datagrams: 0,
+            segments: 0,
+            bytes: 0,
+            beliefs: None,
             queue: EventQueue::new(options.order),
             connections: Connections::default(),
             hash: TraceHash::default(),
@@ -400,6 +424,8 @@ impl World {
                 self.open_stream(End { process, stream }, kind, to);
             }
             Output::SendStream { stream, data } => {
+                self.segments += 1;
+                self.bytes += data.len() as u64;
                 self.hash.number(4);
                 self.hash.bytes(&data);
                 if self.hosts[id].config.server.is_some() {
@@ -441,9 +467,19 @@ impl World {
             // No checker reads events; the traces beside them are in the log.
             Output::Event(_) => {}
             Output::Publish(view) => self.publish(id, view),
-            Output::Trace(event) => self.push_ring(Note::Trace(id, event)),
+            Output::Trace(event) => self.traced(id, event),
             Output::Stopped(reason) => self.stopped(id, reason),
         }
+    }
+
+    fn traced(&mut self, observer: HostId, event: TraceEvent) {
+        if let Some(beliefs) = &mut self.beliefs
+            && let TraceKind::Gossip(GossipTrace::State { name, state, .. }) = &event.kind
+        {
+            let (at, subject, state) = (self.now, name.clone(), *state);
+            beliefs.push(Belief { at, observer, subject, state });
+        }
+        self.push_ring(Note::Trace(observer, event));
     }
 
     fn publish(&mut self, id: HostId, view: Arc<terraform_core::view::View>) {
@@ -465,6 +501,7 @@ impl World {
 
     fn send_datagram(&mut self, from: HostId, to: SocketAddr, payload: Bytes) {
         self.datagrams += 1;
+        self.bytes += payload.len() as u64;
         self.hash.number(3);
         self.hash.bytes(&payload);
         let source = self.hosts[from].config.gossip_address();
