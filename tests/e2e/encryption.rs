@@ -65,3 +65,28 @@ fn agents_with_the_same_key_meet_and_one_with_another_is_refused() {
     let told = "LAN keyring exists but -encrypt given, using keyring";
     assert!(again.lines().iter().any(|line| line.contains(told)), "{:?}", again.lines());
 }
+
+#[test]
+fn keyring_rotates_the_key_of_all_members() {
+    let (old, new) = (keygen(), keygen());
+    let server = Options::new("server", &["-server", "-bootstrap", "-encrypt", &old]).start();
+    let address = server.address();
+    let client = Options::new("client", &["-encrypt", &old, "-join", address.as_str()]).start();
+    wait_for_members(&server, 2);
+    wait_for_members(&client, 2);
+
+    let keyring = |action: &str| server.command(&["keyring", action]);
+    let refused = keyring(&format!("-use={new}"));
+    assert_eq!(refused.status.code(), Some(1), "nobody has the key yet");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.starts_with("error: 2/2 nodes reported failure\n"), "{stderr}");
+    for action in ["-install", "-use"] {
+        assert!(keyring(&format!("{action}={new}")).status.success(), "{action}");
+    }
+    assert!(keyring(&format!("-remove={old}")).status.success());
+    let listed = keyring("-list");
+    let expected = format!("==> Gathering installed encryption keys...\n\n  {new} [2/2]\n");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
+    wait_for_keyring(&server, &new);
+    wait_for_keyring(&client, &new);
+}
