@@ -8,10 +8,9 @@ use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
 use crate::node::request::{RequestContext, RequestError};
-use crate::serf::Member;
+use crate::serf::Members;
 use crate::time::Instant;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Who leads, as far as this node knows.
@@ -60,7 +59,7 @@ pub struct View {
     /// Its datacenter.
     pub datacenter: Datacenter,
     /// All known members, by name.
-    pub members: Arc<[Member]>,
+    pub members: Members,
     /// Its own registrations.
     pub local: LocalView,
     /// On servers, consensus.

@@ -14,7 +14,7 @@ use crate::id::RequestId;
 use crate::machine::Machine as _;
 use crate::raft::{LeaveVerdict, RoleKind};
 use crate::rpc::RpcInput;
-use crate::serf::SerfInput;
+use crate::serf::{MemberStatus, SerfInput, ServerInfo};
 use crate::time::Instant;
 use crate::trace::Level;
 use std::time::Duration;
@@ -118,7 +118,11 @@ impl Node {
 
     /// What the leave of this server would mean; `None` on clients.
     fn leave_verdict(&self) -> Option<LeaveVerdict> {
-        let alive = self.servers.iter().map(|server| server.id).collect();
+        let is_alive = |server: &&ServerInfo| {
+            let member = self.serf.member(&server.name);
+            member.is_some_and(|member| member.status == MemberStatus::Alive)
+        };
+        let alive = self.servers.values().filter(is_alive).map(|server| server.id).collect();
         Some(self.server.as_deref()?.raft.leave_verdict(self.id, &alive))
     }
 

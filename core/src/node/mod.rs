@@ -125,7 +125,7 @@ pub struct Node {
     lifecycle: leave::Lifecycle,
     publisher: publish::Publisher,
     /// The servers of this datacenter that gossip shows alive.
-    servers: Vec<ServerInfo>,
+    servers: BTreeMap<NodeName, ServerInfo>,
     /// The streams that belong to gossip; the others are the servers'.
     gossip_streams: BTreeSet<StreamId>,
     /// Whether this server leads, as readers were last told.
@@ -218,7 +218,7 @@ impl Node {
             waiting: requests::Waiting::default(),
             lifecycle: leave::Lifecycle::Running,
             publisher: publish::Publisher::default(),
-            servers: Vec::new(),
+            servers: BTreeMap::new(),
             gossip_streams: BTreeSet::new(),
             leads: false,
             leader: None,
@@ -238,7 +238,9 @@ impl Node {
             node.settle(now);
         }
         node.started = true;
-        node.members_changed(now);
+        for member in node.serf.all_members().iter() {
+            node.member_changed(now, member);
+        }
         node.settle(now);
         // The first synchronisation is tried at once, whether there is a leader or not.
         node.anti_entropy.handle_timeout(now, &mut node.boxes.anti_entropy);

@@ -2,7 +2,6 @@
 //! may see has changed.
 
 use super::Node;
-use crate::serf::Member;
 use crate::view::{ConsensusView, View};
 use std::sync::Arc;
 
@@ -18,7 +17,6 @@ struct Fingerprint {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Publisher {
     newest: Option<Fingerprint>,
-    members: Option<(u64, Arc<[Member]>)>,
     version: u64,
     local_version: u64,
     draining: bool,
@@ -47,32 +45,18 @@ impl Node {
         if self.publisher.newest.as_ref() == Some(&fingerprint) {
             return None;
         }
-        let members = self.published_members();
         self.publisher.newest = Some(fingerprint);
         self.publisher.version += 1;
         Some(Arc::new(View {
             name: self.config.name.clone(),
             id: self.id,
             datacenter: self.config.datacenter.clone(),
-            members,
+            members: self.serf.all_members(),
             local: self.local.view().clone(),
             consensus: self.server.as_deref().map(|server| server.raft.view(self.last_now)),
             catalog: self.server.as_deref().map(|server| server.tables.clone()),
             version: self.publisher.version,
         }))
-    }
-
-    /// All known members by name, as readers and leader duties see them; made once for each change.
-    pub(super) fn published_members(&mut self) -> Arc<[Member]> {
-        let version = self.serf.version();
-        match &self.publisher.members {
-            Some((of, members)) if *of == version => Arc::clone(members),
-            Some(_) | None => {
-                let members: Arc<[Member]> = self.serf.members().cloned().collect();
-                self.publisher.members = Some((version, Arc::clone(&members)));
-                members
-            }
-        }
     }
 
     fn fingerprint(&self) -> Fingerprint {

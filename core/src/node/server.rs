@@ -3,6 +3,7 @@
 use super::serve::Serving;
 use super::writes::Purpose;
 use super::{Node, NodeTrace};
+use crate::anti_entropy::AntiEntropyInput;
 use crate::catalog::Tables;
 use crate::catalog::command::{ApplyError, Command};
 use crate::config::{Bootstrap, NodeConfig};
@@ -197,7 +198,7 @@ impl Node {
         &mut self,
         act: impl FnOnce(&mut Reconcile, World<'_>, &mut Outbox<ReconcileOutput>),
     ) {
-        let members = self.published_members();
+        let members = self.serf.all_members();
         let Some(server) = self.server.as_deref_mut() else { return };
         let world = World {
             datacenter: &self.config.datacenter,
@@ -215,46 +216,48 @@ impl Node {
         }
     }
 
-    /// Tells everybody which servers gossip shows, after a change of the members.
-    pub(super) fn members_changed(&mut self, now: Instant) {
+    /// Tells everybody which servers gossip shows, after a change of one member.
+    pub(super) fn member_changed(&mut self, now: Instant, member: &Member) {
         if !self.started {
             return;
         }
+        let members = self.serf.all_members().len();
+        self.tell_anti_entropy(now, AntiEntropyInput::Members(members));
+        // One that announced its leave serves until it is gone.
+        let there = matches!(member.status, MemberStatus::Alive | MemberStatus::Leaving);
         let own = &self.config.datacenter;
-        let of_datacenter = |server: &ServerInfo| server.datacenter == *own;
-        let alive = |member: &&Member| member.status == MemberStatus::Alive;
-        let servers: Vec<ServerInfo> = self
-            .serf
-            .members()
-            .filter(alive)
-            .filter_map(Member::server)
-            .filter(of_datacenter)
-            .collect();
-        self.trace_servers(&servers);
+        let server = member.server().filter(|server| there && server.datacenter == *own);
+        let known = self.servers.get(&member.name);
+        if known == server.as_ref() {
+            return;
+        }
+        let place = |server: &ServerInfo| (server.id, server.address);
+        let moved = known.map(place) != server.as_ref().map(place);
+        if let Some(server) = server.as_ref().filter(|_| moved) {
+            let (datacenter, address) = (own.clone(), server.address);
+            self.trace(Level::Info, NodeTrace::AddingServer { datacenter, address });
+        }
+        let known = match server {
+            Some(server) => self.servers.insert(member.name.clone(), server),
+            None => self.servers.remove(&member.name),
+        };
+        if let Some(known) = known.filter(|_| moved) {
+            let (datacenter, address) = (self.config.datacenter.clone(), known.address);
+            self.trace(Level::Info, NodeTrace::RemovingServer { datacenter, address });
+        }
+        self.tell_servers(now);
+        if moved && self.servers.contains_key(&member.name) {
+            self.tell_anti_entropy(now, AntiEntropyInput::ServerReachable);
+        }
+    }
+
+    fn tell_servers(&mut self, now: Instant) {
+        let servers: Vec<ServerInfo> = self.servers.values().cloned().collect();
         let boxes = &mut self.boxes;
         if let Some(server) = self.server.as_deref_mut() {
             let input = BootstrapInput::Servers(servers.clone());
             server.bootstrap.handle(now, input, &mut boxes.bootstrap);
         }
-        self.rpc.handle(now, RpcInput::Servers(servers.clone()), &mut boxes.rpc);
-        self.tell_anti_entropy(now, &servers);
-        self.servers = servers;
-    }
-
-    fn trace_servers(&mut self, servers: &[ServerInfo]) {
-        let known = std::mem::take(&mut self.servers);
-        let datacenter = self.config.datacenter.clone();
-        let is_in = |list: &[ServerInfo], server: &ServerInfo| {
-            list.iter().any(|other| other.id == server.id && other.address == server.address)
-        };
-        for server in servers.iter().filter(|server| !is_in(&known, server)) {
-            let (datacenter, address) = (datacenter.clone(), server.address);
-            self.trace(Level::Info, NodeTrace::AddingServer { datacenter, address });
-        }
-        for server in known.iter().filter(|server| !is_in(servers, server)) {
-            let (datacenter, address) = (datacenter.clone(), server.address);
-            self.trace(Level::Info, NodeTrace::RemovingServer { datacenter, address });
-        }
-        self.servers = known;
+        self.rpc.handle(now, RpcInput::Servers(servers), &mut boxes.rpc);
     }
 }

@@ -19,11 +19,12 @@ use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
 use crate::raft::{Message, RaftInput, RaftOutput, RoleKind};
 use crate::reconcile::{ReconcileInput, ReconcileOutput};
 use crate::rpc::{Caller, RpcInput, RpcOutput};
-use crate::serf::{SerfEvent, SerfInput, SerfOutput, ServerInfo};
+use crate::serf::{SerfEvent, SerfInput, SerfOutput};
 use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceKind};
 use crate::wire::pack;
+use std::sync::Arc;
 
 /// Steps that one input may take; more means that two machines answer each other for ever.
 const STEPS_MAX: u32 = 1_000_000;
@@ -219,9 +220,9 @@ impl Node {
     /// Tells machines and subscribers what the Serf layer delivers.
     fn serf_event(&mut self, now: Instant, event: SerfEvent) {
         if let SerfEvent::Member { kind, member } = &event {
-            let (kind, member) = (*kind, member.clone());
-            self.members_changed(now);
+            self.member_changed(now, member);
             if self.leads {
+                let (kind, member) = (*kind, Arc::clone(member));
                 self.tell_reconcile(now, ReconcileInput::Member { kind, member });
             }
         }
@@ -314,7 +315,7 @@ impl Node {
             }
             LocalOutput::Reply { id, error } => self.answer(id, Err(error)),
             LocalOutput::Done(id) => {
-                self.tell_anti_entropy_input(now, AntiEntropyInput::Answer(id));
+                self.tell_anti_entropy(now, AntiEntropyInput::Answer(id));
             }
             LocalOutput::StartCheck(start) => {
                 self.checks.handle(now, ChecksInput::Start(start), &mut self.boxes.checks);
@@ -329,7 +330,7 @@ impl Node {
             LocalOutput::Changed(change) => {
                 self.publisher.local_changed();
                 let view = self.local.view().clone();
-                self.tell_anti_entropy_input(now, AntiEntropyInput::Local { change, view });
+                self.tell_anti_entropy(now, AntiEntropyInput::Local { change, view });
             }
             LocalOutput::Trace(level, trace) => self.emit(level, TraceKind::Agent(trace)),
         }
@@ -389,7 +390,7 @@ impl Node {
             RpcOutput::Done { caller: Caller::Request(id), result } => self.answer(id, result),
             RpcOutput::Done { caller: Caller::Internal(ticket), result } => {
                 let ticket = crate::anti_entropy::SyncTicket(ticket);
-                self.tell_anti_entropy_input(now, AntiEntropyInput::Reply { ticket, result });
+                self.tell_anti_entropy(now, AntiEntropyInput::Reply { ticket, result });
             }
             RpcOutput::RaftMessage { from, payload } => {
                 match pack::from_bytes::<Message>(&payload) {
@@ -428,19 +429,8 @@ impl Node {
         }
     }
 
-    fn tell_anti_entropy_input(&mut self, now: Instant, input: AntiEntropyInput) {
+    pub(super) fn tell_anti_entropy(&mut self, now: Instant, input: AntiEntropyInput) {
         self.anti_entropy.handle(now, input, &mut self.boxes.anti_entropy);
-    }
-
-    /// Anti-entropy paces itself by the number of members and starts over when servers appear.
-    pub(super) fn tell_anti_entropy(&mut self, now: Instant, servers: &[ServerInfo]) {
-        let members = self.serf.members().count();
-        self.tell_anti_entropy_input(now, AntiEntropyInput::Members(members));
-        let known = &self.servers;
-        let appeared = servers.iter().any(|server| !known.iter().any(|old| old.id == server.id));
-        if appeared {
-            self.tell_anti_entropy_input(now, AntiEntropyInput::ServerReachable);
-        }
     }
 
     fn role_changed(
@@ -460,7 +450,7 @@ impl Node {
                 let named = self.serf.members().find(|member| member.id() == Some(id));
                 let name = named.map_or_else(|| id.to_string(), |member| member.name.to_string());
                 self.trace(Level::Info, NodeTrace::NewLeader(name));
-                self.tell_anti_entropy_input(now, AntiEntropyInput::ServerReachable);
+                self.tell_anti_entropy(now, AntiEntropyInput::ServerReachable);
             }
         }
     }

@@ -135,7 +135,7 @@ fn health(node: &NodeName, status: CheckStatus, output: &str) -> Check {
 
 /// The service that every server has (cluster-behaviour.md §2).
 fn server_service(member: &Member, server: &ServerInfo) -> Service {
-    let tag = |key: &str| member.tags.get(key).cloned().unwrap_or_default();
+    let tag = |key: &str| member.tags.get(key).unwrap_or_default().to_owned();
     let versions = &member.versions;
     let meta = [
         ("non_voter", "false".to_owned()),

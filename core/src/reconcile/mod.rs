@@ -28,7 +28,7 @@ use crate::id::{Datacenter, NodeId, NodeName};
 use crate::machine::Outbox;
 use crate::raft::{Configuration, ProposalError};
 use crate::rng::{Rng, Seed, Stream};
-use crate::serf::{Member, MemberEventKind, MemberStatus};
+use crate::serf::{Member, MemberEventKind, MemberStatus, Members};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
@@ -36,6 +36,7 @@ use member::{LEFT, REAPED};
 use servers::ServerStep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -64,15 +65,14 @@ pub struct World<'a> {
     /// The catalog as applied here.
     pub tables: &'a Tables,
     /// Every member Serf knows, by name.
-    pub members: &'a [Member],
+    pub members: &'a Members,
     /// The newest configuration.
     pub configuration: &'a Configuration,
 }
 
 impl World<'_> {
     fn member(&self, name: &NodeName) -> Option<&Member> {
-        let at = self.members.binary_search_by(|member| member.name.cmp(name)).ok()?;
-        self.members.get(at)
+        self.members.get(name)
     }
 
     /// Whether a member is an agent of this datacenter.
@@ -105,7 +105,7 @@ pub enum ReconcileInput {
         /// How it changed.
         kind: MemberEventKind,
         /// The member after the change.
-        member: Box<Member>,
+        member: Arc<Member>,
     },
     /// The outcome of a step; what it changed is applied.
     Done {
@@ -241,7 +241,7 @@ impl Reconcile {
                     self.forgotten.insert(server.id);
                 }
                 if reaped || world.is_here(&member) {
-                    self.due.insert(member.name, Due { reaped, steps: 0 });
+                    self.due.insert(member.name.clone(), Due { reaped, steps: 0 });
                 }
             }
             ReconcileInput::Member { .. } => {}

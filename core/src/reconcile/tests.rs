@@ -179,10 +179,8 @@ fn a_server_that_cannot_be_added_does_not_hold_up_another() {
 
 #[test]
 fn members_of_other_datacenters_and_without_a_role_are_left_alone() {
-    let mut elsewhere = client("c1", 2);
-    elsewhere.tags.insert("dc".to_owned(), "dc2".to_owned());
-    let mut plain = client("c2", 3);
-    plain.tags.remove("role");
+    let elsewhere = member("c1", 2, &[("role", "node"), ("dc", "dc2")]);
+    let plain = member("c2", 3, &[]);
     let rig = Rig::ready(&[elsewhere, plain, server("n1", 1)]);
     assert_eq!((rig.health("c1"), rig.health("c2")), (None, None));
 }
@@ -244,7 +242,7 @@ impl Rig {
         let world = World {
             datacenter: &self.datacenter,
             tables: &self.tables,
-            members: &self.members,
+            members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
         };
         self.duties.handle(self.now, input, world, &mut self.out);
@@ -252,7 +250,7 @@ impl Rig {
     }
 
     fn event(&mut self, kind: MemberEventKind, member: Member) -> Vec<ReconcileOutput> {
-        self.input(ReconcileInput::Member { kind, member: Box::new(member) })
+        self.input(ReconcileInput::Member { kind, member: Arc::new(member) })
     }
 
     fn at(&mut self, now: Instant) -> Vec<ReconcileOutput> {
@@ -260,7 +258,7 @@ impl Rig {
         let world = World {
             datacenter: &self.datacenter,
             tables: &self.tables,
-            members: &self.members,
+            members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
         };
         self.duties.handle_timeout(now, world, &mut self.out);
@@ -338,15 +336,12 @@ fn server(name: &str, number: u8) -> Member {
 }
 
 fn member(name: &str, number: u8, tags: &[(&str, &str)]) -> Member {
-    let mut all = BTreeMap::from([
-        ("dc".to_owned(), "dc1".to_owned()),
-        ("id".to_owned(), id(number).to_string()),
-    ]);
-    all.extend(tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    let id = id(number).to_string();
+    let own = [("dc", "dc1"), ("id", &id)];
     Member {
         name: NodeName::parse(name).unwrap(),
         address: SocketAddr::from(([127, 0, 0, number], 8301)),
-        tags: all,
+        tags: own.iter().chain(tags).copied().collect(),
         status: MemberStatus::Alive,
         status_time: LamportTime::ZERO,
         versions: Versions {

@@ -43,7 +43,7 @@ impl Serf {
         if name == self.local {
             return None;
         }
-        let record = self.members.get(&name).map(|entry| MemberRecord::from(&entry.member));
+        let record = self.members.get(&name).map(|entry| MemberRecord::from(&*entry.member));
         Some(SerfMessage::ConflictResponse(record).encode())
     }
 

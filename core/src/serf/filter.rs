@@ -6,9 +6,9 @@
 
 use crate::id::NodeName;
 use crate::wire::serf::QueryFilter;
+use crate::wire::tags::Tags;
 use bytes::Bytes;
 use regex::{Regex, RegexBuilder};
-use std::collections::BTreeMap;
 
 /// Filters one query may have.
 const FILTERS_MAX: usize = 64;
@@ -37,11 +37,11 @@ pub(super) fn compile(expression: &str) -> Result<Regex, String> {
 }
 
 /// Whether a query with these filters is for the member of this name and these tags.
-pub(super) fn matches(filters: &[Bytes], name: &NodeName, tags: &BTreeMap<String, String>) -> bool {
+pub(super) fn matches(filters: &[Bytes], name: &NodeName, tags: &Tags) -> bool {
     let one = |filter: &Bytes| match QueryFilter::decode(filter) {
         Ok(QueryFilter::Nodes(names)) => names.iter().any(|other| other == name.as_str()),
         Ok(QueryFilter::Tag { tag, expression }) => {
-            let value = tags.get(&tag).map_or("", String::as_str);
+            let value = tags.get(&tag).unwrap_or_default();
             compile(&expression).is_ok_and(|expression| expression.is_match(value))
         }
         Err(_) => false,
@@ -55,7 +55,7 @@ mod tests {
     use crate::gossip::tests::name;
 
     fn is_for(filters: &[QueryFilter]) -> bool {
-        let tags = BTreeMap::from([("role".to_owned(), "web-7".to_owned())]);
+        let tags = Tags::from_iter([("role", "web-7")]);
         let filters: Vec<Bytes> = filters.iter().map(QueryFilter::encode).collect();
         matches(&filters, &name("a"), &tags)
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_filter_of_an_unknown_kind_matches_nobody() {
-        let tags = BTreeMap::new();
+        let tags = Tags::default();
         for filter in [&b"\x02\x90"[..], b"", b"\x00", b"\x01\x90"] {
             assert!(!matches(&[Bytes::copy_from_slice(filter)], &name("a"), &tags));
         }

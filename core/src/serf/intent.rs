@@ -18,6 +18,7 @@ use crate::trace::Level;
 use crate::wire::serf::{Join, Leave, SerfMessage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Members for which an early intent is kept.
@@ -128,20 +129,20 @@ impl Serf {
             self.announce_join(now, out);
             return false;
         }
-        entry.member.status_time = intent.time;
+        entry.member_mut().status_time = intent.time;
         entry.prune |= intent.prune;
         self.version += 1;
         match entry.member.status {
             MemberStatus::Alive => {
-                entry.member.status = MemberStatus::Leaving;
+                entry.member_mut().status = MemberStatus::Leaving;
                 entry.since = now;
             }
             MemberStatus::Leaving | MemberStatus::Left => {}
             MemberStatus::Failed => {
                 crate::mark!("serf.failed_made_left");
-                entry.member.status = MemberStatus::Left;
+                entry.member_mut().status = MemberStatus::Left;
                 entry.since = now;
-                let member = entry.member.clone();
+                let member = Arc::clone(&entry.member);
                 self.gone(MemberEventKind::Leave, member, out);
             }
         }
@@ -166,9 +167,9 @@ impl Serf {
         if intent.time <= entry.member.status_time {
             return false;
         }
-        entry.member.status_time = intent.time;
+        entry.member_mut().status_time = intent.time;
         if entry.member.status == MemberStatus::Leaving {
-            entry.member.status = MemberStatus::Alive;
+            entry.member_mut().status = MemberStatus::Alive;
             entry.prune = false;
         }
         self.version += 1;
@@ -270,7 +271,7 @@ impl Serf {
     pub(super) fn gone(
         &mut self,
         kind: MemberEventKind,
-        member: Member,
+        member: Arc<Member>,
         out: &mut Outbox<SerfOutput>,
     ) {
         if kind == MemberEventKind::Leave {

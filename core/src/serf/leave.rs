@@ -103,7 +103,7 @@ impl Serf {
         self.life = Life::Left;
         self.timers.cancel(&Timer::LeaveStep);
         if let Some(entry) = self.members.get_mut(&self.local) {
-            entry.member.status = MemberStatus::Left;
+            entry.member_mut().status = MemberStatus::Left;
             self.version += 1;
         }
         out.push(SerfOutput::LeaveFinished);

@@ -3,7 +3,7 @@
 use crate::gossip::Versions;
 use crate::id::{Datacenter, LamportTime, NodeId, NodeName};
 use crate::wire::serf::MemberRecord;
-use std::collections::BTreeMap;
+use crate::wire::tags::Tags;
 use std::net::SocketAddr;
 
 /// Serf's view of a member (gossip-protocol.md §15).
@@ -49,7 +49,7 @@ pub struct Member {
     /// Its gossip address.
     pub address: SocketAddr,
     /// Its tags.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// Its status.
     pub status: MemberStatus,
     /// The Lamport time of the last accepted intent about it.
@@ -102,7 +102,7 @@ impl Member {
             name: self.name.clone(),
             address: SocketAddr::new(self.address.ip(), port),
             datacenter: self.datacenter()?,
-            bootstrap: self.tags.contains_key("bootstrap"),
+            bootstrap: self.tags.get("bootstrap").is_some(),
             expect: self.tags.get("expect").and_then(|expect| expect.parse().ok()),
         })
     }
@@ -122,7 +122,7 @@ impl From<&Member> for MemberRecord {
             protocol_max: versions.protocol_max,
             protocol_min: versions.protocol_min,
             status: status.code(),
-            tags: tags.clone(),
+            tags: tags.to_map(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod keys;
 mod lamport;
 mod leave;
 mod member;
+mod members;
 mod push_pull;
 mod query;
 mod reap;
@@ -33,6 +34,7 @@ pub use answer::QueryId;
 pub use event::EVENT_BYTES_MAX;
 pub use keys::{KeyOperation, KeyReport, KeyResult};
 pub use member::{Member, MemberStatus, ServerInfo};
+pub use members::Members;
 pub use query::{QueryOutcome, RELAY_FACTOR_MAX};
 pub use request::{QueryParameters, SerfRefusal, SerfReply, SerfRequest};
 pub use trace::SerfTrace;
@@ -46,19 +48,23 @@ use crate::storage::op::FileOp;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
-use crate::wire::serf::{UserEvent, decode_tags, encode_tags};
+use crate::wire::serf::{UserEvent, encode_tags};
+use crate::wire::tags::Tags;
 use answer::Pending;
 use bytes::Bytes;
 use coordinate::Coordinates;
+use imbl::OrdMap;
 use intent::{EarlyIntents, IntentKind};
 use lamport::LamportClock;
 use leave::Life;
+use members::Entry;
 use query::{QueryKey, Running};
 use reap::Rejoin;
 use recent::Recent;
 use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Members known at most; the one gone longest makes room for another.
@@ -170,7 +176,7 @@ pub enum SerfEvent {
         /// How.
         kind: MemberEventKind,
         /// The member after the change.
-        member: Box<Member>,
+        member: Arc<Member>,
     },
     /// A user event.
     User(UserEvent),
@@ -282,22 +288,6 @@ enum Timer {
     Flush,
 }
 
-/// One member, and since when it is gone.
-#[derive(Clone, Debug)]
-struct Entry {
-    member: Member,
-    /// When it failed, left, or began to leave; of no meaning while it is alive.
-    since: Instant,
-    /// Whether it is to be forgotten as soon as it is gone.
-    prune: bool,
-}
-
-impl Entry {
-    const fn is_gone(&self) -> bool {
-        matches!(self.member.status, MemberStatus::Left | MemberStatus::Failed)
-    }
-}
-
 /// The Serf layer of one member.
 #[derive(Debug)]
 pub struct Serf {
@@ -307,7 +297,7 @@ pub struct Serf {
     rng: Rng,
     timers: Timers<Timer>,
     started: Instant,
-    members: BTreeMap<NodeName, Entry>,
+    members: OrdMap<NodeName, Entry>,
     version: u64,
     clock: LamportClock,
     event_clock: LamportClock,
@@ -360,7 +350,7 @@ impl Serf {
             rng: Rng::for_stream(seed, Stream::Serf),
             timers: Timers::default(),
             started: now,
-            members: BTreeMap::new(),
+            members: OrdMap::new(),
             version: 0,
             clock: LamportClock::new(),
             event_clock: LamportClock::new(),
@@ -405,12 +395,17 @@ impl Serf {
 
     /// Every member known, by name.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().map(|entry| &entry.member)
+        self.members.values().map(|entry| &*entry.member)
+    }
+
+    /// Every member known at this moment, to keep.
+    pub fn all_members(&self) -> Members {
+        Members(self.members.clone())
     }
 
     /// What is known of `name`.
     pub fn member(&self, name: &NodeName) -> Option<&Member> {
-        self.members.get(name).map(|entry| &entry.member)
+        self.members.get(name).map(|entry| &*entry.member)
     }
 
     /// Counts the changes of `members`: as long as it stays, so do they.
@@ -452,7 +447,8 @@ impl Serf {
         self.version += 1;
         self.snapshot.joined(&name, address);
         let member = Member { name: name.clone(), address, tags, status, status_time, versions };
-        let entry = Entry { member: member.clone(), since: now, prune };
+        let member = Arc::new(member);
+        let entry = Entry { member: Arc::clone(&member), since: now, prune };
         self.members.insert(name, entry);
         self.event(MemberEventKind::Join, member, out);
     }
@@ -496,10 +492,10 @@ impl Serf {
         } else {
             (MemberStatus::Failed, MemberEventKind::Failed)
         };
-        entry.member.status = status;
+        entry.member_mut().status = status;
         entry.since = now;
         self.version += 1;
-        let member = entry.member.clone();
+        let member = Arc::clone(&entry.member);
         self.gone(kind, member, out);
         self.prune_if_wanted(now, name, out);
     }
@@ -507,25 +503,24 @@ impl Serf {
     fn updated(&mut self, peer: Peer, out: &mut Outbox<SerfOutput>) {
         let tags = self.tags(&peer, out);
         let Some(entry) = self.members.get_mut(&peer.name) else { return };
-        entry.member.tags = tags;
-        entry.member.address = peer.address;
-        entry.member.versions = peer.versions;
-        let member = entry.member.clone();
+        let member = entry.member_mut();
+        (member.tags, member.address, member.versions) = (tags, peer.address, peer.versions);
+        let member = Arc::clone(&entry.member);
         self.version += 1;
         self.snapshot.joined(&peer.name, peer.address);
         self.event(MemberEventKind::Update, member, out);
     }
 
-    fn tags(&self, peer: &Peer, out: &mut Outbox<SerfOutput>) -> BTreeMap<String, String> {
-        decode_tags(&peer.meta).unwrap_or_else(|error| {
+    fn tags(&self, peer: &Peer, out: &mut Outbox<SerfOutput>) -> Tags {
+        Tags::of_meta(&peer.meta).unwrap_or_else(|error| {
             let name = peer.name.clone();
             crate::trace!(out, Level::Warn, SerfTrace::BadTags { name, error });
-            BTreeMap::new()
+            Tags::default()
         })
     }
 
     /// Tells what became of a member.
-    fn event(&self, kind: MemberEventKind, member: Member, out: &mut Outbox<SerfOutput>) {
+    fn event(&self, kind: MemberEventKind, member: Arc<Member>, out: &mut Outbox<SerfOutput>) {
         let (name, ip) = (member.name.clone(), member.address.ip());
         let event = match kind {
             MemberEventKind::Join => SerfTrace::MemberJoin { name, ip },
@@ -535,7 +530,6 @@ impl Serf {
             MemberEventKind::Reap => SerfTrace::MemberReap { name },
         };
         crate::trace!(out, Level::Info, event);
-        let member = Box::new(member);
         out.push(SerfOutput::Event(SerfEvent::Member { kind, member }));
     }
 

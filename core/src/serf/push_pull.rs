@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 impl Serf {
     /// The state to send.
     pub(super) fn own_state(&self) -> Bytes {
-        let members = || self.members.values().map(|entry| &entry.member);
+        let members = || self.members.values().map(|entry| &*entry.member);
         let left = members().filter(|member| member.status == MemberStatus::Left);
         let pruned = || self.early.tombstones();
         let state = PushPull {

@@ -10,6 +10,7 @@
 //! lives and could not say so, is leaving for a minute at most (gossip-protocol.md §28).
 
 use super::member::MemberStatus;
+use super::members::Entry;
 use super::{MemberEventKind, Serf, SerfOutput, SerfTrace, Timer};
 use crate::gossip::JoinId;
 use crate::id::NodeName;
@@ -60,16 +61,20 @@ impl Serf {
 
     /// Takes members for alive again that announced their leave long ago and still answer.
     fn end_long_leaves(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
-        for (name, entry) in &mut self.members {
-            let leaving = entry.member.status == MemberStatus::Leaving && *name != self.local;
-            if leaving && now.since(entry.since) > LEAVING_MAX {
-                crate::mark!("serf.leaving_too_long");
-                entry.member.status = MemberStatus::Alive;
-                entry.prune = false;
-                self.version += 1;
-                let name = name.clone();
-                crate::trace!(out, Level::Warn, SerfTrace::LeavingTooLong { name });
-            }
+        let is_long = |entry: &&Entry| {
+            entry.member.status == MemberStatus::Leaving
+                && entry.member.name != self.local
+                && now.since(entry.since) > LEAVING_MAX
+        };
+        let leaving = self.members.values().filter(is_long);
+        let leaving: Vec<NodeName> = leaving.map(|entry| entry.member.name.clone()).collect();
+        for name in leaving {
+            let Some(entry) = self.members.get_mut(&name) else { continue };
+            crate::mark!("serf.leaving_too_long");
+            entry.member_mut().status = MemberStatus::Alive;
+            entry.prune = false;
+            self.version += 1;
+            crate::trace!(out, Level::Warn, SerfTrace::LeavingTooLong { name });
         }
     }
 

@@ -22,7 +22,7 @@ fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
         name: NodeName::parse("n1").unwrap(),
         id,
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: Arc::from([]),
+        members: Members::default(),
         local: LocalView::default(),
         consensus: Some(consensus),
         catalog: Some(Tables::default()),

@@ -20,6 +20,7 @@ pub mod scan;
 pub mod seal;
 pub mod serf;
 pub mod stream;
+pub mod tags;
 
 use seal::KeyId;
 use thiserror::Error;

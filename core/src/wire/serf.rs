@@ -429,12 +429,18 @@ pub struct TagsTooLong {
 
 /// The meta that says these tags: `ff` and a map, at most 512 bytes (§11.3).
 pub fn encode_tags(tags: &BTreeMap<String, String>) -> Result<Bytes, TagsTooLong> {
-    let mut out = vec![TAGS_MAGIC];
-    Field::<Gossip>::put(tags, &mut out);
+    let out = put_tags(tags);
     match out.len() {
-        ..=META_BYTES_MAX => Ok(out.into()),
+        ..=META_BYTES_MAX => Ok(out),
         bytes => Err(TagsTooLong { bytes }),
     }
+}
+
+/// Writes tags, however long.
+pub(super) fn put_tags(tags: &BTreeMap<String, String>) -> Bytes {
+    let mut out = vec![TAGS_MAGIC];
+    Field::<Gossip>::put(tags, &mut out);
+    out.into()
 }
 
 /// The tags that a meta says; one without the mark is the value of the tag `role` (§11.3).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use terraform_core::catalog::Tables;
 use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::{Node, Service, Weights};
@@ -78,7 +78,7 @@ fn view() -> View {
         name: NodeName::parse("n1").expect("letters are a name"),
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
-        members: Arc::from([]),
+        members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
         consensus: Some(consensus),
         catalog: Some(tables()),

@@ -68,7 +68,7 @@ fn view() -> View {
         name: NodeName::parse("n1").unwrap(),
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: Arc::from([]),
+        members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
         consensus: Some(consensus),
         catalog: Some(tables),

@@ -75,7 +75,7 @@ fn view(version: u64) -> View {
         name: NodeName::parse("a").unwrap(),
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: Arc::from([]),
+        members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
         consensus: None,
         catalog: None,

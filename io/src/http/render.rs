@@ -192,7 +192,11 @@ pub fn member(json: &mut Json, member: &Member) {
         json.field("Addr", &member.address.ip().to_string());
         json.field("Port", u64::from(member.address.port()));
         json.key("Tags");
-        texts(json, &member.tags);
+        json.object(|json| {
+            for (key, value) in member.tags.iter() {
+                json.field(key, value);
+            }
+        });
         json.field("Status", u64::from(member.status.code()));
         let versions = &member.versions;
         json.field("ProtocolMin", u64::from(versions.protocol_min));

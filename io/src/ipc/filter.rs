@@ -46,7 +46,7 @@ impl Members {
         let fits = |pattern: &Option<Regex>, text: &str| {
             pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
         };
-        let tag = |name: &str| member.tags.get(name).map_or("", String::as_str);
+        let tag = |name: &str| member.tags.get(name).unwrap_or_default();
         fits(&self.name, member.name.as_str())
             && fits(&self.status, member.status.as_str())
             && self.tags.iter().all(|(name, pattern)| fits(pattern, tag(name)))

@@ -203,8 +203,8 @@ impl Session {
         if let Some(serf) = stats.get("serf_lan").cloned() {
             stats.insert("serf".to_owned(), serf);
         }
-        if let Some(own) = view.members.iter().find(|member| member.name == view.name) {
-            stats.insert("tags".to_owned(), own.tags.clone());
+        if let Some(own) = view.members.get(&view.name) {
+            stats.insert("tags".to_owned(), own.tags.to_map());
         }
         let runtime = [("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
         let runtime = runtime.map(|(key, value)| (key.to_owned(), value.to_owned()));

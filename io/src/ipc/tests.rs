@@ -15,6 +15,7 @@ use terraform_core::serf::{Member, MemberStatus, SerfReply, SerfRequest};
 use terraform_core::trace::Level;
 use terraform_core::view::View;
 use terraform_core::wire::ipc::{Body, Command, Filter, Join, Request, Response, ResponseReader};
+use terraform_core::wire::tags::Tags;
 
 struct Client {
     socket: std::net::TcpStream,
@@ -29,7 +30,7 @@ fn member(name: &str, status: MemberStatus) -> Member {
     Member {
         name: NodeName::parse(name).unwrap(),
         address: SocketAddr::from(([10, 0, 0, 1], 8301)),
-        tags: BTreeMap::from([("role".to_owned(), "node".to_owned())]),
+        tags: Tags::from_iter([("role", "node")]),
         status,
         status_time: LamportTime::ZERO,
         versions: Versions {
@@ -49,7 +50,7 @@ fn client() -> Client {
         name: NodeName::parse("ab").unwrap(),
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: Arc::from(members),
+        members: members.into_iter().collect(),
         local: LocalView::default(),
         consensus: None,
         catalog: None,

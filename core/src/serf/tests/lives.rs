@@ -289,7 +289,7 @@ fn changed_tags_reach_everybody() {
     cluster.run(3);
     for index in 0..3 {
         let host = cluster.seats[index].host.as_ref().unwrap();
-        assert_eq!(host.serf.member(&name(&host_name(1))).unwrap().tags, set);
+        assert_eq!(host.serf.member(&name(&host_name(1))).unwrap().tags.to_map(), set);
         assert_eq!(cluster.events(index, MemberEventKind::Update, 1), 1);
     }
 }

@@ -105,7 +105,7 @@ impl From<&crate::serf::Member> for Member {
             protocol_max: member.versions.protocol_max,
             protocol_min: member.versions.protocol_min,
             status: member.status.as_str().to_owned(),
-            tags: member.tags.clone(),
+            tags: member.tags.to_map(),
         }
     }
 }

@@ -49,7 +49,7 @@ impl Api {
             json.key("Coord");
             json.raw(r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":1e-05}"#);
             json.key("Member");
-            match view.members.iter().find(|member| member.name == view.name) {
+            match view.members.get(&view.name) {
                 Some(own) => render::member(json, own),
                 None => json.null(),
             }

@@ -17,6 +17,7 @@ use terraform_core::id::{LamportTime, ModifyIndex, NodeId, NodeName};
 use terraform_core::local::LocalView;
 use terraform_core::serf::{Member, MemberStatus};
 use terraform_core::view::View;
+use terraform_core::wire::tags::Tags;
 
 mod agent;
 mod catalog;
@@ -71,7 +72,7 @@ pub(in crate::http) fn view(local: LocalView) -> View {
     let member = Member {
         name: NodeName::parse("n1").unwrap(),
         address: "127.0.0.1:8301".parse().unwrap(),
-        tags: BTreeMap::from([("role".to_owned(), "terraform".to_owned())]),
+        tags: Tags::from_iter([("role", "terraform")]),
         status: MemberStatus::Alive,
         status_time: LamportTime::ZERO,
         versions: Versions {
@@ -87,7 +88,7 @@ pub(in crate::http) fn view(local: LocalView) -> View {
         name: member.name.clone(),
         id: NodeId::from_bytes([7; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: Arc::from([member]),
+        members: [member].into_iter().collect(),
         local,
         consensus: None,
         catalog: None,

@@ -135,7 +135,7 @@ fn a_stream_brings_the_events_of_its_filter_until_it_is_stopped() {
         assert_eq!(client.ask(1, stream(filter)), header(1, "Invalid event filter"));
     }
     assert_eq!(client.ask(2, stream("member-failed,user:b,query")), header(2, ""));
-    let gone = Box::new(member("b", MemberStatus::Failed));
+    let gone = Arc::new(member("b", MemberStatus::Failed));
     let change = |kind| SerfEvent::Member { kind, member: gone.clone() };
     let asked = SerfEvent::Query {
         query: QueryId(5),
