@@ -87,22 +87,37 @@ impl Gossip {
             self.alive_self(now, from, &peer, out);
             return;
         }
-        let reclaim = self.config.dead_node_reclaim_time;
-        let known = self.table.get(&peer.name).map(|record| Known {
-            state: record.state,
-            incarnation: record.peer.incarnation,
-            same_address: record.peer.address == peer.address,
-            reclaimable: !reclaim.is_zero() && now.since(record.changed_at) > reclaim,
-        });
+        let known = self.known_beside(now, &peer);
         match judge(known, Claim::Alive, peer.incarnation) {
-            Verdict::Accept if known.is_none() => self.add(now, from, peer, out),
+            Verdict::Accept if self.table.get(&peer.name).is_none() => {
+                self.add(now, from, peer, out);
+            }
             Verdict::Accept => self.revive(now, peer, out),
             Verdict::Conflict => self.conflict(&peer, out),
             Verdict::TooFar => {
                 self.drops.drop(now, from, DropReason::Incarnation(peer.name), out);
             }
-            Verdict::Ignore | Verdict::Confirm => self.tell_gone(now, &peer, out),
+            Verdict::Ignore | Verdict::Confirm | Verdict::Raise => {
+                self.tell_gone(now, &peer, out);
+            }
         }
+    }
+
+    /// What is known of a member that an alive claim is about, if only from its tombstone.
+    fn known_beside(&self, now: Instant, claimed: &Peer) -> Option<Known> {
+        let reclaim = self.config.dead_node_reclaim_time;
+        let known = |state, incarnation, address, changed_at| Known {
+            state,
+            incarnation,
+            same_address: address == claimed.address,
+            reclaimable: !reclaim.is_zero() && now.since(changed_at) > reclaim,
+        };
+        if let Some(record) = self.table.get(&claimed.name) {
+            let Peer { incarnation, address, .. } = record.peer;
+            return Some(known(record.state, incarnation, address, record.changed_at));
+        }
+        let stone = self.table.tombstone(&claimed.name).filter(|_| !crate::mutant!(M47))?;
+        Some(known(stone.state, stone.incarnation, stone.address, stone.changed_at))
     }
 
     fn add(&mut self, now: Instant, from: SocketAddr, peer: Peer, out: &mut Outbox<GossipOutput>) {
@@ -123,7 +138,12 @@ impl Gossip {
         out.push(GossipOutput::Joined(peer));
     }
 
-    fn revive(&mut self, now: Instant, peer: Peer, out: &mut Outbox<GossipOutput>) {
+    fn revive(&mut self, now: Instant, mut peer: Peer, out: &mut Outbox<GossipOutput>) {
+        if crate::mutant!(M48)
+            && let Some(record) = self.table.get(&peer.name)
+        {
+            peer.address = record.peer.address;
+        }
         self.table.set_address(&peer.name, peer.address);
         let Some(record) = self.table.get_mut(&peer.name) else { return };
         let before = record.state;
@@ -165,18 +185,21 @@ impl Gossip {
 
     /// Sends the accusation against a gone member to where an outdated record says it is.
     fn tell_gone(&mut self, now: Instant, peer: &Peer, out: &mut Outbox<GossipOutput>) {
-        let Some(record) = self.table.get_mut(&peer.name) else { return };
-        let told = record.told_at.is_some_and(|at| now.since(at) < TELL_INTERVAL);
-        if !is_gone(record.state) || told {
+        let (incarnation, told_at) = match self.table.get_mut(&peer.name) {
+            Some(record) if is_gone(record.state) => (record.peer.incarnation, &mut record.told_at),
+            Some(_) => return,
+            None => match self.table.tombstone_mut(&peer.name) {
+                Some(stone) => (stone.incarnation, &mut stone.told_at),
+                None => return,
+            },
+        };
+        if told_at.is_some_and(|at| now.since(at) < TELL_INTERVAL) {
             return;
         }
         crate::mark!("gossip.told_gone");
-        record.told_at = Some(now);
-        let accusation = Message::Suspect(Suspect {
-            incarnation: record.peer.incarnation,
-            node: peer.name.clone(),
-            from: self.local.clone(),
-        });
+        *told_at = Some(now);
+        let (node, from) = (peer.name.clone(), self.local.clone());
+        let accusation = Message::Suspect(Suspect { incarnation, node, from });
         self.send(peer.address, &accusation.encode(), out);
     }
 
@@ -223,7 +246,7 @@ impl Gossip {
             Verdict::TooFar => {
                 self.drops.drop(now, from, DropReason::Incarnation(name.clone()), out);
             }
-            Verdict::Ignore | Verdict::Conflict => {}
+            Verdict::Ignore | Verdict::Conflict | Verdict::Raise => {}
         }
     }
 
@@ -245,6 +268,14 @@ impl Gossip {
         }
         match judge(self.known(name), claim, incarnation) {
             Verdict::Accept => {}
+            Verdict::Raise => {
+                let Some(record) = self.table.get_mut(name) else { return };
+                record.peer.incarnation = incarnation;
+                let (node, from) = (name.clone(), accuser.clone());
+                let fact = Message::Dead(Dead { incarnation, node, from });
+                self.broadcast_fact(name.as_str(), &fact, Notify::None, out);
+                return;
+            }
             Verdict::TooFar => {
                 self.drops.drop(now, from, DropReason::Incarnation(name.clone()), out);
                 return;

@@ -354,7 +354,7 @@ enum Timer {
 }
 
 /// One member of one gossip pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gossip {
     config: GossipConfig,
     local: NodeName,

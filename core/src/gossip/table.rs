@@ -3,11 +3,15 @@
 //! Implements gossip-protocol.md §2 (a new member enters the probe list at a random position), §3
 //! (one pass in random order, shuffled at each wrap; SWIM §4.3), §10 (random choice) and §13
 //! (dead and left members are forgotten at a wrap). Every record is in the list exactly once.
+//!
+//! Differs: a member that is forgotten leaves a tombstone for a day, so that members who did not
+//! hear of its end cannot bring it back (gossip-protocol.md §28). It counts in no formula and is
+//! never spread.
 
 use super::Peer;
 use super::state::is_gone;
 use super::suspicion::Suspicion;
-use crate::id::NodeName;
+use crate::id::{Incarnation, NodeName};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::gossip::PeerState;
@@ -33,6 +37,26 @@ pub(super) struct Record {
     pub(super) told_at: Option<Instant>,
 }
 
+/// How long a forgotten member's end is remembered.
+const TOMBSTONE_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Tombstones kept at most; the oldest make room.
+const TOMBSTONES_MAX: usize = MEMBERS_MAX;
+
+/// What is left of a member that was forgotten.
+#[derive(Clone, Debug)]
+pub(super) struct Tombstone {
+    /// Dead or left.
+    pub(super) state: PeerState,
+    /// The incarnation it ended with.
+    pub(super) incarnation: Incarnation,
+    /// Where it was.
+    pub(super) address: SocketAddr,
+    /// When it ended.
+    pub(super) changed_at: Instant,
+    /// When its address was last told.
+    pub(super) told_at: Option<Instant>,
+}
+
 /// All members known, this one included.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
@@ -40,6 +64,7 @@ pub(super) struct Table {
     order: Vec<NodeName>,
     cursor: usize,
     by_address: BTreeMap<SocketAddr, NodeName>,
+    tombstones: BTreeMap<NodeName, Tombstone>,
     version: u64,
 }
 
@@ -75,10 +100,21 @@ impl Table {
         self.records.values()
     }
 
+    /// How the forgotten member `name` ended.
+    pub(super) fn tombstone(&self, name: &NodeName) -> Option<&Tombstone> {
+        self.tombstones.get(name)
+    }
+
+    /// How the forgotten member `name` ended, to note that it was told.
+    pub(super) fn tombstone_mut(&mut self, name: &NodeName) -> Option<&mut Tombstone> {
+        self.tombstones.get_mut(name)
+    }
+
     /// Adds a member at a random position of the probe list.
     pub(super) fn insert(&mut self, record: Record, rng: &mut Rng) {
         self.version += 1;
         let name = record.peer.name.clone();
+        self.tombstones.remove(&name);
         self.by_address.insert(record.peer.address, name.clone());
         let known = self.records.insert(name.clone(), record);
         assert!(known.is_none(), "a member is in the probe list exactly once");
@@ -131,12 +167,15 @@ impl Table {
         self.cursor = 0;
         self.version += 1;
         let (records, by_address) = (&mut self.records, &mut self.by_address);
+        let tombstones = &mut self.tombstones;
+        tombstones.retain(|_, stone| now.since(stone.changed_at) <= TOMBSTONE_TIME);
         self.order.retain(|name| {
             let expired = records.get(name).is_none_or(|record| {
                 is_gone(record.state) && now.since(record.changed_at) > forget_after
             });
             if expired && let Some(record) = records.remove(name) {
                 crate::mark!("gossip.reap");
+                bury(tombstones, &record);
                 if by_address.get(&record.peer.address) == Some(name) {
                     by_address.remove(&record.peer.address);
                 }
@@ -183,6 +222,23 @@ impl Table {
         }
         chosen
     }
+}
+
+fn bury(tombstones: &mut BTreeMap<NodeName, Tombstone>, record: &Record) {
+    if tombstones.len() >= TOMBSTONES_MAX {
+        let oldest = tombstones.iter().min_by_key(|(_, stone)| stone.changed_at);
+        if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+            tombstones.remove(&name);
+        }
+    }
+    let stone = Tombstone {
+        state: record.state,
+        incarnation: record.peer.incarnation,
+        address: record.peer.address,
+        changed_at: record.changed_at,
+        told_at: record.told_at,
+    };
+    tombstones.insert(record.peer.name.clone(), stone);
 }
 
 #[cfg(test)]
@@ -243,6 +299,11 @@ mod tests {
             table.next_target(&name("a"), later, FORGET, &mut rng);
         }
         assert_eq!(table.len(), 2);
+        assert_eq!(table.tombstone(&name("b")).unwrap().state, PeerState::Left);
+        for at in [later + TOMBSTONE_TIME, later + TOMBSTONE_TIME * 2] {
+            (0..6).for_each(|_| drop(table.next_target(&name("a"), at, FORGET, &mut rng)));
+        }
+        assert!(table.tombstone(&name("b")).is_none());
         assert!(table.at(&peer("b", 2).address).is_none());
     }
 
