@@ -3,10 +3,15 @@
 //! Exit codes: 0 passed, 10 a rule is broken, 12 two runs of one seed differ, 13 a panic, 2 bad
 //! arguments.
 
+use crate::checker::Violation;
+use crate::gossip;
+use crate::gossip::plan::GossipPlan;
+use crate::hash::TraceHash;
+use crate::lifeguard::{self, DETECTORS, Grid};
 use crate::plan::Plan;
-use crate::run::{Outcome, Run, run};
+use crate::run;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::world::Note;
+use crate::world::{Note, World};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -20,26 +25,46 @@ const USAGE: &str = "usage:
   sim --seed N                       run one world
   sim --scenario NAME [--seed N]     perform one named scenario
   sim scenarios                      perform all of them
-  sim swarm --seeds A..B [--jobs J]  run many, each on a thread of its own
+  sim swarm --seeds A..B [--jobs J]  run many, on J threads
+  sim gossip --seed N                run one pool that only gossips
+  sim gossip --seeds A..B [--jobs J] run many of them
+  sim gossip-large [--members N]     run a pool of 1000 members, or of N
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
+  sim lifeguard [--full]             what slow members do to others, by part of Lifeguard
 ";
 
-/// A planted bug and the seeds within which it must be caught (simulation.md §12.1).
-const MUTANTS: [(&str, u64); 10] = [
-    ("M01", 200),
-    ("M03", 50),
-    ("M05", 2000),
-    ("M06", 200),
-    ("M07", 200),
-    ("M13", 50),
-    ("M21", 100),
-    ("M45", 100),
-    ("M46", 100),
-    ("M49", 20),
+/// A kind of world that seeds make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    /// Servers and clients.
+    Cluster,
+    /// A pool that only gossips.
+    Gossip,
+}
+
+/// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
+/// (simulation.md §12.1).
+const MUTANTS: [(&str, Profile, u64); 14] = [
+    ("M01", Profile::Cluster, 200),
+    ("M03", Profile::Cluster, 50),
+    ("M05", Profile::Cluster, 2000),
+    ("M06", Profile::Cluster, 200),
+    ("M07", Profile::Cluster, 200),
+    ("M13", Profile::Cluster, 50),
+    ("M21", Profile::Cluster, 100),
+    ("M43", Profile::Gossip, 100),
+    ("M44", Profile::Gossip, 100),
+    ("M45", Profile::Cluster, 100),
+    ("M46", Profile::Cluster, 100),
+    ("M47", Profile::Gossip, 500),
+    ("M48", Profile::Gossip, 200),
+    ("M49", Profile::Cluster, 20),
 ];
 
+/// Members of a large pool unless another number is asked for.
+const LARGE_POOL: usize = 1000;
 /// Lines of the trace in a report.
 const REPORT_LINES: usize = 40;
 
@@ -47,12 +72,29 @@ const REPORT_LINES: usize = 40;
 pub fn command(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["--seed", seed] => seed.parse().map_or_else(|_| usage(), one),
-        ["swarm", "--seeds", seeds] => range(seeds).map_or_else(usage, |seeds| swarm(seeds, 2)),
-        ["swarm", "--seeds", seeds, "--jobs", jobs] => match (range(seeds), jobs.parse()) {
-            (Some(seeds), Ok(jobs)) if (1..=256).contains(&jobs) => swarm(seeds, jobs),
+        ["--seed", seed] => seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_seed(seed))),
+        ["gossip", "--seed", seed] => {
+            seed.parse().map_or_else(|_| usage(), |seed| pool(GossipPlan::of_seed(seed), "gossip"))
+        }
+        ["gossip-large"] => pool(GossipPlan::large(1, LARGE_POOL), "gossip-large"),
+        ["gossip-large", "--members", members] => match members.parse() {
+            Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => {
+                pool(GossipPlan::large(1, members), "gossip-large")
+            }
             _ => usage(),
         },
+        [kind @ ("swarm" | "gossip"), "--seeds", seeds, jobs @ ..] => {
+            let profile = if *kind == "swarm" { Profile::Cluster } else { Profile::Gossip };
+            let jobs = match jobs {
+                [] => Some(2),
+                ["--jobs", jobs] => jobs.parse().ok().filter(|jobs| (1..=256).contains(jobs)),
+                _ => None,
+            };
+            match (range(seeds), jobs) {
+                (Some(seeds), Some(jobs)) => swarm(profile, seeds, jobs),
+                _ => usage(),
+            }
+        }
         ["check-determinism", "--seeds", seeds] => {
             range(seeds).map_or_else(usage, check_determinism)
         }
@@ -69,6 +111,8 @@ pub fn command(words: &[String]) -> ExitCode {
             Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),
             _ => usage(),
         },
+        ["lifeguard"] => lifeguard(&Grid::short()),
+        ["lifeguard", "--full"] => lifeguard(&Grid::full()),
         _ => usage(),
     }
 }
@@ -83,54 +127,94 @@ fn range(text: &str) -> Option<Range<u64>> {
     Some(from.parse().ok()?..to.parse().ok()?)
 }
 
-/// One world that was run, or the panic that ended it.
-enum Ended {
-    Ran(Box<(Outcome, Run)>),
-    Panicked(String),
+/// What is left of a world that was run.
+#[derive(Debug)]
+struct Summary {
+    violation: Option<Violation>,
+    hash: TraceHash,
+    simulated: Duration,
 }
 
-fn run_caught(seed: u64) -> Ended {
-    match std::panic::catch_unwind(AssertUnwindSafe(|| run(Plan::of_seed(seed)))) {
-        Ok(ran) => Ended::Ran(Box::new(ran)),
-        Err(payload) => {
-            let text = payload
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Ended::Panicked(text.unwrap_or_else(|| "a panic without text".to_owned()))
+/// Runs the world of a seed to its end, or to a panic, whose text is the error.
+fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
+    caught(|| match profile {
+        Profile::Cluster => {
+            let run::Outcome { violation, hash, simulated, .. } = run::run(Plan::of_seed(seed)).0;
+            Summary { violation, hash, simulated }
         }
-    }
+        Profile::Gossip => {
+            let gossip::Outcome { violation, hash, simulated, .. } =
+                gossip::run(GossipPlan::of_seed(seed)).0;
+            Summary { violation, hash, simulated }
+        }
+    })
 }
 
-fn one(seed: u64) -> ExitCode {
-    let plan = Plan::of_seed(seed);
+/// What `run` returns, or the text of the panic that ended it.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_else(|| "a panic without text".to_owned())
+    })
+}
+
+fn panicked(repro: &str, text: &str) -> ExitCode {
+    println!("panic: {text}\nrepro: cargo run --profile sim -p sim -- {repro}");
+    ExitCode::from(13)
+}
+
+/// Runs one cluster and says how it went.
+fn one(plan: Plan) -> ExitCode {
+    let repro = format!("--seed {}", plan.seed);
     println!(
-        "seed {seed}: {} servers, {} clients, faults {:?} every {:?} for {:?}",
-        plan.servers, plan.clients, plan.faults, plan.fault_every, plan.length
+        "seed {}: {} servers, {} clients, faults {:?} every {:?} for {:?}",
+        plan.seed, plan.servers, plan.clients, plan.faults, plan.fault_every, plan.length
     );
     let started = Instant::now();
-    match run_caught(seed) {
-        Ended::Panicked(text) => {
-            println!("panic: {text}\nrepro: cargo run --profile sim -p sim -- --seed {seed}");
-            ExitCode::from(13)
-        }
-        Ended::Ran(ran) => {
-            let (outcome, run) = *ran;
-            let wall = started.elapsed();
-            let (done, answered) = outcome.operations;
-            println!("hash {}", outcome.hash);
-            println!(
-                "{} events, {} entries committed, {done} of {answered} operations succeeded",
-                outcome.events, outcome.committed
-            );
-            println!("{}", ratio(outcome.simulated, wall));
-            match outcome.violation {
-                None => ExitCode::SUCCESS,
-                Some(violation) => {
-                    report(&format!("--seed {seed}"), &run, &violation.to_string());
-                    ExitCode::from(10)
-                }
-            }
+    let (outcome, run) = match caught(|| run::run(plan)) {
+        Ok(ran) => ran,
+        Err(text) => return panicked(&repro, &text),
+    };
+    let wall = started.elapsed();
+    let (done, answered) = outcome.operations;
+    println!("hash {}", outcome.hash);
+    println!(
+        "{} events, {} entries committed, {done} of {answered} operations succeeded",
+        outcome.events, outcome.committed
+    );
+    println!("{}", ratio(outcome.simulated, wall));
+    verdict(&repro, &run.world, outcome.violation)
+}
+
+/// Runs one pool and says how it went.
+fn pool(plan: GossipPlan, command: &str) -> ExitCode {
+    let repro = match command {
+        "gossip" => format!("gossip --seed {}", plan.seed),
+        _ => format!("{command} --members {}", plan.members),
+    };
+    println!(
+        "seed {}: {} members, drill {:?}, faults {:?} every {:?} for {:?}",
+        plan.seed, plan.members, plan.drill, plan.faults, plan.fault_every, plan.length
+    );
+    let started = Instant::now();
+    let (outcome, run) = match caught(|| gossip::run(plan)) {
+        Ok(ran) => ran,
+        Err(text) => return panicked(&repro, &text),
+    };
+    println!("hash {}\n{} events", outcome.hash, outcome.events);
+    println!("{}", ratio(outcome.simulated, started.elapsed()));
+    verdict(&repro, &run.world, outcome.violation)
+}
+
+fn verdict(repro: &str, world: &World, violation: Option<Violation>) -> ExitCode {
+    match violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            report(repro, world, &violation.to_string());
+            ExitCode::from(10)
         }
     }
 }
@@ -145,8 +229,7 @@ fn ratio(simulated: Duration, wall: Duration) -> String {
 }
 
 /// The short trace (simulation.md §11.3) and the line that runs the world again.
-fn report(repro: &str, run: &Run, violation: &str) {
-    let world = &run.world;
+fn report(repro: &str, world: &World, violation: &str) {
     let mut lines: VecDeque<String> = VecDeque::with_capacity(REPORT_LINES);
     for (at, note) in world.ring() {
         if lines.len() == REPORT_LINES {
@@ -162,13 +245,13 @@ fn report(repro: &str, run: &Run, violation: &str) {
     }
     lines.iter().for_each(|line| println!("{line}"));
     println!("X {violation}");
-    for host in &world.hosts {
+    for host in world.hosts.iter().take(REPORT_LINES) {
         println!("  {}", crate::trace::state_line(host));
     }
     println!("repro: cargo run --profile sim -p sim -- {repro}");
 }
 
-fn swarm(seeds: Range<u64>, jobs: usize) -> ExitCode {
+fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
     let started = Instant::now();
     let next = Mutex::new(seeds.clone());
     let failed = AtomicBool::new(false);
@@ -177,7 +260,7 @@ fn swarm(seeds: Range<u64>, jobs: usize) -> ExitCode {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(seed) = next.lock().ok().and_then(|mut seeds| seeds.next()) {
-                    let passed = swarm_one(seed, &simulated);
+                    let passed = swarm_one(profile, seed, &simulated);
                     if !passed {
                         failed.store(true, Ordering::Relaxed);
                     }
@@ -192,25 +275,20 @@ fn swarm(seeds: Range<u64>, jobs: usize) -> ExitCode {
 }
 
 /// Runs one seed of a swarm; prints what is wrong with it.
-fn swarm_one(seed: u64, simulated: &Mutex<Duration>) -> bool {
-    match run_caught(seed) {
-        Ended::Panicked(text) => {
-            println!("seed {seed}: panic: {text}");
-            false
-        }
-        Ended::Ran(ran) => {
+fn swarm_one(profile: Profile, seed: u64, simulated: &Mutex<Duration>) -> bool {
+    match summary(profile, seed) {
+        Err(text) => println!("seed {seed}: panic: {text}"),
+        Ok(ran) => {
             if let Ok(mut total) = simulated.lock() {
-                *total += ran.0.simulated;
+                *total += ran.simulated;
             }
-            match &ran.0.violation {
-                None => true,
-                Some(violation) => {
-                    println!("seed {seed}: {violation}");
-                    false
-                }
+            match &ran.violation {
+                None => return true,
+                Some(violation) => println!("seed {seed}: {violation}"),
             }
         }
     }
+    false
 }
 
 /// Performs scenarios in all their worlds, or in the one of `seed`.
@@ -231,7 +309,7 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
             println!("{name} seed {seed}: hash {}", run.world.hash());
             if let Err(violation) = result {
                 let repro = format!("--scenario {name} --seed {seed}");
-                report(&repro, &run, &violation.to_string());
+                report(&repro, &run.world, &violation.to_string());
                 failed = true;
             }
         }
@@ -245,38 +323,39 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
 
 fn check_determinism(seeds: Range<u64>) -> ExitCode {
     let mut differ = false;
-    for seed in seeds.clone() {
-        let (first, second) = (hash_of(seed), hash_of(seed));
-        if first != second {
-            println!("seed {seed}: {first} and {second}");
-            differ = true;
+    for profile in [Profile::Cluster, Profile::Gossip] {
+        for seed in seeds.clone() {
+            let (first, second) = (hash_of(profile, seed), hash_of(profile, seed));
+            if first != second {
+                println!("{profile:?} seed {seed}: {first} and {second}");
+                differ = true;
+            }
         }
     }
     if differ {
         return ExitCode::from(12);
     }
-    println!("{} seeds: equal hashes", seeds.end.saturating_sub(seeds.start));
+    println!("{} seeds of each kind: equal hashes", seeds.end.saturating_sub(seeds.start));
     ExitCode::SUCCESS
 }
 
-fn hash_of(seed: u64) -> String {
-    match run_caught(seed) {
-        Ended::Ran(ran) => ran.0.hash.to_string(),
-        Ended::Panicked(text) => text,
-    }
+fn hash_of(profile: Profile, seed: u64) -> String {
+    summary(profile, seed).map_or_else(|text| text, |ran| ran.hash.to_string())
 }
 
 /// Switches each planted bug on and counts the seeds until a rule is broken.
 fn mutants(only: Option<&str>) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
-    let chosen = MUTANTS.iter().filter(|(id, _)| only.is_none_or(|only| only == *id));
+    let chosen = MUTANTS.iter().filter(|(id, ..)| only.is_none_or(|only| only == *id));
     let next = Mutex::new(chosen);
     let missed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some((id, limit)) = next.lock().ok().and_then(|mut next| next.next()) {
-                    if !is_caught(id, *limit) {
+                while let Some((id, profile, limit)) =
+                    next.lock().ok().and_then(|mut next| next.next())
+                {
+                    if !is_caught(id, *profile, *limit) {
                         missed.store(true, Ordering::Relaxed);
                     }
                 }
@@ -302,10 +381,30 @@ fn swim(sizes: &[usize]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs seeds with the bug `id` until one breaks a rule, and says how it went.
-fn is_caught(id: &'static str, limit: u64) -> bool {
+/// Prints a row for each detector as soon as it is known, then what is demanded of them.
+fn lifeguard(grid: &Grid) -> ExitCode {
     let started = Instant::now();
-    let caught = (1..=limit).find_map(|seed| caught_by(id, seed).map(|rule| (seed, rule)));
+    println!("{} worlds of 128 members for each row", grid.len());
+    println!("{}", lifeguard::HEADER);
+    let mut rows = Vec::with_capacity(DETECTORS.len());
+    for detector in DETECTORS {
+        rows.push(lifeguard::measure(detector, grid));
+        if let (Some(swim), Some(row)) = (rows.first(), rows.last()) {
+            println!("{}", row.beside(swim));
+        }
+    }
+    let verdicts = lifeguard::verdicts(&rows);
+    for (demand, holds) in &verdicts {
+        println!("{}: {demand}", if *holds { "holds" } else { "DOES NOT HOLD" });
+    }
+    println!("in {:.0} s", started.elapsed().as_secs_f64());
+    if verdicts.iter().all(|(_, holds)| *holds) { ExitCode::SUCCESS } else { ExitCode::from(10) }
+}
+
+/// Runs seeds with the bug `id` until one breaks a rule, and says how it went.
+fn is_caught(id: &'static str, profile: Profile, limit: u64) -> bool {
+    let started = Instant::now();
+    let caught = (1..=limit).find_map(|seed| caught_by(id, profile, seed).map(|rule| (seed, rule)));
     let wall = started.elapsed().as_secs_f64();
     match &caught {
         Some((seed, rule)) => {
@@ -317,19 +416,16 @@ fn is_caught(id: &'static str, limit: u64) -> bool {
 }
 
 /// The rule that the world of `seed` breaks with the bug `id` switched on.
-fn caught_by(id: &'static str, seed: u64) -> Option<String> {
+fn caught_by(id: &'static str, profile: Profile, seed: u64) -> Option<String> {
     marks::set_mutant(Some(id));
-    let ended = run_caught(seed);
-    let rule = match ended {
-        Ended::Ran(ran) => match ran.0.violation {
-            Some(violation) => Some(violation.rule.to_owned()),
-            // The order of a hashed map shows only as a difference between two runs.
-            None if id == "M49" && hash_of(seed) != ran.0.hash.to_string() => {
-                Some("D10".to_owned())
-            }
-            None => None,
-        },
-        Ended::Panicked(text) => Some(format!("an assertion ({text})")),
+    let rule = match summary(profile, seed) {
+        Ok(Summary { violation: Some(violation), .. }) => Some(violation.rule.to_owned()),
+        // The order of a hashed map shows only as a difference between two runs.
+        Ok(ran) if id == "M49" && hash_of(profile, seed) != ran.hash.to_string() => {
+            Some("D10".to_owned())
+        }
+        Ok(_) => None,
+        Err(text) => Some(format!("an assertion ({text})")),
     };
     marks::set_mutant(None);
     rule

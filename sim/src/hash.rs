@@ -1,6 +1,9 @@
 //! The running hash of a world: two runs are the same run if and only if it is equal.
 
+use crate::net::HostId;
 use std::fmt;
+use terraform_core::node::input::Input;
+use terraform_core::time::Instant;
 
 /// FNV-1a, 128 bits, over everything that happens in order.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,50 @@ impl fmt::Debug for TraceHash {
 impl fmt::Display for TraceHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Takes an input into the hash: time, host, kind, and every byte that came from outside.
+pub(crate) fn hash_input(hash: &mut TraceHash, now: Instant, host: HostId, input: &Input) {
+    hash.number(now.as_nanos());
+    hash.number(host as u64);
+    match input {
+        Input::Timeout => hash.number(10),
+        Input::Datagram { payload, .. } => {
+            hash.number(11);
+            hash.bytes(payload);
+        }
+        Input::StreamOpened { stream, .. } => {
+            hash.number(12);
+            hash.number(stream.get());
+        }
+        Input::StreamData { stream, data } => {
+            hash.number(13);
+            hash.number(stream.get());
+            hash.bytes(data);
+        }
+        Input::StreamClosed { stream, .. } => {
+            hash.number(14);
+            hash.number(stream.get());
+        }
+        Input::Persisted { write } => {
+            hash.number(15);
+            hash.number(write.get());
+        }
+        Input::PersistFailed { write, .. } => {
+            hash.number(16);
+            hash.number(write.get());
+        }
+        Input::Request { id, .. } | Input::RequestAbandoned { id } => {
+            hash.number(17);
+            hash.number(id.get());
+        }
+        Input::CheckFinished { run, .. } => {
+            hash.number(18);
+            hash.number(*run);
+        }
+        Input::Leave => hash.number(19),
+        Input::Shutdown => hash.number(20),
     }
 }
 

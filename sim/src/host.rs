@@ -32,7 +32,7 @@ pub fn host_at(address: IpAddr) -> Option<HostId> {
 }
 
 /// A running process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Running {
     /// The code that ships.
     pub node: Node,
@@ -83,7 +83,7 @@ impl Running {
 }
 
 /// One machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// Its number.
     pub id: HostId,
@@ -101,6 +101,8 @@ pub struct Host {
     pub drift_ppm: i32,
     /// Until when its process gets no time.
     pub paused_until: Option<Instant>,
+    /// Until when nothing it sends leaves and nothing it is sent arrives, while its timers run.
+    pub blocked_until: Option<Instant>,
     /// Its process.
     pub running: Option<Running>,
 }
@@ -109,8 +111,20 @@ impl Host {
     /// A machine that is switched off.
     pub fn new(id: HostId, config: NodeConfig, disk: SimDisk, drift_ppm: i32) -> Self {
         let queued = [0, 0];
-        let (boots, synced, paused_until, running) = (0, Synced::default(), None, None);
-        Self { id, config, disk, queued, synced, boots, drift_ppm, paused_until, running }
+        let (boots, synced, running) = (0, Synced::default(), None);
+        let (paused_until, blocked_until) = (None, None);
+        Self {
+            id,
+            config,
+            disk,
+            queued,
+            synced,
+            boots,
+            drift_ppm,
+            paused_until,
+            blocked_until,
+            running,
+        }
     }
 
     /// The current process, or the last one.

@@ -12,10 +12,13 @@
 pub mod ambush;
 pub mod checker;
 pub mod cli;
+pub mod detection;
 pub mod disk;
 pub mod durable;
+pub mod gossip;
 pub mod hash;
 pub mod host;
+pub mod lifeguard;
 pub mod net;
 pub mod plan;
 pub mod pool;

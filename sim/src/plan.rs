@@ -202,7 +202,7 @@ fn small_limits(rng: &mut Rng) -> RaftLimits {
     }
 }
 
-fn lossy_net(rng: &mut Rng) -> NetOptions {
+pub(crate) fn lossy_net(rng: &mut Rng) -> NetOptions {
     NetOptions {
         delay_min: Duration::from_micros(100 << rng.below(5)),
         delay_jitter: Duration::from_micros(400 << rng.below(7)),

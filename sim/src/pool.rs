@@ -28,7 +28,7 @@ const SETTLE_STEP: Duration = Duration::from_secs(1);
 const SETTLE_LIMIT: Duration = Duration::from_secs(900);
 
 /// Members that all know each other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     /// Their world; hosts are members.
     pub world: World,

@@ -28,7 +28,7 @@ pub enum TieOrder {
     Reverse,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry<E> {
     key: (Instant, Class, u64),
     event: E,
@@ -52,7 +52,7 @@ impl<E> Ord for Entry<E> {
 }
 
 /// Events by due time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EventQueue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
     pushed: u64,

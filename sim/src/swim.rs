@@ -4,16 +4,14 @@
 //! until the first probe that fails, the time until somebody suspects and until somebody declares
 //! the member dead, and how long each of the two takes to reach everybody.
 
-use crate::disk::{Crash, Loss};
+use crate::detection::{self, Detection};
 use crate::net::HostId;
-use crate::pool::{Pool, id_of};
+use crate::pool::Pool;
 use crate::world::world_rng;
 use std::fmt;
 use std::time::Duration;
 use terraform_core::config::GossipConfig;
 use terraform_core::rng::{Rng, Stream};
-use terraform_core::time::Instant;
-use terraform_core::wire::gossip::PeerState;
 
 /// The sizes that are tried unless one is asked for; larger pools take minutes.
 pub const SIZES: [usize; 3] = [10, 32, 100];
@@ -25,21 +23,8 @@ pub const HEADER: &str = "members crashes | periods to first failing probe, expe
 
 /// Crashes for each row: in small pools of many worlds, in large ones of one.
 const CRASHES: usize = 20;
-/// How long a crash is followed.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(180);
 /// How long pools idle to measure the simulator.
 const IDLE: Duration = Duration::from_secs(20);
-/// Between two looks at what members believe.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// What became of one crash.
-#[derive(Clone, Copy, Debug)]
-struct Crashed {
-    suspected: Duration,
-    suspected_by_all: Duration,
-    dead: Duration,
-    dead_at_all: Duration,
-}
 
 /// The means of a size of pool.
 #[derive(Clone, Copy, Debug)]
@@ -95,49 +80,15 @@ impl Trial {
         }
     }
 
-    fn crash(&mut self, victim: HostId, rng: &mut Rng) -> Option<Crashed> {
+    fn crash(&mut self, victim: HostId, rng: &mut Rng) -> Option<Detection> {
         self.pool.run_for(rng.jitter(self.config.probe_interval));
-        self.pool.take_beliefs();
-        let crashed_at = self.pool.world.now;
-        self.pool.world.crash(victim, Crash::Power(Loss::Mixed));
-        let mut suspected: Vec<Option<Instant>> = vec![None; self.members];
-        let mut dead = suspected.clone();
-        while self.pool.world.now.since(crashed_at) < FOLLOW_LIMIT {
-            self.pool.run_for(LOOK);
-            for belief in self.pool.take_beliefs() {
-                if id_of(&belief.subject) != Some(victim) {
-                    continue;
-                }
-                suspected[belief.observer].get_or_insert(belief.at);
-                if belief.state == PeerState::Dead {
-                    dead[belief.observer].get_or_insert(belief.at);
-                }
-            }
-            let up = self.pool.world.hosts.iter().filter(|host| host.is_up()).count();
-            if dead.iter().flatten().count() == up {
-                let (first, last) = ends(&suspected)?;
-                let (first_dead, last_dead) = ends(&dead)?;
-                return Some(Crashed {
-                    suspected: first.since(crashed_at),
-                    suspected_by_all: last.since(first),
-                    dead: first_dead.since(crashed_at),
-                    dead_at_all: last_dead.since(first_dead),
-                });
-            }
-        }
-        None
+        detection::crash(&mut self.pool, &[victim]).pop()
     }
 }
 
-/// The earliest and the latest.
-fn ends(times: &[Option<Instant>]) -> Option<(Instant, Instant)> {
-    let times = times.iter().flatten();
-    Some((*times.clone().min()?, *times.max()?))
-}
-
 impl Row {
-    fn of(members: usize, config: &GossipConfig, crashes: &[Crashed]) -> Self {
-        let mean = |value: &dyn Fn(&Crashed) -> f64| {
+    fn of(members: usize, config: &GossipConfig, crashes: &[Detection]) -> Self {
+        let mean = |value: &dyn Fn(&Detection) -> f64| {
             crashes.iter().map(value).sum::<f64>() / crashes.len() as f64
         };
         let period = config.probe_interval.as_secs_f64();

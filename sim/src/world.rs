@@ -7,7 +7,7 @@
 
 use crate::disk::{Crash, SimDisk};
 use crate::durable::Synced;
-use crate::hash::TraceHash;
+use crate::hash::{TraceHash, hash_input};
 use crate::host::{Host, Running, address_of, host_at};
 use crate::net::{CONNECT_LIMIT, HostId, NetOptions, Network, STALL_LIMIT, STALL_RETRY};
 use crate::queue::{Class, EventQueue, TieOrder};
@@ -25,6 +25,7 @@ use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
 use terraform_core::rng::{Rng, Seed, Stream};
+use terraform_core::serf::SerfEvent;
 use terraform_core::storage::op::Lane;
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::{TraceEvent, TraceKind};
@@ -70,6 +71,17 @@ pub struct Reply {
     pub result: Result<Response, RequestError>,
 }
 
+/// One thing that a host's subscribers were told.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// When.
+    pub at: Instant,
+    /// Where.
+    pub process: Process,
+    /// What.
+    pub event: SerfEvent,
+}
+
 /// What a host began to believe of a member.
 #[derive(Clone, Debug)]
 pub struct Belief {
@@ -93,7 +105,7 @@ pub enum Note {
 }
 
 /// One simulated cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     /// World time.
     pub now: Instant,
@@ -117,6 +129,10 @@ pub struct World {
     pub bytes: u64,
     /// What hosts began to believe, if somebody wants to know; they tell it at level debug.
     pub beliefs: Option<Vec<Belief>>,
+    /// What subscribers were told, if somebody wants to know.
+    pub deliveries: Option<Vec<Delivery>>,
+    /// Bytes of the largest datagram so far.
+    pub datagram_max: usize,
     queue: EventQueue<Event>,
     connections: Connections,
     hash: TraceHash,
@@ -148,6 +164,8 @@ impl World {
             segments: 0,
             bytes: 0,
             beliefs: None,
+            deliveries: None,
+            datagram_max: 0,
             queue: EventQueue::new(options.order),
             connections: Connections::default(),
             hash: TraceHash::default(),
@@ -245,6 +263,7 @@ impl World {
         self.note(format!("! host {id} ends: {crash:?}"));
         self.hosts[id].queued = [0, 0];
         self.hosts[id].paused_until = None;
+        self.hosts[id].blocked_until = None;
         self.hosts[id].disk.crash(crash, &mut self.crash_rng);
         let told = crash == Crash::Process;
         for (connection, opener) in self.connections.of_process(process) {
@@ -264,6 +283,13 @@ impl World {
     pub fn pause(&mut self, id: HostId, span: Duration) {
         self.note(format!("= host {id} is paused for {span:?}"));
         self.hosts[id].paused_until = Some(self.now + span);
+    }
+
+    /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
+    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost.
+    pub fn block(&mut self, id: HostId, span: Duration) {
+        self.note(format!("= host {id} is blocked for {span:?}"));
+        self.hosts[id].blocked_until = Some(self.now + span);
     }
 
     /// Tells the host's process to leave, or to stop without leaving.
@@ -306,7 +332,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
-        if let Some(resume) = self.pause_of(&event) {
+        if let Some(resume) = self.pause_of(&event).or_else(|| self.block_of(&event)) {
             let class = match event {
                 Event::Timer { .. } => Class::Timer,
                 Event::DiskDone { .. } => Class::Disk,
@@ -354,6 +380,29 @@ impl World {
             return None;
         }
         Some(resume)
+    }
+
+    /// When the link an event belongs to works again, if one of its ends is blocked. A datagram
+    /// already left its sender; what a blocked one sends leaves late.
+    fn block_of(&mut self, event: &Event) -> Option<Instant> {
+        let (from, to) = match event {
+            Event::Timer { .. } | Event::CheckDone { .. } | Event::DiskDone { .. } => return None,
+            Event::Datagram { to, .. } => (None, *to),
+            Event::Connect { connection } => {
+                let ends = self.connections.get_mut(*connection)?;
+                (Some(ends.opener.process.host), ends.target)
+            }
+            Event::Pump { connection, forth } => {
+                let (from, to) = self.connections.get_mut(*connection)?.path(*forth);
+                (Some(from), to)
+            }
+        };
+        from.and_then(|from| self.blocked(from)).max(self.blocked(to))
+    }
+
+    /// Until when the host is blocked, if it is.
+    fn blocked(&self, id: HostId) -> Option<Instant> {
+        self.hosts.get(id)?.blocked_until.filter(|until| *until > self.now)
     }
 
     fn is_current(&self, process: Process) -> bool {
@@ -464,8 +513,11 @@ impl World {
                 self.hash.number(u64::from(result.is_ok()));
                 self.replies.push(Reply { process, id, result });
             }
-            // No checker reads events; the traces beside them are in the log.
-            Output::Event(_) => {}
+            Output::Event(event) => {
+                if let Some(deliveries) = &mut self.deliveries {
+                    deliveries.push(Delivery { at: self.now, process, event });
+                }
+            }
             Output::Publish(view) => self.publish(id, view),
             Output::Trace(event) => self.traced(id, event),
             Output::Stopped(reason) => self.stopped(id, reason),
@@ -502,16 +554,18 @@ impl World {
     fn send_datagram(&mut self, from: HostId, to: SocketAddr, payload: Bytes) {
         self.datagrams += 1;
         self.bytes += payload.len() as u64;
+        self.datagram_max = self.datagram_max.max(payload.len());
         self.hash.number(3);
         self.hash.bytes(&payload);
         let source = self.hosts[from].config.gossip_address();
         let Some(target) = host_at(to.ip()).filter(|target| *target < self.hosts.len()) else {
             return;
         };
+        let leaves = self.blocked(from).unwrap_or(self.now);
         for delay in self.net.datagram(from, target).into_iter().flatten() {
             let payload = payload.clone();
             let event = Event::Datagram { to: target, from: source, payload };
-            self.queue.push(self.now + delay, Class::Network, event);
+            self.queue.push(leaves + delay, Class::Network, event);
         }
     }
 
@@ -709,49 +763,5 @@ impl World {
             Err(error) => Input::PersistFailed { write, error },
         };
         self.feed(process.host, input);
-    }
-}
-
-/// Takes an input into the hash: time, host, kind, and every byte that came from outside.
-fn hash_input(hash: &mut TraceHash, now: Instant, host: HostId, input: &Input) {
-    hash.number(now.as_nanos());
-    hash.number(host as u64);
-    match input {
-        Input::Timeout => hash.number(10),
-        Input::Datagram { payload, .. } => {
-            hash.number(11);
-            hash.bytes(payload);
-        }
-        Input::StreamOpened { stream, .. } => {
-            hash.number(12);
-            hash.number(stream.get());
-        }
-        Input::StreamData { stream, data } => {
-            hash.number(13);
-            hash.number(stream.get());
-            hash.bytes(data);
-        }
-        Input::StreamClosed { stream, .. } => {
-            hash.number(14);
-            hash.number(stream.get());
-        }
-        Input::Persisted { write } => {
-            hash.number(15);
-            hash.number(write.get());
-        }
-        Input::PersistFailed { write, .. } => {
-            hash.number(16);
-            hash.number(write.get());
-        }
-        Input::Request { id, .. } | Input::RequestAbandoned { id } => {
-            hash.number(17);
-            hash.number(id.get());
-        }
-        Input::CheckFinished { run, .. } => {
-            hash.number(18);
-            hash.number(*run);
-        }
-        Input::Leave => hash.number(19),
-        Input::Shutdown => hash.number(20),
     }
 }

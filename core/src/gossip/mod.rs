@@ -449,6 +449,11 @@ impl Gossip {
         self.table.iter().map(|record| (&record.peer, record.state))
     }
 
+    /// What is known of `name`.
+    pub fn peer(&self, name: &NodeName) -> Option<(&Peer, PeerState)> {
+        self.table.get(name).map(|record| (&record.peer, record.state))
+    }
+
     /// Counts the occasions on which `peers` may have changed: as long as it stays, so do they.
     pub const fn version(&self) -> u64 {
         self.table.version()

@@ -106,7 +106,7 @@ pub struct Stats {
 }
 
 /// One agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     config: NodeConfig,
     id: NodeId,

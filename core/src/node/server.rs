@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 pub(super) const API_VERSION: &str = "1.8.7";
 
 /// The parts of a server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ServerParts {
     pub(super) raft: Raft,
     pub(super) bootstrap: BootstrapMachine,

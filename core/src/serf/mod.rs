@@ -289,7 +289,7 @@ enum Timer {
 }
 
 /// The Serf layer of one member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Serf {
     config: SerfConfig,
     local: NodeName,

@@ -3,6 +3,7 @@
 use super::{Permissions, Violation, broken, shown};
 use crate::streams::Process;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use terraform_core::id::{Incarnation, NodeName};
 use terraform_core::node::Node;
 use terraform_core::serf::{Member, MemberStatus};
@@ -12,11 +13,18 @@ use terraform_core::wire::gossip::PeerState;
 #[derive(Debug, Default)]
 pub(super) struct GossipChecker {
     /// What each process last knew of each member, and at which version of its table.
-    seen: BTreeMap<Process, (u64, BTreeMap<NodeName, Incarnation>)>,
+    seen: BTreeMap<Process, Seen>,
     /// At which version each process's Serf statuses were looked at.
     statuses: BTreeMap<Process, u64>,
     /// The highest incarnation each member gave itself.
     own: BTreeMap<NodeName, Incarnation>,
+}
+
+/// One process's table at one version: each member's incarnation and address.
+#[derive(Debug, Default)]
+struct Seen {
+    version: u64,
+    members: BTreeMap<NodeName, (Incarnation, SocketAddr)>,
 }
 
 impl GossipChecker {
@@ -28,23 +36,20 @@ impl GossipChecker {
         permissions: &Permissions,
     ) -> Result<(), Violation> {
         self.look_at_statuses(process, node, permissions)?;
-        let version = node.gossip().version();
-        if self.seen.get(&process).is_some_and(|(then, _)| *then == version) {
+        let (name, version) = (node.name(), node.gossip().version());
+        if let Some((own, _)) = node.gossip().peer(name) {
+            let highest = self.own.entry(name.clone()).or_insert(own.incarnation);
+            *highest = own.incarnation.max(*highest);
+        }
+        let stride = permissions.stride;
+        if self.seen.get(&process).is_some_and(|seen| version - seen.version < stride) {
             return Ok(());
         }
-        let name = node.name();
-        let (_, mut known) = self.seen.remove(&process).unwrap_or_default();
+        let Seen { members: mut known, .. } = self.seen.remove(&process).unwrap_or_default();
         let mut peers = 0;
         for (peer, state) in node.gossip().peers() {
             let incarnation = peer.incarnation;
-            if peer.name == *name {
-                match self.own.get_mut(name) {
-                    Some(own) => *own = incarnation.max(*own),
-                    None => {
-                        self.own.insert(name.clone(), incarnation);
-                    }
-                }
-            } else {
+            if peer.name != *name {
                 self.is_the_owners(process, &peer.name, incarnation)?;
                 if state == PeerState::Left && !permissions.may_leave.contains(&peer.name) {
                     let (who, name) = (shown(process), &peer.name);
@@ -58,22 +63,24 @@ impl GossipChecker {
             }
             peers += 1;
             match known.get_mut(&peer.name) {
-                Some(then) if *then > incarnation => {
+                // A machine that takes over a name begins anew.
+                Some((then, at)) if *then > incarnation && *at == peer.address => {
                     let who = shown(process);
                     let name = &peer.name;
                     return broken("G1", format!("{who} has {name} at {incarnation} after {then}"));
                 }
-                Some(then) => *then = incarnation,
+                Some(then) => *then = (incarnation, peer.address),
                 None => {
-                    known.insert(peer.name.clone(), incarnation);
+                    known.insert(peer.name.clone(), (incarnation, peer.address));
                 }
             }
         }
         if peers < known.len() {
             // Who was forgotten may begin again.
-            known = node.gossip().peers().map(|(p, _)| (p.name.clone(), p.incarnation)).collect();
+            let peers = node.gossip().peers();
+            known = peers.map(|(p, _)| (p.name.clone(), (p.incarnation, p.address))).collect();
         }
-        self.seen.insert(process, (version, known));
+        self.seen.insert(process, Seen { version, members: known });
         Ok(())
     }
 
@@ -85,9 +92,10 @@ impl GossipChecker {
         permissions: &Permissions,
     ) -> Result<(), Violation> {
         let version = node.serf().version();
-        if self.statuses.insert(process, version) == Some(version) {
+        if self.statuses.get(&process).is_some_and(|then| version - then < permissions.stride) {
             return Ok(());
         }
+        self.statuses.insert(process, version);
         let falsely_left = |member: &&Member| {
             let left = member.status == MemberStatus::Left;
             left && !permissions.may_leave.contains(&member.name)

@@ -32,12 +32,21 @@ impl fmt::Display for Violation {
 }
 
 /// What the online checkers look at beside the hosts themselves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Permissions {
     /// Members that may be seen as left: their owner began to leave, or somebody forced it.
     pub may_leave: BTreeSet<NodeName>,
     /// Whether every accusation is false: no host was crashed, paused or cut off.
     pub quiet: bool,
+    /// Changes of a table of members after which it is looked at again: 1, but for large pools, in
+    /// which each look costs as much as many changes.
+    pub stride: u64,
+}
+
+impl Default for Permissions {
+    fn default() -> Self {
+        Self { may_leave: BTreeSet::new(), quiet: false, stride: 1 }
+    }
 }
 
 /// All rules that are checked after every event.
@@ -92,11 +101,11 @@ impl Checkers {
 }
 
 /// A broken rule.
-fn broken<T>(rule: &'static str, facts: impl Into<String>) -> Result<T, Violation> {
+pub(crate) fn broken<T>(rule: &'static str, facts: impl Into<String>) -> Result<T, Violation> {
     Err(Violation { rule, facts: facts.into() })
 }
 
 /// A process in a report.
-fn shown(process: Process) -> String {
+pub(crate) fn shown(process: Process) -> String {
     format!("host {} run {}", process.host, process.boot)
 }
