@@ -10,7 +10,7 @@
 use super::BroadcastId;
 use bytes::Bytes;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who is told when an entry was sent often enough, or was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,23 @@ struct Entry {
     message: Bytes,
     key: Option<String>,
     notify: Notify,
+    transmits: u32,
+}
+
+impl Entry {
+    fn rank(&self, number: u64) -> Rank {
+        (self.transmits, Reverse(self.message.len()), Reverse(number))
+    }
 }
 
 /// One queue of broadcasts.
 #[derive(Clone, Debug)]
 pub(super) struct BroadcastQueue {
-    ranked: BTreeMap<Rank, Entry>,
-    by_key: BTreeMap<String, Rank>,
+    /// By number, which is the order of their arrival.
+    entries: BTreeMap<u64, Entry>,
+    /// The numbers in the order of sending; sending an entry moves it here and nowhere else.
+    ranked: BTreeSet<Rank>,
+    by_key: BTreeMap<String, u64>,
     next: u64,
     entries_max: usize,
 }
@@ -45,7 +55,13 @@ pub(super) struct BroadcastQueue {
 impl BroadcastQueue {
     /// An empty queue that holds at most `entries_max` messages.
     pub(super) const fn new(entries_max: usize) -> Self {
-        Self { ranked: BTreeMap::new(), by_key: BTreeMap::new(), next: 0, entries_max }
+        Self {
+            entries: BTreeMap::new(),
+            ranked: BTreeSet::new(),
+            by_key: BTreeMap::new(),
+            next: 0,
+            entries_max,
+        }
     }
 
     /// Changes how many messages it holds at most; what is queued stays.
@@ -55,40 +71,49 @@ impl BroadcastQueue {
 
     /// Messages queued.
     pub(super) fn len(&self) -> usize {
-        self.ranked.len()
+        self.entries.len()
+    }
+
+    /// Takes an entry out, with its key.
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        self.ranked.remove(&entry.rank(number));
+        if let Some(key) = &entry.key {
+            self.by_key.remove(key);
+        }
+        Some(entry)
     }
 
     /// Queues `message`, whole with its type byte. Returns who is to be told about an entry that
     /// this one replaced or pushed out.
     pub(super) fn push(&mut self, key: Option<String>, message: Bytes, notify: Notify) -> Notify {
         let mut gone = Notify::None;
-        if let Some(rank) = key.as_ref().and_then(|key| self.by_key.remove(key))
-            && let Some(old) = self.ranked.remove(&rank)
-        {
+        let replaced = key.as_ref().and_then(|key| self.by_key.get(key)).copied();
+        if let Some(old) = replaced.and_then(|number| self.remove(number)) {
             gone = old.notify;
         }
-        if self.ranked.len() >= self.entries_max
-            && let Some((_, pushed_out)) = self.ranked.pop_last()
+        if self.entries.len() >= self.entries_max
+            && let Some((_, _, Reverse(last))) = self.ranked.last().copied()
+            && let Some(pushed_out) = self.remove(last)
         {
             crate::mark!("gossip.broadcast_pushed_out");
-            if let Some(key) = &pushed_out.key {
-                self.by_key.remove(key);
-            }
             gone = pushed_out.notify;
         }
-        let rank = (0, Reverse(message.len()), Reverse(self.next));
+        let (number, entry) = (self.next, Entry { message, key, notify, transmits: 0 });
         self.next += 1;
-        if let Some(key) = &key {
-            self.by_key.insert(key.clone(), rank);
+        if let Some(key) = &entry.key {
+            self.by_key.insert(key.clone(), number);
         }
-        self.ranked.insert(rank, Entry { message, key, notify });
+        self.ranked.insert(entry.rank(number));
+        self.entries.insert(number, entry);
         gone
     }
 
     /// Empties the queue; returns who is to be told.
     pub(super) fn drain(&mut self) -> Vec<Notify> {
         self.by_key.clear();
-        let entries = std::mem::take(&mut self.ranked).into_values();
+        self.ranked.clear();
+        let entries = std::mem::take(&mut self.entries).into_values();
         entries.map(|entry| entry.notify).filter(|notify| *notify != Notify::None).collect()
     }
 
@@ -109,34 +134,29 @@ impl BroadcastQueue {
         let mut tier = 0;
         while let Some(fits) = room.checked_sub(overhead) {
             let from = (tier, Reverse(fits), Reverse(u64::MAX));
-            let Some((&rank, _)) = self.ranked.range(from..).next() else { break };
-            let (transmits, Reverse(length), _) = rank;
+            let Some(&rank) = self.ranked.range(from..).next() else { break };
+            let (transmits, Reverse(length), Reverse(number)) = rank;
             if length > fits {
                 // The range ran into a later tier, whose first entries may be too large.
                 tier = transmits;
                 continue;
             }
             tier = transmits;
-            let Some(entry) = self.ranked.remove(&rank) else { break };
+            let Some(entry) = self.entries.get_mut(&number) else { break };
             room -= length + overhead;
             parts.push(entry.message.clone());
-            if transmits + 1 >= limit {
-                if let Some(key) = &entry.key {
-                    self.by_key.remove(key);
-                }
-                if entry.notify != Notify::None {
-                    spread.push(entry.notify);
-                }
-            } else {
-                again.push(((transmits + 1, rank.1, rank.2), entry));
+            if transmits + 1 < limit {
+                entry.transmits += 1;
+                // Not before the packet is full: nothing is in it twice.
+                again.push(entry.rank(number));
+                self.ranked.remove(&rank);
+            } else if let Some(entry) = self.remove(number)
+                && entry.notify != Notify::None
+            {
+                spread.push(entry.notify);
             }
         }
-        for (rank, entry) in again {
-            if let Some(key) = &entry.key {
-                self.by_key.insert(key.clone(), rank);
-            }
-            self.ranked.insert(rank, entry);
-        }
+        self.ranked.extend(again);
         room
     }
 }

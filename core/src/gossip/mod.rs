@@ -365,6 +365,8 @@ pub struct Gossip {
     facts: BroadcastQueue,
     /// In the order of [`BroadcastClass`].
     serf_queues: [BroadcastQueue; 3],
+    /// Packets filled with broadcasts so far.
+    packets_filled: u32,
     seq_no: SeqNo,
     probe: Option<Probe>,
     relays: BTreeMap<SeqNo, Relay>,
@@ -413,6 +415,7 @@ impl Gossip {
             health: Awareness::new(config.awareness_max_multiplier),
             facts: BroadcastQueue::new(MEMBERS_MAX),
             serf_queues: std::array::from_fn(|_| BroadcastQueue::new(SERF_QUEUE_MAX)),
+            packets_filled: 0,
             seq_no: SeqNo::ZERO,
             probe: None,
             relays: BTreeMap::new(),

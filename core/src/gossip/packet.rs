@@ -3,10 +3,11 @@
 //! Implements gossip-protocol.md §9 and §10 and gossip-wire.md §4 and §5: facts fill a packet
 //! first, then the Serf queues in their order, up to 1400 bytes with all layers.
 //!
-//! Differs: every packet to a member that understands checksums carries one, not only those of
-//! gossip rounds (gossip-protocol.md §28, corrupted messages); and with nobody left to hear them,
-//! queued broadcasts are dropped as spread instead of waiting for ever: whoever comes back learns
-//! them from the state exchange.
+//! Differs: in one packet of four the Serf queues come first, in turns, so that neither facts nor
+//! the messages of another kind keep one off the wire (gossip-protocol.md §28); every packet to a
+//! member that understands checksums carries one, not only those of gossip rounds (§28, corrupted
+//! messages); and with nobody left to hear them, queued broadcasts are dropped as spread instead of
+//! waiting for ever: whoever comes back learns them from the state exchange.
 
 use super::broadcast::Notify;
 use super::leave::Life;
@@ -34,6 +35,9 @@ pub(super) const PARTS_BYTES_MIN: usize = PACKET_BYTES_MAX
     - COMPOUND_OVERHEAD
     - SEAL_OVERHEAD
     - label::overhead(&[0; label::LABEL_BYTES_MAX]);
+
+/// One packet of so many is filled with Serf's messages first.
+const SERF_TURN: u32 = 4;
 
 /// The first protocol version with checksums (gossip-wire.md §3.1).
 const CHECKSUM_PROTOCOL: u8 = 5;
@@ -162,9 +166,20 @@ impl Gossip {
     /// Appends broadcasts to `parts` that fit into `room` bytes.
     fn fill(&mut self, room: usize, parts: &mut Vec<Bytes>, out: &mut Outbox<GossipOutput>) {
         let limit = retransmit_limit(self.config.retransmit_mult, self.table.len());
-        let mut spread = Vec::new();
-        let mut room = self.facts.fill(room, PART_OVERHEAD, limit, parts, &mut spread);
-        for queue in &mut self.serf_queues {
+        let (mut room, mut spread) = (room, Vec::new());
+        let [intents, queries, events] = &mut self.serf_queues;
+        self.packets_filled = self.packets_filled.wrapping_add(1);
+        let queues = if self.packets_filled.is_multiple_of(SERF_TURN) {
+            let [first, second, third] = match self.packets_filled / SERF_TURN % 3 {
+                0 => [intents, queries, events],
+                1 => [queries, events, intents],
+                _ => [events, intents, queries],
+            };
+            [first, second, third, &mut self.facts]
+        } else {
+            [&mut self.facts, intents, queries, events]
+        };
+        for queue in queues {
             room = queue.fill(room, PART_OVERHEAD, limit, parts, &mut spread);
         }
         for notify in spread {

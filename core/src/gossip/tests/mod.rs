@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod encryption;
+mod packets;
 mod paper;
 mod streams;
 
