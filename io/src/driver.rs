@@ -27,7 +27,7 @@ use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, Input};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{RequestError, Response};
-use terraform_core::serf::SerfEvent;
+use terraform_core::serf::{QueryHeard, SerfEvent};
 use terraform_core::time::Instant;
 use terraform_core::trace::{Level, TraceEvent};
 use terraform_core::view::View;
@@ -93,9 +93,15 @@ pub struct Driver<C> {
     streams: Streams,
     /// Inputs that performing outputs brought up; they come first in the next turn.
     raised: Vec<Input>,
-    waiting: BTreeMap<RequestId, Sender<Result<Response, RequestError>>>,
+    waiting: BTreeMap<RequestId, Waiter>,
     next_request: u64,
     swept_at: Instant,
+}
+
+/// Who waits for a request.
+struct Waiter {
+    reply: Sender<Result<Response, RequestError>>,
+    heard: Option<Sender<QueryHeard>>,
 }
 
 /// What a disk does with its completions: the node is told, and a failure is said with its cause.
@@ -250,7 +256,7 @@ impl<C: Core> Driver<C> {
     fn call(&mut self, now: Instant, call: Call) {
         let id = RequestId::new(self.next_request);
         self.next_request += 1;
-        self.waiting.insert(id, call.reply);
+        self.waiting.insert(id, Waiter { reply: call.reply, heard: call.heard });
         let wall = self.host.clock.wall();
         self.core.handle(now, Input::Request { id, wall, request: call.request });
     }
@@ -261,7 +267,7 @@ impl<C: Core> Driver<C> {
             return;
         }
         self.swept_at = now;
-        let gone = self.waiting.iter().filter(|(_, reply)| reply.is_closed());
+        let gone = self.waiting.iter().filter(|(_, waiter)| waiter.reply.is_closed());
         let gone: Vec<RequestId> = gone.map(|(id, _)| *id).collect();
         for id in gone {
             self.waiting.remove(&id);
@@ -284,9 +290,16 @@ impl<C: Core> Driver<C> {
                     self.run_check(check, run, kind, output_max_size);
                 }
                 Output::Reply { id, result } => {
-                    if let Some(reply) = self.waiting.remove(&id) {
+                    if let Some(waiter) = self.waiting.remove(&id) {
                         // The caller may have gone; then nobody wants the answer.
-                        let _ = reply.try_send(result);
+                        let _ = waiter.reply.try_send(result);
+                    }
+                }
+                Output::QueryHeard { id, heard } => {
+                    let waiter = self.waiting.get(&id);
+                    if let Some(told) = waiter.and_then(|waiter| waiter.heard.as_ref()) {
+                        // Without room it is left out here; the reply has it.
+                        let _ = told.try_send(heard);
                     }
                 }
                 Output::Event(event) => self.announce(event),

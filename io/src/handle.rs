@@ -10,6 +10,7 @@ use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
 use terraform_core::catalog::query::{Query, QueryAnswer};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::serf::QueryHeard;
 use terraform_core::view::View;
 
 /// One request with the way back for its answer.
@@ -19,7 +20,12 @@ pub struct Call {
     pub request: Box<Request>,
     /// Where the answer goes; it holds one.
     pub reply: Sender<Result<Response, RequestError>>,
+    /// Where goes what members say to a query while it runs, for whom the answer alone is too late.
+    pub heard: Option<Sender<QueryHeard>>,
 }
+
+/// Answers of members that wait for whoever asked.
+const HEARD_MAX: usize = 512;
 
 /// An answer on its way. Dropping it abandons the request; what it asked for goes on.
 #[derive(Debug)]
@@ -72,8 +78,26 @@ impl NodeHandle {
 
     /// Asks the node; requests reach it in the order of these calls.
     pub fn submit(&self, request: Request) -> Result<Answer, RequestError> {
+        self.call(request, None)
+    }
+
+    /// Asks members through the node: the answer, and what members say until then. Where that is
+    /// taken too slowly some is left out; the answer has everything.
+    pub fn submit_query(
+        &self,
+        request: Request,
+    ) -> Result<(Answer, Receiver<QueryHeard>), RequestError> {
+        let (heard, told) = smol::channel::bounded(HEARD_MAX);
+        Ok((self.call(request, Some(heard))?, told))
+    }
+
+    fn call(
+        &self,
+        request: Request,
+        heard: Option<Sender<QueryHeard>>,
+    ) -> Result<Answer, RequestError> {
         let (reply, answer) = smol::channel::bounded(1);
-        match self.calls.try_send(Call { request: Box::new(request), reply }) {
+        match self.calls.try_send(Call { request: Box::new(request), reply, heard }) {
             Ok(()) => Ok(Answer(answer)),
             Err(TrySendError::Full(_)) => {
                 let queue = "the agent's request queue is full".to_owned();

@@ -518,6 +518,8 @@ impl World {
                     deliveries.push(Delivery { at: self.now, process, event });
                 }
             }
+            // The reply that follows has all of it.
+            Output::QueryHeard { .. } => {}
             Output::Publish(view) => self.publish(id, view),
             Output::Trace(event) => self.traced(id, event),
             Output::Stopped(reason) => self.stopped(id, reason),

@@ -4,7 +4,7 @@ use crate::id::{CheckId, RequestId, StreamId, WriteId};
 use crate::local::definition::CheckKind;
 use crate::node::input::StreamKind;
 use crate::node::request::{RequestError, Response};
-use crate::serf::SerfEvent;
+use crate::serf::{QueryHeard, SerfEvent};
 use crate::storage::op::StorageOp;
 use crate::trace::TraceEvent;
 use crate::view::View;
@@ -68,6 +68,14 @@ pub enum Output {
         id: RequestId,
         /// The answer.
         result: Result<Response, RequestError>,
+    },
+    /// A member said something to a query that still runs: tell whoever asked, if it wants that.
+    /// The reply will repeat it, so nothing is lost where it is not told.
+    QueryHeard {
+        /// The request.
+        id: RequestId,
+        /// Who said what.
+        heard: QueryHeard,
     },
     /// Subscribers are told this: one for each member change, user event and query that one input
     /// brings, so as many as that input names. Without a subscriber it is of no use.

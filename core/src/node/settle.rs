@@ -180,6 +180,10 @@ impl Node {
                 self.answer(id, result.map(Response::Serf).map_err(Into::into));
                 return;
             }
+            SerfOutput::QueryHeard { id, heard } => {
+                self.out.push_back(Output::QueryHeard { id, heard });
+                return;
+            }
             SerfOutput::KeyOperation { query, operation } => {
                 self.key_operation(now, query, operation);
                 return;

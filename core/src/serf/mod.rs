@@ -35,7 +35,7 @@ pub use event::EVENT_BYTES_MAX;
 pub use keys::{KeyOperation, KeyReport, KeyResult};
 pub use member::{Member, MemberStatus, ServerInfo};
 pub use members::Members;
-pub use query::{QueryOutcome, RELAY_FACTOR_MAX};
+pub use query::{QueryHeard, QueryOutcome, RELAY_FACTOR_MAX};
 pub use request::{QueryParameters, SerfRefusal, SerfReply, SerfRequest};
 pub use trace::SerfTrace;
 
@@ -242,6 +242,13 @@ pub enum SerfOutput {
         id: RequestId,
         /// The answer.
         result: Result<SerfReply, SerfRefusal>,
+    },
+    /// A member said something to the query of a request, whose answer will repeat it.
+    QueryHeard {
+        /// Which request.
+        id: RequestId,
+        /// Who said what.
+        heard: QueryHeard,
     },
     /// Do something with this member's keyring; answered by `SerfInput::KeyResult`.
     KeyOperation {

@@ -43,6 +43,15 @@ pub struct QueryOutcome {
     pub answers: BTreeMap<NodeName, Bytes>,
 }
 
+/// What one member said to a query that still runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryHeard {
+    /// Who.
+    pub from: NodeName,
+    /// Its answer; `None` says that it was asked.
+    pub answer: Option<Bytes>,
+}
+
 /// Who waits for a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -165,6 +174,11 @@ impl Serf {
             return;
         }
         *bytes += takes;
+        if let Purpose::Request(id) = *purpose {
+            let answer = (!is_ack).then(|| payload.clone());
+            let heard = QueryHeard { from: from.clone(), answer };
+            out.push(SerfOutput::QueryHeard { id, heard });
+        }
         if is_ack {
             acks.insert(from);
             return;

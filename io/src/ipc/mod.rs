@@ -6,8 +6,7 @@
 //! body whatever the error says get one.
 //!
 //! Differs: a client that reads its events too slowly is closed, where Serf leaves events out. The
-//! number of a query's record is the node's, so any connection may answer. A query's answers are
-//! told when it is over, not as they come.
+//! number of a query's record is the node's, so any connection may answer.
 
 mod filter;
 mod serf;

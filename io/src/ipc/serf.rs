@@ -112,10 +112,11 @@ impl Session {
         let asked = parameters(query).map_err(|refused| refused.to_string());
         let asked = asked.and_then(|parameters| {
             let body = RequestBody::Serf(SerfRequest::Query(Box::new(parameters)));
-            self.control.node.submit(Request::new(body)).map_err(|refused| refused.to_string())
+            let submitted = self.control.node.submit_query(Request::new(body));
+            submitted.map_err(|refused| refused.to_string())
         });
-        let answer = match asked {
-            Ok(answer) => answer,
+        let (answer, told) = match asked {
+            Ok(asked) => asked,
             Err(text) => return self.verdict(seq, error(&text)).await,
         };
         // The node refuses a query at once, and answers a good one when it is over. Once it has
@@ -128,7 +129,7 @@ impl Session {
         }
         let verdict = self.verdict(seq, done()).await;
         let records = Records { seq, queue: self.queue.clone() };
-        self.queries.push(spawn(records.query(answer)));
+        self.queries.push(spawn(records.query(answer, told)));
         verdict
     }
 }

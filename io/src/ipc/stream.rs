@@ -1,14 +1,18 @@
 //! Subscriptions: records that come beside the answers (gossip-wire.md §12.2).
 //!
 //! Each runs as a task that ends with its connection. A query's acknowledgements and answers are
-//! told all together when it is over.
+//! told as they come: Serf's clients stop reading answers at the record that ends a query, and
+//! lose those that came together with it.
 
 use crate::handle::Answer;
 use bytes::Bytes;
 use smol::channel::{Receiver, Sender};
 use std::sync::Arc;
+use terraform_core::id::NodeName;
 use terraform_core::node::request;
-use terraform_core::serf::{MemberEventKind, QueryId, QueryOutcome, SerfEvent, SerfReply};
+use terraform_core::serf::{
+    MemberEventKind, QueryHeard, QueryId, QueryOutcome, SerfEvent, SerfReply,
+};
 use terraform_core::wire::ipc::{Body, EventRecord, Member, QueryRecord, Response};
 use terraform_core::wire::serf::UserEvent;
 
@@ -52,27 +56,42 @@ impl Records {
         self.queue.close();
     }
 
-    /// What a query brought, and the record that ends it.
-    pub(super) async fn query(self, answer: Answer) {
+    /// What members say to a query, and the record that ends it.
+    pub(super) async fn query(self, answer: Answer, told: Receiver<QueryHeard>) {
+        let mut known = QueryOutcome::default();
+        // The node's end of it goes away with the query.
+        while let Ok(QueryHeard { from, answer }) = told.recv().await {
+            if !self.said(&from, answer.as_ref()).await {
+                return;
+            }
+            match answer {
+                Some(payload) => drop(known.answers.insert(from, payload)),
+                None => drop(known.acks.insert(from)),
+            }
+        }
         let Ok(request::Response::Serf(SerfReply::Query(outcome))) = answer.wait().await else {
             // The agent stops before the query is over.
             return;
         };
-        let QueryOutcome { acks, answers } = outcome;
-        let record = |from: String, payload: Option<Bytes>, kind: &str| {
-            Body::Query(QueryRecord { from, payload, kind: kind.to_owned() })
-        };
-        for name in acks {
-            if !self.put(record(name.to_string(), None, "ack")).await {
+        for name in outcome.acks.difference(&known.acks) {
+            if !self.said(name, None).await {
                 return;
             }
         }
-        for (name, payload) in answers {
-            if !self.put(record(name.to_string(), Some(payload), "response")).await {
+        for (name, payload) in &outcome.answers {
+            if !known.answers.contains_key(name) && !self.said(name, Some(payload)).await {
                 return;
             }
         }
-        self.put(record(String::new(), None, "done")).await;
+        let (from, kind) = (String::new(), "done".to_owned());
+        self.put(Body::Query(QueryRecord { from, payload: None, kind })).await;
+    }
+
+    /// Queues what one member said; false if the client is gone.
+    async fn said(&self, from: &NodeName, answer: Option<&Bytes>) -> bool {
+        let kind = if answer.is_some() { "response" } else { "ack" };
+        let (from, payload) = (from.to_string(), answer.cloned());
+        self.put(Body::Query(QueryRecord { from, payload, kind: kind.to_owned() })).await
     }
 }
 

@@ -9,8 +9,8 @@ use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
 use crate::rng::Seed;
 use crate::serf::{
-    KeyOperation, KeyResult, MemberEventKind, MemberStatus, QueryId, Serf, SerfEvent, SerfInput,
-    SerfOutput, SerfRefusal, SerfReply, SerfRequest,
+    KeyOperation, KeyResult, MemberEventKind, MemberStatus, QueryHeard, QueryId, Serf, SerfEvent,
+    SerfInput, SerfOutput, SerfRefusal, SerfReply, SerfRequest,
 };
 use crate::storage::op::FileOp;
 use crate::time::Instant;
@@ -51,6 +51,8 @@ pub(crate) struct Seat {
     pub(crate) left_at: Option<Instant>,
     /// User events delivered since the start of the world.
     pub(crate) heard: Vec<UserEvent>,
+    /// What members said to the queries asked here.
+    pub(crate) told: Vec<QueryHeard>,
     /// Queries delivered: name and content.
     pub(crate) asked: Vec<(String, Bytes)>,
     /// Answers to requests.
@@ -454,6 +456,7 @@ impl Cluster {
             }
             SerfOutput::Reply { id: SAYS, result } => self.seats[index].said.push(result),
             SerfOutput::Reply { result, .. } => self.seats[index].replies.push(result),
+            SerfOutput::QueryHeard { heard, .. } => self.seats[index].told.push(heard),
             SerfOutput::KeyOperation { query, operation } => {
                 let result = operate(&mut self.seats[index].keys, operation);
                 self.serf_now(index, SerfInput::KeyResult { query, result });

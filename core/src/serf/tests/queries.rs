@@ -45,6 +45,10 @@ fn a_query_gathers_one_answer_and_one_acknowledgement_of_every_member() {
         ask(&mut cluster, 2, QueryParameters { acknowledge: true, ..parameters("load") });
         cluster.run_for(Duration::from_millis(3100));
         assert_eq!(cluster.seats[2].replies.len(), 0, "its time is not over");
+        // Whoever asked is told of each as it comes, once.
+        let told = std::mem::take(&mut cluster.seats[2].told);
+        let (acks, answers): (Vec<_>, Vec<_>) = told.iter().partition(|one| one.answer.is_none());
+        assert_eq!((acks.len(), answers.len()), (6, 6));
         cluster.run(1);
         let outcome = outcome(&mut cluster, 2);
         let all = [0, 1, 2, 3, 4, 5];

@@ -169,7 +169,10 @@ impl Host {
             }
             Output::Stopped(_) => self.stopped = true,
             Output::SendDatagram { payload, .. } => self.overhear(&payload),
-            Output::Event(_) | Output::Publish(_) | Output::Trace(_) => {}
+            Output::Event(_)
+            | Output::QueryHeard { .. }
+            | Output::Publish(_)
+            | Output::Trace(_) => {}
         }
     }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::fanout::{EVENTS_MAX, tests::user};
 use terraform_core::coordinate;
 use terraform_core::serf::{
-    KeyOperation, KeyReport, MemberEventKind, QueryId, QueryOutcome, QueryParameters, SerfEvent,
-    SerfRefusal,
+    KeyOperation, KeyReport, MemberEventKind, QueryHeard, QueryId, QueryOutcome, QueryParameters,
+    SerfEvent, SerfRefusal,
 };
 use terraform_core::wire::base64;
 use terraform_core::wire::ipc::{
@@ -203,22 +203,26 @@ fn a_query_does_not_keep_its_connection_and_ends_with_done() {
     assert_eq!(client.ask(2, Command::Stop { seq: 9 }), header(2, ""));
     let (a, b) = (NodeName::parse("ab").unwrap(), NodeName::parse("b").unwrap());
     let payload = Bytes::from_static(b"0.5");
-    let acks = [a.clone(), b].into();
-    let outcome = QueryOutcome { acks, answers: BTreeMap::from([(a, payload.clone())]) };
-    call.reply.try_send(Ok(request::Response::Serf(SerfReply::Query(outcome)))).unwrap();
-    let expected = [
-        ("ab", None, "ack"),
-        ("b", None, "ack"),
-        ("ab", Some(payload), "response"),
-        ("", None, "done"),
-    ];
-    for (from, payload, kind) in expected {
+    let mut expect = |from: &str, payload: Option<&Bytes>, kind: &str| {
         let (from, kind) = (from.to_owned(), kind.to_owned());
         let record = Response {
             seq: 1,
             error: String::new(),
-            body: Some(Body::Query(QueryRecord { from, payload, kind })),
+            body: Some(Body::Query(QueryRecord { from, payload: payload.cloned(), kind })),
         };
         assert_eq!(client.next(), Some(record));
-    }
+    };
+    let told = call.heard.unwrap();
+    told.try_send(QueryHeard { from: b.clone(), answer: None }).unwrap();
+    expect("b", None, "ack");
+    told.try_send(QueryHeard { from: a.clone(), answer: Some(payload.clone()) }).unwrap();
+    expect("ab", Some(&payload), "response");
+    // What there was no room for comes at the end, and nothing twice.
+    let answers = BTreeMap::from([(a.clone(), payload.clone()), (b.clone(), payload.clone())]);
+    let outcome = QueryOutcome { acks: [a, b].into(), answers };
+    drop(told);
+    call.reply.try_send(Ok(request::Response::Serf(SerfReply::Query(outcome)))).unwrap();
+    expect("ab", None, "ack");
+    expect("b", Some(&payload), "response");
+    expect("", None, "done");
 }
