@@ -8,3 +8,5 @@ mod cluster;
 mod encryption;
 mod founding_page;
 mod reload;
+mod serf_commands;
+mod serf_peer;

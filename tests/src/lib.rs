@@ -6,9 +6,11 @@
 
 mod agent;
 mod http;
+mod serf;
 
 pub use agent::{Agent, Options, binary, command, loopback, temp_dir};
 pub use http::{Response, get, put, raw};
+pub use serf::{SerfAgent, Statuses, serf, serf_command, serf_members};
 
 use std::time::{Duration, Instant};
 
