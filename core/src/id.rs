@@ -231,6 +231,11 @@ uuid_id!(
     "store id"
 );
 uuid_id!(
+    /// One event's identity, made where it is fired.
+    EventId,
+    "event id"
+);
+uuid_id!(
     /// One cluster's identity, made at bootstrap.
     ClusterId,
     "cluster id"

@@ -20,6 +20,8 @@ pub mod checks;
 pub mod config;
 pub mod coordinate;
 pub mod dns;
+pub mod event;
+pub mod expression;
 pub mod gossip;
 pub mod id;
 pub mod local;

@@ -62,6 +62,8 @@ pub enum Stream {
     Node,
     /// Network coordinates: the direction away from a member at the same place.
     Coordinate,
+    /// Identities of events.
+    Event,
 }
 
 /// One stream of random numbers.

@@ -5,6 +5,7 @@
 
 use crate::catalog::Tables;
 use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use crate::event::KeptEvents;
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
 use crate::node::request::{RequestContext, RequestError};
@@ -62,6 +63,8 @@ pub struct View {
     pub members: Members,
     /// Its own registrations.
     pub local: LocalView,
+    /// The events of the HTTP interface received last, oldest first.
+    pub events: KeptEvents,
     /// On servers, consensus.
     pub consensus: Option<ConsensusView>,
     /// On servers, the catalog.

@@ -9,7 +9,6 @@ use crate::dns::{self, DnsError, DnsServer};
 use crate::driver::{Core, Driver, Host, RunCheck, report_to};
 use crate::entropy;
 use crate::event::{Arrivals, Counters, Event, Inbox, queues};
-use crate::fanout::EventFan;
 use crate::handle::NodeHandle;
 use crate::http;
 use crate::http::server::{BindError, HttpServer};
@@ -214,16 +213,14 @@ impl Prepared {
         if let Some(listener) = self.server {
             tasks.push(spawn(accept(listener, StreamKind::Server, events.clone())));
         }
-        let fan = Arc::new(EventFan::default());
         let control = Control {
             node: handle.clone(),
-            fan: Arc::clone(&fan),
             logs: settings.logs,
             reload: settings.reload,
             join_port: settings.ports.gossip.port(),
         };
         tasks.push(spawn(ipc::serve(self.control, control)));
-        let sink = settings.sink;
+        let (sink, fan) = (settings.sink, Arc::clone(handle.fan()));
         let host = Host { clock, view, datagrams, disk, run_check, sink, fan, counters };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
         Ok(Running { handle, events, driver, http, dns, _tasks: tasks })

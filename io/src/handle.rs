@@ -5,6 +5,7 @@
 //! full channel is answered with `Overloaded`, never waited for.
 
 use crate::clock::Clock;
+use crate::fanout::EventFan;
 use arc_swap::{ArcSwap, Guard};
 use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
@@ -50,12 +51,18 @@ pub struct NodeHandle {
     view: Arc<ArcSwap<View>>,
     calls: Sender<Call>,
     clock: Clock,
+    fan: Arc<EventFan>,
 }
 
 impl NodeHandle {
     /// A handle that reads `view` and asks through `calls`.
     pub fn new(view: Arc<ArcSwap<View>>, calls: Sender<Call>, clock: Clock) -> Self {
-        Self { view, calls, clock }
+        Self { view, calls, clock, fan: Arc::default() }
+    }
+
+    /// Who is told of the node's Serf events. An event is told after the view that shows it.
+    pub const fn fan(&self) -> &Arc<EventFan> {
+        &self.fan
     }
 
     /// The newest published view. Hold it briefly, and never while waiting for the network.

@@ -6,6 +6,7 @@ mod bad_input;
 mod checks;
 mod cluster;
 mod encryption;
+mod events;
 mod founding_page;
 mod reload;
 mod serf_commands;

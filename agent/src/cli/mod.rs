@@ -1,6 +1,7 @@
 //! The command line: one file for each command, Go-style flags, exit codes of cli.md §2.
 
 mod agent;
+mod event;
 mod flags;
 mod force_leave;
 mod info;
@@ -28,6 +29,7 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "agent", summary: "Runs a Terraform agent", run: agent::run },
+    Command { name: "event", summary: "Fires an event that nodes can see", run: event::run },
     Command {
         name: "force-leave",
         summary: "Forces a failed member to enter the left state",

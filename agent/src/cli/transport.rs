@@ -13,6 +13,7 @@ use terraform_io::http::client::{ClientLimits, ClientRequest, ClientResponse, sy
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Where agents listen by default.
 const RPC_DEFAULT: &str = "127.0.0.1:8400";
+const HTTP_DEFAULT: &str = "127.0.0.1:8500";
 
 /// Where an agent is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub(super) enum Target {
 /// Decides by flags, then variables, then the default.
 pub(super) fn target(rpc: Option<String>, http: Option<String>) -> Target {
     choose(rpc, http, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// The base URL of the HTTP interface for commands that have no other way.
+pub(super) fn http_base(flag: Option<String>) -> String {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let named = || variable("TERRAFORM_HTTP_ADDR").or_else(|| variable("CONSUL_HTTP_ADDR"));
+    base_url(&flag.or_else(named).unwrap_or_else(|| HTTP_DEFAULT.to_owned()))
 }
 
 fn choose(
@@ -119,8 +127,19 @@ fn broken(error: &std::io::Error) -> String {
 ///
 /// - Errors: the text for the user; a status other than 200 is one, with its body.
 pub(super) fn http(base: &str, method: &str, path: &str) -> Result<ClientResponse, String> {
+    http_with(base, method, path, Vec::new())
+}
+
+/// The same with a body.
+pub(super) fn http_with(
+    base: &str,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<ClientResponse, String> {
     let url = format!("{base}{path}");
     let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
+    request.body = body.into();
     let token =
         std::env::var("TERRAFORM_HTTP_TOKEN").or_else(|_| std::env::var("CONSUL_HTTP_TOKEN"));
     if let Ok(token) = token {

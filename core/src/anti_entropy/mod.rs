@@ -455,6 +455,7 @@ fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
         | Response::Joined(_)
         | Response::Info(_)
         | Response::Serf(_)
+        | Response::Event(_)
         | Response::Coordinates(_)) => {
             Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
         }

@@ -7,6 +7,7 @@
 //!
 //! All routing between machines is in [`settle`](self), in one direction.
 
+mod events;
 mod info;
 pub mod input;
 mod keys;
@@ -26,6 +27,7 @@ pub use trace::NodeTrace;
 use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
 use crate::checks::{Checks, ChecksOutput};
 use crate::config::{Bootstrap, ConfigError, NodeConfig};
+use crate::event::Events;
 use crate::gossip::keyring::{Keyring, keyring_file};
 use crate::gossip::{Gossip, GossipOutput};
 use crate::id::{NodeId, NodeName, RequestId, StreamId};
@@ -119,6 +121,7 @@ pub struct Node {
     /// Set on servers.
     server: Option<Box<server::ServerParts>>,
     registrations: RegistrationLog,
+    events: Events,
     boxes: Outboxes,
     writes: writes::Writes,
     waiting: requests::Waiting,
@@ -213,6 +216,7 @@ impl Node {
             anti_entropy,
             server: None,
             registrations: restored.registrations,
+            events: Events::new(Rng::for_stream(seed, Stream::Event)),
             boxes,
             writes: writes::Writes::default(),
             waiting: requests::Waiting::default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 struct Fingerprint {
     members: u64,
     local: u64,
+    events: u64,
     consensus: Option<ConsensusView>,
 }
 
@@ -53,6 +54,7 @@ impl Node {
             datacenter: self.config.datacenter.clone(),
             members: self.serf.all_members(),
             local: self.local.view().clone(),
+            events: self.events.kept().clone(),
             consensus: self.server.as_deref().map(|server| server.raft.view(self.last_now)),
             catalog: self.server.as_deref().map(|server| server.tables.clone()),
             version: self.publisher.version,
@@ -66,6 +68,11 @@ impl Node {
             // A leader hears of itself at every moment; that alone is nothing new.
             leader.leader_contact_at = None;
         }
-        Fingerprint { members: self.serf.version(), local: self.publisher.local_version, consensus }
+        Fingerprint {
+            members: self.serf.version(),
+            local: self.publisher.local_version,
+            events: self.events.version(),
+            consensus,
+        }
     }
 }

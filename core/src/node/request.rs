@@ -7,6 +7,7 @@ use crate::catalog::command::Command;
 use crate::catalog::model::CheckStatus;
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::coordinate::Coordinate;
+use crate::event::{Event, FireEvent};
 use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, ServiceId};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::serf::{SerfRefusal, SerfReply, SerfRequest};
@@ -67,6 +68,8 @@ pub enum RequestBody {
     },
     /// Something of the Serf layer. Answered by `Response::Serf`, queries when they are over.
     Serf(SerfRequest),
+    /// Tell nodes something once, chosen by filters. Answered by `Response::Event`.
+    FireEvent(Box<FireEvent>),
     /// Where members are. Answered by `Response::Coordinates`.
     Coordinates,
     /// Make a failed member leave.
@@ -138,6 +141,8 @@ pub enum Response {
     Info(InfoSections),
     /// What the Serf layer answers.
     Serf(SerfReply),
+    /// The event that was fired.
+    Event(Box<Event>),
     /// Members that have told where they are, this one among them, by name.
     Coordinates(BTreeMap<NodeName, Coordinate>),
 }

@@ -3,6 +3,7 @@
 use super::request::{Reloadable, Request, RequestBody, RequestError, Response};
 use super::{Node, Pending};
 use crate::anti_entropy::AntiEntropyInput;
+use crate::event::Event;
 use crate::gossip::{GossipInput, JoinId};
 use crate::id::{NodeName, RequestId};
 use crate::local::{LocalInput, LocalRequest};
@@ -10,7 +11,7 @@ use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput};
 use crate::serf::{SerfInput, SerfRequest};
 use crate::time::{Instant, WallClock};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// Requests that may wait at one time; further ones are refused.
@@ -26,12 +27,15 @@ pub(super) struct Waiting {
     /// Who waits for a join.
     joins: Pending<JoinId>,
     joins_issued: u64,
+    /// Events handed to Serf, by who waits for them.
+    pub(super) fired: BTreeMap<RequestId, Box<Event>>,
 }
 
 impl Waiting {
     /// Ends all waiting.
     pub(super) fn take_all(&mut self) -> BTreeSet<RequestId> {
         self.joins.clear();
+        self.fired.clear();
         std::mem::take(&mut self.all)
     }
 }
@@ -62,6 +66,7 @@ impl Node {
             }
             RequestBody::Join { addresses, replay } => self.join(now, id, addresses, replay),
             RequestBody::Serf(request) => self.ask_serf(now, id, request),
+            RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
                 let known = self.serf.coordinates();
                 let coordinates = known.map(|(name, at)| (name.clone(), at.clone())).collect();

@@ -77,6 +77,7 @@ impl Node {
             }
             RequestBody::Join { .. }
             | RequestBody::Serf(_)
+            | RequestBody::FireEvent(_)
             | RequestBody::Coordinates
             | RequestBody::ForceLeave { .. }
             | RequestBody::Leave { .. }

@@ -177,7 +177,7 @@ impl Node {
                 return;
             }
             SerfOutput::Reply { id, result } => {
-                self.answer(id, result.map(Response::Serf).map_err(Into::into));
+                self.serf_replied(id, result);
                 return;
             }
             SerfOutput::QueryHeard { id, heard } => {
@@ -229,6 +229,9 @@ impl Node {
                 let (kind, member) = (*kind, Arc::clone(member));
                 self.tell_reconcile(now, ReconcileInput::Member { kind, member });
             }
+        }
+        if let SerfEvent::User(event) = &event {
+            self.event_received(event);
         }
         self.out.push_back(Output::Event(event));
     }
@@ -423,7 +426,7 @@ impl Node {
         }
     }
 
-    fn bad_message(&mut self, what: &'static str, error: String) {
+    pub(super) fn bad_message(&mut self, what: &'static str, error: String) {
         self.trace(Level::Warn, NodeTrace::BadMessage { what, error });
     }
 

@@ -5,6 +5,7 @@ use super::output::{Output, StopReason};
 use super::request::{Request, RequestBody, RequestError, Response};
 use super::*;
 use crate::config::{GossipConfig, SerfConfig};
+use crate::event::{Filters, FireEvent};
 use crate::id::{Datacenter, Incarnation, LamportTime};
 use crate::serf::{KeyOperation, SerfEvent, SerfReply, SerfRequest};
 use crate::storage::testing::restored_client;
@@ -213,4 +214,35 @@ fn an_agent_outvoted_about_its_name_stops_with_the_reason() {
         panic!("{outputs:?}")
     };
     assert!(why.starts_with("another agent is called me: 0 of 1 members know this one"), "{why}");
+}
+
+#[test]
+fn an_event_with_filters_is_answered_with_its_identity_and_published_where_it_is_meant() {
+    let mut agent = Agent::new();
+    let fire = |node: &str| {
+        let filters = Filters { node: node.to_owned(), ..Filters::default() };
+        let (name, payload) = ("deploy".to_owned(), Bytes::from_static(b"v7"));
+        RequestBody::FireEvent(Box::new(FireEvent { name, payload, filters }))
+    };
+    let mut outputs = agent.ask(fire("^me$"));
+    let published = outputs.iter().position(|output| {
+        let Output::Publish(view) = output else { return false };
+        view.events.last().is_some_and(|event| event.time == LamportTime::new(1))
+    });
+    let announced = outputs.iter().position(|output| {
+        matches!(output, Output::Event(SerfEvent::User(event)) if crate::event::is_event(event))
+    });
+    assert!(published < announced && published.is_some(), "readers see it before they are told");
+    outputs.retain(|output| matches!(output, Output::Reply { .. }));
+    let Ok(Response::Event(event)) = reply(outputs) else { panic!() };
+    assert_eq!((event.name.as_str(), event.time), ("deploy", LamportTime::ZERO));
+
+    let outputs = agent.ask(fire("^other$"));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Publish(_))));
+    let Ok(Response::Event(_)) = reply(outputs) else { panic!() };
+
+    let payload = Bytes::from(vec![0; 600]);
+    let large = FireEvent { name: "deploy".to_owned(), payload, filters: Filters::default() };
+    let refused = reply(agent.ask(RequestBody::FireEvent(Box::new(large)))).unwrap_err();
+    assert!(refused.to_string().starts_with("1 error occurred:\n\t* error broadcasting event"));
 }

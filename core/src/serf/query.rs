@@ -5,7 +5,8 @@
 //! name conflicts) run the same way and may end as soon as every member has answered.
 
 use super::request::{QueryParameters, SerfRefusal, SerfReply};
-use super::{MemberStatus, Serf, SerfOutput, SerfTrace, Timer, filter};
+use super::{MemberStatus, Serf, SerfOutput, SerfTrace, Timer};
+use crate::expression::compile;
 use crate::id::{LamportTime, NodeName, RequestId};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -239,7 +240,7 @@ fn filters(parameters: &QueryParameters) -> Result<Option<Vec<Bytes>>, SerfRefus
     }
     for (tag, expression) in &parameters.tags {
         let (tag, expression) = (tag.clone(), expression.clone());
-        if let Err(rule) = filter::compile(&expression) {
+        if let Err(rule) = compile(&expression) {
             return Err(SerfRefusal::BadExpression { tag, rule });
         }
         filters.push(QueryFilter::Tag { tag, expression }.encode());

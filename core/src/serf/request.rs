@@ -8,6 +8,7 @@ use super::event::EVENT_BYTES_MAX;
 use super::keys::{KeyOperation, KeyReport};
 use super::query::{QUERY_BYTES_MAX, QUERY_TIMEOUT_MAX, QueryOutcome, RELAY_FACTOR_MAX};
 use super::{Serf, SerfOutput};
+use crate::expression::ExpressionError;
 use crate::id::{LamportTime, NodeName, RequestId};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -119,12 +120,12 @@ pub enum SerfRefusal {
     #[error("Queries cannot contain the '_serf_' prefix")]
     ReservedQuery,
     /// The expression for a tag cannot be used.
-    #[error("the expression for tag {tag:?} {rule}")]
+    #[error("the expression for tag {tag:?} cannot be used: {rule}")]
     BadExpression {
         /// Which tag.
         tag: String,
         /// The rule it breaks.
-        rule: String,
+        rule: ExpressionError,
     },
     /// The timeout is longer than a query may run.
     #[error("query timeout exceeds limit of {QUERY_TIMEOUT_MAX:?}")]

@@ -24,6 +24,7 @@ fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: Members::default(),
         local: LocalView::default(),
+        events: KeptEvents::new(),
         consensus: Some(consensus),
         catalog: Some(Tables::default()),
         version: 1,

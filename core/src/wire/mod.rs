@@ -7,6 +7,7 @@ pub mod base64;
 pub mod checksum;
 pub mod compound;
 pub mod compress;
+pub mod event;
 pub mod frame;
 pub mod gossip;
 pub mod ipc;

@@ -238,6 +238,9 @@ impl<F: Flavour> Field<F> for String {
     fn zero() -> Option<Self> {
         Some(Self::new())
     }
+    fn is_omitted(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 fn text<'a, F: Flavour>(input: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
@@ -401,6 +404,9 @@ impl<F: Flavour, T: Field<F> + Nullable> Field<F> for Option<T> {
     }
     fn zero() -> Option<Self> {
         Some(None)
+    }
+    fn is_omitted(&self) -> bool {
+        self.is_none()
     }
 }
 

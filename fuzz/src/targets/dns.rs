@@ -7,6 +7,7 @@ use terraform_core::catalog::Tables;
 use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::{Node, Service, Weights};
 use terraform_core::dns::{DnsConfig, Zone};
+use terraform_core::event::KeptEvents;
 use terraform_core::id::{
     Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceId, ServiceName, Term,
 };
@@ -80,6 +81,7 @@ fn view() -> View {
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
+        events: KeptEvents::new(),
         consensus: Some(consensus),
         catalog: Some(tables()),
         version: 1,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use terraform_core::catalog::Tables;
 use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::{Node, Service, Weights};
+use terraform_core::event::KeptEvents;
 use terraform_core::id::{
     Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceId, ServiceName, Term,
 };
@@ -70,6 +71,7 @@ fn view() -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
+        events: KeptEvents::new(),
         consensus: Some(consensus),
         catalog: Some(tables),
         version: 1,

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use terraform_core::catalog::model::CheckStatus;
+use terraform_core::event::KeptEvents;
 use terraform_core::id::{Datacenter, NodeId, NodeName, StreamId, WriteId};
 use terraform_core::local::LocalView;
 use terraform_core::node::input::{CloseReason, StreamKind};
@@ -77,6 +78,7 @@ fn view(version: u64) -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: terraform_core::serf::Members::default(),
         local: LocalView::default(),
+        events: KeptEvents::new(),
         consensus: None,
         catalog: None,
         version,

@@ -13,7 +13,6 @@ mod serf;
 mod session;
 mod stream;
 
-use crate::fanout::EventFan;
 use crate::handle::NodeHandle;
 use crate::log::LogRing;
 use crate::runtime::{spawn, within};
@@ -48,8 +47,6 @@ pub type Reload = Arc<dyn Fn() -> Boxed<Result<(), String>> + Send + Sync>;
 pub struct Control {
     /// The node.
     pub node: NodeHandle,
-    /// The Serf events.
-    pub fan: Arc<EventFan>,
     /// The log.
     pub logs: Arc<LogRing>,
     /// Reads the configuration files again.

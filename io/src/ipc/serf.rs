@@ -96,7 +96,7 @@ impl Session {
             Ok(filter) => filter,
             Err(text) => return self.verdict(seq, error(&text)).await,
         };
-        let coming = self.control.fan.subscribe(Box::new(move |event| filter.wants(event)));
+        let coming = self.control.node.fan().subscribe(Box::new(move |event| filter.wants(event)));
         let verdict = self.verdict(seq, done()).await;
         let records = Records { seq, queue: self.queue.clone() };
         self.subscriptions.insert(seq, spawn(records.events(coming)));

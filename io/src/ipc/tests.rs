@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::clock::Clock;
+use crate::fanout::EventFan;
 use crate::handle::Call;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use terraform_core::event::KeptEvents;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName};
 use terraform_core::local::LocalView;
@@ -52,6 +54,7 @@ fn client() -> Client {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: members.into_iter().collect(),
         local: LocalView::default(),
+        events: KeptEvents::new(),
         consensus: None,
         catalog: None,
         version: 1,
@@ -60,9 +63,8 @@ fn client() -> Client {
     let node = NodeHandle::new(Arc::new(ArcSwap::from_pointee(view)), asked, Clock::start());
     let logs = Arc::new(LogRing::default());
     let reload: Reload = Arc::new(|| Box::pin(async { Err("bad file".to_owned()) }));
-    let fan = Arc::new(EventFan::default());
-    let (told, kept) = (Arc::clone(&fan), Arc::clone(&logs));
-    let control = Control { node, fan: told, logs: kept, reload, join_port: 8301 };
+    let (fan, kept) = (Arc::clone(node.fan()), Arc::clone(&logs));
+    let control = Control { node, logs: kept, reload, join_port: 8301 };
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let server = spawn(serve(listener, control));

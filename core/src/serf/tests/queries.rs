@@ -152,7 +152,7 @@ fn a_query_that_breaks_a_rule_is_refused_with_it() {
     assert!(matches!(refused(long), Some(SerfRefusal::QueryTooLarge { over: 1.. })));
     let tags = BTreeMap::from([("role".to_owned(), "(".to_owned())]);
     let bad = refused(QueryParameters { tags, ..parameters("n") }).unwrap().to_string();
-    assert!(bad.starts_with("the expression for tag \"role\" does not parse"), "{bad}");
+    assert!(bad.starts_with("the expression for tag \"role\" cannot be used"), "{bad}");
     let relays = QueryParameters { relay_factor: 6, ..parameters("n") };
     assert_eq!(refused(relays), Some(SerfRefusal::RelayFactor));
     let timeout = Some(Duration::from_secs(3601));

@@ -2,12 +2,14 @@
 
 use super::host::Host;
 use crate::choices::Choices;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Deregistration, Registration};
 use terraform_core::catalog::model::{CheckStatus, Node, Service, Weights};
 use terraform_core::catalog::query::{Consistency, Query};
+use terraform_core::event::{Filters, FireEvent};
 use terraform_core::id::{CheckId, ModifyIndex, NodeName, ServiceId, ServiceName};
 use terraform_core::local::definition::{
     CheckDefinition, CheckKind, Origin, ServiceDefinition, TcpCheck,
@@ -142,9 +144,21 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
             0..8 => RequestBody::Leave { force: choices.byte() & 1 == 0 },
             8..64 => RequestBody::Info,
             64..80 => RequestBody::Coordinates,
-            80.. => RequestBody::Serf(super::serf::request(choices)),
+            80..96 => RequestBody::FireEvent(Box::new(fire_event(choices))),
+            96.. => RequestBody::Serf(super::serf::request(choices)),
         },
     }
+}
+
+fn fire_event(choices: &mut Choices<'_>) -> FireEvent {
+    let mut filter = || match choices.byte() % 4 {
+        0 => "a".to_owned(),
+        1 => "(".to_owned(),
+        _ => String::new(),
+    };
+    let filters = Filters { node: filter(), service: filter(), tag: filter() };
+    let payload = Bytes::from(vec![0; usize::from(choices.byte()) * 4]);
+    FireEvent { name: "deploy".to_owned(), payload, filters }
 }
 
 impl Host {

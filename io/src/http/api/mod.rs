@@ -6,6 +6,7 @@
 mod agent;
 mod bodies;
 mod catalog;
+mod event;
 mod health;
 mod local;
 mod options;
@@ -150,6 +151,8 @@ impl Api {
             Endpoint::CatalogService => self.catalog_service(request).await,
             Endpoint::CatalogNode => self.catalog_node(request).await,
             Endpoint::CatalogNodeServices => self.catalog_node_services(request).await,
+            Endpoint::EventFire => self.event_fire(request).await,
+            Endpoint::EventList => self.event_list(request).await,
             Endpoint::HealthNode => self.health_node(request).await,
             Endpoint::HealthChecks => self.health_checks(request).await,
             Endpoint::HealthState => self.health_state(request).await,
@@ -244,6 +247,7 @@ impl Api {
             | Response::Joined(_)
             | Response::Info(_)
             | Response::Serf(_)
+            | Response::Event(_)
             | Response::Coordinates(_) => {
                 Err(RequestError::Unknown("the node answered something else".to_owned()))
             }

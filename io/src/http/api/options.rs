@@ -140,6 +140,14 @@ fn max_stale(text: &str) -> Result<Option<Duration>, Reply> {
     Ok(Some(limit).filter(|limit| !limit.is_zero()))
 }
 
+/// What a waiting read of this agent's own state waits for: an index, 0 for none, and how long.
+pub(super) fn waiting(request: &ApiRequest<'_>, most: Duration) -> Result<(u64, Duration), Reply> {
+    let text = request.params.get("wait");
+    check_wait(text)?;
+    let wait = signed_duration(text).ok().filter(|wait| !wait.is_zero()).unwrap_or(most);
+    Ok((check_index(request.params.get("index"))?, wait.min(most)))
+}
+
 fn check_wait(text: &str) -> Result<(), Reply> {
     if text.is_empty() || signed_duration(text).is_ok() {
         return Ok(());

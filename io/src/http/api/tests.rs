@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::query::Rows;
+use terraform_core::event::KeptEvents;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{LamportTime, ModifyIndex, NodeId, NodeName};
 use terraform_core::local::LocalView;
@@ -21,6 +22,7 @@ use terraform_core::wire::tags::Tags;
 
 mod agent;
 mod catalog;
+mod event;
 mod local;
 mod shared;
 mod sharing;
@@ -90,6 +92,7 @@ pub(in crate::http) fn view(local: LocalView) -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: [member].into_iter().collect(),
         local,
+        events: KeptEvents::new(),
         consensus: None,
         catalog: None,
         version: 1,

@@ -1,0 +1,101 @@
+//! `terraform event`.
+
+use super::Exit;
+use super::flags;
+use super::transport::{escaped, http_base, http_with};
+use argh::{ArgsInfo, FromArgs};
+use serde_json::Value;
+use terraform_core::expression::compile;
+
+/// Fires an event. Every agent whose node matches the filters lists it, for programs that wait for
+/// it at /v1/event/list. Name and payload together are short: some hundred bytes.
+#[derive(FromArgs, ArgsInfo)]
+struct Arguments {
+    /// the event's name
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+    /// only nodes whose name matches
+    #[argh(option, arg_name = "regexp")]
+    node: Option<String>,
+    /// only nodes with a service that matches
+    #[argh(option, arg_name = "regexp")]
+    service: Option<String>,
+    /// only nodes where such a service has a tag that matches
+    #[argh(option, arg_name = "regexp")]
+    tag: Option<String>,
+    /// the datacenter to fire it in (the agent's own)
+    #[argh(option, arg_name = "name")]
+    datacenter: Option<String>,
+    /// the HTTP address of the agent (127.0.0.1:8500)
+    #[argh(option, arg_name = "address")]
+    http_addr: Option<String>,
+    /// what is told
+    #[argh(positional)]
+    payload: Vec<String>,
+}
+
+pub(super) fn run(words: &[String]) -> Exit {
+    match try_run(words) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_run(words: &[String]) -> Result<Exit, Exit> {
+    let arguments: Arguments = flags::parse("event", words)?;
+    let Arguments { name, node, service, tag, datacenter, http_addr, payload } = arguments;
+    let refuse = |rule: &str| {
+        let help = flags::help("event", &Arguments::get_args_info());
+        Err(Exit::failure(format!("{rule}\n\n{help}")))
+    };
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return refuse("Event name must be specified");
+    };
+    let payload = match payload.as_slice() {
+        [] => String::new(),
+        [payload] => payload.clone(),
+        _ => return refuse("Too many command line arguments."),
+    };
+    if tag.is_some() && service.is_none() {
+        return Err(Exit::failure("Cannot provide tag filter without service filter.\n"));
+    }
+    let mut query = Vec::new();
+    for (key, filter) in [("node", node), ("service", service), ("tag", tag)] {
+        let Some(filter) = filter else { continue };
+        if let Err(error) = compile(&filter) {
+            let text = format!("Failed to compile {key} filter regexp: {error}\n");
+            return Err(Exit::failure(text));
+        }
+        query.push(format!("{key}={}", escaped(&filter)));
+    }
+    query.extend(datacenter.map(|name| format!("dc={}", escaped(&name))));
+    let path = format!("/v1/event/fire/{}?{}", escaped(&name), query.join("&"));
+    let response = http_with(&http_base(http_addr), "PUT", &path, payload.into_bytes());
+    let failed = |error: String| Exit::failure(format!("Error firing event: {error}\n"));
+    let response = response.map_err(failed)?;
+    let event: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match event.get("ID").and_then(Value::as_str) {
+        Some(id) => Ok(Exit::success(format!("Event ID: {id}\n"))),
+        None => Err(failed("the agent answered without an event".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(words: &[&str]) -> String {
+        let exit = run(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(exit.code, 1);
+        exit.stderr
+    }
+
+    #[test]
+    fn what_cannot_be_an_event_is_refused_before_the_agent_is_asked() {
+        assert!(refused(&["payload"]).starts_with("Event name must be specified\n"));
+        assert!(refused(&["-name=a", "b", "c"]).starts_with("Too many command line arguments."));
+        let rule = "Cannot provide tag filter without service filter.\n";
+        assert_eq!(refused(&["-name=a", "-tag=v1"]), rule);
+        let rule = "Failed to compile service filter regexp: unclosed group: \"(\"\n";
+        assert_eq!(refused(&["-name=a", "-service=("]), rule);
+    }
+}
