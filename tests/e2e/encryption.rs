@@ -89,4 +89,21 @@ fn keyring_rotates_the_key_of_all_members() {
     assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
     wait_for_keyring(&server, &new);
     wait_for_keyring(&client, &new);
+
+    // The same over HTTP, which knows relays and the keys in use, and asks servers alone.
+    let over_http = |agent: &Agent, words: &[&str]| {
+        let address = format!("-http-addr={}:8500", agent.address());
+        command(&[&["keyring", &address], words].concat())
+    };
+    for action in [format!("-install={old}"), format!("-use={old}"), format!("-remove={new}")] {
+        let output = over_http(&server, &["-relay-factor=1", &action]);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let listed = over_http(&server, &["-list-primary"]);
+    let banner = "==> Gathering installed primary encryption keys...";
+    let expected = format!("{banner}\n\ndc1 (LAN):\n  {old} [2/2]\n");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
+    let refused = over_http(&client, &["-list"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("keyring operations must run against a server node"), "{text}");
 }

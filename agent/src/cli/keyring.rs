@@ -2,8 +2,10 @@
 
 use super::Exit;
 use super::flags;
-use super::transport::{Rpc, Target, target};
+use super::transport::{Rpc, Target, http_first, http_with};
 use argh::{ArgsInfo, FromArgs};
+use serde_json::Value;
+use terraform_core::serf::RELAY_FACTOR_MAX;
 use terraform_core::wire::ipc::{Body, Command, KeysReply, Response};
 
 /// Changes the keys that encrypt gossip on all members at once, or lists them. A key is used only
@@ -22,52 +24,159 @@ struct Arguments {
     /// list all keys, and how many members have each
     #[argh(option, arg_name = "bool")]
     list: Option<bool>,
-    /// the RPC address of the agent (127.0.0.1:8400)
+    /// list the keys in use, and how many members use each
+    #[argh(option, arg_name = "bool")]
+    list_primary: Option<bool>,
+    /// members that relay each answer besides, 0 to 5 (0)
+    #[argh(option, arg_name = "count")]
+    relay_factor: Option<i64>,
+    /// list only the keys of the agent's own datacenter
+    #[argh(option, arg_name = "bool")]
+    local_only: Option<bool>,
+    /// the HTTP address of a server (127.0.0.1:8500)
+    #[argh(option, arg_name = "address")]
+    http_addr: Option<String>,
+    /// the RPC address of any agent, to be used instead
     #[argh(option, arg_name = "address")]
     rpc_addr: Option<String>,
 }
 
-/// What to do, and what is printed before.
-fn chosen(arguments: &Arguments) -> Vec<(Command, &'static str)> {
-    let Arguments { install, primary, remove, list, rpc_addr: _ } = arguments;
-    let install = install
-        .clone()
-        .map(|key| (Command::InstallKey { key }, "==> Installing new gossip encryption key..."));
-    let primary = primary
-        .clone()
-        .map(|key| (Command::UseKey { key }, "==> Changing primary gossip encryption key..."));
-    let remove = remove
-        .clone()
-        .map(|key| (Command::RemoveKey { key }, "==> Removing gossip encryption key..."));
-    let list = list
-        .unwrap_or(false)
-        .then_some((Command::ListKeys, "==> Gathering installed encryption keys..."));
-    [install, primary, remove, list].into_iter().flatten().collect()
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Action {
+    Install(String),
+    Use(String),
+    Remove(String),
+    List,
+    ListPrimary,
+}
+
+impl Action {
+    /// The actions that the flags ask for.
+    fn chosen(arguments: &Arguments) -> Vec<Self> {
+        let key = |key: &Option<String>, action: fn(String) -> Self| key.clone().map(action);
+        let flag = |flag: Option<bool>, action| flag.unwrap_or(false).then_some(action);
+        let all = [
+            key(&arguments.install, Self::Install),
+            key(&arguments.primary, Self::Use),
+            key(&arguments.remove, Self::Remove),
+            flag(arguments.list, Self::List),
+            flag(arguments.list_primary, Self::ListPrimary),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    const fn lists(&self) -> bool {
+        matches!(self, Self::List | Self::ListPrimary)
+    }
+
+    /// What is printed before.
+    const fn banner(&self) -> &'static str {
+        match self {
+            Self::Install(_) => "==> Installing new gossip encryption key...",
+            Self::Use(_) => "==> Changing primary gossip encryption key...",
+            Self::Remove(_) => "==> Removing gossip encryption key...",
+            Self::List => "==> Gathering installed encryption keys...",
+            Self::ListPrimary => "==> Gathering installed primary encryption keys...",
+        }
+    }
+
+    /// The method and the body over HTTP.
+    fn request(&self) -> (&'static str, Vec<u8>) {
+        let body = |key: &String| serde_json::json!({ "Key": key }).to_string().into_bytes();
+        match self {
+            Self::Install(key) => ("POST", body(key)),
+            Self::Use(key) => ("PUT", body(key)),
+            Self::Remove(key) => ("DELETE", body(key)),
+            Self::List | Self::ListPrimary => ("GET", Vec::new()),
+        }
+    }
+
+    /// The command over RPC; `None` where Serf's protocol has none.
+    fn command(&self) -> Option<Command> {
+        Some(match self.clone() {
+            Self::Install(key) => Command::InstallKey { key },
+            Self::Use(key) => Command::UseKey { key },
+            Self::Remove(key) => Command::RemoveKey { key },
+            Self::List => Command::ListKeys,
+            Self::ListPrimary => return None,
+        })
+    }
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
-    let arguments: Arguments = match flags::parse("keyring", words) {
-        Ok(arguments) => arguments,
-        Err(exit) => return exit,
-    };
-    let mut chosen = chosen(&arguments);
-    let (Some((command, banner)), true) = (chosen.pop(), chosen.is_empty()) else {
+    match try_run(words) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_run(words: &[String]) -> Result<Exit, Exit> {
+    let arguments: Arguments = flags::parse("keyring", words)?;
+    let mut chosen = Action::chosen(&arguments);
+    let (Some(action), true) = (chosen.pop(), chosen.is_empty()) else {
         if chosen.is_empty() {
-            return Exit::failure(flags::help("keyring", &Arguments::get_args_info()));
+            return Err(Exit::failure(flags::help("keyring", &Arguments::get_args_info())));
         }
-        return Exit::failure("Only a single action is allowed\n");
+        return Err(Exit::failure("Only a single action is allowed\n"));
     };
-    // HTTP has no keyring yet, so its variables do not apply here.
-    let address = match target(arguments.rpc_addr, None) {
-        Target::Rpc(address) => address,
-        Target::Http(_) => "127.0.0.1:8400".to_owned(),
+    let relays = arguments.relay_factor.unwrap_or(0);
+    if !(0..=i64::from(RELAY_FACTOR_MAX)).contains(&relays) {
+        let rule = format!("Relay factor must be in range: [0, {RELAY_FACTOR_MAX}]\n");
+        return Err(Exit::failure(rule));
+    }
+    let local_only = arguments.local_only.unwrap_or(false);
+    if local_only && !action.lists() {
+        return Err(Exit::failure("-local-only can only be set for list requests\n"));
+    }
+    let target = http_first(arguments.rpc_addr, arguments.http_addr);
+    let mut exit = match (target, action.command()) {
+        (Target::Http(base), _) => {
+            over_http(&base, &action, (relays, local_only)).unwrap_or_else(|text| failure(&text))
+        }
+        // The RPC port knows the LAN alone, so a local list is the whole one.
+        (Target::Rpc(address), Some(command)) if relays == 0 => {
+            let asked = Rpc::connect(&address).and_then(|mut rpc| rpc.exchange(command));
+            asked.map_or_else(|text| failure(&text), |response| outcome(&response))
+        }
+        (Target::Rpc(_), _) => {
+            return Err(failure("-list-primary and -relay-factor need -http-addr"));
+        }
     };
-    let mut exit = match Rpc::connect(&address).and_then(|mut rpc| rpc.exchange(command)) {
-        Ok(response) => outcome(&response),
-        Err(error) => Exit::failure(format!("error: {error}\n")),
-    };
-    exit.stdout.insert_str(0, &format!("{banner}\n"));
-    exit
+    exit.stdout.insert_str(0, &format!("{}\n", action.banner()));
+    Ok(exit)
+}
+
+fn failure(text: &str) -> Exit {
+    Exit::failure(format!("error: {}\n", text.trim_end()))
+}
+
+fn over_http(base: &str, action: &Action, (relays, local): (i64, bool)) -> Result<Exit, String> {
+    let (method, body) = action.request();
+    let local = if local { "&local-only=true" } else { "" };
+    let path = format!("/v1/operator/keyring?relay-factor={relays}{local}");
+    let response = http_with(base, method, &path, body)?;
+    if !action.lists() {
+        return Ok(Exit::default());
+    }
+    let value: Value = serde_json::from_slice(&response.body)
+        .map_err(|error| format!("unreadable answer: {error}"))?;
+    let pools = value.as_array().ok_or("the agent answered without keys")?;
+    Ok(Exit::success(pools.iter().map(|pool| listed(pool, action)).collect::<String>()))
+}
+
+/// The keys of one pool under its name.
+fn listed(pool: &Value, action: &Action) -> String {
+    let field = |name: &str| pool.get(name).cloned().unwrap_or_default();
+    let datacenter = field("Datacenter").as_str().unwrap_or_default().to_owned();
+    let wan = field("WAN").as_bool().unwrap_or(false);
+    let label = if wan { "WAN".to_owned() } else { format!("{datacenter} (LAN)") };
+    let keys = field(if *action == Action::List { "Keys" } else { "PrimaryKeys" });
+    let nodes = field("NumNodes").as_u64().unwrap_or_default();
+    let mut text = format!("\n{label}:\n");
+    for (key, count) in keys.as_object().into_iter().flatten() {
+        text.push_str(&format!("  {key} [{count}/{nodes}]\n"));
+    }
+    text
 }
 
 /// What the members said; a failure names each that said why.
@@ -109,6 +218,25 @@ mod tests {
         let none = run(&words(&["-list=false"]));
         assert!(none.stderr.starts_with("Usage: terraform keyring"), "{}", none.stderr);
         assert_eq!(none.code, 1);
+        let local = run(&words(&["-use=a", "-local-only"]));
+        assert_eq!(local.stderr, "-local-only can only be set for list requests\n");
+        let relays = run(&words(&["-list", "-relay-factor=6"]));
+        assert_eq!(relays.stderr, "Relay factor must be in range: [0, 5]\n");
+        let primary = run(&words(&["-list-primary", "-rpc-addr=127.0.0.1:1"]));
+        assert_eq!(primary.stderr, "error: -list-primary and -relay-factor need -http-addr\n");
+    }
+
+    #[test]
+    fn keys_are_shown_under_the_name_of_their_pool() {
+        let pool = |wan| {
+            serde_json::json!({
+                "WAN": wan, "Datacenter": "dc1", "Keys": {"k1": 2, "k2": 3},
+                "PrimaryKeys": {"k2": 3}, "NumNodes": 3,
+            })
+        };
+        let text = listed(&pool(false), &Action::List);
+        assert_eq!(text, "\ndc1 (LAN):\n  k1 [2/3]\n  k2 [3/3]\n");
+        assert_eq!(listed(&pool(true), &Action::ListPrimary), "\nWAN:\n  k2 [3/3]\n");
     }
 
     #[test]

@@ -26,14 +26,25 @@ pub(super) enum Target {
 
 /// Decides by flags, then variables, then the default.
 pub(super) fn target(rpc: Option<String>, http: Option<String>) -> Target {
-    choose(rpc, http, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    choose(rpc, http, variable)
 }
 
 /// The base URL of the HTTP interface for commands that have no other way.
 pub(super) fn http_base(flag: Option<String>) -> String {
-    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let named = || variable("TERRAFORM_HTTP_ADDR").or_else(|| variable("CONSUL_HTTP_ADDR"));
     base_url(&flag.or_else(named).unwrap_or_else(|| HTTP_DEFAULT.to_owned()))
+}
+
+/// Decides for commands that use HTTP unless an RPC address is given.
+pub(super) fn http_first(rpc: Option<String>, http: Option<String>) -> Target {
+    match rpc {
+        Some(address) => Target::Rpc(address),
+        None => Target::Http(http_base(http)),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn choose(

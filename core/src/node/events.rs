@@ -1,7 +1,7 @@
 //! Events of the HTTP interface: fired through Serf, kept on receipt.
 
 use super::Node;
-use super::request::{RequestError, Response};
+use super::request::{RequestError, Response, multi_error};
 use crate::event::FireEvent;
 use crate::id::RequestId;
 use crate::machine::Machine as _;
@@ -35,7 +35,7 @@ impl Node {
             (None, result) => result.map(Response::Serf).map_err(Into::into),
             (Some(event), Ok(_)) => Ok(Response::Event(event)),
             (Some(_), Err(SerfRefusal::EventTooLarge { .. })) => {
-                Err(RequestError::Refused(TOO_LARGE.to_owned()))
+                Err(RequestError::Refused(multi_error(&[TOO_LARGE.to_owned()])))
             }
             (Some(_), Err(refused)) => Err(refused.into()),
         };
@@ -51,6 +51,6 @@ impl Node {
     }
 }
 
-/// The whole text that clients know (http-api.md §11).
-const TOO_LARGE: &str = "1 error occurred:\n\t* error broadcasting event to segment \"\": \
-                         user event exceeds configured limit of 512 bytes before encoding\n\n";
+/// The text that clients know (http-api.md §11).
+const TOO_LARGE: &str = "error broadcasting event to segment \"\": \
+                         user event exceeds configured limit of 512 bytes before encoding";

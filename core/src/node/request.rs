@@ -178,6 +178,17 @@ pub enum RequestError {
     #[error("{0} is not built yet")]
     NotBuilt(String),
 }
+
+/// Several errors in the one text that clients know (http-api.md §1.4).
+pub fn multi_error(errors: &[String]) -> String {
+    let count = match errors.len() {
+        1 => "1 error occurred".to_owned(),
+        count => format!("{count} errors occurred"),
+    };
+    let lines: String = errors.iter().map(|error| format!("\n\t* {error}")).collect();
+    format!("{count}:{lines}\n\n")
+}
+
 impl From<SerfRefusal> for RequestError {
     fn from(refusal: SerfRefusal) -> Self {
         let text = refusal.to_string();

@@ -1,6 +1,6 @@
 //! What becomes of a request: which machine answers it.
 
-use super::request::{Reloadable, Request, RequestBody, RequestError, Response};
+use super::request::{Reloadable, Request, RequestBody, RequestError, Response, multi_error};
 use super::{Node, Pending};
 use crate::anti_entropy::AntiEntropyInput;
 use crate::event::Event;
@@ -194,14 +194,4 @@ impl Node {
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);
         self.ask_local(now, id, wall, LocalRequest::Reload { services, checks });
     }
-}
-
-/// Several errors in the one text that clients know (http-api.md §1.4).
-fn multi_error(errors: &[String]) -> String {
-    let count = match errors.len() {
-        1 => "1 error occurred".to_owned(),
-        count => format!("{count} errors occurred"),
-    };
-    let lines: String = errors.iter().map(|error| format!("\n\t* {error}")).collect();
-    format!("{count}:{lines}\n\n")
 }

@@ -43,6 +43,7 @@ pub enum Endpoint {
     HealthChecks,
     HealthState,
     HealthService,
+    OperatorKeyring,
     StatusLeader,
     StatusPeers,
     /// Known by name only.
@@ -149,7 +150,11 @@ static PATTERNS: &[Pattern] = &[
     later("/v1/kv/", "GET,PUT,DELETE"),
     later("/v1/operator/autopilot/configuration", "GET,PUT"),
     later("/v1/operator/autopilot/health", "GET"),
-    later("/v1/operator/keyring", "GET,POST,PUT,DELETE"),
+    Pattern {
+        path: "/v1/operator/keyring",
+        methods: "GET,POST,PUT,DELETE",
+        endpoint: Endpoint::OperatorKeyring,
+    },
     later("/v1/operator/raft/configuration", "GET"),
     later("/v1/operator/raft/peer", "DELETE"),
     later("/v1/query", "GET,POST"),

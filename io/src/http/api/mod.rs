@@ -9,6 +9,7 @@ mod catalog;
 mod event;
 mod health;
 mod local;
+mod operator;
 mod options;
 mod register;
 mod status;
@@ -157,6 +158,7 @@ impl Api {
             Endpoint::HealthChecks => self.health_checks(request).await,
             Endpoint::HealthState => self.health_state(request).await,
             Endpoint::HealthService => self.health_service(request).await,
+            Endpoint::OperatorKeyring => self.operator_keyring(request).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::NotBuilt => Err(Reply::not_built(request.name)),

@@ -24,6 +24,7 @@ mod agent;
 mod catalog;
 mod event;
 mod local;
+mod operator;
 mod shared;
 mod sharing;
 mod values;

@@ -1,0 +1,168 @@
+//! `/v1/operator`: the keys that encrypt gossip.
+//!
+//! - Source: http-api.md §16. Each pool of gossip has a keyring on every member of it; an
+//!   operation is done with all pools, one after the other, and fails if it failed on one.
+
+use super::*;
+use crate::http::decode;
+use crate::http::json::Json;
+use std::collections::BTreeMap;
+use terraform_core::node::request::multi_error;
+use terraform_core::serf::{KeyOperation, KeyReport, RELAY_FACTOR_MAX, SerfReply, SerfRequest};
+use terraform_core::wire::base64;
+
+/// A pool of gossip with keyrings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pool {
+    /// All agents of the datacenter.
+    Lan,
+}
+
+/// The pools that an operation is done with, in the order in which they are shown.
+const POOLS: &[Pool] = &[Pool::Lan];
+
+impl Pool {
+    /// As errors name it.
+    fn label(self, datacenter: &Datacenter) -> String {
+        match self {
+            Self::Lan => format!("{datacenter} (LAN)"),
+        }
+    }
+}
+
+impl Api {
+    pub(super) async fn operator_keyring(&self, request: &ApiRequest<'_>) -> Handled {
+        let context = options::local(request);
+        let relay_factor = relay_factor(request.params.get("relay-factor"))?;
+        let operation = operation(request)?;
+        if !self.settings.facts.server {
+            return Err(Reply::text(500, "keyring operations must run against a server node"));
+        }
+        let lists = operation == KeyOperation::List;
+        let (mut reports, mut errors) = (Vec::new(), Vec::new());
+        for pool in POOLS {
+            let serf = SerfRequest::Keys { operation: operation.clone(), relay_factor };
+            let ask = Request { context: context.clone(), body: RequestBody::Serf(serf) };
+            let label = pool.label(&self.datacenter);
+            match self.node.request(ask).await {
+                Ok(Response::Serf(SerfReply::Keys(report))) => {
+                    failures(&label, &report, &mut errors);
+                    reports.push((*pool, report));
+                }
+                Ok(other) => errors.push(format!("{label} error: answered with {other:?}")),
+                Err(error) => errors.push(format!("{label} error: {error}")),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Reply::text(500, multi_error(&errors)));
+        }
+        if !lists {
+            return Ok(Reply::empty());
+        }
+        let mut json = Json::default();
+        json.array(&reports, |json, (pool, report)| self.render_keys(json, *pool, report));
+        Ok(Reply::json(json.into_bytes()))
+    }
+
+    fn render_keys(&self, json: &mut Json, pool: Pool, report: &KeyReport) {
+        let counts = |json: &mut Json, keys: &BTreeMap<String, usize>| {
+            json.object(|json| {
+                for (key, nodes) in keys {
+                    json.field(key, *nodes as u64);
+                }
+            });
+        };
+        json.object(|json| {
+            json.field("WAN", pool != Pool::Lan);
+            json.field("Datacenter", self.datacenter.as_str());
+            json.field("Segment", "");
+            if !report.messages.is_empty() {
+                json.key("Messages");
+                json.object(|json| {
+                    for (node, said) in &report.messages {
+                        json.field(node.as_str(), said);
+                    }
+                });
+            }
+            json.key("Keys");
+            counts(json, &report.keys);
+            json.key("PrimaryKeys");
+            counts(json, &report.primary_keys);
+            json.field("NumNodes", report.nodes as u64);
+        });
+    }
+}
+
+/// A line for the pool and one for each member that said why not, if it failed somewhere.
+fn failures(label: &str, report: &KeyReport, errors: &mut Vec<String>) {
+    let Some(failure) = report.failure() else { return };
+    errors.push(format!("{label} error: {failure}"));
+    errors.extend(report.messages.iter().map(|(node, said)| format!("{node}: {said}")));
+}
+
+fn relay_factor(text: &str) -> Result<u8, Reply> {
+    let bad = |rule: String| Reply::text(400, format!("Bad request: {rule}"));
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let number: i64 = text.parse().map_err(|_| {
+        let rule = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+        bad(format!("Error parsing relay factor: {rule}"))
+    })?;
+    u8::try_from(number).ok().filter(|factor| *factor <= RELAY_FACTOR_MAX).ok_or_else(|| {
+        let rule = format!("Relay factor must be in range: [0, {RELAY_FACTOR_MAX}]");
+        bad(format!("Invalid relay-factor: {rule}"))
+    })
+}
+
+/// Whether only the own datacenter's LAN is asked, which lists alone may want.
+fn local_only(text: &str) -> Result<bool, Reply> {
+    match text {
+        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        _ => {
+            let rule = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
+            Err(Reply::text(400, format!("Bad request: Error parsing local-only: {rule}")))
+        }
+    }
+}
+
+fn operation(request: &ApiRequest<'_>) -> Result<KeyOperation, Reply> {
+    let local = local_only(request.params.get("local-only"))?;
+    if request.head.method == Method::Get {
+        // The LAN of this datacenter is all there is, so a local list is the whole one.
+        return Ok(KeyOperation::List);
+    }
+    if local {
+        let rule = "local-only can only be set for list requests";
+        let text = format!("Bad request: Invalid use of local-only: {rule}");
+        return Err(Reply::text(400, text));
+    }
+    let key = key(request.body)?;
+    Ok(match request.head.method {
+        Method::Post => KeyOperation::Install(key),
+        Method::Put => KeyOperation::Use(key),
+        Method::Delete | Method::Get | Method::Head | Method::Options | Method::Other(_) => {
+            KeyOperation::Remove(key)
+        }
+    })
+}
+
+/// The key in a body.
+fn key(body: &Bytes) -> Result<Bytes, Reply> {
+    let mut text = String::new();
+    let decoded = decode::parse(body).and_then(|value| {
+        decode::each(&value, "keyring", |name, value| {
+            let known = name == "key";
+            if known {
+                text = decode::string(value, "Key")?;
+            }
+            Ok(known)
+        })
+    });
+    decoded.map_err(|error| {
+        Reply::text(400, format!("Bad request: Request decode failed: {error}"))
+    })?;
+    let key = base64::decode(text.as_bytes());
+    key.map(Bytes::from).map_err(|error| Reply::text(500, multi_error(&[error.to_string()])))
+}
