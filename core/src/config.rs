@@ -123,6 +123,8 @@ pub struct SerfConfig {
     pub broadcast_timeout: Duration,
     /// Whether to join remembered members although the last run left.
     pub rejoin_after_leave: bool,
+    /// Whether this member tells where it is and learns where others are.
+    pub coordinates: bool,
     /// Gossip's interval: how long a query runs by default is counted in rounds.
     pub gossip_interval: Duration,
 }
@@ -138,6 +140,7 @@ impl Default for SerfConfig {
             leave_propagate_delay: Duration::from_secs(3),
             broadcast_timeout: Duration::from_secs(5),
             rejoin_after_leave: false,
+            coordinates: true,
             gossip_interval: GossipConfig::lan().gossip_interval,
         }
     }

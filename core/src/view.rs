@@ -4,7 +4,7 @@
 //! they find valid was valid when the state was read (DESIGN.md §8).
 
 use crate::catalog::Tables;
-use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use crate::catalog::query::{Consistency, DatacenterCoordinates, Query, QueryAnswer, Rows};
 use crate::event::KeptEvents;
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
@@ -99,7 +99,10 @@ impl View {
             return Some(Err(refused));
         }
         let (consensus, tables) = (self.consensus.as_ref()?, self.catalog.as_ref()?);
-        let known_everywhere = matches!(query, Query::Datacenters | Query::Leader | Query::Peers);
+        let known_everywhere = matches!(
+            query,
+            Query::Datacenters | Query::DatacenterCoordinates | Query::Leader | Query::Peers
+        );
         let allowed = known_everywhere
             || match context.consistency {
                 Consistency::Stale => {
@@ -182,6 +185,13 @@ pub fn answer_now(
         Query::ChecksInState(wanted) => tables.checks_in_state(wanted),
         Query::ServiceHealth(wanted) => tables.service_health(wanted),
         Query::AddressOwner(address) => tables.address_owner(address),
+        Query::Coordinates(wanted) => tables.coordinates(wanted),
+        Query::DatacenterCoordinates => {
+            let servers = tables.coordinates_of(consensus.peers.iter().map(|(id, _)| *id));
+            let datacenter = datacenter.clone();
+            let own = DatacenterCoordinates { datacenter, servers };
+            (Rows::DatacenterCoordinates(vec![own]), ModifyIndex::ZERO)
+        }
         Query::Datacenters => (Rows::Names(vec![datacenter.to_string()]), ModifyIndex::ZERO),
         Query::Leader => {
             let leader = consensus.leader.as_ref();

@@ -7,7 +7,7 @@
 //! taking it keeps the node's services and checks.
 
 use super::command::{ApplyError, Command, Deregistration, Registration, SERF_HEALTH, is_passing};
-use super::model::{Check, CheckStatus, Node, Service, Weights};
+use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service, Weights};
 use super::query::Instance;
 use super::{NodeRow, Tables, keys};
 use crate::id::{CheckId, LogIndex, ModifyIndex, ServiceId};
@@ -26,6 +26,12 @@ impl Tables {
             Command::Register(registration) => self.register(index, *registration),
             Command::Deregister(target) => {
                 self.deregister(index, &target);
+                Ok(())
+            }
+            Command::Coordinates(coordinates) => {
+                for coordinate in coordinates {
+                    self.put_coordinate(index, coordinate);
+                }
                 Ok(())
             }
         }
@@ -115,6 +121,7 @@ impl Tables {
         self.changed.nodes = index;
         if respelled {
             self.respell_checks(index, key);
+            self.respell_coordinates(index, key);
         }
         self.refresh_instances(index, key);
     }
@@ -141,6 +148,27 @@ impl Tables {
             let check = Check { node: name.clone(), ..(*check).clone() };
             self.store_check(index, key, check);
         }
+    }
+
+    /// So do coordinates.
+    fn respell_coordinates(&mut self, index: ModifyIndex, key: &str) {
+        let rows: Vec<_> = keys::under(&self.coordinates, key).cloned().collect();
+        for row in rows {
+            self.put_coordinate(index, (*row).clone());
+        }
+    }
+
+    /// Stores where a node is, under its name as it is spelled there.
+    fn put_coordinate(&mut self, index: ModifyIndex, mut row: NodeCoordinate) {
+        let node = keys::node(&row.node);
+        let Some(known) = self.nodes.get(&*node) else { return };
+        row.node = known.node.name.clone();
+        let key = keys::on_node(&node, &row.segment);
+        if self.coordinates.get(&*key).is_some_and(|old| **old == row) {
+            return;
+        }
+        self.coordinates.insert(key, Arc::new(row));
+        self.changed.coordinates = index;
     }
 
     fn put_service(&mut self, index: ModifyIndex, node: &str, mut service: Service) {
@@ -290,6 +318,11 @@ impl Tables {
         for check in row.checks.iter() {
             self.checks.remove(&*keys::on_node(key, check.id.as_str()));
             self.changed.checks = index;
+        }
+        let segments: Vec<_> = keys::under(&self.coordinates, key).cloned().collect();
+        for coordinate in segments {
+            self.coordinates.remove(&*keys::on_node(key, &coordinate.segment));
+            self.changed.coordinates = index;
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An entry's payload is one version byte followed by the msgpack form of a [`Command`].
 
-use super::model::{Check, CheckStatus, Node, Service};
+use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use crate::id::{CheckId, NodeName, ServiceId};
 use crate::wire::{DecodeError, pack};
 use crate::{pack_enum, pack_struct};
@@ -19,8 +19,13 @@ pub enum Command {
     Register(Box<Registration>),
     /// Removes a service, a check or a whole node (http-api.md §7.2).
     Deregister(Deregistration),
+    /// Stores where nodes are; those of nodes that do not exist are dropped (http-api.md §13).
+    Coordinates(Vec<NodeCoordinate>),
 }
-pack_enum!(Command { 1 => Register(Box<Registration>), 2 => Deregister(Deregistration) });
+pack_enum!(Command {
+    1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
+    3 => Coordinates(Vec<NodeCoordinate>),
+});
 
 /// What a registration stores.
 #[derive(Clone, Debug, PartialEq, Eq)]

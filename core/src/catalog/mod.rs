@@ -5,7 +5,8 @@
 //! Maps are persistent, so a clone costs O(1) and readers on other threads keep theirs.
 //!
 //! - INV-CATALOG-1: every service and every check belongs to a node that exists; every check that
-//!   names a service belongs to one that exists on its node and carries its name and tags.
+//!   names a service belongs to one that exists on its node and carries its name and tags; every
+//!   coordinate belongs to a node that exists.
 //! - INV-CATALOG-2: the instances of the service index hold the newest record of their node, their
 //!   service and all checks that decide their health.
 //! - INV-CATALOG-3: an identical write raises no index (http-api.md §1.6).
@@ -21,7 +22,7 @@ pub(crate) mod tests;
 
 use crate::id::{ModifyIndex, NodeId};
 use imbl::OrdMap;
-use model::{Check, Node, Service};
+use model::{Check, Node, NodeCoordinate, Service};
 use query::Instance;
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Tables {
     /// By folded service name: when an instance, its node or a check of it last changed. Holds
     /// exactly the services that have an instance.
     service_indexes: OrdMap<Arc<str>, ModifyIndex>,
+    /// By (folded node, segment).
+    coordinates: OrdMap<Arc<str>, Arc<NodeCoordinate>>,
     /// When each table last changed.
     changed: TableIndexes,
 }
@@ -62,6 +65,7 @@ struct TableIndexes {
     nodes: ModifyIndex,
     services: ModifyIndex,
     checks: ModifyIndex,
+    coordinates: ModifyIndex,
     /// When a service last lost its last instance.
     service_lost: ModifyIndex,
 }

@@ -1,7 +1,8 @@
-//! What the catalog holds: nodes, services and checks, as plain values.
+//! What the catalog holds: nodes, services, checks and coordinates, as plain values.
 //!
 //! Shapes follow http-api.md §2. Indexes are zero until the catalog stores the value.
 
+use crate::coordinate::Coordinate;
 use crate::id::{CheckId, ModifyIndex, NodeId, NodeName, ServiceId, ServiceName};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -59,6 +60,18 @@ impl Default for Weights {
         Self { passing: 1, warning: 1 }
     }
 }
+
+/// Where a node is in one pool of gossip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCoordinate {
+    /// The node.
+    pub node: NodeName,
+    /// The segment of the network that the pool covers; empty, since segments are not built.
+    pub segment: String,
+    /// Where it is.
+    pub coordinate: Coordinate,
+}
+pack_struct!(NodeCoordinate { node, segment, coordinate });
 
 /// One service instance on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! A server answers from its [`View`](crate::view::View); a client agent sends the question to a
 //! server, so both have a wire form.
 
-use super::model::{Check, CheckStatus, Node, Service};
-use crate::id::{ModifyIndex, NodeName, ServiceName};
+use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use crate::id::{Datacenter, ModifyIndex, NodeName, ServiceName};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,13 +42,38 @@ pub enum Query {
     AddressOwner(String),
     /// The node of exactly this name, as one row of `Nodes` or none.
     NodeNamed(NodeName),
+    /// Where nodes are.
+    Coordinates(CoordinateQuery),
+    /// Where the servers of each known datacenter are.
+    DatacenterCoordinates,
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
     4 => Node(String), 5 => NodeChecks(NodeName), 6 => ServiceChecks(ServiceQuery),
     7 => ChecksInState(StateQuery), 8 => ServiceHealth(ServiceQuery), 9 => Datacenters,
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
+    14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates,
 });
+
+/// Which coordinates are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CoordinateQuery {
+    /// Only those of the node of this name, in any case.
+    pub node: Option<NodeName>,
+    /// Only those of exactly this segment.
+    pub segment: Option<String>,
+}
+pack_struct!(CoordinateQuery { node, segment });
+
+/// Where the servers of one datacenter are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatacenterCoordinates {
+    /// The datacenter.
+    pub datacenter: Datacenter,
+    /// Its servers.
+    pub servers: Vec<Arc<NodeCoordinate>>,
+}
+pack_struct!(DatacenterCoordinates { datacenter, servers });
 
 /// Which instances of a service are wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,12 +183,17 @@ pub enum Rows {
     Text(String),
     /// To `AddressOwner`.
     Owner(AddressOwner),
+    /// To `Coordinates`, by node and segment.
+    Coordinates(Vec<Arc<NodeCoordinate>>),
+    /// To `DatacenterCoordinates`, the own one first.
+    DatacenterCoordinates(Vec<DatacenterCoordinates>),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
     3 => ServiceNodes(Vec<ServiceNode>), 4 => Node(Option<NodeServices>),
     5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Arc<Instance>>), 7 => Names(Vec<String>),
-    8 => Text(String), 9 => Owner(AddressOwner),
+    8 => Text(String), 9 => Owner(AddressOwner), 10 => Coordinates(Vec<Arc<NodeCoordinate>>),
+    11 => DatacenterCoordinates(Vec<DatacenterCoordinates>),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

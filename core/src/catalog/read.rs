@@ -1,10 +1,12 @@
 //! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8).
 
-use super::model::{Check, Node, Service};
+use super::model::{Check, Node, NodeCoordinate, Service};
 use super::query::{
-    AddressOwner, Instance, MetaFilter, NodeServices, Rows, ServiceNode, ServiceQuery, StateQuery,
+    AddressOwner, CoordinateQuery, Instance, MetaFilter, NodeServices, Rows, ServiceNode,
+    ServiceQuery, StateQuery,
 };
 use super::{TableIndexes, Tables, keys};
+use crate::coordinate::Coordinate;
 use crate::id::{ModifyIndex, NodeId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -114,6 +116,47 @@ impl Tables {
             service.map_or(AddressOwner::Nobody, |s| AddressOwner::Service(s.name.clone()))
         };
         (Rows::Owner(owner), index)
+    }
+
+    /// Where nodes are, by node and segment.
+    pub(crate) fn coordinates(&self, query: &CoordinateQuery) -> (Rows, ModifyIndex) {
+        let wanted = |row: &&Arc<NodeCoordinate>| {
+            query.segment.as_ref().is_none_or(|segment| row.segment == *segment)
+        };
+        let rows = match &query.node {
+            Some(node) => {
+                keys::under(&self.coordinates, &node.folded()).filter(wanted).cloned().collect()
+            }
+            None => self.coordinates.values().filter(wanted).cloned().collect(),
+        };
+        (Rows::Coordinates(rows), self.changed.coordinates)
+    }
+
+    /// Where the node of this name is in the pool of all agents; `None` if there is no such node,
+    /// and within it if nothing is stored.
+    #[expect(clippy::option_option, reason = "no node and no coordinate are different outcomes")]
+    pub(crate) fn coordinate_of(&self, name: &NodeName) -> Option<Option<&Coordinate>> {
+        let node = name.folded();
+        self.nodes.get(&*node)?;
+        let row = self.coordinates.get(&*keys::on_node(&node, ""));
+        Some(row.map(|row| &row.coordinate))
+    }
+
+    /// Where the nodes of these identities are; one that has told nothing is at the origin.
+    pub(crate) fn coordinates_of(
+        &self,
+        ids: impl Iterator<Item = NodeId>,
+    ) -> Vec<Arc<NodeCoordinate>> {
+        let row = |id: NodeId| {
+            let key = self.node_ids.get(&id)?;
+            let stored = self.coordinates.get(&*keys::on_node(key, ""));
+            stored.cloned().or_else(|| {
+                let (node, coordinate) = (self.nodes.get(&**key)?, Coordinate::ORIGIN);
+                let (node, segment) = (node.node.name.clone(), String::new());
+                Some(Arc::new(NodeCoordinate { node, segment, coordinate }))
+            })
+        };
+        ids.filter_map(row).collect()
     }
 
     fn matching<'a>(&'a self, query: &'a ServiceQuery) -> impl Iterator<Item = &'a Arc<Instance>> {

@@ -37,6 +37,12 @@ const FILTER_SAMPLES: usize = 3;
 const GRAVITY_RHO: f64 = 150.0;
 /// What counts as zero, in seconds.
 const ZERO: f64 = 1e-6;
+/// By how much a foretold round trip must change at least to be worth telling, in seconds.
+const NEWS_MIN: f64 = 1e-3;
+/// And by which share of the way to the origin.
+const NEWS_SHARE: f64 = 0.2;
+/// How much smaller an error must be to be worth telling.
+const NEWS_TRUST: f64 = 2.0;
 /// Nanoseconds in a second.
 const NANOS: f64 = 1e9;
 /// The longest round trip that is believed.
@@ -111,6 +117,19 @@ impl Coordinate {
             reason = "the cast truncates and saturates, which is what is wanted"
         )]
         Duration::from_nanos((seconds * NANOS) as u64)
+    }
+
+    /// Whether readers of `old` should be told that the member is here now.
+    ///
+    /// It is so if the round trip to some place may be foretold differently, by more than 1 ms
+    /// and a fifth of the way from here to the origin, or if this one is trusted twice as much. A
+    /// member at rest keeps wandering a little; that alone is no news.
+    pub fn is_news_to(&self, old: &Self) -> bool {
+        let apart = magnitude(&difference(&self.position, &old.position))
+            + (self.height - old.height).abs()
+            + (self.adjustment - old.adjustment).abs();
+        let way = magnitude(&self.position) + self.height;
+        apart > NEWS_MIN + way * NEWS_SHARE || self.error * NEWS_TRUST < old.error
     }
 
     fn raw_distance(&self, other: &Self) -> f64 {

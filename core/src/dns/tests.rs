@@ -65,7 +65,9 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::ChecksInState(_)
         | Query::Datacenters
         | Query::Leader
-        | Query::Peers => panic!("DNS does not ask {query:?}"),
+        | Query::Peers
+        | Query::Coordinates(_)
+        | Query::DatacenterCoordinates => panic!("DNS does not ask {query:?}"),
     }
 }
 

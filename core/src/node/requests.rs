@@ -68,8 +68,7 @@ impl Node {
             RequestBody::Serf(request) => self.ask_serf(now, id, request),
             RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
-                let known = self.serf.coordinates();
-                let coordinates = known.map(|(name, at)| (name.clone(), at.clone())).collect();
+                let coordinates = self.serf.coordinates().clone();
                 self.answer(id, Ok(Response::Coordinates(coordinates)));
             }
             RequestBody::ForceLeave { node, prune } => self.force_leave(now, id, node, prune),

@@ -205,6 +205,7 @@ impl Node {
             tables: &server.tables,
             members: &members,
             configuration: server.raft.configuration(),
+            coordinates: self.serf.coordinates(),
         };
         act(&mut server.reconcile, world, &mut self.boxes.reconcile);
     }

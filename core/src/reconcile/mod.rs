@@ -2,7 +2,8 @@
 //!
 //! Implements cluster-behaviour.md §2. Every member event while this server leads, and a full pass
 //! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog and
-//! with the configuration, and propose what differs. Each decision is made from the present state
+//! with the configuration, and propose what differs. Coordinates that moved go into the catalog in
+//! one command at most every [`COORDINATES_INTERVAL`]. Each decision is made from the present state
 //! alone, so a proposal that got lost is simply made again.
 //!
 //! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
@@ -13,6 +14,7 @@
 //! removes it in the first pass: after a restart of all servers the members are not back yet, and
 //! what was registered for them must not be lost.
 
+mod coordinates;
 mod member;
 mod servers;
 #[cfg(test)]
@@ -24,6 +26,7 @@ pub use trace::ReconcileTrace;
 use crate::catalog::Tables;
 use crate::catalog::command::{ApplyError, Command, SERF_HEALTH};
 use crate::catalog::query::{Rows, StateQuery};
+use crate::coordinate::Coordinate;
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::machine::Outbox;
 use crate::raft::{Configuration, ProposalError};
@@ -44,6 +47,8 @@ use thiserror::Error;
 pub const PASS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a node or voter may be unknown to Serf before it counts as reaped.
 pub const UNKNOWN_GRACE: Duration = Duration::from_secs(600);
+/// Time between commands that store coordinates.
+pub const COORDINATES_INTERVAL: Duration = Duration::from_secs(5);
 /// Steps in flight at most.
 pub const STEPS_MAX: usize = 64;
 /// Steps one member takes in a row at most; a member that needs more waits for the next pass.
@@ -68,6 +73,8 @@ pub struct World<'a> {
     pub members: &'a Members,
     /// The newest configuration.
     pub configuration: &'a Configuration,
+    /// Where members are, as they told this one in their acks.
+    pub coordinates: &'a BTreeMap<NodeName, Coordinate>,
 }
 
 impl World<'_> {
@@ -161,6 +168,8 @@ enum DutyTimer {
     Pass,
     /// Failed steps are tried again.
     Retry,
+    /// The next look at coordinates.
+    Coordinates,
 }
 
 /// A member to look at.
@@ -184,6 +193,7 @@ pub struct Reconcile {
     in_flight: BTreeMap<ReconcileTicket, (NodeName, Due)>,
     busy: BTreeSet<NodeName>,
     server_in_flight: Option<(ReconcileTicket, NodeId)>,
+    coordinates_in_flight: Option<ReconcileTicket>,
     /// Servers whose change failed, until the next retry.
     skipped: BTreeSet<NodeId>,
     /// Servers that Serf forgot.
@@ -209,6 +219,7 @@ impl Reconcile {
             in_flight: BTreeMap::new(),
             busy: BTreeSet::new(),
             server_in_flight: None,
+            coordinates_in_flight: None,
             skipped: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unknown_nodes: BTreeMap::new(),
@@ -232,6 +243,7 @@ impl Reconcile {
             ReconcileInput::LeaderReady => {
                 self.resign();
                 self.leads = true;
+                self.timers.set(DutyTimer::Coordinates, now + COORDINATES_INTERVAL);
                 self.pass(now, &world);
             }
             ReconcileInput::LeadershipLost => self.resign(),
@@ -255,6 +267,7 @@ impl Reconcile {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 DutyTimer::Pass => self.pass(now, &world),
+                DutyTimer::Coordinates => self.tell_coordinates(now, &world, out),
                 DutyTimer::Retry => {
                     self.skipped.clear();
                     for (name, due) in std::mem::take(&mut self.failed) {
@@ -279,6 +292,7 @@ impl Reconcile {
         self.in_flight.clear();
         self.busy.clear();
         self.server_in_flight = None;
+        self.coordinates_in_flight = None;
         self.skipped.clear();
         self.forgotten.clear();
         self.unknown_nodes.clear();
@@ -323,6 +337,10 @@ impl Reconcile {
         result: Result<(), StepError>,
         out: &mut ReconcileOutbox,
     ) {
+        if self.coordinates_in_flight.take_if(|wanted| *wanted == ticket).is_some() {
+            self.coordinates_told(result, out);
+            return;
+        }
         if let Some((_, id)) = self.server_in_flight.filter(|(wanted, _)| *wanted == ticket) {
             self.server_in_flight = None;
             if let Err(error) = result {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalog::model::CheckStatus;
+use crate::coordinate::DIMENSIONS;
 use crate::gossip::Versions;
 use crate::id::{LamportTime, LogIndex, StoreId};
 use crate::raft::Server;
@@ -27,9 +28,7 @@ fn a_live_server_is_registered_with_its_service_and_the_log_line() {
 #[test]
 fn a_pass_over_a_catalog_that_agrees_proposes_nothing() {
     let mut rig = Rig::ready(&[server("n1", 1), client("c1", 2)]);
-    let pass = rig.duties.next_timeout().unwrap();
-    assert_eq!(pass, Instant::ZERO + PASS_INTERVAL);
-    assert_eq!(rig.at(pass), []);
+    assert_eq!(rig.at(Instant::ZERO + PASS_INTERVAL), []);
 }
 
 #[test]
@@ -101,8 +100,7 @@ fn an_external_node_is_never_touched() {
     node.id = None;
     rig.register(node);
     for _ in 0..15 {
-        let at = rig.duties.next_timeout().unwrap();
-        assert_eq!(rig.at(at), []);
+        assert_eq!(rig.at(rig.now + PASS_INTERVAL), []);
     }
 }
 
@@ -196,6 +194,61 @@ fn a_server_that_came_back_as_a_client_loses_service_and_vote() {
     assert!(!rig.configuration.voters.contains_key(&id(2)));
 }
 
+/// A coordinate this many milliseconds from the origin, with this error.
+fn at(millis: f64, error: f64) -> Coordinate {
+    let mut position = [0.0; DIMENSIONS];
+    position[0] = millis / 1000.0;
+    Coordinate::new(position, error, 1e-5, 0.0).unwrap()
+}
+
+#[test]
+fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
+    let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
+    let name = |name: &str| NodeName::parse(name).unwrap();
+    let start = rig.now;
+    for known in ["c1", "n1", "stranger"] {
+        rig.coordinates.insert(name(known), at(10.0, 0.5));
+    }
+    assert_eq!(rig.duties.next_timeout(), Some(start + COORDINATES_INTERVAL));
+    let outputs = rig.at(start + COORDINATES_INTERVAL);
+    let [ReconcileOutput::Propose { ticket, command }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let Command::Coordinates(rows) = &**command else { panic!("{command:?}") };
+    let names: Vec<&str> = rows.iter().map(|row| row.node.as_str()).collect();
+    assert_eq!(names, ["c1", "n1"], "nodes that do not exist have none");
+    // As long as it is on its way no other one follows.
+    let ticket = *ticket;
+    assert_eq!(rig.at(start + COORDINATES_INTERVAL * 2), []);
+    rig.tables.apply(LogIndex::new(90), (**command).clone()).unwrap();
+    assert_eq!(rig.input(ReconcileInput::Done { ticket, result: Ok(()) }), []);
+
+    // What wanders around its place is at rest.
+    rig.coordinates.insert(name("n1"), at(11.9, 0.3));
+    assert_eq!(rig.at(start + COORDINATES_INTERVAL * 3), []);
+    rig.coordinates.insert(name("n1"), at(14.0, 0.5));
+    rig.coordinates.insert(name("c1"), at(10.0, 0.2));
+    let outputs = rig.at(start + COORDINATES_INTERVAL * 4);
+    assert_eq!(outputs.len(), 1, "one moved, the other is trusted more");
+    rig.settle(outputs);
+    assert_eq!(rig.tables.coordinate_of(&name("n1")), Some(Some(&at(14.0, 0.5))));
+    assert_eq!(rig.at(start + COORDINATES_INTERVAL * 5), []);
+}
+
+#[test]
+fn a_new_leader_stores_nothing_again() {
+    let mut rig = Rig::ready(&[server("n1", 1)]);
+    let name = NodeName::parse("n1").unwrap();
+    rig.coordinates.insert(name, at(10.0, 0.5));
+    let outputs = rig.at(rig.now + COORDINATES_INTERVAL);
+    rig.settle(outputs);
+    rig.input(ReconcileInput::LeadershipLost);
+    assert_eq!(rig.at(rig.now + COORDINATES_INTERVAL), []);
+    let outputs = rig.input(ReconcileInput::LeaderReady);
+    rig.settle(outputs);
+    assert_eq!(rig.at(rig.now + COORDINATES_INTERVAL), []);
+}
+
 struct Rig {
     duties: Reconcile,
     datacenter: Datacenter,
@@ -205,6 +258,7 @@ struct Rig {
     out: ReconcileOutbox,
     now: Instant,
     index: u64,
+    coordinates: BTreeMap<NodeName, Coordinate>,
 }
 
 impl Rig {
@@ -219,6 +273,7 @@ impl Rig {
             out: Outbox::new(Level::Info),
             now: Instant::ZERO,
             index: 0,
+            coordinates: BTreeMap::new(),
         };
         let own = server("n1", 1).server().unwrap();
         rig.vote(own.id, own.address);
@@ -244,6 +299,7 @@ impl Rig {
             tables: &self.tables,
             members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
+            coordinates: &self.coordinates,
         };
         self.duties.handle(self.now, input, world, &mut self.out);
         self.out.drain().collect()
@@ -260,6 +316,7 @@ impl Rig {
             tables: &self.tables,
             members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
+            coordinates: &self.coordinates,
         };
         self.duties.handle_timeout(now, world, &mut self.out);
         self.out.drain().collect()

@@ -18,29 +18,32 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Coordinates {
     vivaldi: Vivaldi,
-    others: BTreeMap<NodeName, Coordinate>,
+    /// This member's own and those of members that have told it.
+    known: BTreeMap<NodeName, Coordinate>,
     rng: Rng,
 }
 
 impl Coordinates {
-    /// Nobody's coordinate is known; this member is at the origin.
-    pub(super) fn new(seed: Seed) -> Self {
+    /// Nobody's coordinate is known but that of `local`, which is at the origin; nobody's at all
+    /// without it.
+    pub(super) fn new(local: Option<NodeName>, seed: Seed) -> Self {
         let rng = Rng::for_stream(seed, Stream::Coordinate);
-        Self { vivaldi: Vivaldi::default(), others: BTreeMap::new(), rng }
+        let vivaldi = Vivaldi::default();
+        let known = local.map(|name| (name, vivaldi.own().clone())).into_iter().collect();
+        Self { vivaldi, known, rng }
     }
 
     /// Forgets where a member was.
     pub(super) fn forget(&mut self, name: &NodeName) {
-        self.others.remove(name);
+        self.known.remove(name);
         self.vivaldi.forget(name);
     }
 }
 
 impl Serf {
-    /// Where members are that have told it, this one first.
-    pub fn coordinates(&self) -> impl Iterator<Item = (&NodeName, &Coordinate)> {
-        let own = (&self.local, self.coordinates.vivaldi.own());
-        std::iter::once(own).chain(&self.coordinates.others)
+    /// Where members are that have told it, this one among them.
+    pub const fn coordinates(&self) -> &BTreeMap<NodeName, Coordinate> {
+        &self.coordinates.known
     }
 
     /// How often this member's coordinate went out of range and began anew.
@@ -50,6 +53,9 @@ impl Serf {
 
     /// Has acks say where this member is.
     pub(super) fn tell_coordinate(&self, out: &mut Outbox<SerfOutput>) {
+        if !self.config.coordinates {
+            return;
+        }
         let payload = encode_coordinate(self.coordinates.vivaldi.own());
         out.push(SerfOutput::SetAckPayload(payload));
     }
@@ -62,7 +68,7 @@ impl Serf {
         payload: &[u8],
         out: &mut Outbox<SerfOutput>,
     ) {
-        if !self.members.contains_key(&peer) {
+        if !self.config.coordinates || !self.members.contains_key(&peer) {
             return;
         }
         let coordinate = match decode_coordinate(payload) {
@@ -72,13 +78,14 @@ impl Serf {
                 return;
             }
         };
-        let Coordinates { vivaldi, others, rng } = &mut self.coordinates;
+        let Coordinates { vivaldi, known, rng } = &mut self.coordinates;
         if let Err(error) = vivaldi.update(&peer, &coordinate, round_trip, rng) {
             crate::trace!(out, Level::Debug, SerfTrace::BadRoundTrip { name: peer, error });
             return;
         }
         crate::mark!("serf.coordinate_moved");
-        others.insert(peer, coordinate);
+        known.insert(peer, coordinate);
+        known.insert(self.local.clone(), vivaldi.own().clone());
         self.tell_coordinate(out);
     }
 }

@@ -349,6 +349,7 @@ impl Serf {
         now: Instant,
         out: &mut Outbox<SerfOutput>,
     ) -> Self {
+        let coordinates = Coordinates::new(config.coordinates.then(|| local.clone()), seed);
         let snapshot = Snapshot::restore(snapshot.unwrap_or(""), config.rejoin_after_leave);
         let mut serf = Self {
             config: config.clone(),
@@ -367,7 +368,7 @@ impl Serf {
             snapshot,
             rejoin: Rejoin::default(),
             reconnecting: None,
-            coordinates: Coordinates::new(seed),
+            coordinates,
             joins_ignoring_old: BTreeSet::new(),
             events: Recent::new(LamportTime::ZERO, event::RECENT_BYTES_MAX),
             queries: Recent::new(LamportTime::ZERO, answer::RECENT_BYTES_MAX),

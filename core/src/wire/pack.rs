@@ -7,6 +7,8 @@
 
 use super::DecodeError;
 use super::scan::Scan;
+use super::serf::{decode_coordinate, encode_coordinate};
+use crate::coordinate::Coordinate;
 use crate::id::{
     CheckId, ClusterId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, RequestId, ServiceId,
     ServiceName, StoreId, Term,
@@ -493,6 +495,16 @@ macro_rules! pack_uuid {
     )*};
 }
 pack_uuid!(NodeId, StoreId, ClusterId);
+
+/// A blob in the form that acks carry, whose reader knows every rule.
+impl Pack for Coordinate {
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_blob(out, &encode_coordinate(self));
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        decode_coordinate(input.blob()?)
+    }
+}
 
 macro_rules! pack_number {
     ($($name:ident),*) => {$(

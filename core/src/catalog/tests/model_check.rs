@@ -3,8 +3,10 @@
 //! The model knows the rules of what is stored, and takes every index from one rule: whatever a
 //! reader sees differ after a command has that command's index.
 
-use super::super::query::{Rows, ServiceQuery, StateQuery};
+use super::super::model::NodeCoordinate;
+use super::super::query::{CoordinateQuery, Rows, ServiceQuery, StateQuery};
 use super::*;
+use crate::coordinate::{Coordinate, DIMENSIONS};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +19,7 @@ struct NaiveNode {
     node: Node,
     services: BTreeMap<String, Service>,
     checks: BTreeMap<String, Check>,
+    coordinate: Option<Coordinate>,
 }
 
 impl Naive {
@@ -26,6 +29,14 @@ impl Naive {
             Command::Register(wanted) => next.register(wanted),
             Command::Deregister(target) => {
                 next.deregister(target);
+                true
+            }
+            Command::Coordinates(rows) => {
+                for row in rows {
+                    if let Some(entry) = next.nodes.get_mut(&row.node.as_str().to_lowercase()) {
+                        entry.coordinate = Some(row.coordinate.clone());
+                    }
+                }
                 true
             }
         };
@@ -65,6 +76,7 @@ impl Naive {
                 node: node.clone(),
                 services: BTreeMap::new(),
                 checks: BTreeMap::new(),
+                coordinate: None,
             });
             entry.node = node;
             self.nodes.insert(key.clone(), entry);
@@ -142,6 +154,14 @@ impl Naive {
         }
     }
 
+    fn coordinates(&self) -> Vec<NodeCoordinate> {
+        let row = |entry: &NaiveNode| {
+            let (node, segment) = (entry.node.name.clone(), String::new());
+            entry.coordinate.clone().map(|at| NodeCoordinate { node, segment, coordinate: at })
+        };
+        self.nodes.values().filter_map(row).collect()
+    }
+
     fn health(&self, service: &str) -> Vec<(Node, Service, Vec<Check>)> {
         let mut rows = Vec::new();
         for entry in self.nodes.values() {
@@ -209,7 +229,28 @@ fn commands() -> impl Strategy<Value = Command> {
             check: check.map(|id| CheckId::parse(id).unwrap()),
         })
     });
-    prop_oneof![4 => registering, 1 => removing]
+    // Each node once: what a command changes and changes back still has its index.
+    let places =
+        prop::collection::btree_map(prop::sample::select(&["A", "b", "c"][..]), 0..3_u8, 0..3);
+    let telling = places.prop_map(|places| {
+        let row = |(node, place): (&str, u8)| {
+            let position = [f64::from(place); DIMENSIONS];
+            NodeCoordinate {
+                node: NodeName::parse(node).unwrap(),
+                segment: String::new(),
+                coordinate: Coordinate::new(position, 0.5, 0.1, 0.0).unwrap(),
+            }
+        };
+        Command::Coordinates(places.into_iter().map(row).collect())
+    });
+    prop_oneof![4 => registering, 1 => removing, 1 => telling]
+}
+
+fn seen_coordinates(tables: &Tables) -> (Vec<NodeCoordinate>, u64) {
+    let (Rows::Coordinates(rows), index) = tables.coordinates(&CoordinateQuery::default()) else {
+        panic!()
+    };
+    (rows.iter().map(|row| (**row).clone()).collect(), index.get())
 }
 
 fn seen_nodes(tables: &Tables) -> (Vec<Node>, u64) {
@@ -261,6 +302,10 @@ proptest! {
             let due = |moved: bool, old: u64| if moved { index } else { old };
             let (old_nodes, old_index) = seen_nodes(&before);
             prop_assert_eq!(seen_nodes(&tables).1, due(nodes != old_nodes, old_index));
+            let rows = naive.coordinates();
+            let (old_rows, old_index) = seen_coordinates(&before);
+            let expected = due(rows != old_rows, old_index);
+            prop_assert_eq!(seen_coordinates(&tables), (rows, expected));
             let ids = naive.nodes.values().filter(|entry| entry.node.id.is_some()).count();
             prop_assert_eq!(tables.node_ids.len(), ids);
         }

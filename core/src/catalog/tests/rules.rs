@@ -1,7 +1,9 @@
 //! The rules of http-api.md §1.6, §7 and §8, one test each.
 
-use super::super::query::{AddressOwner, Rows, ServiceQuery, StateQuery};
+use super::super::model::NodeCoordinate;
+use super::super::query::{AddressOwner, CoordinateQuery, Rows, ServiceQuery, StateQuery};
 use super::*;
+use crate::coordinate::{Coordinate, DIMENSIONS};
 use std::sync::Arc;
 
 fn all(name: &str) -> ServiceQuery {
@@ -20,7 +22,13 @@ fn names(rows: Rows) -> Vec<String> {
         Rows::Checks(checks) => {
             checks.iter().map(|check| format!("{}/{}", check.node, check.id)).collect()
         }
-        Rows::Services(_) | Rows::Node(_) | Rows::Names(_) | Rows::Text(_) | Rows::Owner(_) => {
+        Rows::Services(_)
+        | Rows::Node(_)
+        | Rows::Names(_)
+        | Rows::Text(_)
+        | Rows::Owner(_)
+        | Rows::Coordinates(_)
+        | Rows::DatacenterCoordinates(_) => {
             panic!("rows without names: {rows:?}")
         }
     }
@@ -309,4 +317,60 @@ fn readers_keep_the_tables_they_took() {
     deregister(&mut tables, 7, "n1", None, None);
     assert_eq!(names(taken.service_nodes(&all("web")).0), ["n1/web1", "n2/web2"]);
     assert!(Arc::ptr_eq(&taken.nodes["n2"].node, &tables.nodes["n2"].node));
+}
+
+fn at(node: &str, seconds: f64) -> NodeCoordinate {
+    let node = NodeName::parse(node).unwrap();
+    let coordinate = Coordinate::new([seconds; DIMENSIONS], 0.5, 1e-5, 0.0).unwrap();
+    NodeCoordinate { node, segment: String::new(), coordinate }
+}
+
+fn told(tables: &mut Tables, index: u64, rows: &[NodeCoordinate]) {
+    tables.apply(LogIndex::new(index), Command::Coordinates(rows.to_vec())).unwrap();
+}
+
+fn stored(tables: &Tables, node: Option<&str>) -> (Vec<NodeCoordinate>, u64) {
+    let node = node.map(|name| NodeName::parse(name).unwrap());
+    let query = CoordinateQuery { node, segment: None };
+    let (Rows::Coordinates(rows), index) = tables.coordinates(&query) else { panic!() };
+    (rows.iter().map(|row| (**row).clone()).collect(), index.get())
+}
+
+#[test]
+fn coordinates_belong_to_nodes_and_go_with_them() {
+    let mut tables = Tables::default();
+    register(&mut tables, 1, registration(node("Alpha", Some(1)))).unwrap();
+    register(&mut tables, 2, registration(node("b", Some(2)))).unwrap();
+    told(&mut tables, 3, &[at("alpha", 0.1), at("b", 0.2), at("nobody", 0.3)]);
+    let alpha = at("Alpha", 0.1);
+    assert_eq!(stored(&tables, None), (vec![alpha.clone(), at("b", 0.2)], 3));
+    assert_eq!(stored(&tables, Some("ALPHA")).0, std::slice::from_ref(&alpha));
+    told(&mut tables, 4, &[at("b", 0.2)]);
+    assert_eq!(stored(&tables, None).1, 3, "the same again changes nothing");
+
+    // A node spelled otherwise keeps its coordinate under the new spelling.
+    register(&mut tables, 5, registration(node("ALPHA", Some(1)))).unwrap();
+    assert_eq!(stored(&tables, Some("alpha")), (vec![at("ALPHA", 0.1)], 5));
+    deregister(&mut tables, 6, "alpha", None, None);
+    assert_eq!(stored(&tables, None), (vec![at("b", 0.2)], 6));
+    assert_eq!(tables.coordinate_of(&alpha.node), None);
+    let servers = tables.coordinates_of([NodeId::from_bytes([2; 16])].into_iter());
+    assert_eq!(*servers[0], at("b", 0.2));
+}
+
+#[test]
+fn coordinates_are_read_by_exact_segment() {
+    let mut tables = Tables::default();
+    register(&mut tables, 1, registration(node("a", None))).unwrap();
+    told(
+        &mut tables,
+        2,
+        &[at("a", 0.1), NodeCoordinate { segment: "x".to_owned(), ..at("a", 0.2) }],
+    );
+    let count = |segment: Option<&str>| {
+        let query = CoordinateQuery { node: None, segment: segment.map(str::to_owned) };
+        let (Rows::Coordinates(rows), _) = tables.coordinates(&query) else { panic!() };
+        rows.len()
+    };
+    assert_eq!((count(None), count(Some("")), count(Some("x")), count(Some("y"))), (2, 1, 1, 0));
 }

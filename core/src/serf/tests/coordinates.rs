@@ -9,7 +9,7 @@ use std::time::Duration;
 fn coordinate(cluster: &Cluster, index: usize, about: usize) -> Option<Coordinate> {
     let about = name(&host_name(about));
     let serf = &cluster.seats[index].host.as_ref().unwrap().serf;
-    serf.coordinates().find(|(name, _)| **name == about).map(|(_, at)| at.clone())
+    serf.coordinates().get(&about).cloned()
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Deregistration, Registration};
-use terraform_core::catalog::model::{CheckStatus, Node, Service, Weights};
+use terraform_core::catalog::model::{CheckStatus, Node, NodeCoordinate, Service, Weights};
 use terraform_core::catalog::query::{Consistency, Query};
+use terraform_core::coordinate::Coordinate;
 use terraform_core::event::{Filters, FireEvent};
 use terraform_core::id::{CheckId, ModifyIndex, NodeName, ServiceId, ServiceName};
 use terraform_core::local::definition::{
@@ -143,7 +144,12 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
         _ => match choices.byte() {
             0..8 => RequestBody::Leave { force: choices.byte() & 1 == 0 },
             8..64 => RequestBody::Info,
-            64..80 => RequestBody::Coordinates,
+            64..72 => RequestBody::Coordinates,
+            72..80 => RequestBody::Write(Command::Coordinates(vec![NodeCoordinate {
+                node: node_name(choices),
+                segment: String::new(),
+                coordinate: Coordinate::ORIGIN,
+            }])),
             80..96 => RequestBody::FireEvent(Box::new(fire_event(choices))),
             96.. => RequestBody::Serf(super::serf::request(choices)),
         },
