@@ -108,7 +108,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("ports.serf_lan", a.serf_lan_port != b.serf_lan_port),
         ("ports.serf_wan", a.serf_wan_port != b.serf_wan_port),
         ("ports.server", a.server_port != b.server_port),
-        ("reconnect_timeout or rejoin_after_leave", a.serf != b.serf),
+        ("reconnect_timeout, disable_coordinates or rejoin_after_leave", a.serf != b.serf),
         ("retry_join", started.retry_join != now.retry_join),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

@@ -141,6 +141,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
             },
             domain: format!("{}.", resolved.dns_config.domain.as_str()),
             data_dir: resolved.data_dir.display().to_string(),
+            coordinates: resolved.node.serf.coordinates,
             node_meta: reload.node_meta(),
         },
         remote_script_checks: resolved.scripts_from_api,

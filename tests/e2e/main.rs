@@ -5,6 +5,7 @@
 mod bad_input;
 mod checks;
 mod cluster;
+mod coordinates;
 mod encryption;
 mod events;
 mod founding_page;

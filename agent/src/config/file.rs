@@ -63,6 +63,8 @@ pub struct Settings {
     pub encrypt_verify_outgoing: Option<bool>,
     /// `disable_keyring_file`
     pub disable_keyring_file: Option<bool>,
+    /// `disable_coordinates`
+    pub disable_coordinates: Option<bool>,
     /// `rejoin_after_leave`
     pub rejoin_after_leave: Option<bool>,
     /// `skip_leave_on_interrupt`
@@ -220,6 +222,7 @@ impl FileReader {
             "disable_keyring_file" => {
                 self.settings.disable_keyring_file = self.boolean(key, value);
             }
+            "disable_coordinates" => self.settings.disable_coordinates = self.boolean(key, value),
             "rejoin_after_leave" => self.settings.rejoin_after_leave = self.boolean(key, value),
             "skip_leave_on_interrupt" => {
                 self.settings.skip_leave_on_interrupt = self.boolean(key, value);

@@ -63,7 +63,6 @@ const HARMLESS: &[&str] = &[
     "connect.",
     "default_query_time",
     "disable_anonymous_signature",
-    "disable_coordinates",
     "disable_host_node_id",
     "disable_http_unprintable_char_filter",
     "disable_remote_exec",

@@ -525,6 +525,7 @@ fn serf(settings: &Settings, gossip: &GossipConfig) -> SerfConfig {
     if let Some(timeout) = settings.reconnect_timeout {
         serf.reconnect_timeout = timeout;
     }
+    serf.coordinates = !settings.disable_coordinates.unwrap_or(false);
     serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
     serf
 }

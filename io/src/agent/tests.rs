@@ -41,6 +41,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         },
         domain: "terraform.".to_owned(),
         data_dir: String::new(),
+        coordinates: true,
         node_meta: Arc::default(),
     };
     let http_settings = HttpSettings {

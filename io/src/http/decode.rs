@@ -105,6 +105,17 @@ pub fn integer(value: &Value, field: &'static str) -> Result<i64, DecodeError> {
     }
 }
 
+/// A number with a fraction; `null` is 0.
+pub fn float(value: &Value, field: &'static str) -> Result<f64, DecodeError> {
+    match value {
+        Value::Null => Ok(0.0),
+        Value::Number(number) => number.as_f64().ok_or_else(|| mismatch(value, field, "float64")),
+        Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            Err(mismatch(value, field, "float64"))
+        }
+    }
+}
+
 /// A duration: text with units, or whole nanoseconds. Negative ones become zero, which every rule
 /// about durations treats alike.
 pub fn duration(value: &Value, field: &'static str) -> Result<Duration, DecodeError> {

@@ -165,6 +165,26 @@ impl Value for u64 {
     }
 }
 
+/// The shortest digits that read back as the same number, with an exponent below 1e-6 and from 1e21
+/// on, as Go writes them. What is not finite has no form in JSON and is written as `null`.
+impl Value for f64 {
+    fn write(&self, json: &mut Json) {
+        let size = self.abs();
+        if !size.is_finite() {
+            json.null();
+        } else if size >= 1e21 {
+            json.raw(&format!("{self:e}").replace('e', "e+"));
+        } else if size > 0.0 && size < 1e-6 {
+            json.raw(&format!("{self:e}"));
+        } else {
+            json.raw(&self.to_string());
+        }
+    }
+    fn is_zero(&self) -> bool {
+        *self == 0.0
+    }
+}
+
 /// Indents compact JSON by four spaces and ends it with a line feed; empty objects and arrays stay
 /// on one line.
 pub fn pretty(compact: &[u8]) -> Vec<u8> {

@@ -2,10 +2,11 @@
 //!
 //! - Source: http-api.md §2 (order of members, what is left out when empty, `null` or `[]`).
 
-use super::json::Json;
+use super::json::{Json, Value as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
+use terraform_core::coordinate::Coordinate;
 use terraform_core::id::Datacenter;
 use terraform_core::serf::Member;
 
@@ -205,6 +206,17 @@ pub fn member(json: &mut Json, member: &Member) {
         json.field("DelegateMin", u64::from(versions.delegate_min));
         json.field("DelegateMax", u64::from(versions.delegate_max));
         json.field("DelegateCur", u64::from(versions.delegate));
+    });
+}
+
+/// `Coord`; all numbers are seconds.
+pub fn coordinate(json: &mut Json, at: &Coordinate) {
+    json.object(|json| {
+        json.key("Vec");
+        json.array(at.position(), |json, number| number.write(json));
+        json.field("Error", at.error());
+        json.field("Adjustment", at.adjustment());
+        json.field("Height", at.height());
     });
 }
 

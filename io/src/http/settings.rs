@@ -77,6 +77,8 @@ pub struct Facts {
     pub domain: String,
     /// The data directory; empty without one.
     pub data_dir: String,
+    /// Whether members tell where they are (`disable_coordinates`).
+    pub coordinates: bool,
     /// The node's metadata; whoever reloads stores the new one.
     pub node_meta: Arc<ArcSwap<BTreeMap<String, String>>>,
 }

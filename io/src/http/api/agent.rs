@@ -9,6 +9,7 @@ use smol::Timer;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+use terraform_core::coordinate::Coordinate;
 use terraform_core::id::NodeName;
 use terraform_core::node::request::InfoSections;
 use terraform_core::serf::Member;
@@ -27,11 +28,21 @@ impl Api {
         let Response::Info(stats) = response else {
             return Err(Reply::text(500, "the node answered something else"));
         };
+        let own = if self.settings.facts.coordinates { self.own_coordinate().await? } else { None };
         let view = self.node.view();
-        Ok(Reply::json(self.render_self(&view, &stats)))
+        Ok(Reply::json(self.render_self(&view, &stats, own.as_ref())))
     }
 
-    fn render_self(&self, view: &View, stats: &InfoSections) -> Vec<u8> {
+    async fn own_coordinate(&self) -> Result<Option<Coordinate>, Reply> {
+        let ask = Request::new(RequestBody::Coordinates);
+        let response = self.node.request(ask).await.map_err(|error| Reply::error(&error))?;
+        let Response::Coordinates(mut known) = response else {
+            return Err(Reply::text(500, "the node answered something else"));
+        };
+        Ok(known.remove(&self.node.view().name))
+    }
+
+    fn render_self(&self, view: &View, stats: &InfoSections, own: Option<&Coordinate>) -> Vec<u8> {
         let facts = &self.settings.facts;
         let mut json = Json::with_capacity(4096);
         json.object(|json| {
@@ -47,7 +58,10 @@ impl Api {
             json.key("DebugConfig");
             self.render_debug_config(json, view);
             json.key("Coord");
-            json.raw(r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":1e-05}"#);
+            match own {
+                Some(own) => render::coordinate(json, own),
+                None => json.null(),
+            }
             json.key("Member");
             match view.members.get(&view.name) {
                 Some(own) => render::member(json, own),

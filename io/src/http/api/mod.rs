@@ -6,6 +6,7 @@
 mod agent;
 mod bodies;
 mod catalog;
+mod coordinate;
 mod event;
 mod health;
 mod local;
@@ -152,6 +153,10 @@ impl Api {
             Endpoint::CatalogService => self.catalog_service(request).await,
             Endpoint::CatalogNode => self.catalog_node(request).await,
             Endpoint::CatalogNodeServices => self.catalog_node_services(request).await,
+            Endpoint::CoordinateDatacenters => self.coordinate_datacenters(request).await,
+            Endpoint::CoordinateNode => self.coordinate_node(request).await,
+            Endpoint::CoordinateNodes => self.coordinate_nodes(request).await,
+            Endpoint::CoordinateUpdate => self.coordinate_update(request).await,
             Endpoint::EventFire => self.event_fire(request).await,
             Endpoint::EventList => self.event_list(request).await,
             Endpoint::HealthNode => self.health_node(request).await,

@@ -22,6 +22,7 @@ use terraform_core::wire::tags::Tags;
 
 mod agent;
 mod catalog;
+mod coordinate;
 mod event;
 mod local;
 mod operator;
@@ -60,6 +61,7 @@ pub(in crate::http) fn settings() -> HttpSettings {
             },
             domain: "terraform.".to_owned(),
             data_dir: "/data".to_owned(),
+            coordinates: true,
             node_meta: Arc::new(ArcSwap::from_pointee(BTreeMap::from([(
                 "rack".to_owned(),
                 "r1".to_owned(),

@@ -317,14 +317,14 @@ fn present<T>(
     if value.is_null() { Ok(None) } else { decode(value).map(Some) }
 }
 
-fn refuse_foreign(datacenter: &str, own: &Datacenter) -> Result<(), Reply> {
+pub(super) fn refuse_foreign(datacenter: &str, own: &Datacenter) -> Result<(), Reply> {
     if is_foreign(datacenter, own)? {
         return Err(Reply::not_built("the field \"Datacenter\" for another datacenter"));
     }
     Ok(())
 }
 
-fn node_name(text: &str) -> Result<NodeName, Reply> {
+pub(super) fn node_name(text: &str) -> Result<NodeName, Reply> {
     if text.is_empty() {
         return Err(broken("Must provide node"));
     }

@@ -5,6 +5,7 @@
 
 pub(super) mod catalog;
 pub(super) mod check;
+pub(super) mod coordinate;
 pub(super) mod service;
 
 #[cfg(test)]

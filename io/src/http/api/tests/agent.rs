@@ -2,16 +2,21 @@
 
 use super::*;
 use terraform_core::catalog::model::CheckStatus;
+use terraform_core::coordinate::Coordinate;
 
 #[test]
 fn self_shows_config_member_stats_and_meta() {
     let stats = BTreeMap::from([("agent".to_owned(), values::map(&[("checks", "0")]))]);
-    let (reply, asked) = server().exchange("GET /v1/agent/self", vec![Ok(Response::Info(stats))]);
+    let known = BTreeMap::from([(NodeName::parse("n1").unwrap(), Coordinate::ORIGIN)]);
+    let answers = vec![Ok(Response::Info(stats)), Ok(Response::Coordinates(known))];
+    let (reply, asked) = server().exchange("GET /v1/agent/self", answers);
     assert_eq!(asked[0].body, RequestBody::Info);
     let text = body(&reply);
     let config = r#"{"Config":{"Datacenter":"dc1","NodeName":"n1","NodeID":"07070707-0707-0707-0707-070707070707","Revision":"","Server":true,"Version":"1.8.7"},"DebugConfig":{"#;
     assert!(text.starts_with(config), "{text}");
     assert!(text.contains(r#""HTTPPort":8500"#), "{text}");
+    let at = r#""Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;
+    assert!(text.contains(at), "{text}");
     assert!(text.contains(r#""Member":{"Name":"n1","Addr":"127.0.0.1","Port":8301"#), "{text}");
     assert!(text.ends_with(r#""Stats":{"agent":{"checks":"0"}},"Meta":{"rack":"r1"}}"#), "{text}");
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
