@@ -38,7 +38,7 @@ use crate::raft::{Raft, RaftOutput};
 use crate::reconcile::ReconcileOutput;
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::{Rpc, RpcConfig, RpcOutput};
-use crate::serf::{Member, Serf, SerfOutput, ServerInfo};
+use crate::serf::{Coalescer, Member, Serf, SerfOutput, ServerInfo};
 use crate::storage::recovery::Restored;
 use crate::storage::registrations::RegistrationLog;
 use crate::time::{Instant, WallClock};
@@ -122,6 +122,7 @@ pub struct Node {
     server: Option<Box<server::ServerParts>>,
     registrations: RegistrationLog,
     events: Events,
+    coalescer: Coalescer,
     boxes: Outboxes,
     writes: writes::Writes,
     waiting: requests::Waiting,
@@ -149,6 +150,8 @@ pub enum TimerName {
     Gossip,
     /// Serf.
     Serf,
+    /// Events held back to be merged.
+    Events,
     /// Requests between agents.
     Rpc,
     /// Check schedules.
@@ -217,6 +220,7 @@ impl Node {
             server: None,
             registrations: restored.registrations,
             events: Events::new(Rng::for_stream(seed, Stream::Event)),
+            coalescer: Coalescer::default(),
             boxes,
             writes: writes::Writes::default(),
             waiting: requests::Waiting::default(),
@@ -295,6 +299,7 @@ impl Node {
         [
             (self.gossip.next_timeout(), TimerName::Gossip),
             (self.serf.next_timeout(), TimerName::Serf),
+            (self.coalescer.next_timeout(), TimerName::Events),
             (self.rpc.next_timeout(), TimerName::Rpc),
             (self.checks.next_timeout(), TimerName::Checks),
             (self.anti_entropy.next_timeout(), TimerName::AntiEntropy),
@@ -358,6 +363,8 @@ impl Node {
         let boxes = &mut self.boxes;
         self.gossip.handle_timeout(now, &mut boxes.gossip);
         self.serf.handle_timeout(now, &mut boxes.serf);
+        let events = self.coalescer.handle_timeout(now);
+        self.out.extend(events.into_iter().map(Output::Event));
         self.rpc.handle_timeout(now, &mut boxes.rpc);
         self.checks.handle_timeout(now, &mut boxes.checks);
         self.anti_entropy.handle_timeout(now, &mut boxes.anti_entropy);

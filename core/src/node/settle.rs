@@ -223,17 +223,20 @@ impl Node {
 
     /// Tells machines and subscribers what the Serf layer delivers.
     fn serf_event(&mut self, now: Instant, event: SerfEvent) {
-        if let SerfEvent::Member { kind, member } = &event {
-            self.member_changed(now, member);
-            if self.leads {
-                let (kind, member) = (*kind, Arc::clone(member));
-                self.tell_reconcile(now, ReconcileInput::Member { kind, member });
+        if let SerfEvent::Members { kind, members } = &event {
+            for member in members {
+                self.member_changed(now, member);
+                if self.leads {
+                    let (kind, member) = (*kind, Arc::clone(member));
+                    self.tell_reconcile(now, ReconcileInput::Member { kind, member });
+                }
             }
         }
         if let SerfEvent::User(event) = &event {
             self.event_received(event);
         }
-        self.out.push_back(Output::Event(event));
+        let events = self.coalescer.take(now, event);
+        self.out.extend(events.into_iter().map(Output::Event));
     }
 
     fn route_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {

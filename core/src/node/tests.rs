@@ -126,10 +126,11 @@ fn a_fired_event_is_answered_and_delivered_to_subscribers() {
 #[test]
 fn a_member_change_is_delivered_to_subscribers() {
     let mut agent = Agent::new();
-    let outputs = agent.message(&alive("other", 1));
+    agent.message(&alive("other", 1));
+    let outputs = agent.run(2);
     let joined = outputs.iter().any(|output| {
-        let Output::Event(SerfEvent::Member { member, .. }) = output else { return false };
-        member.name.as_str() == "other"
+        let Output::Event(SerfEvent::Members { members, .. }) = output else { return false };
+        members.iter().any(|member| member.name.as_str() == "other")
     });
     assert!(joined, "{outputs:?}");
 }

@@ -10,6 +10,7 @@
 //! overtook its leave intent (gossip-protocol.md §27, leave shown as failed).
 
 mod answer;
+mod coalesce;
 mod conflict;
 mod coordinate;
 mod event;
@@ -31,6 +32,7 @@ mod tests;
 mod trace;
 
 pub use answer::QueryId;
+pub use coalesce::Coalescer;
 pub use event::EVENT_BYTES_MAX;
 pub use keys::{KeyOperation, KeyReport, KeyResult};
 pub use member::{Member, MemberStatus, ServerInfo};
@@ -171,12 +173,12 @@ pub enum MemberEventKind {
 /// What subscribers are told: each member change, each user event and each query once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SerfEvent {
-    /// A member changed.
-    Member {
+    /// Members changed: one for each change, until [`Coalescer`] merges them.
+    Members {
         /// How.
         kind: MemberEventKind,
-        /// The member after the change.
-        member: Arc<Member>,
+        /// The members after the change.
+        members: Vec<Arc<Member>>,
     },
     /// A user event.
     User(UserEvent),
@@ -538,7 +540,8 @@ impl Serf {
             MemberEventKind::Reap => SerfTrace::MemberReap { name },
         };
         crate::trace!(out, Level::Info, event);
-        out.push(SerfOutput::Event(SerfEvent::Member { kind, member }));
+        let members = vec![member];
+        out.push(SerfOutput::Event(SerfEvent::Members { kind, members }));
     }
 
     fn force_leave(

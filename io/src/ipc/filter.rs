@@ -105,7 +105,7 @@ impl Events {
     pub(super) fn wants(&self, event: &SerfEvent) -> bool {
         self.0.iter().any(|chosen| match (chosen, event) {
             (Chosen::All, _) => true,
-            (Chosen::Member(wanted), SerfEvent::Member { kind, .. }) => wanted == kind,
+            (Chosen::Member(wanted), SerfEvent::Members { kind, .. }) => wanted == kind,
             (Chosen::User(wanted), SerfEvent::User(event)) => {
                 wanted.as_ref().is_none_or(|wanted| *wanted == event.name)
             }

@@ -98,9 +98,9 @@ impl Records {
 /// What clients are told of an event. The number of a query is the node's own.
 fn event_record(event: &SerfEvent) -> EventRecord {
     match event {
-        SerfEvent::Member { kind, member } => {
-            let (event, members) = (kind_name(*kind).to_owned(), vec![Member::from(&**member)]);
-            EventRecord::Members { event, members }
+        SerfEvent::Members { kind, members } => {
+            let members = members.iter().map(|member| Member::from(&**member)).collect();
+            EventRecord::Members { event: kind_name(*kind).to_owned(), members }
         }
         SerfEvent::User(UserEvent { coalesce, time, name, payload }) => EventRecord::User {
             coalesce: *coalesce,

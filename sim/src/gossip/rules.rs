@@ -13,6 +13,9 @@ use terraform_core::time::Instant;
 /// Bytes of the largest datagram (gossip-protocol.md §1).
 const DATAGRAM_MAX: usize = 1400;
 
+/// How late an event may be told (gossip-protocol.md §23).
+const HELD_BACK: Duration = Duration::from_secs(3);
+
 /// What is remembered of deliveries.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -51,8 +54,10 @@ impl Rules {
         for Delivery { at, process, event } in deliveries {
             match event {
                 SerfEvent::User(event) => self.told(world, process, event.time, event.name)?,
-                SerfEvent::Member { kind, member } => {
-                    self.changed(at, process, kind, &member.name)?;
+                SerfEvent::Members { kind, members } => {
+                    for member in &members {
+                        self.changed(at, process, kind, &member.name)?;
+                    }
                 }
                 SerfEvent::Query { .. } => {}
             }
@@ -108,8 +113,8 @@ impl Rules {
                 let Some((since, how)) = self.gone.remove(&key) else { return Ok(()) };
                 let left = how == MemberEventKind::Leave;
                 let limit = if left { self.tombstone_timeout } else { self.reconnect_timeout };
-                // Clocks drift by 200 parts per million.
-                let early = at.since(since) + limit / 1000 < limit;
+                // Clocks drift by 200 parts per million, and events are held back to be merged.
+                let early = at.since(since) + limit / 1000 + HELD_BACK < limit;
                 if early && !self.pruned.contains(name) {
                     let (who, held) = (shown(process), at.since(since));
                     return broken("G7", format!("{who} forgets {name}, {how:?} for {held:?}"));

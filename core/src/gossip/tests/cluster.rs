@@ -444,8 +444,9 @@ impl Cluster {
                 self.gossip_now(index, GossipInput::SetAckPayload(payload));
             }
             SerfOutput::SetMeta(meta) => self.gossip_now(index, GossipInput::SetMeta(meta)),
-            SerfOutput::Event(SerfEvent::Member { kind, member }) => {
-                self.seats[index].events.push((kind, member.name.to_string()));
+            SerfOutput::Event(SerfEvent::Members { kind, members }) => {
+                let names = members.iter().map(|member| (kind, member.name.to_string()));
+                self.seats[index].events.extend(names);
             }
             SerfOutput::Event(SerfEvent::User(event)) => self.seats[index].heard.push(event),
             SerfOutput::Event(SerfEvent::Query { query, name, payload, .. }) => {

@@ -136,7 +136,7 @@ fn a_stream_brings_the_events_of_its_filter_until_it_is_stopped() {
     }
     assert_eq!(client.ask(2, stream("member-failed,user:b,query")), header(2, ""));
     let gone = Arc::new(member("b", MemberStatus::Failed));
-    let change = |kind| SerfEvent::Member { kind, member: gone.clone() };
+    let change = |kind| SerfEvent::Members { kind, members: vec![gone.clone()] };
     let asked = SerfEvent::Query {
         query: QueryId(5),
         time: LamportTime::ZERO,
