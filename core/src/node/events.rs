@@ -4,7 +4,6 @@ use super::Node;
 use super::request::{RequestError, Response, multi_error};
 use crate::event::FireEvent;
 use crate::id::RequestId;
-use crate::machine::Machine as _;
 use crate::serf::{SerfInput, SerfRefusal, SerfReply, SerfRequest};
 use crate::time::Instant;
 use crate::wire::serf::UserEvent;
@@ -26,7 +25,7 @@ impl Node {
         let (name, payload) = (event.serf_name(), event.encode());
         let request = SerfRequest::FireEvent { name, payload, coalesce: false };
         self.waiting.fired.insert(id, Box::new(event));
-        self.serf.handle(now, SerfInput::Request { id, request }, &mut self.boxes.serf);
+        self.lan.tell_serf(now, SerfInput::Request { id, request });
     }
 
     /// Serf has answered a request: one of its own, or an event that was fired through it.

@@ -100,21 +100,21 @@ impl Node {
     }
 
     fn serf_section(&self) -> Section {
-        let count = |status| self.serf.members().filter(|m| m.status == status).count();
-        let [_, intent_queue, query_queue, event_queue] = self.gossip.queued();
+        let count = |status| self.lan.serf.members().filter(|m| m.status == status).count();
+        let [_, intent_queue, query_queue, event_queue] = self.lan.gossip.queued();
         let mut section = Section::default();
-        section.set("coordinate_resets", self.serf.coordinate_resets());
-        section.set("encrypted", self.gossip.keyring().primary().is_some());
+        section.set("coordinate_resets", self.lan.serf.coordinate_resets());
+        section.set("encrypted", self.lan.gossip.keyring().primary().is_some());
         section.set("event_queue", event_queue);
-        section.set("event_time", self.serf.event_time());
+        section.set("event_time", self.lan.serf.event_time());
         section.set("failed", count(MemberStatus::Failed));
-        section.set("health_score", self.gossip.health_score());
+        section.set("health_score", self.lan.gossip.health_score());
         section.set("intent_queue", intent_queue);
         section.set("left", count(MemberStatus::Left));
-        section.set("member_time", self.serf.member_time());
-        section.set("members", self.serf.members().count());
+        section.set("member_time", self.lan.serf.member_time());
+        section.set("members", self.lan.serf.members().count());
         section.set("query_queue", query_queue);
-        section.set("query_time", self.serf.query_time());
+        section.set("query_time", self.lan.serf.query_time());
         section
     }
 }

@@ -6,7 +6,6 @@
 use super::Node;
 use crate::gossip::GossipInput;
 use crate::gossip::keyring::{KeyOperation as RingOperation, KeyTicket, Keyring, KeyringError};
-use crate::machine::Machine as _;
 use crate::serf::{KeyOperation, KeyResult, QueryId, SerfInput};
 use crate::time::Instant;
 use crate::wire::seal::{Key, KeyError};
@@ -18,7 +17,7 @@ impl Node {
             Ok(operation) => {
                 let ticket = ticket(query, operation == RingOperation::List);
                 let input = GossipInput::Key { ticket, operation };
-                self.gossip.handle(now, input, &mut self.boxes.gossip);
+                self.lan.tell_gossip(now, input);
             }
             Err(error) => self.key_result(now, query, KeyResult::Failed(error.to_string())),
         }
@@ -45,7 +44,7 @@ impl Node {
 
     fn key_result(&mut self, now: Instant, query: QueryId, result: KeyResult) {
         let input = SerfInput::KeyResult { query, result };
-        self.serf.handle(now, input, &mut self.boxes.serf);
+        self.lan.tell_serf(now, input);
     }
 }
 

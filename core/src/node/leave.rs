@@ -119,7 +119,7 @@ impl Node {
     /// What the leave of this server would mean; `None` on clients.
     fn leave_verdict(&self) -> Option<LeaveVerdict> {
         let is_alive = |server: &&ServerInfo| {
-            let member = self.serf.member(&server.name);
+            let member = self.lan.serf.member(&server.name);
             member.is_some_and(|member| member.status == MemberStatus::Alive)
         };
         let alive = self.servers.values().filter(is_alive).map(|server| server.id).collect();
@@ -183,7 +183,7 @@ impl Node {
     fn leave_gossip(&mut self, now: Instant) {
         self.go_to(now, Step::Gossip, GOSSIP_STEP);
         self.rpc.handle(now, RpcInput::Leaving, &mut self.boxes.rpc);
-        self.serf.handle(now, SerfInput::Leave, &mut self.boxes.serf);
+        self.lan.tell_serf(now, SerfInput::Leave);
     }
 
     /// The farewell has spread.

@@ -13,6 +13,7 @@ pub mod input;
 mod keys;
 mod leave;
 pub mod output;
+mod pool;
 mod publish;
 pub mod request;
 mod requests;
@@ -28,9 +29,9 @@ use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
 use crate::checks::{Checks, ChecksOutput};
 use crate::config::{Bootstrap, ConfigError, NodeConfig};
 use crate::event::Events;
+use crate::gossip::Gossip;
 use crate::gossip::keyring::{Keyring, keyring_file};
-use crate::gossip::{Gossip, GossipOutput};
-use crate::id::{NodeId, NodeName, RequestId, StreamId};
+use crate::id::{NodeId, NodeName, RequestId};
 use crate::local::{Local, LocalConfig, LocalOutput};
 use crate::machine::{Machine, Outbox};
 use crate::raft::bootstrap::BootstrapOutput;
@@ -38,23 +39,22 @@ use crate::raft::{Raft, RaftOutput};
 use crate::reconcile::ReconcileOutput;
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::{Rpc, RpcConfig, RpcOutput};
-use crate::serf::{Coalescer, Member, Serf, SerfOutput, ServerInfo};
+use crate::serf::{Coalescer, Member, Serf, ServerInfo};
 use crate::storage::recovery::Restored;
 use crate::storage::registrations::RegistrationLog;
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceEvent, TraceKind};
 use input::Input;
 use output::{Output, StopReason};
+use pool::Pool;
 use request::RequestError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The outboxes of all machines, in the order of the pipeline.
+/// The outboxes of all machines above the pools, in the order of the pipeline.
 #[derive(Clone, Debug)]
 struct Outboxes {
-    gossip: Outbox<GossipOutput>,
-    serf: Outbox<SerfOutput>,
     bootstrap: Outbox<BootstrapOutput>,
     raft: Outbox<RaftOutput>,
     reconcile: Outbox<ReconcileOutput>,
@@ -67,8 +67,6 @@ struct Outboxes {
 impl Outboxes {
     fn new(level: Level) -> Self {
         Self {
-            gossip: Outbox::new(level),
-            serf: Outbox::new(level),
             bootstrap: Outbox::new(level),
             raft: Outbox::new(level),
             reconcile: Outbox::new(level),
@@ -80,8 +78,6 @@ impl Outboxes {
     }
 
     fn set_level(&mut self, level: Level) {
-        self.gossip.set_level(level);
-        self.serf.set_level(level);
         self.bootstrap.set_level(level);
         self.raft.set_level(level);
         self.reconcile.set_level(level);
@@ -112,8 +108,7 @@ pub struct Stats {
 pub struct Node {
     config: NodeConfig,
     id: NodeId,
-    gossip: Gossip,
-    serf: Serf,
+    lan: Pool,
     rpc: Rpc,
     local: Local,
     checks: Checks,
@@ -130,8 +125,6 @@ pub struct Node {
     publisher: publish::Publisher,
     /// The servers of this datacenter that gossip shows alive.
     servers: BTreeMap<NodeName, ServerInfo>,
-    /// The streams that belong to gossip; the others are the servers'.
-    gossip_streams: BTreeSet<StreamId>,
     /// Whether this server leads, as readers were last told.
     leads: bool,
     /// Who leads, as the other machines were last told.
@@ -193,8 +186,8 @@ impl Node {
             wall,
         };
         let snapshot = restored.serf_snapshot.as_deref();
-        let (serf, mut gossip) = membership(&config, id, snapshot, (seed, now), &mut boxes);
-        keyring(&config, restored.keyring, &mut gossip, &mut boxes.gossip)?;
+        let mut lan = membership(&config, id, snapshot, (seed, now));
+        keyring(&config, restored.keyring, &mut lan)?;
         let local = Local::new(local_config, &mut boxes.local)?;
         let rpc = Rpc::new(
             RpcConfig {
@@ -211,8 +204,7 @@ impl Node {
             AntiEntropy::new(own, local.view().clone(), config.check_update_interval, seed, now);
         let mut node = Self {
             id,
-            gossip,
-            serf,
+            lan,
             rpc,
             local,
             checks: Checks::new(seed),
@@ -227,7 +219,6 @@ impl Node {
             lifecycle: leave::Lifecycle::Running,
             publisher: publish::Publisher::default(),
             servers: BTreeMap::new(),
-            gossip_streams: BTreeSet::new(),
             leads: false,
             leader: None,
             started: false,
@@ -246,7 +237,7 @@ impl Node {
             node.settle(now);
         }
         node.started = true;
-        for member in node.serf.all_members().iter() {
+        for member in node.lan.serf.all_members().iter() {
             node.member_changed(now, member);
         }
         node.settle(now);
@@ -297,8 +288,8 @@ impl Node {
         }
         let server = self.server.as_deref();
         [
-            (self.gossip.next_timeout(), TimerName::Gossip),
-            (self.serf.next_timeout(), TimerName::Serf),
+            (self.lan.gossip.next_timeout(), TimerName::Gossip),
+            (self.lan.serf.next_timeout(), TimerName::Serf),
             (self.coalescer.next_timeout(), TimerName::Events),
             (self.rpc.next_timeout(), TimerName::Rpc),
             (self.checks.next_timeout(), TimerName::Checks),
@@ -330,17 +321,17 @@ impl Node {
 
     /// All known members, by name.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.serf.members()
+        self.lan.serf.members()
     }
 
     /// The Serf layer, for checkers.
     pub const fn serf(&self) -> &Serf {
-        &self.serf
+        &self.lan.serf
     }
 
     /// Membership, for checkers.
     pub const fn gossip(&self) -> &Gossip {
-        &self.gossip
+        &self.lan.gossip
     }
 
     /// What is registered here, for checkers.
@@ -360,9 +351,8 @@ impl Node {
 
     /// Fires every timer that is due.
     fn fire_timers(&mut self, now: Instant) {
+        self.lan.handle_timeout(now);
         let boxes = &mut self.boxes;
-        self.gossip.handle_timeout(now, &mut boxes.gossip);
-        self.serf.handle_timeout(now, &mut boxes.serf);
         let events = self.coalescer.handle_timeout(now);
         self.out.extend(events.into_iter().map(Output::Event));
         self.rpc.handle_timeout(now, &mut boxes.rpc);
@@ -381,7 +371,7 @@ impl Node {
     }
 
     fn emit(&mut self, level: Level, kind: TraceKind) {
-        if self.boxes.gossip.wants(level) {
+        if self.boxes.rpc.wants(level) {
             self.out.push_back(Output::Trace(TraceEvent { level, kind }));
         }
     }
@@ -410,14 +400,14 @@ fn membership(
     id: NodeId,
     snapshot: Option<&str>,
     (seed, now): (Seed, Instant),
-    boxes: &mut Outboxes,
-) -> (Serf, Gossip) {
+) -> Pool {
+    let (mut gossip_out, mut serf_out) = (Outbox::new(config.level), Outbox::new(config.level));
     let (name, tags) = (config.name.clone(), server::own_tags(config, id));
-    let serf = Serf::new(name, &tags, &config.serf, snapshot, seed, now, &mut boxes.serf);
+    let serf = Serf::new(name, &tags, &config.serf, snapshot, seed, now, &mut serf_out);
     let (name, address) = (config.name.clone(), config.gossip_address());
     let meta = serf.meta();
-    let gossip = Gossip::new(name, address, meta, &config.gossip, seed, now, &mut boxes.gossip);
-    (serf, gossip)
+    let gossip = Gossip::new(name, address, meta, &config.gossip, seed, now, &mut gossip_out);
+    Pool { gossip, serf, gossip_out, serf_out, streams: BTreeSet::new() }
 }
 
 /// Gives gossip the keys of an earlier run.
@@ -426,11 +416,12 @@ fn membership(
 fn keyring(
     config: &NodeConfig,
     restored: Option<Keyring>,
-    gossip: &mut Gossip,
-    out: &mut Outbox<GossipOutput>,
+    pool: &mut Pool,
 ) -> Result<(), ConfigError> {
     match restored {
-        Some(ring) if config.gossip.keyring_file => gossip.restore_keyring(ring, out),
+        Some(ring) if config.gossip.keyring_file => {
+            pool.gossip.restore_keyring(ring, &mut pool.gossip_out);
+        }
         Some(_) if config.gossip.encrypt.is_none() => {
             let setting = "disable_keyring_file";
             let rule = format!(
@@ -443,7 +434,7 @@ fn keyring(
         Some(_) | None => {}
     }
     if config.server.as_ref().is_some_and(|server| server.bootstrap == Bootstrap::Alone) {
-        gossip.keys_proven(out);
+        pool.gossip.keys_proven(&mut pool.gossip_out);
     }
     Ok(())
 }

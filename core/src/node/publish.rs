@@ -52,7 +52,7 @@ impl Node {
             name: self.config.name.clone(),
             id: self.id,
             datacenter: self.config.datacenter.clone(),
-            members: self.serf.all_members(),
+            members: self.lan.serf.all_members(),
             local: self.local.view().clone(),
             events: self.events.kept().clone(),
             consensus: self.server.as_deref().map(|server| server.raft.view(self.last_now)),
@@ -69,7 +69,7 @@ impl Node {
             leader.leader_contact_at = None;
         }
         Fingerprint {
-            members: self.serf.version(),
+            members: self.lan.serf.version(),
             local: self.publisher.local_version,
             events: self.events.version(),
             consensus,

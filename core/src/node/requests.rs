@@ -68,7 +68,7 @@ impl Node {
             RequestBody::Serf(request) => self.ask_serf(now, id, request),
             RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
-                let coordinates = self.serf.coordinates().clone();
+                let coordinates = self.lan.serf.coordinates().clone();
                 self.answer(id, Ok(Response::Coordinates(coordinates)));
             }
             RequestBody::ForceLeave { node, prune } => self.force_leave(now, id, node, prune),
@@ -130,7 +130,7 @@ impl Node {
             self.answer(id, Err(RequestError::Refused(rule)));
             return;
         }
-        self.serf.handle(now, SerfInput::Request { id, request }, &mut self.boxes.serf);
+        self.lan.tell_serf(now, SerfInput::Request { id, request });
     }
 
     /// The first of `tags` that other agents rely on.
@@ -149,9 +149,9 @@ impl Node {
         let join = JoinId(self.waiting.joins_issued);
         self.waiting.joins.insert(join, id);
         if !replay {
-            self.serf.handle(now, SerfInput::JoinBegan(join), &mut self.boxes.serf);
+            self.lan.tell_serf(now, SerfInput::JoinBegan(join));
         }
-        self.gossip.handle(now, GossipInput::Join { join, addresses }, &mut self.boxes.gossip);
+        self.lan.tell_gossip(now, GossipInput::Join { join, addresses });
     }
 
     /// A join is over, ours or one of Serf's own.
@@ -163,10 +163,10 @@ impl Node {
         errors: &[String],
     ) {
         if contacted > 0 && !join.is_serf() {
-            self.serf.handle(now, SerfInput::JoinedCluster, &mut self.boxes.serf);
+            self.lan.tell_serf(now, SerfInput::JoinedCluster);
         }
         let finished = SerfInput::JoinFinished { join, contacted };
-        self.serf.handle(now, finished, &mut self.boxes.serf);
+        self.lan.tell_serf(now, finished);
         let Some(id) = self.waiting.joins.remove(&join) else { return };
         let result = match contacted {
             0 => Err(RequestError::Refused(multi_error(errors))),
@@ -176,18 +176,19 @@ impl Node {
     }
 
     fn force_leave(&mut self, now: Instant, id: RequestId, name: NodeName, prune: bool) {
-        if !self.serf.members().any(|member| member.name == name) {
+        if !self.lan.serf.members().any(|member| member.name == name) {
             let text = format!("agent: No node found with name '{name}'");
             self.answer(id, Err(RequestError::NotFound(text)));
             return;
         }
         let input = SerfInput::ForceLeave { name, prune };
-        self.serf.handle(now, input, &mut self.boxes.serf);
+        self.lan.tell_serf(now, input);
         self.answer(id, Ok(Response::Done));
     }
 
     fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
         let Reloadable { services, checks, node_meta, level } = reloadable;
+        self.lan.set_level(level);
         self.boxes.set_level(level);
         let meta = AntiEntropyInput::NodeMeta(node_meta);
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);

@@ -198,14 +198,14 @@ impl Node {
         &mut self,
         act: impl FnOnce(&mut Reconcile, World<'_>, &mut Outbox<ReconcileOutput>),
     ) {
-        let members = self.serf.all_members();
+        let members = self.lan.serf.all_members();
         let Some(server) = self.server.as_deref_mut() else { return };
         let world = World {
             datacenter: &self.config.datacenter,
             tables: &server.tables,
             members: &members,
             configuration: server.raft.configuration(),
-            coordinates: self.serf.coordinates(),
+            coordinates: self.lan.serf.coordinates(),
         };
         act(&mut server.reconcile, world, &mut self.boxes.reconcile);
     }
@@ -222,7 +222,7 @@ impl Node {
         if !self.started {
             return;
         }
-        let members = self.serf.all_members().len();
+        let members = self.lan.serf.all_members().len();
         self.tell_anti_entropy(now, AntiEntropyInput::Members(members));
         // One that announced its leave serves until it is gone.
         let there = matches!(member.status, MemberStatus::Alive | MemberStatus::Leaving);

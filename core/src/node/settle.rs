@@ -37,13 +37,13 @@ impl Node {
             Input::Timeout => self.fire_timers(now),
             Input::Datagram { from, payload } => {
                 let input = GossipInput::Datagram { from, payload };
-                self.gossip.handle(now, input, &mut boxes.gossip);
+                self.lan.tell_gossip(now, input);
             }
             Input::StreamOpened { stream, kind, peer } => match kind {
                 StreamKind::Gossip => {
-                    self.gossip_streams.insert(stream);
+                    self.lan.streams.insert(stream);
                     let input = GossipInput::StreamOpened { stream, peer };
-                    self.gossip.handle(now, input, &mut boxes.gossip);
+                    self.lan.tell_gossip(now, input);
                 }
                 StreamKind::Server => {
                     let input = RpcInput::StreamOpened { stream, peer };
@@ -51,18 +51,18 @@ impl Node {
                 }
             },
             Input::StreamData { stream, data } => {
-                if self.gossip_streams.contains(&stream) {
+                if self.lan.streams.contains(&stream) {
                     let input = GossipInput::StreamData { stream, data };
-                    self.gossip.handle(now, input, &mut boxes.gossip);
+                    self.lan.tell_gossip(now, input);
                 } else {
                     let input = RpcInput::StreamData { stream, data };
                     self.rpc.handle(now, input, &mut boxes.rpc);
                 }
             }
             Input::StreamClosed { stream, reason } => {
-                if self.gossip_streams.remove(&stream) {
+                if self.lan.streams.remove(&stream) {
                     let input = GossipInput::StreamClosed { stream, reason };
-                    self.gossip.handle(now, input, &mut boxes.gossip);
+                    self.lan.tell_gossip(now, input);
                 } else {
                     let input = RpcInput::StreamClosed { stream, reason };
                     self.rpc.handle(now, input, &mut boxes.rpc);
@@ -87,9 +87,9 @@ impl Node {
             if self.lifecycle.is_stopped() {
                 return;
             }
-            if let Some(output) = self.boxes.gossip.pop() {
+            if let Some(output) = self.lan.gossip_out.pop() {
                 self.route_gossip(now, output);
-            } else if let Some(output) = self.boxes.serf.pop() {
+            } else if let Some(output) = self.lan.serf_out.pop() {
                 self.route_serf(now, output);
             } else if let Some(output) = self.boxes.bootstrap.pop() {
                 self.route_bootstrap(now, output);
@@ -121,7 +121,7 @@ impl Node {
                 return;
             }
             GossipOutput::OpenStream { stream, to } => {
-                self.gossip_streams.insert(stream);
+                self.lan.streams.insert(stream);
                 self.out.push_back(Output::OpenStream { stream, kind: StreamKind::Gossip, to });
                 return;
             }
@@ -130,7 +130,7 @@ impl Node {
                 return;
             }
             GossipOutput::CloseStream { stream } => {
-                self.gossip_streams.remove(&stream);
+                self.lan.streams.remove(&stream);
                 self.out.push_back(Output::CloseStream { stream });
                 return;
             }
@@ -167,7 +167,7 @@ impl Node {
             GossipOutput::LeaveSpread => SerfInput::LeaveSpread,
             GossipOutput::BroadcastSpread(id) => SerfInput::BroadcastSpread(id),
         };
-        self.serf.handle(now, serf, &mut self.boxes.serf);
+        self.lan.tell_serf(now, serf);
     }
 
     fn route_serf(&mut self, now: Instant, output: SerfOutput) {
@@ -218,7 +218,7 @@ impl Node {
             SerfOutput::SetAckPayload(payload) => GossipInput::SetAckPayload(payload),
             SerfOutput::SetMeta(meta) => GossipInput::SetMeta(meta),
         };
-        self.gossip.handle(now, gossip, &mut self.boxes.gossip);
+        self.lan.tell_gossip(now, gossip);
     }
 
     /// Tells machines and subscribers what the Serf layer delivers.
@@ -457,7 +457,7 @@ impl Node {
             self.leader = leader;
             self.rpc.handle(now, RpcInput::Leader(leader), &mut self.boxes.rpc);
             if let Some((id, _)) = leader {
-                let named = self.serf.members().find(|member| member.id() == Some(id));
+                let named = self.lan.serf.members().find(|member| member.id() == Some(id));
                 let name = named.map_or_else(|| id.to_string(), |member| member.name.to_string());
                 self.trace(Level::Info, NodeTrace::NewLeader(name));
                 self.tell_anti_entropy(now, AntiEntropyInput::ServerReachable);
@@ -505,14 +505,14 @@ impl Node {
             Purpose::Serf => {
                 let (what, error) = ("serf/local.snapshot", error.to_string());
                 self.trace(Level::Error, NodeTrace::WriteFailed { what, error });
-                self.serf.handle(now, SerfInput::PersistFailed, &mut self.boxes.serf);
+                self.lan.tell_serf(now, SerfInput::PersistFailed);
             }
         }
     }
 
     fn keyring_persisted(&mut self, now: Instant, result: Result<(), StorageFault>) {
         let input = GossipInput::KeyringPersisted(result);
-        self.gossip.handle(now, input, &mut self.boxes.gossip);
+        self.lan.tell_gossip(now, input);
     }
 
     fn fatal(&mut self, rule: String) {
