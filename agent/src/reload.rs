@@ -88,8 +88,13 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
     let (a, b) = (&started.node, &now.node);
     let differs = [
         ("advertise_addr", a.advertise != b.advertise),
+        ("advertise_addr_wan", a.advertise_wan != b.advertise_wan),
         ("bind_addr", started.bind != now.bind),
-        ("bootstrap, bootstrap_expect or performance.raft_multiplier", a.server != b.server),
+        (
+            "bootstrap, bootstrap_expect, performance.raft_multiplier, gossip_wan or \
+             reconnect_timeout_wan",
+            a.server != b.server,
+        ),
         ("check_update_interval", a.check_update_interval != b.check_update_interval),
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),
         ("datacenter", a.datacenter != b.datacenter),
@@ -106,10 +111,12 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("ports.http", started.http != now.http),
         ("ports.rpc", started.rpc != now.rpc),
         ("ports.serf_lan", a.serf_lan_port != b.serf_lan_port),
-        ("ports.serf_wan", a.serf_wan_port != b.serf_wan_port),
+        ("ports.serf_wan", started.serf_wan_port != now.serf_wan_port),
         ("ports.server", a.server_port != b.server_port),
         ("reconnect_timeout, disable_coordinates or rejoin_after_leave", a.serf != b.serf),
-        ("retry_join", started.retry_join != now.retry_join),
+        ("retry_join", started.joins.again != now.joins.again),
+        ("retry_join_wan", started.joins_wan.again != now.joins_wan.again),
+        ("serf_wan", started.bind_wan != now.bind_wan),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }

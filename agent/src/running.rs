@@ -2,7 +2,7 @@
 
 use crate::API_VERSION;
 use crate::cli::{Exit, Sources};
-use crate::config::Resolved;
+use crate::config::{Joins, Resolved};
 use crate::logger::Console;
 use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::config::Bootstrap;
+use terraform_core::id::PoolName;
 use terraform_core::node::output::StopReason;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::trace::Level;
@@ -59,7 +60,12 @@ async fn start_and_wait(resolved: &Resolved, sources: Sources) -> Exit {
         running.wait().await;
         return Exit::failure(format!("==> {error}\n"));
     }
-    let joining = runtime::spawn(retry_join(handle, resolved.clone(), Arc::clone(&console)));
+    let retry = |pool| {
+        let joins = joins_of(resolved, pool).clone();
+        let port = default_port(resolved, pool);
+        runtime::spawn(retry_join(handle.clone(), pool, (joins, port), Arc::clone(&console)))
+    };
+    let joining = [retry(PoolName::Lan), retry(PoolName::Wan)];
     let exit = wait(running, joining, resolved, &reload, &console, wishes).await;
     console.close();
     exit
@@ -98,14 +104,17 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
     };
     let reload = reload.clone();
     let at = |port| SocketAddr::new(resolved.bind, port);
+    let wan = resolved.node.wan().map(|wan| SocketAddr::new(resolved.bind_wan, wan.port));
     Settings {
         data_dir: resolved.data_dir.clone(),
         node_id: resolved.node_id,
         ports: Ports {
             gossip: at(resolved.node.serf_lan_port),
+            wan,
             server: resolved.node.server.is_some().then(|| at(resolved.node.server_port)),
             control: resolved.rpc,
         },
+        join_ports: join_ports(resolved),
         sink,
         logs,
         reload: Arc::new(move || {
@@ -130,13 +139,14 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
             version: API_VERSION,
             bind: resolved.bind,
             advertise: resolved.node.advertise,
+            advertise_wan: resolved.node.advertise_wan,
             client_addresses: resolved.http.iter().map(SocketAddr::ip).collect(),
             ports: settings::Ports {
                 http: resolved.http.map(|at| at.port()),
                 dns: resolved.dns.map(|at| at.port()),
                 rpc: Some(resolved.rpc.port()),
                 serf_lan: resolved.node.serf_lan_port,
-                serf_wan: resolved.node.serf_wan_port,
+                serf_wan: resolved.serf_wan_port,
                 server: resolved.node.server_port,
             },
             domain: format!("{}.", resolved.dns_config.domain.as_str()),
@@ -172,24 +182,63 @@ fn banner(resolved: &Resolved) {
     );
     println!(
         "    Cluster Addr: {} (LAN: {}, WAN: {})",
-        node.advertise, node.serf_lan_port, node.serf_wan_port
+        node.advertise,
+        node.serf_lan_port,
+        resolved.serf_wan_port.map_or(-1, i32::from)
     );
     println!("\n==> Log data will now stream in as it occurs:\n");
 }
 
+/// What is to be joined in a pool.
+const fn joins_of(resolved: &Resolved, pool: PoolName) -> &Joins {
+    match pool {
+        PoolName::Lan => &resolved.joins,
+        PoolName::Wan => &resolved.joins_wan,
+    }
+}
+
+/// The ports of joins that name none, LAN and WAN: the agent's own.
+fn join_ports(resolved: &Resolved) -> [u16; 2] {
+    [PoolName::Lan, PoolName::Wan].map(|pool| default_port(resolved, pool))
+}
+
+fn default_port(resolved: &Resolved, pool: PoolName) -> u16 {
+    match pool {
+        PoolName::Lan => resolved.node.serf_lan_port,
+        PoolName::Wan => resolved.serf_wan_port.unwrap_or(8302),
+    }
+}
+
 /// Joins the addresses that must be reached at the start; none reached ends the agent.
 async fn start_join(handle: &NodeHandle, resolved: &Resolved) -> Result<(), String> {
-    if resolved.start_join.is_empty() {
-        return Ok(());
+    for pool in [PoolName::Lan, PoolName::Wan] {
+        let names = &joins_of(resolved, pool).once;
+        if names.is_empty() {
+            continue;
+        }
+        let (what, who) = words(pool);
+        println!("==> Joining {what}...");
+        let joined = join(handle, pool, names, default_port(resolved, pool)).await?;
+        println!("    Join completed. Synced with {joined} initial {who}");
     }
-    println!("==> Joining cluster...");
-    let joined = join(handle, &resolved.start_join, resolved.node.serf_lan_port).await?;
-    println!("    Join completed. Synced with {joined} initial agents");
     Ok(())
 }
 
+/// What a join in a pool joins, and whom it reaches.
+const fn words(pool: PoolName) -> (&'static str, &'static str) {
+    match pool {
+        PoolName::Lan => ("cluster", "agents"),
+        PoolName::Wan => ("WAN cluster", "WAN agents"),
+    }
+}
+
 /// Resolves the names afresh and joins what they stand for.
-async fn join(handle: &NodeHandle, names: &[String], port: u16) -> Result<usize, String> {
+async fn join(
+    handle: &NodeHandle,
+    pool: PoolName,
+    names: &[String],
+    port: u16,
+) -> Result<usize, String> {
     let mut addresses = Vec::new();
     let mut errors = Vec::new();
     for name in names {
@@ -201,7 +250,8 @@ async fn join(handle: &NodeHandle, names: &[String], port: u16) -> Result<usize,
     if addresses.is_empty() {
         return Err(errors.join("; "));
     }
-    match handle.request(Request::new(RequestBody::Join { addresses, replay: false })).await {
+    let body = RequestBody::Join { pool, addresses, replay: false };
+    match handle.request(Request::new(body)).await {
         Ok(terraform_core::node::request::Response::Joined(count)) => Ok(count),
         Ok(other) => Err(format!("a join was answered with {other:?}")),
         Err(error) => Err(error.to_string()),
@@ -209,24 +259,33 @@ async fn join(handle: &NodeHandle, names: &[String], port: u16) -> Result<usize,
 }
 
 /// Tries to join until one address is reached, for ever unless `retry_max` says otherwise.
-async fn retry_join(handle: NodeHandle, resolved: Resolved, console: Arc<Console>) -> Retried {
-    let names = &resolved.retry_join;
+async fn retry_join(
+    handle: NodeHandle,
+    pool: PoolName,
+    (joins, port): (Joins, u16),
+    console: Arc<Console>,
+) -> Retried {
     let mut attempts = 0;
-    while !names.is_empty() {
-        let joined = join(&handle, names, resolved.node.serf_lan_port).await;
+    let (_, who) = words(pool);
+    let failed = match pool {
+        PoolName::Lan => "Join failed",
+        PoolName::Wan => "WAN join failed",
+    };
+    while !joins.again.is_empty() {
+        let joined = join(&handle, pool, &joins.again, port).await;
         let Err(error) = joined else {
             let count = joined.unwrap_or_default();
-            let text = format!("[INFO] agent: Join completed. Synced with {count} initial agents");
+            let text = format!("[INFO] agent: Join completed. Synced with {count} initial {who}");
             console.show(Level::Info, &text);
             break;
         };
         attempts += 1;
-        if attempts == resolved.retry_max {
+        if attempts == joins.max {
             return Retried::GaveUp;
         }
-        let wait = resolved.retry_interval;
+        let wait = joins.interval;
         let text = format!(
-            "[WARN] agent: Join failed: {}, retrying in {wait:?}",
+            "[WARN] agent: {failed}: {}, retrying in {wait:?}",
             error.split_whitespace().collect::<Vec<_>>().join(" ")
         );
         console.show(Level::Warn, &text);
@@ -255,7 +314,7 @@ enum Next {
 /// Waits until the agent has stopped; signals steer it.
 async fn wait(
     running: Running,
-    joining: smol::Task<Retried>,
+    joining: [smol::Task<Retried>; 2],
     resolved: &Resolved,
     reload: &Reloading,
     console: &Console,
@@ -263,12 +322,12 @@ async fn wait(
 ) -> Exit {
     let steering = running.steering();
     let mut stopped = runtime::spawn(running.wait());
-    let mut joining = async move {
+    let [lan, wan] = joining.map(|joining| async move {
         if joining.await == Retried::Done {
             smol::future::pending::<()>().await;
         }
-    }
-    .boxed();
+    });
+    let mut joining = lan.or(wan).boxed();
     let mut told: Option<std::time::Instant> = None;
     loop {
         let late = async {

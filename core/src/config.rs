@@ -1,6 +1,6 @@
 //! The validated settings of a node; the file format is the agent's.
 
-use crate::id::{Datacenter, NodeName};
+use crate::id::{Datacenter, NodeName, PoolName};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::raft::RaftLimits;
 use crate::trace::Level;
@@ -31,11 +31,26 @@ pub struct ServerConfig {
     pub raft_multiplier: u32,
     /// Sizes of consensus; the simulator tries small ones too.
     pub limits: RaftLimits,
+    /// The pool of all datacenters' servers; `None` keeps this server out of it.
+    pub wan: Option<WanConfig>,
+}
+
+/// How a server takes part in the WAN pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WanConfig {
+    /// The Serf WAN port.
+    pub port: u16,
+    /// Gossip timers.
+    pub gossip: GossipConfig,
+    /// Serf timers.
+    pub serf: SerfConfig,
 }
 
 /// The timers, limits and layers of gossip (gossip-protocol.md §1, gossip-wire.md §1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipConfig {
+    /// The pool: it decides the file of the keys, the numbers of streams and what is drawn.
+    pub pool: PoolName,
     /// Time between probes.
     pub probe_interval: Duration,
     /// Time allowed for a direct answer.
@@ -82,6 +97,7 @@ impl GossipConfig {
     /// The LAN profile with Consul's reclaim time.
     pub const fn lan() -> Self {
         Self {
+            pool: PoolName::Lan,
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             indirect_checks: 3,
@@ -104,11 +120,29 @@ impl GossipConfig {
             keyring_file: true,
         }
     }
+
+    /// The WAN profile with Consul's reclaim time (gossip-protocol.md §1).
+    pub fn wan() -> Self {
+        Self {
+            pool: PoolName::Wan,
+            probe_interval: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
+            suspicion_mult: 6,
+            gossip_interval: Duration::from_millis(500),
+            gossip_nodes: 4,
+            gossip_to_the_dead_time: Duration::from_secs(60),
+            push_pull_interval: Duration::from_secs(60),
+            stream_timeout: Duration::from_secs(30),
+            ..Self::lan()
+        }
+    }
 }
 
 /// The timers of the Serf layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerfConfig {
+    /// The pool: it decides the file of known members and what is drawn.
+    pub pool: PoolName,
     /// How long failed members are remembered and retried.
     pub reconnect_timeout: Duration,
     /// Time between attempts to reach a failed member.
@@ -129,10 +163,24 @@ pub struct SerfConfig {
     pub gossip_interval: Duration,
 }
 
+impl SerfConfig {
+    /// Consul's numbers in the WAN pool. A server leaves the WAN pool first and the LAN pool after
+    /// it, whose silence is long enough for both, so the WAN pool adds none of its own.
+    pub fn wan() -> Self {
+        Self {
+            pool: PoolName::Wan,
+            leave_propagate_delay: Duration::ZERO,
+            gossip_interval: GossipConfig::wan().gossip_interval,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for SerfConfig {
-    /// Consul's numbers (DESIGN.md §8).
+    /// Consul's numbers in the LAN pool (DESIGN.md §8).
     fn default() -> Self {
         Self {
+            pool: PoolName::Lan,
             reconnect_timeout: Duration::from_secs(72 * 3600),
             reconnect_interval: Duration::from_secs(30),
             tombstone_timeout: Duration::from_secs(24 * 3600),
@@ -153,12 +201,12 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// Its datacenter.
     pub datacenter: Datacenter,
-    /// The address other agents reach it at.
+    /// The address agents of its datacenter reach it at.
     pub advertise: IpAddr,
+    /// The address other datacenters reach it at.
+    pub advertise_wan: IpAddr,
     /// Its Serf LAN port.
     pub serf_lan_port: u16,
-    /// Its Serf WAN port, announced to others.
-    pub serf_wan_port: u16,
     /// Its server port.
     pub server_port: u16,
     /// Set on servers.
@@ -185,6 +233,11 @@ impl NodeConfig {
     /// The address of the Serf LAN port.
     pub const fn gossip_address(&self) -> SocketAddr {
         SocketAddr::new(self.advertise, self.serf_lan_port)
+    }
+
+    /// How this agent takes part in the WAN pool, if it does.
+    pub fn wan(&self) -> Option<&WanConfig> {
+        self.server.as_ref()?.wan.as_ref()
     }
 
     /// The address of the server port.

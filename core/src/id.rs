@@ -49,6 +49,24 @@ pub enum NameError {
 /// Bytes a node, service or check name may have at most.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// One of the two gossip pools of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PoolName {
+    /// All agents of one datacenter.
+    Lan,
+    /// The servers of all datacenters.
+    Wan,
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lan => "LAN",
+            Self::Wan => "WAN",
+        })
+    }
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -118,6 +136,13 @@ text_id!(
 );
 
 impl NodeName {
+    /// The name in the WAN pool: node names are unique in their datacenter only.
+    ///
+    /// - Errors: the two together are longer than a name may be.
+    pub fn in_wan(&self, datacenter: &Datacenter) -> Result<Self, NameError> {
+        Self::parse(&format!("{self}.{datacenter}"))
+    }
+
     /// The key under which the catalog finds the node: names match without regard to case.
     pub fn folded(&self) -> String {
         self.0.to_lowercase()

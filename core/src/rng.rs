@@ -40,7 +40,7 @@ impl std::fmt::Debug for Seed {
 pub enum Stream {
     /// Gossip on the LAN: probe order, gossip targets, staggers, nonces.
     Gossip,
-    /// Serf: reconnect choices.
+    /// Serf of the LAN pool: reconnect choices.
     Serf,
     /// Elections and heartbeats.
     Raft,
@@ -60,10 +60,16 @@ pub enum Stream {
     Dns,
     /// The node itself: join retries.
     Node,
-    /// Network coordinates: the direction away from a member at the same place.
+    /// Network coordinates of the LAN pool: the direction away from a member at the same place.
     Coordinate,
     /// Identities of events.
     Event,
+    /// Gossip of the WAN pool.
+    GossipWan,
+    /// Serf of the WAN pool.
+    SerfWan,
+    /// Network coordinates of the WAN pool.
+    CoordinateWan,
 }
 
 /// One stream of random numbers.

@@ -4,6 +4,7 @@
 //! level is configuration and never alters behaviour. `io` turns traces into log records, `sim`
 //! stores and hashes them.
 
+use crate::id::PoolName;
 use std::fmt;
 
 /// How severe a trace is; later is more severe.
@@ -59,9 +60,9 @@ pub struct TraceEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceKind {
     /// Membership protocol.
-    Gossip(crate::gossip::GossipTrace),
+    Gossip(PoolName, crate::gossip::GossipTrace),
     /// Member events, intents, reconnects.
-    Serf(crate::serf::SerfTrace),
+    Serf(PoolName, crate::serf::SerfTrace),
     /// Consensus.
     Raft(crate::raft::RaftTrace),
     /// The cluster's first configuration.
@@ -80,8 +81,10 @@ impl TraceKind {
     /// The prefix of the log line.
     pub const fn subsystem(&self) -> &'static str {
         match self {
-            Self::Gossip(_) => "memberlist",
-            Self::Serf(_) => "serf",
+            Self::Gossip(PoolName::Lan, _) => "memberlist",
+            Self::Gossip(PoolName::Wan, _) => "memberlist.wan",
+            Self::Serf(PoolName::Lan, _) => "serf",
+            Self::Serf(PoolName::Wan, _) => "serf.wan",
             Self::Raft(_) => "raft",
             Self::Bootstrap(_) | Self::Reconcile(_) | Self::Node(_) => "terraform",
             Self::Agent(_) => "agent",
@@ -93,8 +96,8 @@ impl TraceKind {
 impl fmt::Display for TraceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gossip(trace) => trace.fmt(f),
-            Self::Serf(trace) => trace.fmt(f),
+            Self::Gossip(_, trace) => trace.fmt(f),
+            Self::Serf(_, trace) => trace.fmt(f),
             Self::Raft(trace) => trace.fmt(f),
             Self::Bootstrap(trace) => trace.fmt(f),
             Self::Reconcile(trace) => trace.fmt(f),

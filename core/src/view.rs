@@ -12,6 +12,7 @@ use crate::node::request::{RequestContext, RequestError};
 use crate::serf::Members;
 use crate::time::Instant;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who leads, as far as this node knows.
@@ -59,8 +60,12 @@ pub struct View {
     pub id: NodeId,
     /// Its datacenter.
     pub datacenter: Datacenter,
-    /// All known members, by name.
+    /// All known members of the LAN pool, by name.
     pub members: Members,
+    /// All known members of the WAN pool, by name; `None` on an agent that is not in it.
+    pub wan_members: Option<Members>,
+    /// All datacenters that are known, this one first, then the nearest ones.
+    pub datacenters: Arc<[Datacenter]>,
     /// Its own registrations.
     pub local: LocalView,
     /// The events of the HTTP interface received last, oldest first.
@@ -113,7 +118,12 @@ impl View {
                 }
                 Consistency::Consistent => false,
             };
-        let state = ServerState { tables, consensus, datacenter: &self.datacenter };
+        let state = ServerState {
+            tables,
+            consensus,
+            datacenter: &self.datacenter,
+            datacenters: &self.datacenters,
+        };
         allowed.then_some(Ok(state))
     }
 
@@ -150,6 +160,8 @@ pub struct ServerState<'a> {
     pub consensus: &'a ConsensusView,
     /// Its datacenter.
     pub datacenter: &'a Datacenter,
+    /// All datacenters that are known, its own first.
+    pub datacenters: &'a [Datacenter],
 }
 
 impl ServerState<'_> {
@@ -173,7 +185,7 @@ pub fn answer_now(
     consistency: Consistency,
     now: Instant,
 ) -> QueryAnswer {
-    let ServerState { tables, consensus, datacenter } = state;
+    let ServerState { tables, consensus, datacenter, datacenters } = state;
     let (rows, index) = match query {
         Query::Nodes(meta) => tables.all_nodes(meta),
         Query::NodeNamed(name) => tables.node_named(name),
@@ -192,7 +204,10 @@ pub fn answer_now(
             let own = DatacenterCoordinates { datacenter, servers };
             (Rows::DatacenterCoordinates(vec![own]), ModifyIndex::ZERO)
         }
-        Query::Datacenters => (Rows::Names(vec![datacenter.to_string()]), ModifyIndex::ZERO),
+        Query::Datacenters => {
+            let names = datacenters.iter().map(ToString::to_string);
+            (Rows::Names(names.collect()), ModifyIndex::ZERO)
+        }
         Query::Leader => {
             let leader = consensus.leader.as_ref();
             let address = leader.map_or_else(String::new, |leader| leader.address.to_string());

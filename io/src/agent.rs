@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::config::{ConfigError, NodeConfig};
 use terraform_core::dns::DnsConfig;
-use terraform_core::id::NodeId;
+use terraform_core::id::{NodeId, PoolName};
 use terraform_core::node::Node;
 use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
@@ -79,6 +79,8 @@ pub enum StartError {
 pub struct Ports {
     /// Serf LAN, datagrams and streams.
     pub gossip: SocketAddr,
+    /// Serf WAN, likewise; servers that are in that pool only.
+    pub wan: Option<SocketAddr>,
     /// The server port; servers only.
     pub server: Option<SocketAddr>,
     /// The control port.
@@ -113,6 +115,8 @@ pub struct Settings {
     pub logs: Arc<LogRing>,
     /// Reads the configuration files again.
     pub reload: Reload,
+    /// The ports of joins that name none, LAN and WAN.
+    pub join_ports: [u16; 2],
     /// What programs are served.
     pub services: Services,
 }
@@ -138,6 +142,7 @@ struct Prepared {
     counters: Arc<Counters>,
     datagrams: Datagrams,
     gossip: TcpListener,
+    wan: Option<(Datagrams, TcpListener)>,
     server: Option<TcpListener>,
     control: TcpListener,
     inbox: Inbox,
@@ -149,10 +154,12 @@ impl Prepared {
     async fn new(settings: Settings) -> Result<(Self, Restored), StartError> {
         let dir = DataDir::open(&settings.data_dir)?;
         let counters = Arc::new(Counters::default());
-        let Ports { gossip, server, control } = settings.ports;
-        let datagrams = Datagrams::bind(gossip, Arc::clone(&counters));
-        let datagrams = datagrams.map_err(|source| refused(gossip, LAN_KEY, source))?;
-        let gossip = listen(gossip, LAN_KEY).await?;
+        let Ports { gossip, wan, server, control } = settings.ports;
+        let (datagrams, gossip) = serf_port(PoolName::Lan, gossip, &counters).await?;
+        let wan = match wan {
+            Some(address) => Some(serf_port(PoolName::Wan, address, &counters).await?),
+            None => None,
+        };
         let server = match server {
             Some(address) => Some(listen(address, "ports.server").await?),
             None => None,
@@ -181,6 +188,7 @@ impl Prepared {
             counters,
             datagrams,
             gossip,
+            wan,
             server,
             control,
             inbox,
@@ -208,8 +216,14 @@ impl Prepared {
         let events = inbox.events.clone();
         let mut tasks = vec![
             spawn(datagrams.clone().receive(inbox.clone())),
-            spawn(accept(self.gossip, StreamKind::Gossip, events.clone())),
+            spawn(accept(self.gossip, StreamKind::Gossip(PoolName::Lan), events.clone())),
         ];
+        let mut wan_datagrams = None;
+        if let Some((datagrams, listener)) = self.wan {
+            tasks.push(spawn(datagrams.clone().receive(inbox.clone())));
+            tasks.push(spawn(accept(listener, StreamKind::Gossip(PoolName::Wan), events.clone())));
+            wan_datagrams = Some(datagrams);
+        }
         if let Some(listener) = self.server {
             tasks.push(spawn(accept(listener, StreamKind::Server, events.clone())));
         }
@@ -217,11 +231,12 @@ impl Prepared {
             node: handle.clone(),
             logs: settings.logs,
             reload: settings.reload,
-            join_port: settings.ports.gossip.port(),
+            join_ports: settings.join_ports,
         };
         tasks.push(spawn(ipc::serve(self.control, control)));
         let (sink, fan) = (settings.sink, Arc::clone(handle.fan()));
-        let host = Host { clock, view, datagrams, disk, run_check, sink, fan, counters };
+        let host =
+            Host { clock, view, datagrams, wan_datagrams, disk, run_check, sink, fan, counters };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
         Ok(Running { handle, events, driver, http, dns, _tasks: tasks })
     }
@@ -230,7 +245,21 @@ impl Prepared {
 /// What the answers of the node's last turn, such as that of `leave`, get to reach their clients
 /// through other tasks before the process may end.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
-const LAN_KEY: &str = "ports.serf_lan";
+
+/// The two sockets of a Serf port.
+async fn serf_port(
+    pool: PoolName,
+    address: SocketAddr,
+    counters: &Arc<Counters>,
+) -> Result<(Datagrams, TcpListener), StartError> {
+    let key = match pool {
+        PoolName::Lan => "ports.serf_lan",
+        PoolName::Wan => "ports.serf_wan",
+    };
+    let datagrams = Datagrams::bind(pool, address, Arc::clone(counters));
+    let datagrams = datagrams.map_err(|source| refused(address, key, source))?;
+    Ok((datagrams, listen(address, key).await?))
+}
 
 fn refused(address: SocketAddr, key: &'static str, source: io::Error) -> StartError {
     StartError::Bind { address, key, source }

@@ -19,9 +19,10 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender};
 use smol::future::{Boxed, FutureExt as _, pending, yield_now};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use terraform_core::id::{CheckId, RequestId};
+use terraform_core::id::{CheckId, PoolName, RequestId};
 use terraform_core::local::definition::CheckKind;
 use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, Input};
@@ -72,6 +73,8 @@ pub struct Host {
     pub view: Arc<ArcSwap<View>>,
     /// The Serf LAN port.
     pub datagrams: Datagrams,
+    /// The Serf WAN port, if there is one.
+    pub wan_datagrams: Option<Datagrams>,
     /// The disk; it reports to [`report_to`].
     pub disk: Disk,
     /// The check runner.
@@ -279,7 +282,7 @@ impl<C: Core> Driver<C> {
     fn perform(&mut self) -> Option<StopReason> {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::SendDatagram { to, payload } => self.host.datagrams.send(to, &payload),
+                Output::SendDatagram { pool, to, payload } => self.send(pool, to, &payload),
                 Output::OpenStream { stream, kind, to } => self.streams.open(stream, kind, to),
                 Output::SendStream { stream, data } => {
                     self.raised.extend(self.streams.send(stream, data));
@@ -309,6 +312,14 @@ impl<C: Core> Driver<C> {
             }
         }
         None
+    }
+
+    fn send(&self, pool: PoolName, to: SocketAddr, payload: &[u8]) {
+        match (pool, &self.host.wan_datagrams) {
+            (PoolName::Lan, _) => self.host.datagrams.send(to, payload),
+            (PoolName::Wan, Some(datagrams)) => datagrams.send(to, payload),
+            (PoolName::Wan, None) => panic!("a node in the WAN pool has its port bound"),
+        }
     }
 
     fn run_check(&self, check: CheckId, run: u64, kind: CheckKind, output_max_size: usize) {

@@ -1,4 +1,4 @@
-//! The datagram socket of the Serf LAN port.
+//! The datagram socket of a Serf port.
 //!
 //! A large receive buffer takes the bursts of gossip; what arrives while the node's queue is full
 //! is dropped and counted. Sending never waits: what the kernel does not take is dropped, as the
@@ -10,6 +10,7 @@ use smol::Async;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use terraform_core::id::PoolName;
 use terraform_core::node::input::Input;
 
 /// The receive buffer asked for; halved until the kernel agrees (memberlist does the same).
@@ -20,13 +21,14 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 /// A bound socket, shared by its reader and the driver.
 #[derive(Clone, Debug)]
 pub struct Datagrams {
+    pool: PoolName,
     socket: Arc<Async<UdpSocket>>,
     counters: Arc<Counters>,
 }
 
 impl Datagrams {
-    /// Binds `address`.
-    pub fn bind(address: SocketAddr, counters: Arc<Counters>) -> io::Result<Self> {
+    /// Binds `address`, the Serf port of `pool`.
+    pub fn bind(pool: PoolName, address: SocketAddr, counters: Arc<Counters>) -> io::Result<Self> {
         let socket = Async::<UdpSocket>::bind(address)?;
         let mut wanted = RECEIVE_BUFFER_BYTES;
         while rustix::net::sockopt::set_socket_recv_buffer_size(&socket, wanted).is_err() {
@@ -35,7 +37,7 @@ impl Datagrams {
                 break;
             }
         }
-        Ok(Self { socket: Arc::new(socket), counters })
+        Ok(Self { pool, socket: Arc::new(socket), counters })
     }
 
     /// The address it is bound to.
@@ -58,7 +60,8 @@ impl Datagrams {
             let Ok((length, from)) = self.socket.recv_from(&mut scratch).await else { continue };
             let Some(payload) = scratch.get(..length) else { continue };
             let payload = Bytes::copy_from_slice(payload);
-            match inbox.datagrams.try_send(Input::Datagram { from, payload }) {
+            let input = Input::Datagram { pool: self.pool, from, payload };
+            match inbox.datagrams.try_send(input) {
                 Ok(()) => {}
                 Err(refused) if refused.is_full() => {
                     Counters::count(&self.counters.datagrams_dropped);
@@ -79,7 +82,7 @@ mod tests {
     fn datagrams_arrive_and_those_beyond_the_queue_are_dropped_and_counted() {
         let counters = Arc::new(Counters::default());
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let here = Datagrams::bind(local, Arc::clone(&counters)).unwrap();
+        let here = Datagrams::bind(PoolName::Lan, local, Arc::clone(&counters)).unwrap();
         let there = UdpSocket::bind(local).unwrap();
         let (mut inbox, arrivals) = queues();
         let (one, only) = smol::channel::bounded(1);
@@ -94,7 +97,7 @@ mod tests {
         }
         let from = there.local_addr().unwrap();
         let payload = Bytes::from_static(b"hello");
-        assert_eq!(only.try_recv(), Ok(Input::Datagram { from, payload }));
+        assert_eq!(only.try_recv(), Ok(Input::Datagram { pool: PoolName::Lan, from, payload }));
         drop((task, arrivals));
     }
 }

@@ -55,8 +55,9 @@ pub(crate) fn hash_input(hash: &mut TraceHash, now: Instant, host: HostId, input
     hash.number(host as u64);
     match input {
         Input::Timeout => hash.number(10),
-        Input::Datagram { payload, .. } => {
+        Input::Datagram { pool, payload, .. } => {
             hash.number(11);
+            hash.number(*pool as u64);
             hash.bytes(payload);
         }
         Input::StreamOpened { stream, .. } => {

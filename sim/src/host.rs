@@ -4,11 +4,11 @@ use crate::disk::SimDisk;
 use crate::durable::Synced;
 use crate::net::HostId;
 use crate::streams::Process;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::config::NodeConfig;
-use terraform_core::id::{RequestId, StreamId};
+use terraform_core::id::{PoolName, RequestId, StreamId};
 use terraform_core::node::Node;
 use terraform_core::node::input::StreamKind;
 use terraform_core::node::output::StopReason;
@@ -161,14 +161,36 @@ impl Host {
         booted_at + Duration::from_nanos(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
-    /// Whether a stream of `kind` to `address` ends at this machine's process.
-    pub fn listens(&self, kind: StreamKind, address: SocketAddr) -> bool {
-        self.is_up()
-            && match kind {
-                StreamKind::Gossip => address.port() == self.config.serf_lan_port,
-                StreamKind::Server => {
-                    self.config.server.is_some() && address.port() == self.config.server_port
-                }
+    /// The port of one of this machine's listeners.
+    ///
+    /// Panics for the WAN pool of a host that is not in it.
+    pub fn port(&self, kind: StreamKind) -> u16 {
+        match kind {
+            StreamKind::Gossip(PoolName::Lan) => self.config.serf_lan_port,
+            StreamKind::Gossip(PoolName::Wan) => {
+                self.config.wan().expect("only members of the WAN pool have its port").port
             }
+            StreamKind::Server => self.config.server_port,
+        }
+    }
+
+    /// The pool whose Serf port this is.
+    pub fn pool_at(&self, port: u16) -> Option<PoolName> {
+        match self.kind_at(port)? {
+            StreamKind::Gossip(pool) => Some(pool),
+            StreamKind::Server => None,
+        }
+    }
+
+    /// What the running process takes streams to this port for; `None` if it does not listen.
+    pub fn listener(&self, port: u16) -> Option<StreamKind> {
+        self.kind_at(port).filter(|_| self.is_up())
+    }
+
+    fn kind_at(&self, port: u16) -> Option<StreamKind> {
+        let lan = Some(StreamKind::Gossip(PoolName::Lan));
+        let wan = self.config.wan().map(|_| StreamKind::Gossip(PoolName::Wan));
+        let server = self.config.server.as_ref().map(|_| StreamKind::Server);
+        [lan, wan, server].into_iter().flatten().find(|kind| self.port(*kind) == port)
     }
 }

@@ -6,7 +6,9 @@ use crate::queue::TieOrder;
 use crate::world::{WorldOptions, world_rng};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
+use terraform_core::config::{
+    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+};
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::raft::RaftLimits;
 use terraform_core::rng::{Rng, Stream};
@@ -159,15 +161,26 @@ impl Plan {
             bootstrap,
             raft_multiplier: 1,
             limits: self.limits,
+            wan: Some(wan_config()),
         });
         let mut config = node_config(&format!("{kind}-{id}"), server);
         // Compression costs most of a packet's time, so only a part of the worlds has it.
-        config.gossip.compression = self.seed.is_multiple_of(4);
-        if self.seed % 4 == 1 {
-            config.gossip.encrypt = Some(Key::new(&[7; 16]).expect("16 bytes are a key"));
+        let compression = self.seed.is_multiple_of(4);
+        let key = (self.seed % 4 == 1).then(|| Key::new(&[7; 16]).expect("16 bytes are a key"));
+        let wan = config.server.as_mut().and_then(|server| server.wan.as_mut());
+        let pools = [Some(&mut config.gossip), wan.map(|wan| &mut wan.gossip)];
+        for gossip in pools.into_iter().flatten() {
+            gossip.compression = compression;
+            gossip.encrypt.clone_from(&key);
         }
         config
     }
+}
+
+/// How a server takes part in the WAN pool, with everything at its default.
+pub fn wan_config() -> WanConfig {
+    let serf = SerfConfig { rejoin_after_leave: true, ..SerfConfig::wan() };
+    WanConfig { port: 8302, gossip: GossipConfig::wan(), serf }
 }
 
 /// Settings of one agent, with everything that does not matter to a world at its default.
@@ -176,8 +189,8 @@ pub fn node_config(name: &str, server: Option<ServerConfig>) -> NodeConfig {
         name: NodeName::parse(name).expect("scenarios give legal names"),
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        advertise_wan: IpAddr::V4(Ipv4Addr::LOCALHOST),
         serf_lan_port: 8301,
-        serf_wan_port: 8302,
         server_port: 8300,
         server,
         gossip: GossipConfig::lan(),

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::config::GossipConfig;
 use terraform_core::id::NodeName;
+use terraform_core::id::PoolName;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::trace::Level;
 
@@ -60,7 +61,7 @@ impl Pool {
             for first in (1..members).step_by(WAVE) {
                 for id in first..members.min(first + WAVE) {
                     let addresses = vec![SocketAddr::new(address_of(0), 8301)];
-                    let join = RequestBody::Join { addresses, replay: false };
+                    let join = RequestBody::Join { pool: PoolName::Lan, addresses, replay: false };
                     pool.world.request(id, Request::new(join));
                 }
                 pool.run_for(WAVE_TIME);

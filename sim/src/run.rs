@@ -11,7 +11,7 @@ use crate::workload::Workload;
 use crate::world::{World, world_rng};
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::Term;
+use terraform_core::id::{PoolName, Term};
 use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
@@ -231,7 +231,8 @@ impl Run {
         }
         let targets = (0..self.world.hosts.len()).filter(|other| *other != host);
         let addresses = targets.map(|id| SocketAddr::new(address_of(id), 8301)).collect();
-        self.world.request(host, Request::new(RequestBody::Join { addresses, replay: false }));
+        let body = RequestBody::Join { pool: PoolName::Lan, addresses, replay: false };
+        self.world.request(host, Request::new(body));
     }
 
     /// Ends a host's process at once.

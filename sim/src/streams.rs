@@ -55,8 +55,10 @@ pub struct Direction {
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Which listener it goes to.
+    /// What its opener takes it for.
     pub kind: StreamKind,
+    /// The port it goes to.
+    pub port: u16,
     /// The end that opened it.
     pub opener: End,
     /// The other end, once accepted.
@@ -100,11 +102,16 @@ pub struct Connections {
 
 impl Connections {
     /// Adds a connection that `opener` asks for.
-    pub fn open(&mut self, kind: StreamKind, opener: End, target: HostId) -> ConnectionId {
+    pub fn open(
+        &mut self,
+        (kind, port): (StreamKind, u16),
+        opener: End,
+        target: HostId,
+    ) -> ConnectionId {
         self.opened += 1;
         let id = self.opened;
         let (forth, back) = (Direction::default(), Direction::default());
-        let connection = Connection { kind, opener, acceptor: None, target, forth, back };
+        let connection = Connection { kind, port, opener, acceptor: None, target, forth, back };
         self.by_id.insert(id, connection);
         self.by_end.insert((opener.process, opener.stream), (id, true));
         id

@@ -20,7 +20,7 @@ use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::NodeConfig;
 use terraform_core::gossip::GossipTrace;
-use terraform_core::id::{CheckId, NodeName, RequestId};
+use terraform_core::id::{CheckId, NodeName, PoolName, RequestId};
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
@@ -53,7 +53,7 @@ pub struct WorldOptions {
 #[derive(Clone, Debug)]
 enum Event {
     Timer { process: Process, version: u64 },
-    Datagram { to: HostId, from: SocketAddr, payload: Bytes },
+    Datagram { pool: PoolName, to: HostId, from: SocketAddr, payload: Bytes },
     Connect { connection: ConnectionId },
     Pump { connection: ConnectionId, forth: bool },
     DiskDone { process: Process, lane: Lane },
@@ -182,6 +182,7 @@ impl World {
     pub fn add_host(&mut self, mut config: NodeConfig) -> HostId {
         let id = self.hosts.len();
         config.advertise = address_of(id);
+        config.advertise_wan = config.advertise;
         let mut drift = Rng::for_stream(self.host_seed(id, 0), Stream::Node);
         let span = self.options.drift_ppm_max;
         let wide = u64::from(span.unsigned_abs()) * 2 + 1;
@@ -346,8 +347,8 @@ impl World {
         }
         match event {
             Event::Timer { process, version } => self.timer(process, version),
-            Event::Datagram { to, from, payload } => {
-                self.feed(to, Input::Datagram { from, payload });
+            Event::Datagram { pool, to, from, payload } => {
+                self.feed(to, Input::Datagram { pool, from, payload });
             }
             Event::Connect { connection } => self.connect(connection),
             Event::Pump { connection, forth } => self.pump(connection, forth),
@@ -468,7 +469,9 @@ impl World {
     fn perform(&mut self, id: HostId, output: Output) {
         let process = self.hosts[id].process();
         match output {
-            Output::SendDatagram { to, payload } => self.send_datagram(id, to, payload),
+            Output::SendDatagram { pool, to, payload } => {
+                self.send_datagram((id, pool), to, payload);
+            }
             Output::OpenStream { stream, kind, to } => {
                 self.open_stream(End { process, stream }, kind, to);
             }
@@ -528,7 +531,8 @@ impl World {
 
     fn traced(&mut self, observer: HostId, event: TraceEvent) {
         if let Some(beliefs) = &mut self.beliefs
-            && let TraceKind::Gossip(GossipTrace::State { name, state, .. }) = &event.kind
+            && let TraceKind::Gossip(PoolName::Lan, GossipTrace::State { name, state, .. }) =
+                &event.kind
         {
             let (at, subject, state) = (self.now, name.clone(), *state);
             beliefs.push(Belief { at, observer, subject, state });
@@ -553,20 +557,23 @@ impl World {
         }
     }
 
-    fn send_datagram(&mut self, from: HostId, to: SocketAddr, payload: Bytes) {
+    fn send_datagram(&mut self, (from, pool): (HostId, PoolName), to: SocketAddr, payload: Bytes) {
         self.datagrams += 1;
         self.bytes += payload.len() as u64;
         self.datagram_max = self.datagram_max.max(payload.len());
         self.hash.number(3);
         self.hash.bytes(&payload);
-        let source = self.hosts[from].config.gossip_address();
+        let source =
+            SocketAddr::new(address_of(from), self.hosts[from].port(StreamKind::Gossip(pool)));
         let Some(target) = host_at(to.ip()).filter(|target| *target < self.hosts.len()) else {
             return;
         };
+        // A port that nobody listens on takes nothing; the other pool's port takes what comes.
+        let Some(pool) = self.hosts[target].pool_at(to.port()) else { return };
         let leaves = self.blocked(from).unwrap_or(self.now);
         for delay in self.net.datagram(from, target).into_iter().flatten() {
             let payload = payload.clone();
-            let event = Event::Datagram { to: target, from: source, payload };
+            let event = Event::Datagram { pool, to: target, from: source, payload };
             self.queue.push(leaves + delay, Class::Network, event);
         }
     }
@@ -576,7 +583,7 @@ impl World {
         let delay = self.net.delay();
         // An address of nobody behaves like a machine that is switched off.
         let target = target.unwrap_or(opener.process.host);
-        let connection = self.connections.open(kind, opener, target);
+        let connection = self.connections.open((kind, to.port()), opener, target);
         let event = Event::Connect { connection };
         self.queue.push(self.now + delay, Class::Network, event);
     }
@@ -584,7 +591,7 @@ impl World {
     /// The first message of a connection arrives, or does not.
     fn connect(&mut self, connection: ConnectionId) {
         let Some(ends) = self.connections.get_mut(connection) else { return };
-        let (opener, target, kind) = (ends.opener, ends.target, ends.kind);
+        let (opener, target, kind, port) = (ends.opener, ends.target, ends.kind, ends.port);
         let from = opener.process.host;
         let reachable = self.net.reaches(from, target) && self.net.reaches(target, from);
         if !reachable {
@@ -593,22 +600,19 @@ impl World {
             self.close_direction(connection, false, CloseReason::ConnectFailed, limit);
             return;
         }
-        let port = match kind {
-            StreamKind::Gossip => self.hosts[target].config.serf_lan_port,
-            StreamKind::Server => self.hosts[target].config.server_port,
-        };
         let address = SocketAddr::new(address_of(target), port);
-        if target == from || !self.hosts[target].listens(kind, address) {
+        let listener = self.hosts[target].listener(port).filter(|_| target != from);
+        let Some(accepted_as) = listener else {
             let at = self.now + self.net.delay();
             self.close_direction(connection, false, CloseReason::ConnectFailed, at);
             return;
-        }
+        };
         let Some(running) = &mut self.hosts[target].running else { return };
         let stream = running.accept();
         let acceptor = End { process: self.hosts[target].process(), stream };
         self.connections.accept(connection, acceptor);
         let peer = SocketAddr::new(address_of(from), 40_000);
-        self.feed(target, Input::StreamOpened { stream, kind, peer });
+        self.feed(target, Input::StreamOpened { stream, kind: accepted_as, peer });
         if self.connections.is_live(opener) && self.is_current(opener.process) {
             let stream = opener.stream;
             self.feed(from, Input::StreamOpened { stream, kind, peer: address });

@@ -14,6 +14,9 @@ struct Arguments {
     /// the address other agents reach this one at
     #[argh(option, arg_name = "address")]
     advertise: Option<String>,
+    /// the address other datacenters reach this agent at (that of -advertise)
+    #[argh(option, arg_name = "address")]
+    advertise_wan: Option<String>,
     /// the address to listen on for other agents (0.0.0.0)
     #[argh(option, arg_name = "address")]
     bind: Option<String>,
@@ -57,6 +60,10 @@ struct Arguments {
     /// an agent to join at the start, which fails without any; may be repeated
     #[argh(option, arg_name = "address")]
     join: Vec<String>,
+    /// a server of another datacenter to join at the start, which fails without any; may be
+    /// repeated
+    #[argh(option, arg_name = "address")]
+    join_wan: Vec<String>,
     /// the least severe level to log: TRACE, DEBUG, INFO, WARN or ERR (INFO)
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
@@ -66,12 +73,21 @@ struct Arguments {
     /// an agent to join, tried again until one is reached; may be repeated
     #[argh(option, arg_name = "address")]
     retry_join: Vec<String>,
+    /// a server of another datacenter to join, tried again until one is reached; may be repeated
+    #[argh(option, arg_name = "address")]
+    retry_join_wan: Vec<String>,
     /// the port of this program's commands (8400)
     #[argh(option, arg_name = "port")]
     rpc_port: Option<i64>,
     /// the gossip port (8301)
     #[argh(option, arg_name = "port")]
     serf_lan_port: Option<i64>,
+    /// the address to listen on for servers of other datacenters (that of -bind)
+    #[argh(option, arg_name = "address")]
+    serf_wan_bind: Option<String>,
+    /// the gossip port between datacenters, -1 for none (8302)
+    #[argh(option, arg_name = "port")]
+    serf_wan_port: Option<i64>,
     /// run as a server
     #[argh(option, arg_name = "bool")]
     server: Option<bool>,
@@ -134,6 +150,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
     let lists = Settings {
         start_join: arguments.join,
         retry_join: arguments.retry_join,
+        start_join_wan: arguments.join_wan,
+        retry_join_wan: arguments.retry_join_wan,
         ..Settings::default()
     };
     let mut scalars = Settings {
@@ -144,6 +162,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         node_name: arguments.node,
         bind_addr: arguments.bind,
         advertise_addr: arguments.advertise,
+        advertise_addr_wan: arguments.advertise_wan,
+        serf_wan: arguments.serf_wan_bind,
         client_addr: arguments.client,
         datacenter: arguments.datacenter,
         encrypt: arguments.encrypt,
@@ -156,6 +176,7 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         ("http", arguments.http_port),
         ("rpc", arguments.rpc_port),
         ("serf_lan", arguments.serf_lan_port),
+        ("serf_wan", arguments.serf_wan_port),
         ("server", arguments.server_port),
     ];
     for (name, port) in ports {

@@ -9,7 +9,7 @@ use terraform_core::wire::ipc::{Body, Command, Join};
 /// Tells an agent to join a cluster by contacting at least one of its members.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
-    /// join the WAN pool, which is not built yet
+    /// join the WAN pool, which connects the servers of all datacenters
     #[argh(option, arg_name = "bool")]
     wan: Option<bool>,
     /// the RPC address of the agent (127.0.0.1:8400)

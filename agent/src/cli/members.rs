@@ -23,7 +23,7 @@ struct Arguments {
     /// only members whose status matches
     #[argh(option, arg_name = "regexp")]
     status: Option<String>,
-    /// the members of the WAN pool, which is not built yet
+    /// the members of the WAN pool, the servers of all datacenters
     #[argh(option, arg_name = "bool")]
     wan: Option<bool>,
     /// the RPC address of the agent (127.0.0.1:8400)

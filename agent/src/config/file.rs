@@ -35,6 +35,10 @@ pub struct Settings {
     pub bind_addr: Option<String>,
     /// `advertise_addr`
     pub advertise_addr: Option<String>,
+    /// `advertise_addr_wan`
+    pub advertise_addr_wan: Option<String>,
+    /// `serf_wan`
+    pub serf_wan: Option<String>,
     /// `client_addr`
     pub client_addr: Option<String>,
     /// `addresses.*`, by listener
@@ -55,6 +59,14 @@ pub struct Settings {
     pub retry_interval: Option<Duration>,
     /// `retry_max`
     pub retry_max: Option<i64>,
+    /// `start_join_wan`
+    pub start_join_wan: Vec<String>,
+    /// `retry_join_wan`
+    pub retry_join_wan: Vec<String>,
+    /// `retry_interval_wan`
+    pub retry_interval_wan: Option<Duration>,
+    /// `retry_max_wan`
+    pub retry_max_wan: Option<i64>,
     /// `encrypt`
     pub encrypt: Option<String>,
     /// `encrypt_verify_incoming`
@@ -79,15 +91,17 @@ pub struct Settings {
     pub check_update_interval: Option<Duration>,
     /// `reconnect_timeout`
     pub reconnect_timeout: Option<Duration>,
+    /// `reconnect_timeout_wan`
+    pub reconnect_timeout_wan: Option<Duration>,
     /// `node_meta`
     pub node_meta: BTreeMap<String, String>,
     /// `performance.raft_multiplier`
     pub raft_multiplier: Option<i64>,
     /// `performance.rpc_hold_timeout`
     pub rpc_hold_timeout: Option<Duration>,
-    /// `gossip_lan.*` durations, by key
+    /// `gossip_lan.*` and `gossip_wan.*` durations, by path
     pub gossip_durations: BTreeMap<String, Duration>,
-    /// `gossip_lan.*` numbers, by key
+    /// `gossip_lan.*` and `gossip_wan.*` numbers, by path
     pub gossip_numbers: BTreeMap<String, i64>,
     /// `dns_config.*` switches, by key
     pub dns_switches: BTreeMap<String, bool>,
@@ -188,7 +202,7 @@ impl FileReader {
             return;
         }
         match key {
-            "ports" | "addresses" | "performance" | "gossip_lan" | "dns_config" => {
+            "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config" => {
                 self.section(key, value);
             }
             _ => self.unbuilt(key, value),
@@ -206,12 +220,16 @@ impl FileReader {
             "node_id" => self.settings.node_id = self.text(key, value),
             "bind_addr" => self.settings.bind_addr = self.text(key, value),
             "advertise_addr" => self.settings.advertise_addr = self.text(key, value),
+            "advertise_addr_wan" => self.settings.advertise_addr_wan = self.text(key, value),
+            "serf_wan" => self.settings.serf_wan = self.text(key, value),
             "client_addr" => self.settings.client_addr = self.text(key, value),
             "datacenter" => self.settings.datacenter = self.text(key, value),
             "domain" => self.settings.domain = self.text(key, value),
             "log_level" => self.settings.log_level = self.text(key, value),
             "retry_interval" => self.settings.retry_interval = self.duration(key, value),
             "retry_max" => self.settings.retry_max = self.integer(key, value),
+            "retry_interval_wan" => self.settings.retry_interval_wan = self.duration(key, value),
+            "retry_max_wan" => self.settings.retry_max_wan = self.integer(key, value),
             "encrypt" => self.settings.encrypt = self.text(key, value),
             "encrypt_verify_incoming" => {
                 self.settings.encrypt_verify_incoming = self.boolean(key, value);
@@ -238,6 +256,9 @@ impl FileReader {
                 self.settings.check_update_interval = self.duration(key, value);
             }
             "reconnect_timeout" => self.settings.reconnect_timeout = self.duration(key, value),
+            "reconnect_timeout_wan" => {
+                self.settings.reconnect_timeout_wan = self.duration(key, value);
+            }
             _ => return false,
         }
         true
@@ -248,6 +269,8 @@ impl FileReader {
         match key {
             "start_join" => self.settings.start_join = self.texts(key, value),
             "retry_join" => self.settings.retry_join = self.texts(key, value),
+            "start_join_wan" => self.settings.start_join_wan = self.texts(key, value),
+            "retry_join_wan" => self.settings.retry_join_wan = self.texts(key, value),
             "node_meta" => self.settings.node_meta = self.text_map(key, value),
             "service" => self.services(key, std::slice::from_ref(value)),
             "check" => self.checks(key, std::slice::from_ref(value)),
@@ -297,14 +320,20 @@ impl FileReader {
             ("performance", "rpc_hold_timeout") => {
                 self.settings.rpc_hold_timeout = self.duration(path, value);
             }
-            ("gossip_lan", "gossip_interval" | "probe_interval" | "probe_timeout") => {
+            (
+                "gossip_lan" | "gossip_wan",
+                "gossip_interval" | "probe_interval" | "probe_timeout",
+            ) => {
                 if let Some(duration) = self.duration(path, value) {
-                    self.settings.gossip_durations.insert(key.to_owned(), duration);
+                    self.settings.gossip_durations.insert(path.to_owned(), duration);
                 }
             }
-            ("gossip_lan", "gossip_nodes" | "retransmit_mult" | "suspicion_mult") => {
+            (
+                "gossip_lan" | "gossip_wan",
+                "gossip_nodes" | "retransmit_mult" | "suspicion_mult",
+            ) => {
                 if let Some(number) = self.integer(path, value) {
-                    self.settings.gossip_numbers.insert(key.to_owned(), number);
+                    self.settings.gossip_numbers.insert(path.to_owned(), number);
                 }
             }
             ("dns_config", "only_passing" | "enable_truncate" | "allow_stale") => {

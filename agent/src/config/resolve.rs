@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
+use terraform_core::config::{
+    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+};
 use terraform_core::dns::DnsConfig;
 use terraform_core::dns::name::Name;
-use terraform_core::id::{Datacenter, NodeId, NodeName};
+use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
 use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
@@ -31,6 +33,10 @@ pub struct Resolved {
     pub temporary: bool,
     /// The address that gossip and the server port listen on.
     pub bind: IpAddr,
+    /// The address that gossip of the WAN pool listens on.
+    pub bind_wan: IpAddr,
+    /// The Serf WAN port; `None` if it is switched off. Only servers listen on it.
+    pub serf_wan_port: Option<u16>,
     /// Where HTTP listens; `None` if switched off.
     pub http: Option<SocketAddr>,
     /// Where DNS listens; `None` if switched off.
@@ -41,20 +47,29 @@ pub struct Resolved {
     pub dns_config: DnsConfig,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
-    /// Addresses to join once; none reached ends the agent.
-    pub start_join: Vec<String>,
-    /// Addresses to join until one is reached.
-    pub retry_join: Vec<String>,
-    /// Time between such attempts.
-    pub retry_interval: Duration,
-    /// How many attempts; 0 for no limit.
-    pub retry_max: u64,
+    /// What to join in the LAN pool.
+    pub joins: Joins,
+    /// What to join in the WAN pool.
+    pub joins_wan: Joins,
     /// Whether SIGINT leaves the cluster.
     pub leave_on_interrupt: bool,
     /// Whether SIGTERM leaves the cluster.
     pub leave_on_terminate: bool,
     /// What is worth a warning, one line each.
     pub warnings: Vec<String>,
+}
+
+/// What to join in one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joins {
+    /// Addresses to join once; none reached ends the agent.
+    pub once: Vec<String>,
+    /// Addresses to join until one is reached.
+    pub again: Vec<String>,
+    /// Time between such attempts.
+    pub interval: Duration,
+    /// How many attempts; 0 for no limit.
+    pub max: u64,
 }
 
 /// Why a configuration was refused; nothing was started. The text names the key and the rule.
@@ -101,19 +116,22 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let datacenter = datacenter(&settings)?;
     let dns_config = dns_config(&settings)?;
     let multiplier = multiplier(&settings)?;
-    let retry = (settings.retry_interval, settings.retry_max);
-    let gossip_config = gossip(&settings, dev)?;
+    let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
+    let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
+    let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
+    let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
         advertise,
+        advertise_wan,
         serf_lan_port: ports.serf_lan,
-        serf_wan_port: ports.serf_wan,
         server_port: ports.server,
         server: is_server.then(|| ServerConfig {
             bootstrap,
             raft_multiplier: multiplier,
             limits: RaftLimits::default(),
+            wan,
         }),
         serf: serf(&settings, &gossip_config),
         gossip: gossip_config,
@@ -128,22 +146,21 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     if machine.processors <= 1 {
         warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
     }
-    let (retry_interval, retry_max) = joins(&settings.start_join, &settings.retry_join, retry)?;
     Ok(Resolved {
         node,
         node_id,
         data_dir,
         temporary,
         bind,
+        bind_wan,
+        serf_wan_port: ports.serf_wan,
         http,
         dns,
         rpc,
         dns_config,
         scripts_from_api,
-        start_join: settings.start_join,
-        retry_join: settings.retry_join,
-        retry_interval,
-        retry_max,
+        joins,
+        joins_wan,
         leave_on_interrupt: !settings.skip_leave_on_interrupt.unwrap_or(false),
         leave_on_terminate: settings.leave_on_terminate.unwrap_or(!is_server),
         warnings,
@@ -312,13 +329,26 @@ fn listeners(settings: &Settings) -> Checked<(Option<SocketAddr>, Option<SocketA
     Ok((http, dns, rpc))
 }
 
-/// Checks what is to be joined; how long to wait between attempts, and how many there are.
+/// What is to be joined in the LAN pool.
+fn joins_lan(settings: &Settings) -> Checked<Joins> {
+    let keys = ["start_join", "retry_join", "retry_interval", "retry_max"];
+    let lists = (settings.start_join.as_slice(), settings.retry_join.as_slice());
+    joins(keys, lists, (settings.retry_interval, settings.retry_max))
+}
+
+/// What is to be joined in the WAN pool.
+fn joins_wan(settings: &Settings) -> Checked<Joins> {
+    let keys = ["start_join_wan", "retry_join_wan", "retry_interval_wan", "retry_max_wan"];
+    let lists = (settings.start_join_wan.as_slice(), settings.retry_join_wan.as_slice());
+    joins(keys, lists, (settings.retry_interval_wan, settings.retry_max_wan))
+}
+
 fn joins(
-    once: &[String],
-    again: &[String],
+    [once_key, again_key, interval_key, max_key]: [&str; 4],
+    (once, again): (&[String], &[String]),
     (interval, max): (Option<Duration>, Option<i64>),
-) -> Checked<(Duration, u64)> {
-    for (key, texts) in [("start_join", once), ("retry_join", again)] {
+) -> Checked<Joins> {
+    for (key, texts) in [(once_key, once), (again_key, again)] {
         for text in texts {
             // The port does not matter here.
             parse_address(text, 0).map_err(|error| ResolveError(format!("{key}: {error}")))?;
@@ -326,15 +356,67 @@ fn joins(
     }
     let interval = interval.unwrap_or(Duration::from_secs(30));
     if interval.is_zero() {
-        return refuse("retry_interval cannot be 0s. Must be greater than zero");
+        return refuse(format!("{interval_key} cannot be 0s. Must be greater than zero"));
     }
     let max = max.unwrap_or(0);
-    match u64::try_from(max) {
-        Ok(max) => Ok((interval, max)),
-        Err(_) => {
-            refuse(format!("retry_max cannot be {max}. Must be greater than or equal to zero"))
+    let Ok(max) = u64::try_from(max) else {
+        return refuse(format!("{max_key} cannot be {max}. Must be greater than or equal to zero"));
+    };
+    Ok(Joins { once: once.to_vec(), again: again.to_vec(), interval, max })
+}
+
+/// Where gossip of the WAN pool listens, and where other datacenters reach this agent.
+fn wan_addresses(
+    settings: &Settings,
+    bind: IpAddr,
+    advertise: IpAddr,
+) -> Checked<(IpAddr, IpAddr)> {
+    let given = |key, text: &Option<String>| {
+        let text = text.as_deref().filter(|text| !text.is_empty());
+        text.map(|text| ip(key, text)).transpose()
+    };
+    let listen = given("serf_wan", &settings.serf_wan)?.unwrap_or(bind);
+    match given("advertise_addr_wan", &settings.advertise_addr_wan)? {
+        Some(address) if address.is_unspecified() => {
+            refuse("Advertise WAN address cannot be 0.0.0.0, :: or [::]")
+        }
+        Some(address) => Ok((listen, address)),
+        None => Ok((listen, advertise)),
+    }
+}
+
+/// How a server takes part in the WAN pool; refuses joins of agents that cannot.
+fn wan(
+    settings: &Settings,
+    is_server: bool,
+    (ports, same_address): (&Ports, bool),
+    dev: bool,
+) -> Checked<Option<WanConfig>> {
+    let lists = [
+        ("start_join_wan", &settings.start_join_wan),
+        ("retry_join_wan", &settings.retry_join_wan),
+    ];
+    if let Some((key, _)) = lists.iter().find(|(_, list)| !list.is_empty()) {
+        if !is_server {
+            return refuse(format!("'{key}' requires 'server = true'"));
+        }
+        if ports.serf_wan.is_none() {
+            return refuse(format!("'{key}' requires ports.serf_wan, which is switched off"));
         }
     }
+    let Some(port) = ports.serf_wan.filter(|_| is_server) else { return Ok(None) };
+    let taken = [("serf_lan", ports.serf_lan), ("server", ports.server)];
+    if let Some((other, _)) = taken.iter().find(|(_, taken)| *taken == port && same_address) {
+        return refuse(format!("ports.serf_wan: {port} is already ports.{other}"));
+    }
+    let gossip = gossip(settings, PoolName::Wan, dev)?;
+    let mut serf = SerfConfig { gossip_interval: gossip.gossip_interval, ..SerfConfig::wan() };
+    serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
+    serf.coordinates = !settings.disable_coordinates.unwrap_or(false);
+    if let Some(timeout) = settings.reconnect_timeout_wan {
+        serf.reconnect_timeout = timeout;
+    }
+    Ok(Some(WanConfig { port, gossip, serf }))
 }
 
 fn datacenter(settings: &Settings) -> Checked<Datacenter> {
@@ -391,10 +473,10 @@ fn port(settings: &Settings, name: &str, default: u16) -> Checked<Option<u16>> {
     }
 }
 
-/// The ports between agents; none can be switched off.
+/// The ports between agents; only that of the WAN pool can be switched off.
 struct Ports {
     serf_lan: u16,
-    serf_wan: u16,
+    serf_wan: Option<u16>,
     server: u16,
 }
 
@@ -404,7 +486,7 @@ impl Ports {
             Some(port) => Ok(port),
             None => refuse(format!("ports.{name}: invalid port: it cannot be switched off")),
         };
-        let serf_wan = port(settings, "serf_wan", 8302)?.unwrap_or(0);
+        let serf_wan = port(settings, "serf_wan", 8302)?;
         let ports =
             Self { serf_lan: needed("serf_lan", 8301)?, serf_wan, server: needed("server", 8300)? };
         if ports.serf_lan == ports.server {
@@ -468,16 +550,24 @@ fn multiplier(settings: &Settings) -> Checked<u32> {
     }
 }
 
-fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
-    let mut gossip = GossipConfig::lan();
+fn gossip(settings: &Settings, pool: PoolName, dev: bool) -> Checked<GossipConfig> {
+    let (section, mut gossip) = match pool {
+        PoolName::Lan => ("gossip_lan", GossipConfig::lan()),
+        PoolName::Wan => ("gossip_wan", GossipConfig::wan()),
+    };
     if dev {
         gossip.gossip_interval = Duration::from_millis(100);
         gossip.probe_interval = Duration::from_millis(200);
         gossip.probe_timeout = Duration::from_millis(100);
     }
-    for (key, value) in &settings.gossip_durations {
+    let key_of = |path: &str| {
+        let key = path.strip_prefix(section)?.strip_prefix('.')?;
+        Some(key.to_owned())
+    };
+    for (path, value) in &settings.gossip_durations {
+        let Some(key) = key_of(path) else { continue };
         if *value < Duration::from_millis(10) || *value > Duration::from_secs(60) {
-            return refuse(format!("gossip_lan.{key} must be between 10ms and 1m"));
+            return refuse(format!("{path} must be between 10ms and 1m"));
         }
         match key.as_str() {
             "gossip_interval" => gossip.gossip_interval = *value,
@@ -485,11 +575,10 @@ fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
             _ => gossip.probe_timeout = *value,
         }
     }
-    for (key, value) in &settings.gossip_numbers {
+    for (path, value) in &settings.gossip_numbers {
+        let Some(key) = key_of(path) else { continue };
         let Some(number) = u32::try_from(*value).ok().filter(|n| (1..=100).contains(n)) else {
-            return refuse(format!(
-                "gossip_lan.{key} cannot be {value}. Must be between 1 and 100"
-            ));
+            return refuse(format!("{path} cannot be {value}. Must be between 1 and 100"));
         };
         match key.as_str() {
             "gossip_nodes" => gossip.gossip_nodes = usize::try_from(number).unwrap_or(3),
@@ -498,7 +587,9 @@ fn gossip(settings: &Settings, dev: bool) -> Checked<GossipConfig> {
         }
     }
     if gossip.probe_timeout >= gossip.probe_interval {
-        return refuse("gossip_lan.probe_timeout must be shorter than gossip_lan.probe_interval");
+        return refuse(format!(
+            "{section}.probe_timeout must be shorter than {section}.probe_interval"
+        ));
     }
     encryption(settings, &mut gossip)?;
     Ok(gossip)

@@ -166,13 +166,15 @@ pub struct AntiEntropy {
 /// The record of the node that `config` describes (http-api.md §2).
 pub fn own_node(config: &NodeConfig, id: NodeId) -> Node {
     let address = config.advertise.to_string();
-    let family = if config.advertise.is_ipv4() { "ipv4" } else { "ipv6" };
-    let tags =
-        ["lan".to_owned(), "wan".to_owned(), format!("lan_{family}"), format!("wan_{family}")];
+    let addresses = [("lan", config.advertise), ("wan", config.advertise_wan)];
+    let tagged = addresses.into_iter().flat_map(|(tag, ip)| {
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        [tag.to_owned(), format!("{tag}_{family}")].map(|tag| (tag, ip.to_string()))
+    });
     Node {
         id: Some(id),
         name: config.name.clone(),
-        tagged_addresses: tags.into_iter().map(|tag| (tag, address.clone())).collect(),
+        tagged_addresses: tagged.collect(),
         address,
         meta: own_meta(config.node_meta.clone()),
         create_index: ModifyIndex::ZERO,

@@ -1,7 +1,7 @@
 //! The keys of gossip: one that seals, and those that open besides it (gossip-wire.md §8.4).
 //!
-//! [`Keyring`] holds the rules and its file, `serf/local.keyring`: a JSON list of base64 strings,
-//! the primary key first. The machine's part applies operations, and answers a change only once
+//! [`Keyring`] holds the rules and its file, `serf/local.keyring` or `serf/remote.keyring`: a JSON
+//! list of base64 strings, the primary key first. The machine's part applies operations, and answers a change only once
 //! the file holds it, so that a key which others were told of survives a restart.
 //!
 //! Differs: a key from the settings is stored once it has opened a datagram of another member, not
@@ -10,6 +10,7 @@
 
 use super::{Gossip, GossipOutput, GossipTrace};
 use crate::config::GossipConfig;
+use crate::id::PoolName;
 use crate::machine::Outbox;
 use crate::rng::Rng;
 use crate::storage::op::{FileOp, FilePath, StorageFault};
@@ -31,9 +32,12 @@ pub const KEYRING_BYTES_MAX: u64 = 64 << 10;
 /// Operations that may wait for the file at once.
 const OPERATIONS_MAX: usize = 64;
 
-/// The path of the file.
-pub fn keyring_file() -> FilePath {
-    FilePath::new("serf/local.keyring")
+/// The path of the file of a pool.
+pub fn keyring_file(pool: PoolName) -> FilePath {
+    FilePath::new(match pool {
+        PoolName::Lan => "serf/local.keyring",
+        PoolName::Wan => "serf/remote.keyring",
+    })
 }
 
 /// The keys of one pool, the primary first; none if its gossip is not encrypted.
@@ -296,8 +300,8 @@ impl Gossip {
         if let (Some(given), Some(primary)) = (self.keys.ring.primary(), ring.primary())
             && !ring.keys().contains(given)
         {
-            let (given, primary) = (given.id(), primary.id());
-            crate::trace!(out, Level::Warn, GossipTrace::KeyringWins { given, primary });
+            let (pool, given, primary) = (self.config.pool, given.id(), primary.id());
+            crate::trace!(out, Level::Warn, GossipTrace::KeyringWins { pool, given, primary });
         }
         self.keys.ring = ring;
         self.keys.is_stored = true;
@@ -315,7 +319,7 @@ impl Gossip {
         self.keys.is_stored = true;
         self.keys.writes.push_back(ticket);
         let mut ops = vec![FileOp::CreateDir(FilePath::new("serf")), FileOp::SyncDir(None)];
-        ops.extend(replace_file(&keyring_file(), self.keys.ring.to_file()));
+        ops.extend(replace_file(&keyring_file(self.config.pool), self.keys.ring.to_file()));
         out.push(GossipOutput::PersistKeyring(ops));
     }
 

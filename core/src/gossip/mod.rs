@@ -8,8 +8,8 @@
 //! suspicion runs for it; an incarnation of another member never falls, except when a freed name is
 //! taken by another address; every queue, table, stream and exchange has a bound.
 //!
-//! Numbers: streams that this machine opens are 1, 5, 9, … (1 modulo 4), so that another machine
-//! of the node can take those of 3 modulo 4; accepted streams have even numbers from the host. A
+//! Numbers: streams that this machine opens are 1 modulo 8 in the LAN pool and 5 modulo 8 in the WAN
+//! pool; 3 modulo 4 is another machine's, and accepted streams have even numbers from the host. A
 //! [`JoinId`] whose top bit is set belongs to the Serf layer ([`JoinId::SERF`]), every other one to
 //! the node.
 
@@ -35,7 +35,7 @@ mod user;
 pub use trace::{DropReason, GossipTrace};
 
 use crate::config::GossipConfig;
-use crate::id::{Incarnation, NodeName, SeqNo, StreamId};
+use crate::id::{Incarnation, NodeName, PoolName, SeqNo, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::node::input::CloseReason;
 use crate::rng::{Rng, Seed, Stream};
@@ -60,9 +60,15 @@ use std::time::Duration;
 use table::{MEMBERS_MAX, Record, Table};
 
 /// The distance between the numbers of streams that this machine opens.
-const STREAM_STEP: u64 = 4;
-/// The number of the first stream that this machine opens.
-const STREAM_FIRST: u64 = 1;
+const STREAM_STEP: u64 = 8;
+
+/// The number of the first stream that the machine of a pool opens.
+const fn stream_first(pool: PoolName) -> StreamId {
+    StreamId::new(match pool {
+        PoolName::Lan => 1,
+        PoolName::Wan => 5,
+    })
+}
 
 /// Messages in each queue of the Serf layer, if the cluster has less than half as many members.
 const SERF_QUEUE_MAX: usize = 4096;
@@ -320,7 +326,7 @@ pub enum GossipOutput {
         /// All keys after it, the primary first.
         result: Result<Keyring, KeyringError>,
     },
-    /// Write `serf/local.keyring` (state lane); answered by `KeyringPersisted`.
+    /// Write the pool's file of keys (state lane); answered by `KeyringPersisted`.
     PersistKeyring(Vec<FileOp>),
     /// Something worth telling.
     Trace(Level, GossipTrace),
@@ -409,7 +415,13 @@ impl Gossip {
         let mut gossip = Self {
             config: config.clone(),
             local: peer.name.clone(),
-            rng: Rng::for_stream(seed, Stream::Gossip),
+            rng: Rng::for_stream(
+                seed,
+                match config.pool {
+                    PoolName::Lan => Stream::Gossip,
+                    PoolName::Wan => Stream::GossipWan,
+                },
+            ),
             timers: Timers::default(),
             table: Table::default(),
             health: Awareness::new(config.awareness_max_multiplier),
@@ -421,7 +433,7 @@ impl Gossip {
             relays: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             buffered: 0,
-            next_stream: StreamId::new(STREAM_FIRST),
+            next_stream: stream_first(config.pool),
             joins: BTreeMap::new(),
             life: Life::Active,
             drops: Drops::new(now),

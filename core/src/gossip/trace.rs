@@ -5,7 +5,7 @@
 
 use super::keyring::{KeyringError, keyring_file};
 use super::state::word;
-use crate::id::{Incarnation, NodeName};
+use crate::id::{Incarnation, NodeName, PoolName};
 use crate::wire::DecodeError;
 use crate::wire::gossip::PeerState;
 use crate::wire::seal::KeyId;
@@ -135,6 +135,8 @@ pub enum GossipTrace {
     },
     /// The keyring of an earlier run is used, which does not hold the key of the settings.
     KeyringWins {
+        /// In which pool.
+        pool: PoolName,
         /// The key of the settings.
         given: KeyId,
         /// The primary key of the keyring.
@@ -194,11 +196,11 @@ impl fmt::Display for GossipTrace {
             Self::BroadcastTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes fits into no packet and is not spread")
             }
-            Self::KeyringWins { given, primary } => write!(
+            Self::KeyringWins { pool, given, primary } => write!(
                 f,
-                "LAN keyring exists but -encrypt given, using keyring: {} holds the primary key \
+                "{pool} keyring exists but -encrypt given, using keyring: {} holds the primary key \
                  {primary} and not the key {given}",
-                keyring_file()
+                keyring_file(*pool)
             ),
             Self::KeyOperation { verb, key, error: None } => {
                 write!(f, "gossip encryption: {verb} key {key}: done")

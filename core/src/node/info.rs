@@ -1,6 +1,7 @@
 //! The sections of `info`: numbers and states for people, all text (cli.md §3, http-api.md §4.1).
 
 use super::Node;
+use super::pool::Pool;
 use super::request::InfoSections;
 use super::server::API_VERSION;
 use crate::local::definition::CheckKind;
@@ -27,7 +28,10 @@ impl Node {
         put("agent", self.agent_section());
         put("build", build_section());
         put("consul", self.role_section());
-        put("serf_lan", self.serf_section());
+        put("serf_lan", serf_section(&self.lan));
+        if let Some(wan) = &self.wan {
+            put("serf_wan", serf_section(wan));
+        }
         if let Some(raft) = self.raft_section(now) {
             put("raft", raft);
         }
@@ -58,7 +62,7 @@ impl Node {
                 });
                 let address = self.leader.map_or_else(String::new, |(_, at)| at.to_string());
                 section.set("bootstrap", alone);
-                section.set("known_datacenters", 1);
+                section.set("known_datacenters", self.wan_state.datacenters.len());
                 section.set("leader", server.raft.role() == RoleKind::Leader);
                 section.set("leader_addr", address);
             }
@@ -98,25 +102,25 @@ impl Node {
         section.set("term", view.term);
         Some(section)
     }
+}
 
-    fn serf_section(&self) -> Section {
-        let count = |status| self.lan.serf.members().filter(|m| m.status == status).count();
-        let [_, intent_queue, query_queue, event_queue] = self.lan.gossip.queued();
-        let mut section = Section::default();
-        section.set("coordinate_resets", self.lan.serf.coordinate_resets());
-        section.set("encrypted", self.lan.gossip.keyring().primary().is_some());
-        section.set("event_queue", event_queue);
-        section.set("event_time", self.lan.serf.event_time());
-        section.set("failed", count(MemberStatus::Failed));
-        section.set("health_score", self.lan.gossip.health_score());
-        section.set("intent_queue", intent_queue);
-        section.set("left", count(MemberStatus::Left));
-        section.set("member_time", self.lan.serf.member_time());
-        section.set("members", self.lan.serf.members().count());
-        section.set("query_queue", query_queue);
-        section.set("query_time", self.lan.serf.query_time());
-        section
-    }
+fn serf_section(Pool { gossip, serf, .. }: &Pool) -> Section {
+    let count = |status| serf.members().filter(|m| m.status == status).count();
+    let [_, intent_queue, query_queue, event_queue] = gossip.queued();
+    let mut section = Section::default();
+    section.set("coordinate_resets", serf.coordinate_resets());
+    section.set("encrypted", gossip.keyring().primary().is_some());
+    section.set("event_queue", event_queue);
+    section.set("event_time", serf.event_time());
+    section.set("failed", count(MemberStatus::Failed));
+    section.set("health_score", gossip.health_score());
+    section.set("intent_queue", intent_queue);
+    section.set("left", count(MemberStatus::Left));
+    section.set("member_time", serf.member_time());
+    section.set("members", serf.members().count());
+    section.set("query_queue", query_queue);
+    section.set("query_time", serf.query_time());
+    section
 }
 
 fn build_section() -> Section {

@@ -1,6 +1,6 @@
 //! Everything that can happen to a node.
 
-use crate::id::{CheckId, RequestId, StreamId, WriteId};
+use crate::id::{CheckId, PoolName, RequestId, StreamId, WriteId};
 use crate::node::request::Request;
 use crate::storage::op::StorageFault;
 use crate::time::WallClock;
@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 /// What a stream is for; decides which machine it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StreamKind {
-    /// Push/pull and stream probes on the Serf LAN port.
-    Gossip,
+    /// Push/pull and stream probes on the Serf port of a pool.
+    Gossip(PoolName),
     /// Requests and Raft on the server port.
     Server,
 }
@@ -43,8 +43,10 @@ pub struct CheckResult {
 pub enum Input {
     /// The deadline of `next_timeout` may have passed; late or early delivery is harmless.
     Timeout,
-    /// A datagram arrived on the Serf LAN port.
+    /// A datagram arrived on a Serf port.
     Datagram {
+        /// The pool whose port it is.
+        pool: PoolName,
         /// Its source.
         from: SocketAddr,
         /// Its bytes.

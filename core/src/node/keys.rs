@@ -6,20 +6,26 @@
 use super::Node;
 use crate::gossip::GossipInput;
 use crate::gossip::keyring::{KeyOperation as RingOperation, KeyTicket, Keyring, KeyringError};
+use crate::id::PoolName;
 use crate::serf::{KeyOperation, KeyResult, QueryId, SerfInput};
 use crate::time::Instant;
 use crate::wire::seal::{Key, KeyError};
 
 impl Node {
     /// A member, or this one, asks for something to be done with this member's keyring.
-    pub(super) fn key_operation(&mut self, now: Instant, query: QueryId, operation: KeyOperation) {
+    pub(super) fn key_operation(
+        &mut self,
+        now: Instant,
+        pool: PoolName,
+        (query, operation): (QueryId, KeyOperation),
+    ) {
         match ring_operation(&operation) {
             Ok(operation) => {
                 let ticket = ticket(query, operation == RingOperation::List);
                 let input = GossipInput::Key { ticket, operation };
-                self.lan.tell_gossip(now, input);
+                self.tell_gossip(now, pool, input);
             }
-            Err(error) => self.key_result(now, query, KeyResult::Failed(error.to_string())),
+            Err(error) => self.key_result(now, pool, query, KeyResult::Failed(error.to_string())),
         }
     }
 
@@ -27,6 +33,7 @@ impl Node {
     pub(super) fn key_finished(
         &mut self,
         now: Instant,
+        pool: PoolName,
         ticket: KeyTicket,
         result: Result<Keyring, KeyringError>,
     ) {
@@ -39,12 +46,12 @@ impl Node {
             Ok(_) => KeyResult::Done,
             Err(error) => KeyResult::Failed(error.to_string()),
         };
-        self.key_result(now, QueryId(ticket.0 / 2), result);
+        self.key_result(now, pool, QueryId(ticket.0 / 2), result);
     }
 
-    fn key_result(&mut self, now: Instant, query: QueryId, result: KeyResult) {
+    fn key_result(&mut self, now: Instant, pool: PoolName, query: QueryId, result: KeyResult) {
         let input = SerfInput::KeyResult { query, result };
-        self.lan.tell_serf(now, input);
+        self.tell_serf(now, pool, input);
     }
 }
 

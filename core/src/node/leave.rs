@@ -1,8 +1,9 @@
 //! Leaving and stopping: the order of steps, each bounded in time.
 //!
 //! Anti-entropy stops first, so that nothing re-registers what the leave removes. A leader takes
-//! itself out of the configuration, then every agent leaves gossip; a follower waits until the
-//! leader has taken it out. The last voter leaves gossip only and stays in its own configuration,
+//! itself out of the configuration, then a server leaves the WAN pool, so that other datacenters
+//! turn to its peers, then every agent leaves the LAN pool; a follower waits until the leader has
+//! taken it out. The last voter leaves gossip only and stays in its own configuration,
 //! so that a restart finds its data (DESIGN.md §8; cluster-behaviour.md §8).
 
 use super::output::StopReason;
@@ -10,7 +11,7 @@ use super::request::{RequestError, Response};
 use super::writes::Purpose;
 use super::{LEAVE_STEP, Node, NodeTrace};
 use crate::anti_entropy::AntiEntropyInput;
-use crate::id::RequestId;
+use crate::id::{PoolName, RequestId};
 use crate::machine::Machine as _;
 use crate::raft::{LeaveVerdict, RoleKind};
 use crate::rpc::RpcInput;
@@ -19,6 +20,8 @@ use crate::time::Instant;
 use crate::trace::Level;
 use std::time::Duration;
 
+/// How long leaving the WAN pool may take; what then has not spread, failing probes tell.
+const WAN_STEP: Duration = Duration::from_secs(5);
 /// How long leaving gossip may take: intent, farewell, and the time given to both to spread.
 const GOSSIP_STEP: Duration = Duration::from_secs(14);
 
@@ -54,7 +57,9 @@ enum Step {
     AntiEntropy,
     /// Until this leader is out of the configuration.
     OwnRemoval,
-    /// Until the farewell has spread.
+    /// Until the farewell has spread in the WAN pool.
+    Wan,
+    /// Until the farewell has spread in the LAN pool.
     Gossip,
     /// Until the leader has taken this follower out of the configuration.
     Removal,
@@ -65,6 +70,7 @@ impl Step {
         match self {
             Self::AntiEntropy => "the end of its synchronisation",
             Self::OwnRemoval => "leaving the configuration",
+            Self::Wan => "the spread of its farewell in the WAN pool",
             Self::Gossip => "the spread of its farewell",
             Self::Removal => "being taken out of the configuration",
         }
@@ -180,14 +186,31 @@ impl Node {
         }
     }
 
+    /// Leaves the pools, one after the other.
     fn leave_gossip(&mut self, now: Instant) {
+        match self.wan.as_deref_mut() {
+            None => self.leave_lan(now),
+            Some(wan) => {
+                wan.tell_serf(now, SerfInput::Leave);
+                self.go_to(now, Step::Wan, WAN_STEP);
+            }
+        }
+    }
+
+    fn leave_lan(&mut self, now: Instant) {
         self.go_to(now, Step::Gossip, GOSSIP_STEP);
         self.rpc.handle(now, RpcInput::Leaving, &mut self.boxes.rpc);
         self.lan.tell_serf(now, SerfInput::Leave);
     }
 
-    /// The farewell has spread.
-    pub(super) fn farewell_spread(&mut self, now: Instant) {
+    /// The farewell has spread in a pool.
+    pub(super) fn farewell_spread(&mut self, now: Instant, pool: PoolName) {
+        if pool == PoolName::Wan {
+            if self.at_step(Step::Wan).is_some() {
+                self.leave_lan(now);
+            }
+            return;
+        }
         let Some(leave) = self.at_step(Step::Gossip) else { return };
         let wait = leave.wait_for_removal;
         if wait && self.leave_verdict() != Some(LeaveVerdict::NotVoter) {
@@ -223,7 +246,8 @@ impl Node {
         match step {
             Step::AntiEntropy => self.synchronisation_stopped(now),
             Step::OwnRemoval => self.leave_gossip(now),
-            Step::Gossip => self.farewell_spread(now),
+            Step::Wan => self.leave_lan(now),
+            Step::Gossip => self.farewell_spread(now, PoolName::Lan),
             Step::Removal => self.finish_leave(now),
         }
     }

@@ -21,17 +21,17 @@ mod serve;
 mod server;
 mod settle;
 mod trace;
+mod wan;
 mod writes;
 
 pub use trace::NodeTrace;
 
 use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
 use crate::checks::{Checks, ChecksOutput};
-use crate::config::{Bootstrap, ConfigError, NodeConfig};
+use crate::config::{ConfigError, NodeConfig};
 use crate::event::Events;
 use crate::gossip::Gossip;
-use crate::gossip::keyring::{Keyring, keyring_file};
-use crate::id::{NodeId, NodeName, RequestId};
+use crate::id::{NodeId, NodeName, PoolName, RequestId};
 use crate::local::{Local, LocalConfig, LocalOutput};
 use crate::machine::{Machine, Outbox};
 use crate::raft::bootstrap::BootstrapOutput;
@@ -48,7 +48,7 @@ use input::Input;
 use output::{Output, StopReason};
 use pool::Pool;
 use request::RequestError;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -109,6 +109,8 @@ pub struct Node {
     config: NodeConfig,
     id: NodeId,
     lan: Pool,
+    /// Set on servers that take part in the WAN pool.
+    wan: Option<Box<Pool>>,
     rpc: Rpc,
     local: Local,
     checks: Checks,
@@ -123,6 +125,8 @@ pub struct Node {
     waiting: requests::Waiting,
     lifecycle: leave::Lifecycle,
     publisher: publish::Publisher,
+    /// What the WAN pool shows; without that pool, only this datacenter.
+    wan_state: wan::WanState,
     /// The servers of this datacenter that gossip shows alive.
     servers: BTreeMap<NodeName, ServerInfo>,
     /// Whether this server leads, as readers were last told.
@@ -139,10 +143,10 @@ pub struct Node {
 /// The deadline of a node by the machine that wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TimerName {
-    /// Membership.
-    Gossip,
-    /// Serf.
-    Serf,
+    /// Membership in a pool.
+    Gossip(PoolName),
+    /// Serf in a pool.
+    Serf(PoolName),
     /// Events held back to be merged.
     Events,
     /// Requests between agents.
@@ -157,6 +161,8 @@ pub enum TimerName {
     Raft,
     /// Leader duties.
     Reconcile,
+    /// The search for servers that the WAN pool lacks.
+    Flood,
     /// A leave under way.
     Leave,
 }
@@ -185,9 +191,13 @@ impl Node {
             restored: restored.registrations.registrations().clone(),
             wall,
         };
-        let snapshot = restored.serf_snapshot.as_deref();
-        let mut lan = membership(&config, id, snapshot, (seed, now));
-        keyring(&config, restored.keyring, &mut lan)?;
+        let lan = Pool::lan(&config, id, restored.lan, (seed, now))?;
+        let (wan, server) = match restored.server {
+            Some(server) => {
+                (Pool::wan(&config, id, server.wan, (seed, now))?, Some((server.raft, server.wal)))
+            }
+            None => (None, None),
+        };
         let local = Local::new(local_config, &mut boxes.local)?;
         let rpc = Rpc::new(
             RpcConfig {
@@ -205,6 +215,7 @@ impl Node {
         let mut node = Self {
             id,
             lan,
+            wan: wan.map(Box::new),
             rpc,
             local,
             checks: Checks::new(seed),
@@ -218,6 +229,7 @@ impl Node {
             waiting: requests::Waiting::default(),
             lifecycle: leave::Lifecycle::Running,
             publisher: publish::Publisher::default(),
+            wan_state: wan::WanState::new(&config.datacenter, now),
             servers: BTreeMap::new(),
             leads: false,
             leader: None,
@@ -232,7 +244,7 @@ impl Node {
         }
         // Membership first: the founding page has the own member join before consensus starts.
         node.settle(now);
-        if let Some(server) = restored.server {
+        if let Some(server) = server {
             node.start_server(now, server, seed);
             node.settle(now);
         }
@@ -240,6 +252,7 @@ impl Node {
         for member in node.lan.serf.all_members().iter() {
             node.member_changed(now, member);
         }
+        node.wan_changed(now);
         node.settle(now);
         // The first synchronisation is tried at once, whether there is a leader or not.
         node.anti_entropy.handle_timeout(now, &mut node.boxes.anti_entropy);
@@ -286,10 +299,12 @@ impl Node {
         if self.lifecycle.is_stopped() {
             return None;
         }
-        let server = self.server.as_deref();
+        let (server, wan) = (self.server.as_deref(), self.wan.as_deref());
         [
-            (self.lan.gossip.next_timeout(), TimerName::Gossip),
-            (self.lan.serf.next_timeout(), TimerName::Serf),
+            (self.lan.gossip.next_timeout(), TimerName::Gossip(PoolName::Lan)),
+            (self.lan.serf.next_timeout(), TimerName::Serf(PoolName::Lan)),
+            (wan.and_then(|wan| wan.gossip.next_timeout()), TimerName::Gossip(PoolName::Wan)),
+            (wan.and_then(|wan| wan.serf.next_timeout()), TimerName::Serf(PoolName::Wan)),
             (self.coalescer.next_timeout(), TimerName::Events),
             (self.rpc.next_timeout(), TimerName::Rpc),
             (self.checks.next_timeout(), TimerName::Checks),
@@ -297,6 +312,7 @@ impl Node {
             (server.and_then(|s| s.bootstrap.next_timeout()), TimerName::Bootstrap),
             (server.and_then(|s| s.raft.next_timeout()), TimerName::Raft),
             (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
+            (wan.map(|_| self.wan_state.flood_at), TimerName::Flood),
             (self.lifecycle.deadline(), TimerName::Leave),
         ]
         .into_iter()
@@ -319,19 +335,24 @@ impl Node {
         &self.config.name
     }
 
-    /// All known members, by name.
+    /// All known members of the LAN pool, by name.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.lan.serf.members()
     }
 
-    /// The Serf layer, for checkers.
+    /// The Serf layer of the LAN pool, for checkers.
     pub const fn serf(&self) -> &Serf {
         &self.lan.serf
     }
 
-    /// Membership, for checkers.
+    /// Membership in the LAN pool, for checkers.
     pub const fn gossip(&self) -> &Gossip {
         &self.lan.gossip
+    }
+
+    /// All known members of the WAN pool, by name; none on an agent that is not in it.
+    pub fn wan_members(&self) -> impl Iterator<Item = &Member> {
+        self.wan.iter().flat_map(|wan| wan.serf.members())
     }
 
     /// What is registered here, for checkers.
@@ -352,6 +373,9 @@ impl Node {
     /// Fires every timer that is due.
     fn fire_timers(&mut self, now: Instant) {
         self.lan.handle_timeout(now);
+        if let Some(wan) = self.wan.as_deref_mut() {
+            wan.handle_timeout(now);
+        }
         let boxes = &mut self.boxes;
         let events = self.coalescer.handle_timeout(now);
         self.out.extend(events.into_iter().map(Output::Event));
@@ -363,6 +387,7 @@ impl Node {
             server.raft.handle_timeout(now, &mut boxes.raft);
         }
         self.reconcile_timeout(now);
+        self.flood_timeout(now);
         self.leave_timeout(now);
     }
 
@@ -392,51 +417,6 @@ impl Node {
         self.lifecycle = leave::Lifecycle::Stopped;
         self.out.push_back(Output::Stopped(reason));
     }
-}
-
-/// Serf and the membership protocol below it.
-fn membership(
-    config: &NodeConfig,
-    id: NodeId,
-    snapshot: Option<&str>,
-    (seed, now): (Seed, Instant),
-) -> Pool {
-    let (mut gossip_out, mut serf_out) = (Outbox::new(config.level), Outbox::new(config.level));
-    let (name, tags) = (config.name.clone(), server::own_tags(config, id));
-    let serf = Serf::new(name, &tags, &config.serf, snapshot, seed, now, &mut serf_out);
-    let (name, address) = (config.name.clone(), config.gossip_address());
-    let meta = serf.meta();
-    let gossip = Gossip::new(name, address, meta, &config.gossip, seed, now, &mut gossip_out);
-    Pool { gossip, serf, gossip_out, serf_out, streams: BTreeSet::new() }
-}
-
-/// Gives gossip the keys of an earlier run.
-///
-/// A server that is a cluster by itself has nobody to prove its key, so it is stored at once.
-fn keyring(
-    config: &NodeConfig,
-    restored: Option<Keyring>,
-    pool: &mut Pool,
-) -> Result<(), ConfigError> {
-    match restored {
-        Some(ring) if config.gossip.keyring_file => {
-            pool.gossip.restore_keyring(ring, &mut pool.gossip_out);
-        }
-        Some(_) if config.gossip.encrypt.is_none() => {
-            let setting = "disable_keyring_file";
-            let rule = format!(
-                "{} holds the keys of gossip, which would go in clear without them: give encrypt, \
-                 or remove the file",
-                keyring_file()
-            );
-            return Err(ConfigError::Range { setting, rule });
-        }
-        Some(_) | None => {}
-    }
-    if config.server.as_ref().is_some_and(|server| server.bootstrap == Bootstrap::Alone) {
-        pool.gossip.keys_proven(&mut pool.gossip_out);
-    }
-    Ok(())
 }
 
 /// How long a stopping step may take before the next one is taken all the same.

@@ -1,6 +1,6 @@
 //! Everything a node wants done, in the order in which it wants it done.
 
-use crate::id::{CheckId, RequestId, StreamId, WriteId};
+use crate::id::{CheckId, PoolName, RequestId, StreamId, WriteId};
 use crate::local::definition::CheckKind;
 use crate::node::input::StreamKind;
 use crate::node::request::{RequestError, Response};
@@ -15,8 +15,10 @@ use std::sync::Arc;
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Send a datagram from the Serf LAN port.
+    /// Send a datagram from a Serf port.
     SendDatagram {
+        /// The pool whose port it is.
+        pool: PoolName,
         /// Destination.
         to: SocketAddr,
         /// Bytes.
@@ -77,8 +79,8 @@ pub enum Output {
         /// Who said what.
         heard: QueryHeard,
     },
-    /// Subscribers are told this: one for each member change, user event and query that one input
-    /// brings, so as many as that input names. Without a subscriber it is of no use.
+    /// Subscribers are told this of the LAN pool: one for each member change, user event and query
+    /// that one input brings, so as many as that input names. Without a subscriber it is of no use.
     Event(SerfEvent),
     /// Readers use this snapshot from now on. First of a drain, at most one for each.
     Publish(Arc<View>),

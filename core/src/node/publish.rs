@@ -2,6 +2,7 @@
 //! may see has changed.
 
 use super::Node;
+use crate::id::Datacenter;
 use crate::view::{ConsensusView, View};
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fingerprint {
     members: u64,
+    wan_members: u64,
+    datacenters: Arc<[Datacenter]>,
     local: u64,
     events: u64,
     consensus: Option<ConsensusView>,
@@ -53,6 +56,8 @@ impl Node {
             id: self.id,
             datacenter: self.config.datacenter.clone(),
             members: self.lan.serf.all_members(),
+            wan_members: self.wan.as_deref().map(|wan| wan.serf.all_members()),
+            datacenters: Arc::clone(&self.wan_state.datacenters),
             local: self.local.view().clone(),
             events: self.events.kept().clone(),
             consensus: self.server.as_deref().map(|server| server.raft.view(self.last_now)),
@@ -70,6 +75,8 @@ impl Node {
         }
         Fingerprint {
             members: self.lan.serf.version(),
+            wan_members: self.wan.as_deref().map_or(0, |wan| wan.serf.version()),
+            datacenters: Arc::clone(&self.wan_state.datacenters),
             local: self.publisher.local_version,
             events: self.events.version(),
             consensus,

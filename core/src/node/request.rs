@@ -8,7 +8,7 @@ use crate::catalog::model::CheckStatus;
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
-use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, ServiceId};
+use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, PoolName, ServiceId};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::serf::{SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
@@ -61,6 +61,8 @@ pub enum RequestBody {
     Write(Command),
     /// Join other agents. Answered by `Response::Joined`.
     Join {
+        /// Which pool; servers alone join the WAN pool.
+        pool: PoolName,
         /// Through whom.
         addresses: Vec<SocketAddr>,
         /// Whether user events from before the join are delivered here.
@@ -72,9 +74,9 @@ pub enum RequestBody {
     FireEvent(Box<FireEvent>),
     /// Where members are. Answered by `Response::Coordinates`.
     Coordinates,
-    /// Make a failed member leave.
+    /// Make a failed member leave, of the LAN pool, and of the WAN pool if it is there.
     ForceLeave {
-        /// The member.
+        /// The member: the name of a node, or in the WAN pool with its datacenter behind it.
         node: NodeName,
         /// Whether to forget it at once.
         prune: bool,

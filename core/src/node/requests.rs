@@ -5,7 +5,7 @@ use super::{Node, Pending};
 use crate::anti_entropy::AntiEntropyInput;
 use crate::event::Event;
 use crate::gossip::{GossipInput, JoinId};
-use crate::id::{NodeName, RequestId};
+use crate::id::{NodeName, PoolName, RequestId};
 use crate::local::{LocalInput, LocalRequest};
 use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput};
@@ -25,7 +25,7 @@ pub(super) struct Waiting {
     /// Everything that waits, whatever for.
     all: BTreeSet<RequestId>,
     /// Who waits for a join.
-    joins: Pending<JoinId>,
+    joins: Pending<(PoolName, JoinId)>,
     joins_issued: u64,
     /// Events handed to Serf, by who waits for them.
     pub(super) fired: BTreeMap<RequestId, Box<Event>>,
@@ -37,6 +37,12 @@ impl Waiting {
         self.joins.clear();
         self.fired.clear();
         std::mem::take(&mut self.all)
+    }
+
+    /// A number for a join; no two joins share one, whatever their pools.
+    pub(super) const fn issue_join(&mut self) -> JoinId {
+        self.joins_issued += 1;
+        JoinId(self.joins_issued)
     }
 }
 
@@ -64,7 +70,9 @@ impl Node {
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };
                 self.rpc.handle(now, submit, &mut self.boxes.rpc);
             }
-            RequestBody::Join { addresses, replay } => self.join(now, id, addresses, replay),
+            RequestBody::Join { pool, addresses, replay } => {
+                self.join(now, id, pool, (addresses, replay));
+            }
             RequestBody::Serf(request) => self.ask_serf(now, id, request),
             RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
@@ -135,39 +143,55 @@ impl Node {
 
     /// The first of `tags` that other agents rely on.
     fn own_tag_among<'a>(&self, mut tags: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-        let own = super::server::own_tags(&self.config, self.id);
+        let own = super::server::own_tags(&self.config, self.id, PoolName::Lan);
         tags.find(|tag| own.contains_key(*tag))
     }
 
-    fn join(&mut self, now: Instant, id: RequestId, addresses: Vec<SocketAddr>, replay: bool) {
+    fn join(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        pool: PoolName,
+        (addresses, replay): (Vec<SocketAddr>, bool),
+    ) {
+        if pool == PoolName::Wan && self.wan.is_none() {
+            let rule = match self.server {
+                None => "Must be a server to join WAN cluster",
+                Some(_) => "this server stays out of the WAN pool: ports.serf_wan is -1",
+            };
+            self.answer(id, Err(RequestError::Refused(rule.to_owned())));
+            return;
+        }
         if addresses.is_empty() || addresses.len() > JOIN_ADDRESSES_MAX {
             let rule = format!("a join takes 1 to {JOIN_ADDRESSES_MAX} addresses");
             self.answer(id, Err(RequestError::Refused(rule)));
             return;
         }
-        self.waiting.joins_issued += 1;
-        let join = JoinId(self.waiting.joins_issued);
-        self.waiting.joins.insert(join, id);
+        let join = self.waiting.issue_join();
+        self.waiting.joins.insert((pool, join), id);
         if !replay {
-            self.lan.tell_serf(now, SerfInput::JoinBegan(join));
+            self.tell_serf(now, pool, SerfInput::JoinBegan(join));
         }
-        self.lan.tell_gossip(now, GossipInput::Join { join, addresses });
+        self.tell_gossip(now, pool, GossipInput::Join { join, addresses });
     }
 
     /// A join is over, ours or one of Serf's own.
     pub(super) fn join_finished(
         &mut self,
         now: Instant,
-        join: JoinId,
+        (pool, join): (PoolName, JoinId),
         contacted: usize,
         errors: &[String],
     ) {
         if contacted > 0 && !join.is_serf() {
-            self.lan.tell_serf(now, SerfInput::JoinedCluster);
+            self.tell_serf(now, pool, SerfInput::JoinedCluster);
         }
         let finished = SerfInput::JoinFinished { join, contacted };
-        self.lan.tell_serf(now, finished);
-        let Some(id) = self.waiting.joins.remove(&join) else { return };
+        self.tell_serf(now, pool, finished);
+        if pool == PoolName::Wan {
+            self.flood_finished(now, join);
+        }
+        let Some(id) = self.waiting.joins.remove(&(pool, join)) else { return };
         let result = match contacted {
             0 => Err(RequestError::Refused(multi_error(errors))),
             contacted => Ok(Response::Joined(contacted)),
@@ -176,19 +200,33 @@ impl Node {
     }
 
     fn force_leave(&mut self, now: Instant, id: RequestId, name: NodeName, prune: bool) {
-        if !self.lan.serf.members().any(|member| member.name == name) {
+        let own = &self.config.datacenter;
+        let wan_name = match self.wan.as_deref() {
+            Some(wan) if wan.serf.member(&name).is_some() => Some(name.clone()),
+            Some(wan) => name.in_wan(own).ok().filter(|name| wan.serf.member(name).is_some()),
+            None => None,
+        };
+        let in_lan = self.lan.serf.member(&name).is_some();
+        if !in_lan && wan_name.is_none() {
             let text = format!("agent: No node found with name '{name}'");
             self.answer(id, Err(RequestError::NotFound(text)));
             return;
         }
-        let input = SerfInput::ForceLeave { name, prune };
-        self.lan.tell_serf(now, input);
+        if in_lan {
+            self.lan.tell_serf(now, SerfInput::ForceLeave { name, prune });
+        }
+        if let Some(name) = wan_name {
+            self.tell_serf(now, PoolName::Wan, SerfInput::ForceLeave { name, prune });
+        }
         self.answer(id, Ok(Response::Done));
     }
 
     fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
         let Reloadable { services, checks, node_meta, level } = reloadable;
         self.lan.set_level(level);
+        if let Some(wan) = self.wan.as_deref_mut() {
+            wan.set_level(level);
+        }
         self.boxes.set_level(level);
         let meta = AntiEntropyInput::NodeMeta(node_meta);
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);

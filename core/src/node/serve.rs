@@ -166,8 +166,12 @@ impl Node {
     ) {
         let Some(server) = self.server.as_deref() else { return };
         let consensus = server.raft.view(now);
-        let datacenter = &self.config.datacenter;
-        let state = ServerState { tables: &server.tables, consensus: &consensus, datacenter };
+        let state = ServerState {
+            tables: &server.tables,
+            consensus: &consensus,
+            datacenter: &self.config.datacenter,
+            datacenters: &self.wan_state.datacenters,
+        };
         let answer = answer_now(state, query, consistency, now);
         self.executed(now, ticket, Ok(Response::Answer(Box::new(answer))));
     }

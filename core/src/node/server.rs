@@ -7,16 +7,17 @@ use crate::anti_entropy::AntiEntropyInput;
 use crate::catalog::Tables;
 use crate::catalog::command::{ApplyError, Command};
 use crate::config::{Bootstrap, NodeConfig};
-use crate::id::{LogIndex, NodeId};
+use crate::id::{LogIndex, NodeId, PoolName};
 use crate::machine::{Machine as _, Outbox};
 use crate::raft::bootstrap::{Bootstrap as BootstrapMachine, BootstrapInput, BootstrapSettings};
-use crate::raft::{Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftSettings, Timing};
+use crate::raft::{
+    Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftSettings, RestoredRaft, Timing,
+};
 use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, World};
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::RpcInput;
 use crate::serf::{Member, MemberStatus, ServerInfo};
 use crate::storage::op::Lane;
-use crate::storage::recovery::RestoredServer;
 use crate::storage::wal::Wal;
 use crate::time::Instant;
 use crate::trace::Level;
@@ -45,8 +46,12 @@ impl ServerParts {
     }
 }
 
-/// The tags this agent announces, in the order of DESIGN.md §8 where order shows.
-pub(super) fn own_tags(config: &NodeConfig, id: NodeId) -> BTreeMap<String, String> {
+/// The tags this agent announces in a pool, in the order of DESIGN.md §8 where order shows.
+pub(super) fn own_tags(
+    config: &NodeConfig,
+    id: NodeId,
+    pool: PoolName,
+) -> BTreeMap<String, String> {
     let mut tags: BTreeMap<String, String> = [
         ("dc", config.datacenter.to_string()),
         ("vsn", "1".to_owned()),
@@ -67,7 +72,9 @@ pub(super) fn own_tags(config: &NodeConfig, id: NodeId) -> BTreeMap<String, Stri
             tag("role", "terraform".to_owned());
             tag("port", config.server_port.to_string());
             tag("raft_vsn", "3".to_owned());
-            tag("wan_join_port", config.serf_wan_port.to_string());
+            if let (PoolName::Lan, Some(wan)) = (pool, &server.wan) {
+                tag("wan_join_port", wan.port.to_string());
+            }
             match server.bootstrap {
                 Bootstrap::Alone => tag("bootstrap", "1".to_owned()),
                 Bootstrap::Expect(expect) => tag("expect", expect.to_string()),
@@ -80,7 +87,12 @@ pub(super) fn own_tags(config: &NodeConfig, id: NodeId) -> BTreeMap<String, Stri
 
 impl Node {
     /// Starts consensus from what the disk holds.
-    pub(super) fn start_server(&mut self, now: Instant, restored: RestoredServer, seed: Seed) {
+    pub(super) fn start_server(
+        &mut self,
+        now: Instant,
+        (restored, wal): (RestoredRaft, Wal),
+        seed: Seed,
+    ) {
         let Some(config) = &self.config.server else {
             return;
         };
@@ -96,14 +108,14 @@ impl Node {
         let boxes = &mut self.boxes;
         let bootstrap = BootstrapMachine::new(
             bootstrap_settings,
-            &restored.raft,
+            &restored,
             Rng::for_stream(seed, Stream::Bootstrap),
             now,
             &mut boxes.bootstrap,
         );
         let raft = Raft::new(
             settings,
-            restored.raft,
+            restored,
             Rng::for_stream(seed, Stream::Raft),
             now,
             &mut boxes.raft,
@@ -115,7 +127,7 @@ impl Node {
             reconcile,
             tables: Tables::default(),
             serving: Serving::default(),
-            wal: restored.wal,
+            wal,
             refused: BTreeMap::new(),
         }));
         self.prepare_log();

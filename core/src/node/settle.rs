@@ -1,17 +1,20 @@
 //! The only routing between machines: one output at a time, always from the pipeline's start.
 //!
-//! `gossip → serf → bootstrap → raft → reconcile → local → checks → anti-entropy → rpc`. Each
-//! machine writes into its own outbox; what a later machine wants of an earlier one is fed to it
-//! and comes out of its outbox at the next step, so nothing calls upwards and nothing recurses.
+//! `LAN gossip → LAN serf → WAN gossip → WAN serf → bootstrap → raft → reconcile → local → checks →
+//! anti-entropy → rpc`. Each machine writes into its own outbox; what a later machine wants of an
+//! earlier one is fed to it and comes out of its outbox at the next step, so nothing calls upwards
+//! and nothing recurses.
 
 use super::input::{Input, StreamKind};
 use super::output::{Output, StopReason};
+use super::pool::Pool;
 use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::anti_entropy::{AntiEntropyInput, AntiEntropyOutput};
 use crate::checks::{ChecksInput, ChecksOutput};
+use crate::gossip::keyring::keyring_file;
 use crate::gossip::{GossipInput, GossipOutput};
-use crate::id::{NodeName, WriteId};
+use crate::id::{NodeName, PoolName, StreamId, WriteId};
 use crate::local::{LocalInput, LocalOutput};
 use crate::machine::Machine as _;
 use crate::node::request::{Request, Response};
@@ -19,7 +22,7 @@ use crate::raft::bootstrap::{BootstrapInput, BootstrapMessage, BootstrapOutput};
 use crate::raft::{Message, RaftInput, RaftOutput, RoleKind};
 use crate::reconcile::{ReconcileInput, ReconcileOutput};
 use crate::rpc::{Caller, RpcInput, RpcOutput};
-use crate::serf::{SerfEvent, SerfInput, SerfOutput};
+use crate::serf::{SerfEvent, SerfInput, SerfOutput, snapshot_file};
 use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceKind};
@@ -35,39 +38,40 @@ impl Node {
         let boxes = &mut self.boxes;
         match input {
             Input::Timeout => self.fire_timers(now),
-            Input::Datagram { from, payload } => {
-                let input = GossipInput::Datagram { from, payload };
-                self.lan.tell_gossip(now, input);
+            Input::Datagram { pool, from, payload } => {
+                self.tell_gossip(now, pool, GossipInput::Datagram { from, payload });
             }
             Input::StreamOpened { stream, kind, peer } => match kind {
-                StreamKind::Gossip => {
-                    self.lan.streams.insert(stream);
-                    let input = GossipInput::StreamOpened { stream, peer };
-                    self.lan.tell_gossip(now, input);
+                StreamKind::Gossip(name) => {
+                    let Some(pool) = self.pool(name) else {
+                        self.out.push_back(Output::CloseStream { stream });
+                        return;
+                    };
+                    pool.streams.insert(stream);
+                    pool.tell_gossip(now, GossipInput::StreamOpened { stream, peer });
                 }
                 StreamKind::Server => {
                     let input = RpcInput::StreamOpened { stream, peer };
                     self.rpc.handle(now, input, &mut boxes.rpc);
                 }
             },
-            Input::StreamData { stream, data } => {
-                if self.lan.streams.contains(&stream) {
-                    let input = GossipInput::StreamData { stream, data };
-                    self.lan.tell_gossip(now, input);
-                } else {
+            Input::StreamData { stream, data } => match self.pool_of(stream) {
+                Some(pool) => pool.tell_gossip(now, GossipInput::StreamData { stream, data }),
+                None => {
                     let input = RpcInput::StreamData { stream, data };
-                    self.rpc.handle(now, input, &mut boxes.rpc);
+                    self.rpc.handle(now, input, &mut self.boxes.rpc);
                 }
-            }
-            Input::StreamClosed { stream, reason } => {
-                if self.lan.streams.remove(&stream) {
-                    let input = GossipInput::StreamClosed { stream, reason };
-                    self.lan.tell_gossip(now, input);
-                } else {
+            },
+            Input::StreamClosed { stream, reason } => match self.pool_of(stream) {
+                Some(pool) => {
+                    pool.streams.remove(&stream);
+                    pool.tell_gossip(now, GossipInput::StreamClosed { stream, reason });
+                }
+                None => {
                     let input = RpcInput::StreamClosed { stream, reason };
-                    self.rpc.handle(now, input, &mut boxes.rpc);
+                    self.rpc.handle(now, input, &mut self.boxes.rpc);
                 }
-            }
+            },
             Input::Persisted { write } => self.persisted(now, write),
             Input::PersistFailed { write, error } => self.persist_failed(now, write, error),
             Input::Request { id, wall, request } => self.route_request(now, id, wall, *request),
@@ -88,9 +92,13 @@ impl Node {
                 return;
             }
             if let Some(output) = self.lan.gossip_out.pop() {
-                self.route_gossip(now, output);
+                self.route_gossip(now, PoolName::Lan, output);
             } else if let Some(output) = self.lan.serf_out.pop() {
-                self.route_serf(now, output);
+                self.route_serf(now, PoolName::Lan, output);
+            } else if let Some(output) = self.wan.as_mut().and_then(|wan| wan.gossip_out.pop()) {
+                self.route_gossip(now, PoolName::Wan, output);
+            } else if let Some(output) = self.wan.as_mut().and_then(|wan| wan.serf_out.pop()) {
+                self.route_serf(now, PoolName::Wan, output);
             } else if let Some(output) = self.boxes.bootstrap.pop() {
                 self.route_bootstrap(now, output);
             } else if let Some(output) = self.boxes.raft.pop() {
@@ -113,16 +121,19 @@ impl Node {
         panic!("INV-NODE-1: one input settles within {STEPS_MAX} steps");
     }
 
-    fn route_gossip(&mut self, now: Instant, output: GossipOutput) {
+    fn route_gossip(&mut self, now: Instant, pool: PoolName, output: GossipOutput) {
         let serf = match output {
             GossipOutput::SendDatagram { to, payload } => {
                 self.stats.datagrams_sent += 1;
-                self.out.push_back(Output::SendDatagram { to, payload });
+                self.out.push_back(Output::SendDatagram { pool, to, payload });
                 return;
             }
             GossipOutput::OpenStream { stream, to } => {
-                self.lan.streams.insert(stream);
-                self.out.push_back(Output::OpenStream { stream, kind: StreamKind::Gossip, to });
+                if let Some(pool) = self.pool(pool) {
+                    pool.streams.insert(stream);
+                }
+                let kind = StreamKind::Gossip(pool);
+                self.out.push_back(Output::OpenStream { stream, kind, to });
                 return;
             }
             GossipOutput::SendStream { stream, data } => {
@@ -130,24 +141,26 @@ impl Node {
                 return;
             }
             GossipOutput::CloseStream { stream } => {
-                self.lan.streams.remove(&stream);
+                if let Some(pool) = self.pool(pool) {
+                    pool.streams.remove(&stream);
+                }
                 self.out.push_back(Output::CloseStream { stream });
                 return;
             }
             GossipOutput::JoinFinished { join, contacted, errors } => {
-                self.join_finished(now, join, contacted, &errors);
+                self.join_finished(now, (pool, join), contacted, &errors);
                 return;
             }
             GossipOutput::Trace(level, trace) => {
-                self.emit(level, TraceKind::Gossip(trace));
+                self.emit(level, TraceKind::Gossip(pool, trace));
                 return;
             }
             GossipOutput::PersistKeyring(ops) => {
-                self.writes.issue(Purpose::Keyring, Lane::State, ops, &mut self.out);
+                self.writes.issue(Purpose::Keyring(pool), Lane::State, ops, &mut self.out);
                 return;
             }
             GossipOutput::KeyFinished { ticket, result } => {
-                self.key_finished(now, ticket, result);
+                self.key_finished(now, pool, ticket, result);
                 return;
             }
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
@@ -167,13 +180,16 @@ impl Node {
             GossipOutput::LeaveSpread => SerfInput::LeaveSpread,
             GossipOutput::BroadcastSpread(id) => SerfInput::BroadcastSpread(id),
         };
-        self.lan.tell_serf(now, serf);
+        self.tell_serf(now, pool, serf);
     }
 
-    fn route_serf(&mut self, now: Instant, output: SerfOutput) {
+    fn route_serf(&mut self, now: Instant, pool: PoolName, output: SerfOutput) {
         let gossip = match output {
             SerfOutput::Event(event) => {
-                self.serf_event(now, event);
+                match pool {
+                    PoolName::Lan => self.serf_event(now, event),
+                    PoolName::Wan => self.wan_event(now, &event),
+                }
                 return;
             }
             SerfOutput::Reply { id, result } => {
@@ -185,25 +201,23 @@ impl Node {
                 return;
             }
             SerfOutput::KeyOperation { query, operation } => {
-                self.key_operation(now, query, operation);
+                self.key_operation(now, pool, (query, operation));
                 return;
             }
             SerfOutput::NameLost { matching, total } => {
-                let rule = name_lost(&self.config.name, matching, total);
-                self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
-                self.begin_stop(now, StopReason::Fatal(rule));
+                self.name_lost(now, pool, (matching, total));
                 return;
             }
             SerfOutput::LeaveFinished => {
-                self.farewell_spread(now);
+                self.farewell_spread(now, pool);
                 return;
             }
             SerfOutput::Persist(ops) => {
-                self.writes.issue(Purpose::Serf, Lane::State, ops, &mut self.out);
+                self.writes.issue(Purpose::Serf(pool), Lane::State, ops, &mut self.out);
                 return;
             }
             SerfOutput::Trace(level, trace) => {
-                self.emit(level, TraceKind::Serf(trace));
+                self.emit(level, TraceKind::Serf(pool, trace));
                 return;
             }
             SerfOutput::Broadcast { class, key, payload, notify } => {
@@ -218,7 +232,7 @@ impl Node {
             SerfOutput::SetAckPayload(payload) => GossipInput::SetAckPayload(payload),
             SerfOutput::SetMeta(meta) => GossipInput::SetMeta(meta),
         };
-        self.lan.tell_gossip(now, gossip);
+        self.tell_gossip(now, pool, gossip);
     }
 
     /// Tells machines and subscribers what the Serf layer delivers.
@@ -226,6 +240,7 @@ impl Node {
         if let SerfEvent::Members { kind, members } = &event {
             for member in members {
                 self.member_changed(now, member);
+                self.lan_server_event(now, *kind, member);
                 if self.leads {
                     let (kind, member) = (*kind, Arc::clone(member));
                     self.tell_reconcile(now, ReconcileInput::Member { kind, member });
@@ -480,8 +495,10 @@ impl Node {
                 self.local.handle(now, input, &mut self.boxes.local);
             }
             Some(Purpose::Seal) => self.sealed(),
-            Some(Purpose::Keyring) => self.keyring_persisted(now, Ok(())),
-            Some(Purpose::Serf) | None => {}
+            Some(Purpose::Keyring(pool)) => {
+                self.tell_gossip(now, pool, GossipInput::KeyringPersisted(Ok(())));
+            }
+            Some(Purpose::Serf(_)) | None => {}
         }
     }
 
@@ -497,22 +514,59 @@ impl Node {
                 let input = LocalInput::PersistFailed { ticket, error };
                 self.local.handle(now, input, &mut self.boxes.local);
             }
-            Purpose::Keyring => {
-                let what = "serf/local.keyring";
-                self.trace(Level::Error, NodeTrace::WriteFailed { what, error: error.to_string() });
-                self.keyring_persisted(now, Err(error));
+            Purpose::Keyring(pool) => {
+                let (file, text) = (keyring_file(pool), error.to_string());
+                self.trace(Level::Error, NodeTrace::WriteFailed { file, error: text });
+                self.tell_gossip(now, pool, GossipInput::KeyringPersisted(Err(error)));
             }
-            Purpose::Serf => {
-                let (what, error) = ("serf/local.snapshot", error.to_string());
-                self.trace(Level::Error, NodeTrace::WriteFailed { what, error });
-                self.lan.tell_serf(now, SerfInput::PersistFailed);
+            Purpose::Serf(pool) => {
+                let (file, error) = (snapshot_file(pool), error.to_string());
+                self.trace(Level::Error, NodeTrace::WriteFailed { file, error });
+                self.tell_serf(now, pool, SerfInput::PersistFailed);
             }
         }
     }
 
-    fn keyring_persisted(&mut self, now: Instant, result: Result<(), StorageFault>) {
-        let input = GossipInput::KeyringPersisted(result);
-        self.lan.tell_gossip(now, input);
+    fn pool(&mut self, name: PoolName) -> Option<&mut Pool> {
+        match name {
+            PoolName::Lan => Some(&mut self.lan),
+            PoolName::Wan => self.wan.as_deref_mut(),
+        }
+    }
+
+    /// The pool that a stream belongs to; the others are the servers'.
+    fn pool_of(&mut self, stream: StreamId) -> Option<&mut Pool> {
+        let wan = self.wan.as_deref_mut();
+        [Some(&mut self.lan), wan].into_iter().flatten().find(|pool| pool.streams.contains(&stream))
+    }
+
+    /// Gives an input to the membership protocol of a pool, if this agent is in it.
+    pub(super) fn tell_gossip(&mut self, now: Instant, pool: PoolName, input: GossipInput) {
+        if let Some(pool) = self.pool(pool) {
+            pool.tell_gossip(now, input);
+        }
+    }
+
+    /// Gives an input to the Serf layer of a pool, if this agent is in it.
+    pub(super) fn tell_serf(&mut self, now: Instant, pool: PoolName, input: SerfInput) {
+        if let Some(pool) = self.pool(pool) {
+            pool.tell_serf(now, input);
+        }
+    }
+
+    /// Most members of a pool know another agent by this one's name.
+    fn name_lost(&mut self, now: Instant, pool: PoolName, (matching, total): (usize, usize)) {
+        match pool {
+            PoolName::Lan => {
+                let rule = name_lost(&self.config.name, matching, total);
+                self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
+                self.begin_stop(now, StopReason::Fatal(rule));
+            }
+            // A mistake in another datacenter must not stop the servers of this one.
+            PoolName::Wan => {
+                self.trace(Level::Error, NodeTrace::WanNameTaken { matching, total });
+            }
+        }
     }
 
     fn fatal(&mut self, rule: String) {

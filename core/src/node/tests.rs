@@ -33,8 +33,8 @@ impl Agent {
             name: NodeName::parse("me").unwrap(),
             datacenter: Datacenter::parse("dc1").unwrap(),
             advertise: ip(9),
+            advertise_wan: ip(9),
             serf_lan_port: 8301,
-            serf_wan_port: 8302,
             server_port: 8300,
             server: None,
             gossip: GossipConfig::lan(),
@@ -75,7 +75,7 @@ impl Agent {
 
     fn message(&mut self, message: &Message) -> Vec<Output> {
         let from = SocketAddr::new(ip(1), 8301);
-        self.input(Input::Datagram { from, payload: message.encode() })
+        self.input(Input::Datagram { pool: PoolName::Lan, from, payload: message.encode() })
     }
 
     fn run(&mut self, seconds: u64) -> Vec<Output> {

@@ -1,6 +1,7 @@
 //! What the node as a whole tells about itself.
 
 use crate::id::Datacenter;
+use crate::storage::op::FilePath;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -20,6 +21,11 @@ pub enum NodeTrace {
         datacenter: Datacenter,
         /// Its server port.
         address: SocketAddr,
+    },
+    /// Servers of this datacenter that the WAN pool lacks are joined there.
+    Flooding {
+        /// How many.
+        count: usize,
     },
     /// This server leads.
     LeadershipAcquired,
@@ -46,10 +52,17 @@ pub enum NodeTrace {
     Removed,
     /// Something that was to be written is lost.
     WriteFailed {
-        /// What.
-        what: &'static str,
+        /// Which file.
+        file: FilePath,
         /// Why.
         error: String,
+    },
+    /// Most servers of other datacenters know another agent by this server's name.
+    WanNameTaken {
+        /// Members that know this one.
+        matching: usize,
+        /// Members that answered.
+        total: usize,
     },
     /// The node cannot go on.
     Fatal(String),
@@ -73,6 +86,9 @@ impl fmt::Display for NodeTrace {
             Self::RemovingServer { datacenter, address } => {
                 write!(f, "removing server for datacenter: {datacenter}, addr: {address}")
             }
+            Self::Flooding { count } => {
+                write!(f, "joining {count} servers of this datacenter in the WAN pool")
+            }
             Self::LeadershipAcquired => f.write_str("cluster leadership acquired"),
             Self::LeadershipLost => f.write_str("cluster leadership lost"),
             Self::NewLeader(name) => write!(f, "New leader elected: {name}"),
@@ -84,7 +100,13 @@ impl fmt::Display for NodeTrace {
             Self::NotLeaving(why) => write!(f, "stopping without leaving: {why}"),
             Self::LeaveStep(step) => write!(f, "leave goes on without {step}: it took too long"),
             Self::Removed => f.write_str("removed from the configuration"),
-            Self::WriteFailed { what, error } => write!(f, "writing {what} failed: {error}"),
+            Self::WriteFailed { file, error } => write!(f, "writing {file} failed: {error}"),
+            Self::WanNameTaken { matching, total } => write!(
+                f,
+                "another server of the WAN pool has this server's name and datacenter: {matching} \
+                 of {total} members know this one, so requests of other datacenters may go to the \
+                 other; give one of the two datacenters another name with -datacenter"
+            ),
             Self::Fatal(rule) => write!(f, "cannot go on: {rule}"),
             Self::UnreadableEntry(error) => write!(f, "log entry passed over: {error}"),
             Self::BadMessage { what, error } => write!(f, "{what} message refused: {error}"),

@@ -1,7 +1,7 @@
 //! Which machine waits for which storage operation.
 
 use super::output::Output;
-use crate::id::WriteId;
+use crate::id::{PoolName, WriteId};
 use crate::local::PersistTicket;
 use crate::raft::PersistSeq;
 use crate::storage::op::{FileOp, Lane, StorageOp};
@@ -18,10 +18,10 @@ pub(super) enum Purpose {
     Prepare,
     /// Registrations.
     Local(PersistTicket),
-    /// Serf's snapshot.
-    Serf,
-    /// The keys of gossip.
-    Keyring,
+    /// Serf's snapshot of a pool.
+    Serf(PoolName),
+    /// The keys of a pool's gossip.
+    Keyring(PoolName),
     /// The log's seal at a clean stop.
     Seal,
 }

@@ -10,7 +10,7 @@
 use super::query::Purpose;
 use super::request::QueryParameters;
 use super::{Serf, SerfOutput, SerfTrace};
-use crate::id::NodeName;
+use crate::id::{NodeName, PoolName};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
@@ -64,7 +64,10 @@ impl Serf {
             (answers.len(), answers.values().filter(|answer| is_own(answer)).count());
         let name = self.local.clone();
         if total > 0 && matching < total / 2 + 1 {
-            crate::trace!(out, Level::Error, SerfTrace::ConflictLost { name, matching, total });
+            // A server whose name is taken in the WAN pool goes on in its datacenter.
+            if self.config.pool == PoolName::Lan {
+                crate::trace!(out, Level::Error, SerfTrace::ConflictLost { name, matching, total });
+            }
             out.push(SerfOutput::NameLost { matching, total });
         } else {
             crate::trace!(out, Level::Info, SerfTrace::ConflictWon { name, matching, total });

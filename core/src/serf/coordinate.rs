@@ -6,7 +6,7 @@
 
 use super::{Serf, SerfOutput, SerfTrace};
 use crate::coordinate::{Coordinate, Vivaldi};
-use crate::id::NodeName;
+use crate::id::{NodeName, PoolName};
 use crate::machine::Outbox;
 use crate::rng::{Rng, Seed, Stream};
 use crate::trace::Level;
@@ -26,8 +26,12 @@ pub(super) struct Coordinates {
 impl Coordinates {
     /// Nobody's coordinate is known but that of `local`, which is at the origin; nobody's at all
     /// without it.
-    pub(super) fn new(local: Option<NodeName>, seed: Seed) -> Self {
-        let rng = Rng::for_stream(seed, Stream::Coordinate);
+    pub(super) fn new(local: Option<NodeName>, seed: Seed, pool: PoolName) -> Self {
+        let stream = match pool {
+            PoolName::Lan => Stream::Coordinate,
+            PoolName::Wan => Stream::CoordinateWan,
+        };
+        let rng = Rng::for_stream(seed, stream);
         let vivaldi = Vivaldi::default();
         let known = local.map(|name| (name, vivaldi.own().clone())).into_iter().collect();
         Self { vivaldi, known, rng }

@@ -43,7 +43,7 @@ pub use trace::SerfTrace;
 
 use crate::config::SerfConfig;
 use crate::gossip::{BroadcastClass, BroadcastId, ExchangeId, JoinId, Peer};
-use crate::id::{LamportTime, NodeName, RequestId};
+use crate::id::{LamportTime, NodeName, PoolName, RequestId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::{Rng, Seed, Stream};
 use crate::storage::op::FileOp;
@@ -64,6 +64,7 @@ use query::{QueryKey, Running};
 use reap::Rejoin;
 use recent::Recent;
 use snapshot::Snapshot;
+pub use snapshot::snapshot_file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -268,7 +269,7 @@ pub enum SerfOutput {
     },
     /// The leave is complete.
     LeaveFinished,
-    /// Write to `serf/local.snapshot` (state lane).
+    /// Write to the pool's snapshot (state lane).
     Persist(Vec<FileOp>),
     /// Something worth telling.
     Trace(Level, SerfTrace),
@@ -338,7 +339,7 @@ pub struct Serf {
 impl Serf {
     /// The Serf layer of the member `local`, which says `tags` of itself.
     ///
-    /// `snapshot` is the content of `serf/local.snapshot`, if there is one: clocks go on from
+    /// `snapshot` is the content of the pool's snapshot, if there is one: clocks go on from
     /// there, and the members it names are tried one after the other until one answers.
     ///
     /// Panics if `tags` take more than 512 bytes: a node's own tags are few and short.
@@ -351,13 +352,20 @@ impl Serf {
         now: Instant,
         out: &mut Outbox<SerfOutput>,
     ) -> Self {
-        let coordinates = Coordinates::new(config.coordinates.then(|| local.clone()), seed);
+        let coordinates =
+            Coordinates::new(config.coordinates.then(|| local.clone()), seed, config.pool);
         let snapshot = Snapshot::restore(snapshot.unwrap_or(""), config.rejoin_after_leave);
         let mut serf = Self {
             config: config.clone(),
             local,
             meta: encode_tags(tags).expect("a node's own tags are few and short"),
-            rng: Rng::for_stream(seed, Stream::Serf),
+            rng: Rng::for_stream(
+                seed,
+                match config.pool {
+                    PoolName::Lan => Stream::Serf,
+                    PoolName::Wan => Stream::SerfWan,
+                },
+            ),
             timers: Timers::default(),
             started: now,
             members: OrdMap::new(),
@@ -539,7 +547,10 @@ impl Serf {
             MemberEventKind::Update => SerfTrace::MemberUpdate { name },
             MemberEventKind::Reap => SerfTrace::MemberReap { name },
         };
-        crate::trace!(out, Level::Info, event);
+        // Every server is in its own WAN pool; the LAN pool has already said that it is there.
+        let is_own = self.config.pool == PoolName::Wan && member.name == self.local;
+        let level = if is_own { Level::Debug } else { Level::Info };
+        crate::trace!(out, level, event);
         let members = vec![member];
         out.push(SerfOutput::Event(SerfEvent::Members { kind, members }));
     }
@@ -605,7 +616,8 @@ impl Machine for Serf {
             SerfInput::Request { id, request } => self.request(now, id, request, out),
             SerfInput::KeyResult { query, result } => self.key_result(now, query, result, out),
             SerfInput::PersistFailed => {
-                crate::trace!(out, Level::Error, SerfTrace::SnapshotFailed);
+                let file = snapshot_file(self.config.pool);
+                crate::trace!(out, Level::Error, SerfTrace::SnapshotFailed { file });
                 self.snapshot.failed();
                 self.timers.set(Timer::Flush, now + snapshot::RETRY_INTERVAL);
             }

@@ -1,4 +1,5 @@
-//! The file `serf/local.snapshot`: who was there, so that a restarted member finds the others.
+//! The file `serf/local.snapshot`, in the WAN pool `serf/remote.snapshot`: who was there, so that a
+//! restarted member finds the others.
 //!
 //! Implements gossip-wire.md §11.10, Serf's own text format: lines `alive: NAME ADDR:PORT`,
 //! `not-alive: NAME`, `clock: N`, `event-clock: N`, `query-clock: N`, `leave`. Lines are appended
@@ -10,7 +11,7 @@
 //! members stay in it, since a restart is no reason to give up on them.
 
 use super::{Serf, SerfOutput, Timer};
-use crate::id::{LamportTime, NodeName};
+use crate::id::{LamportTime, NodeName, PoolName};
 use crate::machine::Outbox;
 use crate::storage::op::{FileOp, FilePath};
 use crate::time::Instant;
@@ -33,8 +34,22 @@ const COMPACT_BYTES_MIN: u64 = 128 << 10;
 const COMPACT_BYTES_PER_MEMBER: u64 = 2 * 128;
 
 const FOLDER: &str = "serf";
-const FILE: &str = "serf/local.snapshot";
-const NEW_FILE: &str = "serf/local.snapshot.compact";
+
+/// The path of the file of a pool.
+pub fn snapshot_file(pool: PoolName) -> FilePath {
+    FilePath::new(match pool {
+        PoolName::Lan => "serf/local.snapshot",
+        PoolName::Wan => "serf/remote.snapshot",
+    })
+}
+
+/// Where the file of a pool is written anew before it takes its place.
+fn new_file(pool: PoolName) -> FilePath {
+    FilePath::new(match pool {
+        PoolName::Lan => "serf/local.snapshot.compact",
+        PoolName::Wan => "serf/remote.snapshot.compact",
+    })
+}
 
 /// The newest times seen on the three clocks: members, events, queries.
 pub(super) type SeenTimes = [LamportTime; 3];
@@ -148,7 +163,7 @@ impl Snapshot {
     }
 
     /// The operations that bring the file up to date; none if it is.
-    pub(super) fn flush(&mut self, times: SeenTimes) -> Vec<FileOp> {
+    pub(super) fn flush(&mut self, pool: PoolName, times: SeenTimes) -> Vec<FileOp> {
         if !self.is_dirty(times) {
             return Vec::new();
         }
@@ -164,10 +179,10 @@ impl Snapshot {
         }
         let limit = (COMPACT_BYTES_PER_MEMBER * self.alive.len() as u64).max(COMPACT_BYTES_MIN);
         if self.renew || self.offset + self.pending.len() as u64 > limit {
-            return self.write_anew();
+            return self.write_anew(pool);
         }
         let data = Bytes::from(std::mem::take(&mut self.pending));
-        let file = FilePath::new(FILE);
+        let file = snapshot_file(pool);
         let offset = self.offset;
         self.offset += data.len() as u64;
         let mut ops = vec![FileOp::Write { file: file.clone(), offset, data }];
@@ -178,7 +193,7 @@ impl Snapshot {
         ops
     }
 
-    fn write_anew(&mut self) -> Vec<FileOp> {
+    fn write_anew(&mut self, pool: PoolName) -> Vec<FileOp> {
         crate::mark!("serf.snapshot_compacted");
         self.pending.clear();
         for (name, address) in std::mem::take(&mut self.alive) {
@@ -194,13 +209,13 @@ impl Snapshot {
         self.renew = false;
         let data = Bytes::from(std::mem::take(&mut self.pending));
         self.offset = data.len() as u64;
-        let (folder, new) = (FilePath::new(FOLDER), FilePath::new(NEW_FILE));
+        let (folder, new) = (FilePath::new(FOLDER), new_file(pool));
         vec![
             FileOp::CreateDir(folder.clone()),
             FileOp::Remove(new.clone()),
             FileOp::Write { file: new.clone(), offset: 0, data },
             FileOp::Sync(new.clone()),
-            FileOp::Rename { from: new, to: FilePath::new(FILE) },
+            FileOp::Rename { from: new, to: snapshot_file(pool) },
             FileOp::SyncDir(Some(folder)),
         ]
     }
@@ -209,7 +224,7 @@ impl Snapshot {
 impl Serf {
     /// Writes what waits, and looks again later.
     pub(super) fn flush(&mut self, out: &mut Outbox<SerfOutput>) {
-        let ops = self.snapshot.flush(self.seen_times());
+        let ops = self.snapshot.flush(self.config.pool, self.seen_times());
         if !ops.is_empty() {
             out.push(SerfOutput::Persist(ops));
         }
@@ -241,7 +256,8 @@ mod tests {
         for op in ops {
             match op {
                 FileOp::Write { file, offset, data } => {
-                    let target = if file.as_str() == FILE { &mut text } else { &mut new };
+                    let target =
+                        if file == snapshot_file(PoolName::Lan) { &mut text } else { &mut new };
                     assert_eq!(target.len() as u64, offset, "writes append");
                     target.push_str(std::str::from_utf8(&data).unwrap());
                 }
@@ -265,19 +281,19 @@ mod tests {
     #[test]
     fn a_snapshot_survives_a_restart() {
         let mut snapshot = Snapshot::restore("", false);
-        let mut text = perform(String::new(), snapshot.flush(times(0)));
+        let mut text = perform(String::new(), snapshot.flush(PoolName::Lan, times(0)));
         snapshot.joined(&name("a b"), address(1));
         snapshot.joined(&name("c"), address(2));
-        text = perform(text, snapshot.flush(times(7)));
+        text = perform(text, snapshot.flush(PoolName::Lan, times(7)));
         snapshot.gone(&name("c"));
-        text = perform(text, snapshot.flush(times(7)));
+        text = perform(text, snapshot.flush(PoolName::Lan, times(7)));
         assert!(
             text.ends_with("alive: a b 10.0.0.1:1\nalive: c 10.0.0.1:2\nclock: 7\nnot-alive: c\n")
         );
         let restored = Snapshot::restore(&text, false);
         assert_eq!(restored.remembered(&name("x")), [(name("a b"), address(1))]);
         assert_eq!(restored.times(), times(7));
-        assert!(snapshot.flush(times(7)).is_empty());
+        assert!(snapshot.flush(PoolName::Lan, times(7)).is_empty());
     }
 
     #[test]
@@ -294,11 +310,11 @@ mod tests {
     #[test]
     fn nothing_is_recorded_after_a_leave() {
         let mut snapshot = Snapshot::restore("alive: a 10.0.0.1:1\n", false);
-        let mut text = perform(String::new(), snapshot.flush(times(1)));
+        let mut text = perform(String::new(), snapshot.flush(PoolName::Lan, times(1)));
         snapshot.leave(false);
-        text = perform(text, snapshot.flush(times(2)));
+        text = perform(text, snapshot.flush(PoolName::Lan, times(2)));
         snapshot.joined(&name("b"), address(2));
-        assert!(snapshot.flush(times(3)).is_empty());
+        assert!(snapshot.flush(PoolName::Lan, times(3)).is_empty());
         assert!(text.ends_with("leave\n"));
     }
 
@@ -314,11 +330,11 @@ mod tests {
     #[test]
     fn a_long_file_is_written_anew() {
         let mut snapshot = Snapshot::restore("", false);
-        let mut text = perform(String::new(), snapshot.flush(times(0)));
+        let mut text = perform(String::new(), snapshot.flush(PoolName::Lan, times(0)));
         for round in 1..20_000 {
             snapshot.joined(&name("a"), address(1));
             snapshot.gone(&name("a"));
-            text = perform(text, snapshot.flush(times(round)));
+            text = perform(text, snapshot.flush(PoolName::Lan, times(round)));
             assert!(text.len() as u64 <= COMPACT_BYTES_MIN);
         }
     }
@@ -326,11 +342,11 @@ mod tests {
     #[test]
     fn a_failed_write_has_the_file_written_anew() {
         let mut snapshot = Snapshot::restore("", false);
-        snapshot.flush(times(0));
+        snapshot.flush(PoolName::Lan, times(0));
         snapshot.joined(&name("a"), address(1));
-        snapshot.flush(times(0));
+        snapshot.flush(PoolName::Lan, times(0));
         snapshot.failed();
-        let text = perform("whatever".to_owned(), snapshot.flush(times(0)));
+        let text = perform("whatever".to_owned(), snapshot.flush(PoolName::Lan, times(0)));
         assert!(text.starts_with("alive: a 10.0.0.1:1\n"));
     }
 

@@ -5,6 +5,7 @@
 use super::request::SerfRefusal;
 use crate::coordinate::RoundTripTooLong;
 use crate::id::{LamportTime, NodeName};
+use crate::storage::op::FilePath;
 use crate::wire::DecodeError;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -168,7 +169,10 @@ pub enum SerfTrace {
         step: &'static str,
     },
     /// The snapshot could not be written; it is written anew later.
-    SnapshotFailed,
+    SnapshotFailed {
+        /// Its file.
+        file: FilePath,
+    },
 }
 
 impl fmt::Display for SerfTrace {
@@ -233,7 +237,7 @@ impl fmt::Display for SerfTrace {
             Self::LeaveTimeout { step } => {
                 write!(f, "timeout while waiting for the {step} to spread, going on")
             }
-            Self::SnapshotFailed => f.write_str("failed to write local.snapshot, trying later"),
+            Self::SnapshotFailed { file } => write!(f, "failed to write {file}, trying later"),
         }
     }
 }

@@ -11,8 +11,8 @@
 //! | `raft/hard.a`, `raft/hard.b` | term and vote, twice | [`hard`] |
 //! | `raft/wal/N.seg` | the Raft log | [`wal`], [`scan`] |
 //! | `local/registrations.log` | services, checks, TTL states registered here | [`registrations`] |
-//! | `serf/local.snapshot` | members known, written by Serf | – |
-//! | `serf/local.keyring` | keys of gossip | [`crate::gossip::keyring`] |
+//! | `serf/{local,remote}.snapshot` | members known in the LAN and WAN pool, written by Serf | – |
+//! | `serf/{local,remote}.keyring` | keys of gossip | [`crate::gossip::keyring`] |
 
 pub mod hard;
 pub mod identity;

@@ -17,10 +17,11 @@ use super::registrations::{RegistrationLog, RegistrationsError, registrations_fi
 use super::scan::{ScanError, Scanned, Scanner, TornTail};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
-use crate::id::{NameError, NodeId, StoreId};
+use crate::id::{NameError, NodeId, PoolName, StoreId};
 use crate::mark;
 use crate::raft::{Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
+use crate::serf::snapshot_file;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
@@ -91,12 +92,19 @@ pub struct Restored {
     pub server: Option<RestoredServer>,
     /// What is registered here, and the writer of it.
     pub registrations: RegistrationLog,
-    /// The content of `serf/local.snapshot`, if there is one; broken UTF-8 is replaced.
-    pub serf_snapshot: Option<String>,
-    /// The keys of `serf/local.keyring`, if there is one.
-    pub keyring: Option<Keyring>,
+    /// What is known of the LAN pool.
+    pub lan: RestoredPool,
     /// What was unusual, for the log.
     pub notes: Vec<RecoveryNote>,
+}
+
+/// What an earlier run left of one gossip pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoredPool {
+    /// The content of its snapshot, if there is one; broken UTF-8 is replaced.
+    pub snapshot: Option<String>,
+    /// Its keys, if they were stored.
+    pub keyring: Option<Keyring>,
 }
 
 /// What a server begins with beside that.
@@ -106,6 +114,8 @@ pub struct RestoredServer {
     pub raft: RestoredRaft,
     /// The writer of all of it.
     pub wal: Wal,
+    /// What is known of the WAN pool.
+    pub wan: RestoredPool,
 }
 
 /// Something unusual that recovery dealt with; its `Display` is a log line.
@@ -143,10 +153,15 @@ pub enum RecoveryError {
     /// `node-id` holds something else. The operator must repair or remove it.
     #[error("the file node-id is not usable: {0}")]
     NodeId(#[source] NameError),
-    /// `serf/local.keyring` holds no keys. The operator must repair it, or remove it and give the
-    /// key anew; going on without would send gossip in clear.
-    #[error("the file serf/local.keyring is not usable: {0}")]
-    Keyring(#[from] KeyringFileError),
+    /// A file of keys holds none. The operator must repair it, or remove it and give the key anew;
+    /// going on without would send gossip in clear.
+    #[error("the file {file} is not usable: {source}")]
+    Keyring {
+        /// The file.
+        file: FilePath,
+        /// The rule it breaks.
+        source: KeyringFileError,
+    },
     /// The data belong to another server. The operator must give the matching identity.
     #[error("raft/identity belongs to the node {stored}, but this agent's node id is {configured}")]
     OtherNode {
@@ -217,8 +232,8 @@ enum Phase {
     Folder(Option<FilePath>),
     NodeId,
     Registrations,
-    SerfSnapshot,
-    Keyring,
+    SerfSnapshot(PoolName),
+    Keyring(PoolName),
     Identity,
     HardA,
     HardB,
@@ -238,8 +253,8 @@ pub struct Recovery {
     folders: VecDeque<&'static str>,
     node_id: Option<NodeId>,
     registrations: Option<RegistrationLog>,
-    serf_snapshot: Option<String>,
-    keyring: Option<Keyring>,
+    lan: RestoredPool,
+    wan: RestoredPool,
     identity: Option<Identity>,
     hard: [Option<Bytes>; 2],
     segments: VecDeque<u64>,
@@ -265,8 +280,8 @@ impl Recovery {
             folders: VecDeque::new(),
             node_id: None,
             registrations: None,
-            serf_snapshot: None,
-            keyring: None,
+            lan: RestoredPool { snapshot: None, keyring: None },
+            wan: RestoredPool { snapshot: None, keyring: None },
             identity: None,
             hard: [None, None],
             segments: VecDeque::new(),
@@ -330,17 +345,22 @@ impl Recovery {
         match self.phase {
             Phase::NodeId => self.read_node_id(content.as_deref()),
             Phase::Registrations => self.read_registrations(content.as_deref()),
-            Phase::SerfSnapshot => {
+            Phase::SerfSnapshot(pool) => {
                 let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
-                self.serf_snapshot = content.map(text);
-                Ok(self.read(Phase::Keyring, keyring_file(), KEYRING_BYTES_MAX))
+                self.pool(pool).snapshot = content.map(text);
+                Ok(self.read(Phase::Keyring(pool), keyring_file(pool), KEYRING_BYTES_MAX))
             }
-            Phase::Keyring => {
-                self.keyring = content.as_deref().map(Keyring::from_file).transpose()?;
-                if !self.config.server {
-                    return Ok(self.perform());
-                }
-                Ok(self.read(Phase::Identity, identity::identity_file(), VALUE_BYTES_MAX))
+            Phase::Keyring(pool) => {
+                let keyring = content.as_deref().map(Keyring::from_file).transpose();
+                let unusable = |source| RecoveryError::Keyring { file: keyring_file(pool), source };
+                self.pool(pool).keyring = keyring.map_err(unusable)?;
+                Ok(match pool {
+                    PoolName::Lan if self.config.server => self.read_snapshot(PoolName::Wan),
+                    PoolName::Lan => self.perform(),
+                    PoolName::Wan => {
+                        self.read(Phase::Identity, identity::identity_file(), VALUE_BYTES_MAX)
+                    }
+                })
             }
             Phase::Identity => self.read_identity(content.as_deref()),
             Phase::HardA => {
@@ -433,8 +453,18 @@ impl Recovery {
         let folder = FilePath::new("serf");
         self.ops.push(FileOp::CreateDir(folder));
         self.ops.push(FileOp::SyncDir(None));
-        let snapshot = FilePath::new("serf/local.snapshot");
-        Ok(self.read(Phase::SerfSnapshot, snapshot, STATE_BYTES_MAX))
+        Ok(self.read_snapshot(PoolName::Lan))
+    }
+
+    fn read_snapshot(&mut self, pool: PoolName) -> Step {
+        self.read(Phase::SerfSnapshot(pool), snapshot_file(pool), STATE_BYTES_MAX)
+    }
+
+    const fn pool(&mut self, pool: PoolName) -> &mut RestoredPool {
+        match pool {
+            PoolName::Lan => &mut self.lan,
+            PoolName::Wan => &mut self.wan,
+        }
     }
 
     fn read_identity(&mut self, content: Option<&[u8]>) -> Result<Step, RecoveryError> {
@@ -508,7 +538,7 @@ impl Recovery {
         let raft = restored_raft(&identity, hard, scanned.entries);
         let (wal, ops) = Wal::resume(self.config.wal, identity, slots, &scanned.tail);
         self.ops.extend(ops);
-        Ok(RestoredServer { raft, wal })
+        Ok(RestoredServer { raft, wal, wan: std::mem::take(&mut self.wan) })
     }
 
     /// A server that has never run on this data directory.
@@ -538,7 +568,7 @@ impl Recovery {
         // The slots and `wal` are in the folder before the identity is.
         self.ops.push(FileOp::SyncDir(Some(FilePath::new("raft"))));
         self.ops.extend(write_identity);
-        Ok(RestoredServer { raft, wal })
+        Ok(RestoredServer { raft, wal, wan: std::mem::take(&mut self.wan) })
     }
 
     fn perform(&mut self) -> Step {
@@ -554,8 +584,7 @@ impl Recovery {
             node_id: self.node(),
             server: self.server.take(),
             registrations: registrations.expect("registrations are read before anything is done"),
-            serf_snapshot: self.serf_snapshot.take(),
-            keyring: self.keyring.take(),
+            lan: std::mem::take(&mut self.lan),
             notes: std::mem::take(&mut self.notes),
         })))
     }

@@ -80,6 +80,8 @@ fn view() -> View {
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         members: terraform_core::serf::Members::default(),
+        wan_members: None,
+        datacenters: std::sync::Arc::from([]),
         local: LocalView::default(),
         events: KeptEvents::new(),
         consensus: Some(consensus),

@@ -70,6 +70,8 @@ fn view() -> View {
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: terraform_core::serf::Members::default(),
+        wan_members: None,
+        datacenters: Arc::from([]),
         local: LocalView::default(),
         events: KeptEvents::new(),
         consensus: Some(consensus),

@@ -77,6 +77,8 @@ fn view(version: u64) -> View {
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: terraform_core::serf::Members::default(),
+        wan_members: None,
+        datacenters: Arc::from([]),
         local: LocalView::default(),
         events: KeptEvents::new(),
         consensus: None,
@@ -91,7 +93,7 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
     let core = Scripted { script, fed: fed_in, outputs: first.into(), timeout };
     let counters = Arc::new(Counters::default());
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let datagrams = Datagrams::bind(local, Arc::clone(&counters)).unwrap();
+    let datagrams = Datagrams::bind(PoolName::Lan, local, Arc::clone(&counters)).unwrap();
     let gossip = datagrams.address().unwrap();
     spawn(datagrams.clone().receive(inbox.clone())).detach();
     let cell = Arc::new(ArcSwap::from_pointee(view(0)));
@@ -110,6 +112,7 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
         clock,
         view: cell,
         datagrams,
+        wan_datagrams: None,
         disk,
         run_check,
         sink,
@@ -239,12 +242,12 @@ fn an_accepted_stream_has_an_even_number_and_tells_of_its_end() {
         (listener, to)
     });
     let events = bench.inbox.events.clone();
-    spawn(crate::stream::accept(listener, StreamKind::Gossip, events)).detach();
+    spawn(crate::stream::accept(listener, StreamKind::Gossip(PoolName::Lan), events)).detach();
     let mut socket = std::net::TcpStream::connect(to).unwrap();
     std::io::Write::write_all(&mut socket, b"hello").unwrap();
     let peer = socket.local_addr().unwrap();
     let stream = StreamId::new(2);
-    let kind = StreamKind::Gossip;
+    let kind = StreamKind::Gossip(PoolName::Lan);
     assert_eq!(fed(&bench), Input::StreamOpened { stream, kind, peer });
     assert_eq!(fed(&bench), Input::StreamData { stream, data: Bytes::from_static(b"hello") });
     drop(socket);
@@ -257,7 +260,7 @@ fn a_stream_to_nobody_is_closed_as_not_connected() {
     let to = nobody.local_addr().unwrap();
     drop(nobody);
     let stream = StreamId::new(3);
-    let open = Output::OpenStream { stream, kind: StreamKind::Gossip, to };
+    let open = Output::OpenStream { stream, kind: StreamKind::Gossip(PoolName::Lan), to };
     let bench = bench(|_| vec![], vec![open], None);
     let reason = CloseReason::ConnectFailed;
     assert_eq!(fed(&bench), Input::StreamClosed { stream, reason });

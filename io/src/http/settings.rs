@@ -48,8 +48,8 @@ pub struct Ports {
     pub rpc: Option<u16>,
     /// Serf LAN; also the default port of a join.
     pub serf_lan: u16,
-    /// Serf WAN.
-    pub serf_wan: u16,
+    /// Serf WAN; also the default port of a join there.
+    pub serf_wan: Option<u16>,
     /// The servers' own.
     pub server: u16,
 }
@@ -67,8 +67,10 @@ pub struct Facts {
     pub version: &'static str,
     /// The address it binds to.
     pub bind: IpAddr,
-    /// The address other agents reach it at.
+    /// The address agents of its datacenter reach it at.
     pub advertise: IpAddr,
+    /// The address other datacenters reach it at.
+    pub advertise_wan: IpAddr,
     /// The addresses it serves programs at.
     pub client_addresses: Vec<IpAddr>,
     /// Its ports.

@@ -51,8 +51,8 @@ pub struct Control {
     pub logs: Arc<LogRing>,
     /// Reads the configuration files again.
     pub reload: Reload,
-    /// The port of addresses to join that name none: the own Serf LAN port.
-    pub join_port: u16,
+    /// The ports of addresses to join that name none, in the LAN and in the WAN pool.
+    pub join_ports: [u16; 2],
 }
 
 /// Serves clients until the task is dropped.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smol::Task;
 use smol::channel::Sender;
 use std::collections::BTreeMap;
-use terraform_core::id::NodeName;
+use terraform_core::id::{NodeName, PoolName};
 use terraform_core::node::request::{self, RequestBody};
 use terraform_core::serf::KeyOperation;
 use terraform_core::trace::Level;
@@ -99,7 +99,7 @@ impl Session {
             },
             Command::Join(join) => self.join(join).await,
             Command::Members | Command::MembersLan => (String::new(), Some(self.members(|_| true))),
-            Command::MembersWan => (WAN.to_owned(), Some(Body::Members(Vec::new()))),
+            Command::MembersWan => (String::new(), Some(self.wan_members())),
             Command::Leave { force } => self.ask(RequestBody::Leave { force }).await,
             Command::Stop { seq } => {
                 self.monitor.take_if(|(subscription, _)| *subscription == seq);
@@ -153,6 +153,13 @@ impl Session {
         Body::Members(members.map(Member::from).collect())
     }
 
+    /// The members of the WAN pool; none on an agent that is not in it.
+    fn wan_members(&self) -> Body {
+        let view = self.control.node.view();
+        let members = view.wan_members.iter().flat_map(|members| members.iter());
+        Body::Members(members.map(Member::from).collect())
+    }
+
     /// The members that match; `None` for a bad filter.
     fn filtered(&self, filter: Filter) -> Option<Answer> {
         let filter = Members::new(filter)?;
@@ -161,15 +168,14 @@ impl Session {
 
     async fn join(&self, join: Join) -> Answer {
         let reached = |reached| Some(Body::Join { reached });
-        if join.wan {
-            return (WAN.to_owned(), reached(0));
-        }
+        let [lan, wan] = self.control.join_ports;
+        let (pool, port) = if join.wan { (PoolName::Wan, wan) } else { (PoolName::Lan, lan) };
         if join.addresses.is_empty() || join.addresses.len() > JOIN_MAX {
             return (format!("give 1 to {JOIN_MAX} addresses to join"), reached(0));
         }
         let (mut found, mut errors) = (Vec::new(), Vec::new());
         for text in &join.addresses {
-            match addresses(text, self.control.join_port).await {
+            match addresses(text, port).await {
                 Ok(addresses) => found.extend(addresses),
                 Err(refused) => errors.push(refused.to_string()),
             }
@@ -177,7 +183,8 @@ impl Session {
         if found.is_empty() {
             return (errors.join("; "), reached(0));
         }
-        match self.request(RequestBody::Join { addresses: found, replay: join.replay }).await {
+        let body = RequestBody::Join { pool, addresses: found, replay: join.replay };
+        match self.request(body).await {
             Ok(request::Response::Joined(count)) => (String::new(), reached(count as u64)),
             Ok(other) => (format!("a join was answered with {other:?}"), reached(0)),
             Err(text) => (text, reached(0)),
@@ -228,8 +235,6 @@ impl Session {
         verdict
     }
 }
-
-const WAN: &str = "WAN gossip is not built yet";
 
 pub(super) const fn done() -> Answer {
     (String::new(), None)

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use terraform_core::event::KeptEvents;
 use terraform_core::gossip::Versions;
-use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName};
+use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName, PoolName};
 use terraform_core::local::LocalView;
 use terraform_core::node::request::{self, RequestBody};
 use terraform_core::serf::{Member, MemberStatus, SerfReply, SerfRequest};
@@ -52,7 +52,9 @@ fn client() -> Client {
         name: NodeName::parse("ab").unwrap(),
         id: NodeId::from_bytes([1; 16]),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        members: members.into_iter().collect(),
+        members: members.clone().into_iter().collect(),
+        wan_members: Some(members.into_iter().collect()),
+        datacenters: Arc::from([]),
         local: LocalView::default(),
         events: KeptEvents::new(),
         consensus: None,
@@ -64,7 +66,7 @@ fn client() -> Client {
     let logs = Arc::new(LogRing::default());
     let reload: Reload = Arc::new(|| Box::pin(async { Err("bad file".to_owned()) }));
     let (fan, kept) = (Arc::clone(node.fan()), Arc::clone(&logs));
-    let control = Control { node, logs: kept, reload, join_port: 8301 };
+    let control = Control { node, logs: kept, reload, join_ports: [8301, 8302] };
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let server = spawn(serve(listener, control));
@@ -163,9 +165,7 @@ fn members_are_listed_and_filtered_by_whole_texts() {
     let mut role = Filter::default();
     role.tags.insert("role".to_owned(), "serv.*".to_owned());
     assert!(names(client.ask(4, Command::MembersFiltered(role))).is_empty());
-    let wan = client.ask(5, Command::MembersWan).unwrap();
-    assert_eq!(wan.error, "WAN gossip is not built yet");
-    assert_eq!(wan.body, Some(Body::Members(Vec::new())));
+    assert_eq!(names(client.ask(5, Command::MembersWan)), ["ab", "b"]);
     assert_eq!(client.ask(6, filter("(", "")), None, "a bad pattern ends the connection");
 }
 
@@ -175,21 +175,16 @@ fn a_join_reaches_the_node_and_carries_its_count_beside_errors() {
     let join = |address: &str, wan| {
         Command::Join(Join { addresses: vec![address.to_owned()], replay: false, wan })
     };
-    client.send(1, join("10.0.0.9", false));
-    let asked = client.play(Ok(request::Response::Joined(1)));
-    assert_eq!(
-        asked,
-        RequestBody::Join {
-            addresses: vec![SocketAddr::from(([10, 0, 0, 9], 8301))],
-            replay: false
-        }
-    );
-    assert_eq!(client.next().unwrap().body, Some(Body::Join { reached: 1 }));
-    for (address, wan) in [("a b", false), ("10.0.0.9", true)] {
-        let refused = client.ask(2, join(address, wan)).unwrap();
-        assert!(!refused.error.is_empty());
-        assert_eq!(refused.body, Some(Body::Join { reached: 0 }));
+    for (wan, pool, port) in [(false, PoolName::Lan, 8301), (true, PoolName::Wan, 8302)] {
+        client.send(1, join("10.0.0.9", wan));
+        let asked = client.play(Ok(request::Response::Joined(1)));
+        let addresses = vec![SocketAddr::from(([10, 0, 0, 9], port))];
+        assert_eq!(asked, RequestBody::Join { pool, addresses, replay: false });
+        assert_eq!(client.next().unwrap().body, Some(Body::Join { reached: 1 }));
     }
+    let refused = client.ask(2, join("a b", false)).unwrap();
+    assert!(!refused.error.is_empty());
+    assert_eq!(refused.body, Some(Body::Join { reached: 0 }));
 }
 
 #[test]

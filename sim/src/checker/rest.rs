@@ -58,7 +58,9 @@ impl Catalog<'_> {
         let now = self.world.hosts[self.leader].local_time(self.world.now);
         let consensus = node.raft()?.view(now);
         let datacenter = &self.world.hosts[self.leader].config.datacenter;
-        let state = ServerState { tables: node.tables()?, consensus: &consensus, datacenter };
+        let datacenters = std::slice::from_ref(datacenter);
+        let (tables, consensus) = (node.tables()?, &consensus);
+        let state = ServerState { tables, consensus, datacenter, datacenters };
         Some(answer_now(state, query, Consistency::Leader, now).rows)
     }
 

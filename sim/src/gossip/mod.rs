@@ -20,7 +20,7 @@ use plan::{GossipFault, GossipPlan};
 use rules::Rules;
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::NodeName;
+use terraform_core::id::{NodeName, PoolName};
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody, Response};
 use terraform_core::rng::{Rng, Stream};
@@ -279,7 +279,10 @@ impl GossipRun {
         }
         let targets = self.members.iter().map(|other| other.host).filter(|other| *other != host);
         let addresses = targets.take(8).map(|id| SocketAddr::new(address_of(id), 8301)).collect();
-        self.world.request(host, Request::new(RequestBody::Join { addresses, replay: false }));
+        self.world.request(
+            host,
+            Request::new(RequestBody::Join { pool: PoolName::Lan, addresses, replay: false }),
+        );
     }
 
     fn faults(&mut self) -> Result<(), Violation> {

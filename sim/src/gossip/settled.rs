@@ -7,6 +7,7 @@ use crate::host::address_of;
 use crate::net::HostId;
 use std::net::SocketAddr;
 use std::time::Duration;
+use terraform_core::id::PoolName;
 use terraform_core::node::Node;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::serf::MemberStatus;
@@ -52,7 +53,11 @@ impl GossipRun {
         let addresses: Vec<SocketAddr> =
             up.iter().take(8).map(|id| SocketAddr::new(address_of(*id), 8301)).collect();
         for host in up {
-            let join = RequestBody::Join { addresses: addresses.clone(), replay: false };
+            let join = RequestBody::Join {
+                pool: PoolName::Lan,
+                addresses: addresses.clone(),
+                replay: false,
+            };
             self.world.request(host, Request::new(join));
         }
     }

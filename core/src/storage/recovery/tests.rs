@@ -220,7 +220,7 @@ fn registrations_and_the_serf_snapshot_are_handed_over() {
     disk.put("serf/local.snapshot", b"alive: a 127.0.0.1:8301\n\xff");
     let restored = disk.recover(client()).unwrap();
     assert_eq!(restored.registrations.registrations().ttl.get(&state.check), Some(&state));
-    let text = restored.serf_snapshot.unwrap();
+    let text = restored.lan.snapshot.unwrap();
     assert!(text.starts_with("alive: a 127.0.0.1:8301\n"));
 }
 
@@ -239,10 +239,10 @@ fn a_failing_disk_is_refused_with_what_was_done() {
 #[test]
 fn keys_of_gossip_are_found_again_and_a_broken_file_is_refused() {
     let mut disk = MemDisk::default();
-    assert_eq!(disk.recover(client()).unwrap().keyring, None);
+    assert_eq!(disk.recover(client()).unwrap().lan.keyring, None);
     let ring = Keyring::new(Key::new(&[1; 16]).unwrap());
     disk.put("serf/local.keyring", &ring.to_file());
-    assert_eq!(disk.recover(client()).unwrap().keyring, Some(ring));
+    assert_eq!(disk.recover(client()).unwrap().lan.keyring, Some(ring));
     disk.put("serf/local.keyring", b"[]");
     let before = disk.clone();
     let error = disk.recover(client()).unwrap_err();

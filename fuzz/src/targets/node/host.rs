@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
-use terraform_core::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
+use terraform_core::config::{
+    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+};
 use terraform_core::id::{
-    CheckId, ClusterId, Datacenter, LamportTime, NodeName, RequestId, StreamId, WriteId,
+    CheckId, ClusterId, Datacenter, LamportTime, NodeName, PoolName, RequestId, StreamId, WriteId,
 };
 use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
@@ -77,13 +79,18 @@ fn config(kind: u8) -> NodeConfig {
         name: NodeName::parse("agent").expect("five letters are a name"),
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         advertise: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
+        advertise_wan: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
         serf_lan_port: 8301,
-        serf_wan_port: 8302,
         server_port: 8300,
         server: bootstrap.map(|bootstrap| ServerConfig {
             bootstrap,
             raft_multiplier: 1,
             limits: RaftLimits::default(),
+            wan: Some(WanConfig {
+                port: 8302,
+                gossip: GossipConfig::wan(),
+                serf: SerfConfig::wan(),
+            }),
         }),
         gossip: GossipConfig::lan(),
         serf: SerfConfig::default(),
@@ -191,7 +198,7 @@ impl Host {
         let Some(stream) = self.streams.iter_mut().find(|known| known.id == stream) else {
             return;
         };
-        if stream.kind == StreamKind::Gossip {
+        if stream.kind != StreamKind::Server {
             return;
         }
         stream.decoder.push(data);
@@ -247,7 +254,11 @@ impl Host {
         }
         self.accepted += 2;
         let (id, peer) = (StreamId::new(self.accepted), Peer::number(choice));
-        let kind = if choice & 4 == 0 { StreamKind::Gossip } else { StreamKind::Server };
+        let kind = match choice & 12 {
+            0 => StreamKind::Gossip(PoolName::Lan),
+            8 => StreamKind::Gossip(PoolName::Wan),
+            _ => StreamKind::Server,
+        };
         let (decoder, heard) = (new_decoder(), VecDeque::new());
         self.streams.push(Stream { id, kind, peer, open: true, decoder, heard });
         let peer = peer.address(50_000);

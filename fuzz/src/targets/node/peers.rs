@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{
-    ClusterId, Datacenter, Incarnation, LogIndex, NodeId, NodeName, SeqNo, StoreId, Term,
+    ClusterId, Datacenter, Incarnation, LogIndex, NodeId, NodeName, PoolName, SeqNo, StoreId, Term,
 };
 use terraform_core::log::chain;
 use terraform_core::node::input::{Input, StreamKind};
@@ -332,7 +332,8 @@ impl Host {
         } else {
             gossip(choices).encode()
         };
-        self.input(Input::Datagram { from, payload });
+        let pool = if choice & 1 == 0 { PoolName::Lan } else { PoolName::Wan };
+        self.input(Input::Datagram { pool, from, payload });
     }
 
     /// A peer says something on a stream: what was heard is answered, or something is asked.
@@ -342,7 +343,7 @@ impl Host {
             return;
         };
         let (id, peer) = (stream.id, stream.peer);
-        if stream.kind == StreamKind::Gossip {
+        if stream.kind != StreamKind::Server {
             let data = exchange(choices).encode();
             self.input(Input::StreamData { stream: id, data });
             return;

@@ -11,7 +11,7 @@ use terraform_core::catalog::model::{CheckStatus, Node, NodeCoordinate, Service,
 use terraform_core::catalog::query::{Consistency, Query};
 use terraform_core::coordinate::Coordinate;
 use terraform_core::event::{Filters, FireEvent};
-use terraform_core::id::{CheckId, ModifyIndex, NodeName, ServiceId, ServiceName};
+use terraform_core::id::{CheckId, ModifyIndex, NodeName, PoolName, ServiceId, ServiceName};
 use terraform_core::local::definition::{
     CheckDefinition, CheckKind, Origin, ServiceDefinition, TcpCheck,
 };
@@ -108,9 +108,12 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
             check: None,
         })),
         6 => {
-            let last = choices.byte() % 4;
+            let choice = choices.byte();
+            let (last, wan) = (choice % 4, choice & 4 != 0);
+            let (pool, port) = if wan { (PoolName::Wan, 8302) } else { (PoolName::Lan, 8301) };
             RequestBody::Join {
-                addresses: vec![SocketAddr::from(([10, 0, 0, last], 8301))],
+                pool,
+                addresses: vec![SocketAddr::from(([10, 0, 0, last], port))],
                 replay: choices.byte() & 1 == 0,
             }
         }

@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use terraform_core::coordinate::Coordinate;
-use terraform_core::id::NodeName;
+use terraform_core::id::{NodeName, PoolName};
 use terraform_core::node::request::InfoSections;
 use terraform_core::serf::Member;
 use terraform_core::view::View;
 
 /// How long the look-up of a host name may take.
 const LOOKUP_TIME: Duration = Duration::from_secs(10);
+
+/// The port of a join in the WAN pool where the agent's own is switched off.
+const SERF_WAN_DEFAULT: u16 = 8302;
 
 /// Addresses of one host name that are tried.
 const JOIN_ADDRESSES_MAX: usize = 16;
@@ -83,7 +86,7 @@ impl Api {
         json.object(|json| {
             json.field("ACLsEnabled", false);
             json.field("AdvertiseAddrLAN", &facts.advertise.to_string());
-            json.field("AdvertiseAddrWAN", &facts.advertise.to_string());
+            json.field("AdvertiseAddrWAN", &facts.advertise_wan.to_string());
             json.field("BindAddr", &facts.bind.to_string());
             json.field("Bootstrap", facts.bootstrap);
             json.field("BootstrapExpect", u64::from(facts.bootstrap_expect));
@@ -104,14 +107,14 @@ impl Api {
             json.field("SerfAdvertiseAddrLAN", &socket(facts.advertise, facts.ports.serf_lan));
             json.field("SerfBindAddrLAN", &socket(facts.bind, facts.ports.serf_lan));
             json.field("SerfPortLAN", i64::from(facts.ports.serf_lan));
-            json.field("SerfPortWAN", i64::from(facts.ports.serf_wan));
+            json.field("SerfPortWAN", port(facts.ports.serf_wan));
             json.field("ServerMode", facts.server);
             json.field("ServerPort", i64::from(facts.ports.server));
             json.key("TaggedAddresses");
-            let family = if facts.advertise.is_ipv4() { "ipv4" } else { "ipv6" };
-            let address = facts.advertise.to_string();
-            let tagged = ["lan", "wan"].into_iter().flat_map(|tag| {
-                [(tag.to_owned(), address.clone()), (format!("{tag}_{family}"), address.clone())]
+            let addresses = [("lan", facts.advertise), ("wan", facts.advertise_wan)];
+            let tagged = addresses.into_iter().flat_map(|(tag, ip)| {
+                let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+                [tag.to_owned(), format!("{tag}_{family}")].map(|tag| (tag, ip.to_string()))
             });
             render::texts(json, &tagged.collect::<BTreeMap<_, _>>());
             json.field("Version", facts.version);
@@ -124,65 +127,35 @@ impl Api {
         if wan && !segment.is_empty() {
             return Err(Reply::text(400, "Cannot provide a segment with wan=true"));
         }
-        if wan && self.settings.facts.server {
-            return Err(Reply::parameter_not_built("wan"));
-        }
-        if wan {
-            return Ok(Reply::json(b"null".to_vec()));
-        }
         if !matches!(segment, "" | "_all") {
             let text = "Network segments are not supported in this version of Consul";
             return Err(Reply::text(500, text));
         }
         let view = self.node.view();
-        let mut json = Json::with_capacity(view.members.len() * 512 + 2);
-        json.array(view.members.iter(), |json, member: &Member| render::member(json, member));
+        let members = match &view.wan_members {
+            _ if !wan => &view.members,
+            Some(members) => members,
+            None => return Ok(Reply::json(b"null".to_vec())),
+        };
+        let mut json = Json::with_capacity(members.len() * 512 + 2);
+        json.array(members.iter(), |json, member: &Member| render::member(json, member));
         Ok(Reply::json(json.into_bytes()))
     }
 
     pub(super) async fn agent_join(&self, request: &ApiRequest<'_>) -> Handled {
-        if !request.params.get("wan").is_empty() {
-            return Err(Reply::parameter_not_built("wan"));
-        }
-        let addresses = self.resolve(request.argument).await?;
-        let body = RequestBody::Join { addresses, replay: false };
+        let ports = &self.settings.facts.ports;
+        let (pool, port) = match request.params.get("wan") {
+            "" => (PoolName::Lan, ports.serf_lan),
+            _ => (PoolName::Wan, ports.serf_wan.unwrap_or(SERF_WAN_DEFAULT)),
+        };
+        let addresses = resolve(request.argument, port).await?;
+        let body = RequestBody::Join { pool, addresses, replay: false };
         let ask = Request { context: options::local(request), body };
         match self.node.request(ask).await {
             Ok(Response::Joined(_)) => Ok(Reply::empty()),
             Ok(other) => Err(Reply::text(500, format!("a join was answered with {other:?}"))),
             Err(error) => Err(Reply::error(&error)),
         }
-    }
-
-    /// The socket addresses of `address`, `host[:port]`; the port is Serf's by default.
-    async fn resolve(&self, address: &str) -> Result<Vec<SocketAddr>, Reply> {
-        let port = self.settings.facts.ports.serf_lan;
-        if let Ok(socket) = address.parse::<SocketAddr>() {
-            return Ok(vec![socket]);
-        }
-        let unbracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if let Ok(ip) = unbracketed.unwrap_or(address).parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, text)) => match text.parse() {
-                Ok(port) => (host, port),
-                Err(_) => return Err(join_failed(address, &format!("invalid port {text:?}"))),
-            },
-            None => (address, port),
-        };
-        let failed = || join_failed(address, &format!("lookup {host}: no such host"));
-        if host.is_empty() {
-            return Err(failed());
-        }
-        let lookup = async { async_net::resolve((host, port)).await.map_err(|_| failed()) };
-        let late = async {
-            Timer::after(LOOKUP_TIME).await;
-            Err(join_failed(address, &format!("lookup {host}: i/o timeout")))
-        };
-        let mut found = smol::future::or(lookup, late).await?;
-        found.truncate(JOIN_ADDRESSES_MAX);
-        if found.is_empty() { Err(failed()) } else { Ok(found) }
     }
 
     pub(super) async fn agent_leave(&self, request: &ApiRequest<'_>) -> Handled {
@@ -215,6 +188,36 @@ impl Api {
             Err(error) => Err(Reply::error(&error)),
         }
     }
+}
+
+/// The socket addresses of `address`, `host[:port]`; `port` is the default.
+async fn resolve(address: &str, port: u16) -> Result<Vec<SocketAddr>, Reply> {
+    if let Ok(socket) = address.parse::<SocketAddr>() {
+        return Ok(vec![socket]);
+    }
+    let unbracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if let Ok(ip) = unbracketed.unwrap_or(address).parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, text)) => match text.parse() {
+            Ok(port) => (host, port),
+            Err(_) => return Err(join_failed(address, &format!("invalid port {text:?}"))),
+        },
+        None => (address, port),
+    };
+    let failed = || join_failed(address, &format!("lookup {host}: no such host"));
+    if host.is_empty() {
+        return Err(failed());
+    }
+    let lookup = async { async_net::resolve((host, port)).await.map_err(|_| failed()) };
+    let late = async {
+        Timer::after(LOOKUP_TIME).await;
+        Err(join_failed(address, &format!("lookup {host}: i/o timeout")))
+    };
+    let mut found = smol::future::or(lookup, late).await?;
+    found.truncate(JOIN_ADDRESSES_MAX);
+    if found.is_empty() { Err(failed()) } else { Ok(found) }
 }
 
 /// A join that ended before the node was asked, in the form of the others (http-api.md §4.5).

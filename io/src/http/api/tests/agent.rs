@@ -31,10 +31,7 @@ fn members_are_listed_with_status_and_versions() {
     assert_eq!(world.say("GET /v1/agent/members?segment=_all").0, 200);
     assert_eq!(world.say("GET /v1/agent/members?segment=x").0, 500);
     assert_eq!(world.say("GET /v1/agent/members?segment=x&wan=1").0, 400);
-    let mut settings = settings();
-    settings.facts.server = false;
-    let client = World::new(settings, LocalView::default());
-    assert_eq!(client.say("GET /v1/agent/members?wan=1"), (200, "null".to_owned()));
+    assert_eq!(world.say("GET /v1/agent/members?wan=1"), (200, "[]".to_owned()));
 }
 
 #[test]
@@ -49,6 +46,7 @@ fn a_join_takes_addresses_with_and_without_port() {
         addresses[0].to_string()
     };
     assert_eq!(join("10.0.0.1"), "10.0.0.1:8301");
+    assert_eq!(join("10.0.0.1?wan=1"), "10.0.0.1:8302");
     assert_eq!(join("10.0.0.1:7946"), "10.0.0.1:7946");
     assert_eq!(join("[::1]:7946"), "[::1]:7946");
     assert_eq!(join("::1"), "[::1]:8301");

@@ -1,0 +1,197 @@
+//! The WAN pool as this server sees it: which datacenters there are, who serves them, and which
+//! servers of its own datacenter the pool lacks.
+//!
+//! Members of the WAN pool are never registered and their events go to no subscriber; they only
+//! say who serves which datacenter (cluster-behaviour.md §11). Of its own datacenter each server
+//! joins those that the LAN pool shows and the WAN pool does not, at once when one appears and
+//! every minute after that, so that one join connects two datacenters.
+
+use super::{Node, NodeTrace};
+use crate::coordinate::Coordinate;
+use crate::gossip::{GossipInput, JoinId};
+use crate::id::{Datacenter, PoolName};
+use crate::serf::{Member, MemberEventKind, MemberStatus, SerfEvent, SerfInput, ServerInfo};
+use crate::time::Instant;
+use crate::trace::Level;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between looks for servers of this datacenter that the WAN pool lacks.
+const FLOOD_INTERVAL: Duration = Duration::from_secs(60);
+/// Servers that one look joins; the others wait for the next.
+const FLOOD_MAX: usize = 32;
+
+/// What the WAN pool shows.
+#[derive(Clone, Debug)]
+pub(super) struct WanState {
+    /// All datacenters, this one first, then the nearest ones.
+    pub(super) datacenters: Arc<[Datacenter]>,
+    /// Servers of other datacenters that are alive.
+    servers: Vec<ServerInfo>,
+    /// When to look for missing servers again.
+    pub(super) flood_at: Instant,
+    /// The join of missing servers that is running.
+    flooding: Option<JoinId>,
+    /// Whether a server appeared while it ran.
+    flood_again: bool,
+}
+
+impl WanState {
+    /// Only `own` is known.
+    pub(super) fn new(own: &Datacenter, now: Instant) -> Self {
+        Self {
+            datacenters: Arc::new([own.clone()]),
+            servers: Vec::new(),
+            flood_at: now + FLOOD_INTERVAL,
+            flooding: None,
+            flood_again: false,
+        }
+    }
+}
+
+impl Node {
+    /// Takes note of what the Serf layer of the WAN pool tells. Its user events and queries are
+    /// nobody's business but Serf's own.
+    pub(super) fn wan_event(&mut self, now: Instant, event: &SerfEvent) {
+        if let SerfEvent::Members { .. } = event {
+            self.wan_changed(now);
+        }
+    }
+
+    /// Takes note of who serves which datacenter, after a change of the WAN pool.
+    pub(super) fn wan_changed(&mut self, _now: Instant) {
+        if !self.started || self.wan.is_none() {
+            return;
+        }
+        let alive = |member: &&Member| member.status == MemberStatus::Alive;
+        let own = &self.config.datacenter;
+        let servers: Vec<ServerInfo> = self
+            .wan_members()
+            .filter(alive)
+            .filter_map(Member::server)
+            .filter(|server| server.datacenter != *own)
+            .collect();
+        let known = std::mem::take(&mut self.wan_state.servers);
+        self.trace_remote_servers(&known, &servers);
+        self.wan_state.servers = servers;
+        self.wan_state.datacenters = self.datacenters_by_distance();
+    }
+
+    fn trace_remote_servers(&mut self, known: &[ServerInfo], servers: &[ServerInfo]) {
+        let is_in = |list: &[ServerInfo], server: &ServerInfo| {
+            list.iter().any(|other| other.id == server.id && other.address == server.address)
+        };
+        for server in servers.iter().filter(|server| !is_in(known, server)) {
+            let (datacenter, address) = (server.datacenter.clone(), server.address);
+            self.trace(Level::Info, NodeTrace::AddingServer { datacenter, address });
+        }
+        for server in known.iter().filter(|server| !is_in(servers, server)) {
+            let (datacenter, address) = (server.datacenter.clone(), server.address);
+            self.trace(Level::Info, NodeTrace::RemovingServer { datacenter, address });
+        }
+    }
+
+    /// All datacenters that have members in the WAN pool, alive or failed: this one first, then by
+    /// the median of the round trips that the coordinates of their servers foretell. Those without
+    /// a coordinate are last.
+    fn datacenters_by_distance(&self) -> Arc<[Datacenter]> {
+        let mut trips: BTreeMap<Datacenter, Vec<Duration>> = BTreeMap::new();
+        if let Some(wan) = self.wan.as_deref() {
+            let places = wan.serf.coordinates();
+            let own = self.config.name.in_wan(&self.config.datacenter).ok();
+            let here = own.and_then(|own| places.get(&own)).unwrap_or(&Coordinate::ORIGIN);
+            for member in wan.serf.members().filter(|m| m.status != MemberStatus::Left) {
+                let Some(server) = member.server() else { continue };
+                let trips = trips.entry(server.datacenter).or_default();
+                trips.extend(places.get(&member.name).map(|place| here.distance(place)));
+            }
+        }
+        let own = &self.config.datacenter;
+        trips.remove(own);
+        let mut others: Vec<(Duration, Datacenter)> = trips
+            .into_iter()
+            .map(|(datacenter, trips)| (median(trips).unwrap_or(Duration::MAX), datacenter))
+            .collect();
+        others.sort_unstable();
+        let others = others.into_iter().map(|(_, datacenter)| datacenter);
+        std::iter::once(own.clone()).chain(others).collect()
+    }
+
+    /// A member of the LAN pool changed: a server that appeared may be missing from the WAN pool.
+    pub(super) fn lan_server_event(&mut self, now: Instant, kind: MemberEventKind, of: &Member) {
+        if kind == MemberEventKind::Join && of.server().is_some() {
+            self.flood(now);
+        }
+    }
+
+    /// Looks for missing servers and weighs the distances anew, if that is due.
+    pub(super) fn flood_timeout(&mut self, now: Instant) {
+        if self.wan.is_none() || now < self.wan_state.flood_at {
+            return;
+        }
+        self.wan_state.flood_at = now + FLOOD_INTERVAL;
+        self.wan_state.datacenters = self.datacenters_by_distance();
+        self.flood(now);
+    }
+
+    /// Joins the servers of this datacenter that the WAN pool lacks.
+    fn flood(&mut self, now: Instant) {
+        if self.wan_state.flooding.is_some() {
+            self.wan_state.flood_again = true;
+            return;
+        }
+        if !self.started || self.lifecycle.is_leaving() {
+            return;
+        }
+        let addresses = self.missing_servers();
+        if addresses.is_empty() {
+            return;
+        }
+        crate::mark!("node.flooded");
+        let count = addresses.len();
+        self.trace(Level::Debug, NodeTrace::Flooding { count });
+        let join = self.waiting.issue_join();
+        self.wan_state.flooding = Some(join);
+        self.tell_serf(now, PoolName::Wan, SerfInput::JoinBegan(join));
+        self.tell_gossip(now, PoolName::Wan, GossipInput::Join { join, addresses });
+    }
+
+    /// The WAN addresses of servers that are alive in the LAN pool, but not in the WAN pool.
+    fn missing_servers(&self) -> Vec<SocketAddr> {
+        let Some(wan) = self.wan.as_deref() else { return Vec::new() };
+        let own = &self.config.datacenter;
+        let is_there = |server: &ServerInfo| {
+            let name = server.name.in_wan(own).ok();
+            let member = name.and_then(|name| wan.serf.member(&name));
+            member.is_some_and(|member| member.status == MemberStatus::Alive)
+        };
+        let missing = self.lan.serf.members().filter_map(|member| {
+            let server = member.server()?;
+            let port = member.tags.get("wan_join_port")?.parse().ok()?;
+            let wanted = member.status == MemberStatus::Alive
+                && server.datacenter == *own
+                && server.id != self.id
+                && !is_there(&server);
+            wanted.then(|| SocketAddr::new(member.address.ip(), port))
+        });
+        missing.take(FLOOD_MAX).collect()
+    }
+
+    /// A join in the WAN pool is over; it may be that of missing servers.
+    pub(super) fn flood_finished(&mut self, now: Instant, join: JoinId) {
+        if self.wan_state.flooding != Some(join) {
+            return;
+        }
+        self.wan_state.flooding = None;
+        if std::mem::take(&mut self.wan_state.flood_again) {
+            self.flood(now);
+        }
+    }
+}
+
+fn median(mut trips: Vec<Duration>) -> Option<Duration> {
+    trips.sort_unstable();
+    trips.get(trips.len() / 2).copied()
+}
