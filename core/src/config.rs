@@ -1,5 +1,6 @@
 //! The validated settings of a node; the file format is the agent's.
 
+use crate::gossip::Admission;
 use crate::id::{Datacenter, NodeName, PoolName};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::raft::RaftLimits;
@@ -51,6 +52,8 @@ pub struct WanConfig {
 pub struct GossipConfig {
     /// The pool: it decides the file of the keys, the numbers of streams and what is drawn.
     pub pool: PoolName,
+    /// Who may be in it.
+    pub admission: Admission,
     /// Time between probes.
     pub probe_interval: Duration,
     /// Time allowed for a direct answer.
@@ -98,6 +101,7 @@ impl GossipConfig {
     pub const fn lan() -> Self {
         Self {
             pool: PoolName::Lan,
+            admission: Admission::Anyone,
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             indirect_checks: 3,

@@ -87,6 +87,12 @@ impl Gossip {
             self.alive_self(now, from, &peer, out);
             return;
         }
+        // What a member said before was judged then.
+        let judged = self.table.get(&peer.name).is_some_and(|known| known.peer.meta == peer.meta);
+        if !judged && let Err(refusal) = self.config.admission.check(&peer.name, &peer.meta) {
+            self.drops.drop(now, from, DropReason::Refused(refusal), out);
+            return;
+        }
         let known = self.known_beside(now, &peer);
         match judge(known, Claim::Alive, peer.incarnation) {
             Verdict::Accept if self.table.get(&peer.name).is_none() => {

@@ -13,6 +13,7 @@
 //! [`JoinId`] whose top bit is set belongs to the Serf layer ([`JoinId::SERF`]), every other one to
 //! the node.
 
+mod admission;
 mod awareness;
 mod broadcast;
 mod drops;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 mod trace;
 mod user;
 
+pub use admission::{Admission, Refusal};
 pub use trace::{DropReason, GossipTrace};
 
 use crate::config::GossipConfig;

@@ -3,15 +3,15 @@
 //!
 //! Implements gossip-protocol.md §6 (what a remote record claims), §11 and gossip-wire.md §9 and
 //! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
-//! before it merges the other's; a request whose layers do not come off is answered with the
-//! reason. Every exchange has a deadline; accepted ones are bounded in number and all of them in
+//! before it merges the other's; a request whose layers do not come off, and a join of members that
+//! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted ones are bounded in number and all of them in
 //! bytes.
 
 use super::facts::AliveClaim;
 use super::scale::push_pull_scale;
 use super::state::Claim;
 use super::trace::DropReason;
-use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Timer, Versions};
+use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Refusal, Timer, Versions};
 use crate::id::{SeqNo, StreamId};
 use crate::machine::Outbox;
 use crate::node::input::CloseReason;
@@ -281,6 +281,10 @@ impl Gossip {
         match message {
             StreamMessage::PushPull(request) => {
                 let join = request.join;
+                if join && let Err(refusal) = self.admit(&request.states) {
+                    self.refuse_join(now, stream, &refusal, out);
+                    return;
+                }
                 if let Some(exchange) = self.exchanges.get_mut(&stream) {
                     exchange.stage = Stage::Replying(request);
                 }
@@ -298,6 +302,30 @@ impl Gossip {
             StreamMessage::Ack(_) | StreamMessage::Err(_) => {}
         }
         self.close_exchange(stream, out);
+    }
+
+    /// Tells a joiner why its members may not be in this pool, instead of who is.
+    fn refuse_join(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        refusal: &Refusal,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        crate::mark!("gossip.join_refused");
+        self.send_message(now, stream, &StreamMessage::Err(refusal.to_string()).encode(), out);
+        if let Some(Exchange { peer, .. }) = self.close_exchange(stream, out) {
+            self.drops.drop(now, peer, DropReason::Refused(refusal.clone()), out);
+        }
+    }
+
+    /// Whether all members that `states` would add may be in this pool.
+    fn admit(&self, states: &[PushPullState]) -> Result<(), Refusal> {
+        let there = |state: &&PushPullState| {
+            matches!(state.state, PeerState::Alive | PeerState::Suspect)
+        };
+        let admission = &self.config.admission;
+        states.iter().filter(there).try_for_each(|state| admission.check(&state.name, &state.meta))
     }
 
     /// The answer on a stream that this member opened is complete.
@@ -403,6 +431,9 @@ impl Gossip {
         out: &mut Outbox<GossipOutput>,
     ) -> Result<(), String> {
         self.check_versions(&states)?;
+        if join {
+            self.admit(&states).map_err(|refusal| refusal.to_string())?;
+        }
         for state in states {
             let (name, incarnation) = (state.name.clone(), state.incarnation);
             match claim_of(state.state) {

@@ -3,6 +3,7 @@
 //! The wording of accusations, refutations and conflicts is memberlist's, since people search logs
 //! for it.
 
+use super::Refusal;
 use super::keyring::{KeyringError, keyring_file};
 use super::state::word;
 use crate::id::{Incarnation, NodeName, PoolName};
@@ -29,6 +30,8 @@ pub enum DropReason {
     TooManyMembers(NodeName),
     /// Too many indirect pings are on their way.
     TooManyRelays,
+    /// It is about a member that may not be in this pool.
+    Refused(Refusal),
 }
 
 impl fmt::Display for DropReason {
@@ -40,6 +43,7 @@ impl fmt::Display for DropReason {
             Self::Incarnation(name) => write!(f, "incarnation of {name} is too far ahead"),
             Self::TooManyMembers(name) => write!(f, "too many members are known to add {name}"),
             Self::TooManyRelays => f.write_str("too many indirect pings are on their way"),
+            Self::Refused(refusal) => refusal.fmt(f),
         }
     }
 }

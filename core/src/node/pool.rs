@@ -7,7 +7,7 @@
 use super::server::own_tags;
 use crate::config::{Bootstrap, ConfigError, GossipConfig, NodeConfig, SerfConfig};
 use crate::gossip::keyring::{Keyring, keyring_file};
-use crate::gossip::{Gossip, GossipInput, GossipOutput};
+use crate::gossip::{Admission, Gossip, GossipInput, GossipOutput};
 use crate::id::{NodeId, NodeName, StreamId};
 use crate::machine::{Machine as _, Outbox};
 use crate::rng::Seed;
@@ -38,7 +38,9 @@ impl Pool {
         (seed, now): (Seed, Instant),
     ) -> Result<Self, ConfigError> {
         let (name, address) = (config.name.clone(), config.gossip_address());
-        let timers = (&config.gossip, &config.serf);
+        let admission = Admission::Datacenter(config.datacenter.clone());
+        let gossip = GossipConfig { admission, ..config.gossip.clone() };
+        let timers = (&gossip, &config.serf);
         Self::new(config, id, (name, address), timers, restored, (seed, now))
     }
 
@@ -55,7 +57,8 @@ impl Pool {
             ConfigError::Range { setting: "node_name", rule }
         })?;
         let address = SocketAddr::new(config.advertise_wan, wan.port);
-        let timers = (&wan.gossip, &wan.serf);
+        let gossip = GossipConfig { admission: Admission::Servers, ..wan.gossip.clone() };
+        let timers = (&gossip, &wan.serf);
         Self::new(config, id, (name, address), timers, restored, (seed, now)).map(Some)
     }
 

@@ -3,7 +3,7 @@
 use super::{name, peer};
 use crate::config::GossipConfig;
 use crate::gossip::push_pull::ACCEPTED_MAX;
-use crate::gossip::{Gossip, GossipInput, GossipOutput, JoinId, Versions};
+use crate::gossip::{Admission, Gossip, GossipInput, GossipOutput, JoinId, Versions};
 use crate::id::{Incarnation, SeqNo, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::Seed;
@@ -28,9 +28,13 @@ fn remote() -> SocketAddr {
 
 impl World {
     fn new() -> Self {
+        Self::with(Admission::Anyone)
+    }
+
+    fn with(admission: Admission) -> Self {
         let mut out = Outbox::new(Level::Error);
         let (own, now) = (peer("me", 1), Instant::ZERO);
-        let config = GossipConfig { compression: false, ..GossipConfig::lan() };
+        let config = GossipConfig { compression: false, admission, ..GossipConfig::lan() };
         let seed = Seed::from_number(1);
         let gossip = Gossip::new(own.name, own.address, own.meta, &config, seed, now, &mut out);
         out.drain().for_each(drop);
@@ -193,4 +197,27 @@ fn a_leaving_member_joins_nobody_but_answers_probes() {
     assert_eq!(world.tell(GossipInput::Join { join, addresses }), [refused]);
     world.accept(2);
     assert_eq!(world.data(2, ping("me")).len(), 2);
+}
+
+#[test]
+fn a_join_of_a_stranger_is_answered_with_the_rule_and_tells_nobodys_address() {
+    let mut world = World::with(Admission::Servers);
+    world.accept(2);
+    let other = peer("x", 2);
+    let stranger = PushPullState {
+        name: other.name,
+        address: other.address.ip(),
+        port: other.address.port(),
+        meta: other.meta,
+        incarnation: Incarnation::new(1),
+        state: PeerState::Alive,
+        versions: Some(other.versions),
+    };
+    let join = PushPull { join: true, states: vec![stranger], user_state: Bytes::new() };
+    let outputs = world.data(2, StreamMessage::PushPull(join).encode());
+    let data = StreamMessage::Err("Member 'x' is not a server".to_owned()).encode();
+    assert_eq!(outputs, [GossipOutput::SendStream { stream: STREAM, data }, CLOSED]);
+    assert_eq!(world.message(&World::alive(1)), [], "a single record has no effect either");
+    assert_eq!(world.gossip.peers().count(), 1);
+    assert_eq!(world.gossip.dropped(), 2);
 }
