@@ -100,7 +100,11 @@ impl View {
         query: &Query,
         now: Instant,
     ) -> Option<Result<ServerState<'_>, RequestError>> {
-        if let Err(refused) = check_context(context, &self.datacenter) {
+        if context.datacenter.as_ref().is_some_and(|asked| *asked != self.datacenter) {
+            return None;
+        }
+        if context.min_index > ModifyIndex::ZERO {
+            let refused = RequestError::NotBuilt("waiting for a change (index)".to_owned());
             return Some(Err(refused));
         }
         let (consensus, tables) = (self.consensus.as_ref()?, self.catalog.as_ref()?);
@@ -137,18 +141,6 @@ impl View {
         let state = self.readable(context, query, now)?;
         Some(state.map(|state| answer_now(state, query, context.consistency, now)))
     }
-}
-
-/// Refuses what no reader of this datacenter's state may answer: another datacenter's reads, and
-/// reads that wait for a change.
-pub fn check_context(context: &RequestContext, own: &Datacenter) -> Result<(), RequestError> {
-    if context.datacenter.as_ref().is_some_and(|asked| asked != own) {
-        return Err(RequestError::NoPath);
-    }
-    if context.min_index > ModifyIndex::ZERO {
-        return Err(RequestError::NotBuilt("waiting for a change (index)".to_owned()));
-    }
-    Ok(())
 }
 
 /// What a server answers reads from.

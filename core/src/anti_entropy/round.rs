@@ -173,6 +173,7 @@ impl Round {
                 error @ (RequestError::NoLeader
                 | RequestError::NoServers
                 | RequestError::NoPath
+                | RequestError::NoServerReachable
                 | RequestError::Overloaded(_)
                 | RequestError::Unknown(_)
                 | RequestError::Stopping),

@@ -321,9 +321,8 @@ impl Gossip {
 
     /// Whether all members that `states` would add may be in this pool.
     fn admit(&self, states: &[PushPullState]) -> Result<(), Refusal> {
-        let there = |state: &&PushPullState| {
-            matches!(state.state, PeerState::Alive | PeerState::Suspect)
-        };
+        let there =
+            |state: &&PushPullState| matches!(state.state, PeerState::Alive | PeerState::Suspect);
         let admission = &self.config.admission;
         states.iter().filter(there).try_for_each(|state| admission.check(&state.name, &state.meta))
     }

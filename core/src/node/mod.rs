@@ -205,6 +205,7 @@ impl Node {
                 name: config.name.clone(),
                 datacenter: config.datacenter.clone(),
                 server: config.server.is_some(),
+                wan: config.wan().is_some(),
                 hold: config.rpc_hold,
             },
             Rng::for_stream(seed, Stream::Rpc),

@@ -161,6 +161,9 @@ pub enum RequestError {
     /// The datacenter is not known. Nothing changed.
     #[error("No path to datacenter")]
     NoPath,
+    /// The datacenter is known, but none of its servers could be reached. Nothing changed.
+    #[error("Remote DC has no server currently reachable")]
+    NoServerReachable,
     /// A queue or limit is full; try again. Nothing changed.
     #[error("overloaded: {0}")]
     Overloaded(String),
@@ -216,4 +219,5 @@ impl From<SerfRefusal> for RequestError {
 pack_enum!(RequestError {
     1 => NoLeader, 2 => NoServers, 3 => NoPath, 4 => Overloaded(String), 5 => Unknown(String),
     6 => Refused(String), 7 => NotFound(String), 8 => Stopping, 9 => NotBuilt(String),
+    10 => NoServerReachable,
 });

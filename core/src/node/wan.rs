@@ -10,6 +10,8 @@ use super::{Node, NodeTrace};
 use crate::coordinate::Coordinate;
 use crate::gossip::{GossipInput, JoinId};
 use crate::id::{Datacenter, PoolName};
+use crate::machine::Machine as _;
+use crate::rpc::{RemoteServer, RpcInput};
 use crate::serf::{Member, MemberEventKind, MemberStatus, SerfEvent, SerfInput, ServerInfo};
 use crate::time::Instant;
 use crate::trace::Level;
@@ -61,18 +63,26 @@ impl Node {
     }
 
     /// Takes note of who serves which datacenter, after a change of the WAN pool.
-    pub(super) fn wan_changed(&mut self, _now: Instant) {
+    pub(super) fn wan_changed(&mut self, now: Instant) {
         if !self.started || self.wan.is_none() {
             return;
         }
-        let alive = |member: &&Member| member.status == MemberStatus::Alive;
         let own = &self.config.datacenter;
-        let servers: Vec<ServerInfo> = self
-            .wan_members()
-            .filter(alive)
-            .filter_map(Member::server)
-            .filter(|server| server.datacenter != *own)
-            .collect();
+        let (mut servers, mut remote) = (Vec::new(), Vec::new());
+        for member in self.wan_members() {
+            let alive = member.status == MemberStatus::Alive;
+            let server = member.server().filter(|server| server.datacenter != *own);
+            let Some(server) = server.filter(|_| alive || member.status == MemberStatus::Failed)
+            else {
+                continue;
+            };
+            let (datacenter, address) = (server.datacenter.clone(), server.address);
+            remote.push(RemoteServer { datacenter, address, alive });
+            if alive {
+                servers.push(server);
+            }
+        }
+        self.rpc.handle(now, RpcInput::RemoteServers(remote), &mut self.boxes.rpc);
         let known = std::mem::take(&mut self.wan_state.servers);
         self.trace_remote_servers(&known, &servers);
         self.wan_state.servers = servers;

@@ -7,7 +7,7 @@
 use super::pool::Lost;
 use super::servers::{rebalance_after, retry_at};
 use super::{Caller, Rpc, RpcOutput, RpcTrace, Ticket};
-use crate::id::{NodeId, StreamId};
+use crate::id::{Datacenter, NodeId, StreamId};
 use crate::machine::Outbox;
 use crate::node::request::{Request, RequestBody, RequestError, Response};
 use crate::time::{Instant, WallClock};
@@ -66,8 +66,14 @@ pub(super) struct Call {
     origin: Origin,
     request: Arc<Request>,
     wall: WallClock,
-    /// How often it was sent before it came here.
+    /// How often it was sent before it came here, within this datacenter.
     hops: u8,
+    /// Whether it came from another datacenter.
+    foreign: bool,
+    /// The other datacenter that is to answer it, on a server.
+    across: Option<Datacenter>,
+    /// Whether a server of that datacenter was reached and had no leader.
+    leaderless: bool,
     /// Until when it may wait for a leader.
     hold_until: Instant,
     /// When nobody waits for its answer any more.
@@ -92,12 +98,32 @@ impl Call {
         let wait = context.wait.unwrap_or(blocking).min(WAIT_MAX);
         let hold_until = now + hold;
         let deadline = hold_until + wait + wait / 16 + ANSWER_TIMEOUT;
-        let (hops, weight, tries, state) = (0, 0, 0, State::Held);
-        Self { origin, request, wall, hops, hold_until, deadline, weight, tries, state }
+        Self {
+            origin,
+            request,
+            wall,
+            hops: 0,
+            foreign: false,
+            across: None,
+            leaderless: false,
+            hold_until,
+            deadline,
+            weight: 0,
+            tries: 0,
+            state: State::Held,
+        }
     }
 
     fn is_read(&self) -> bool {
         matches!(self.request.body, RequestBody::Query(_))
+    }
+
+    /// What it fails with if nobody takes it in time.
+    const fn untaken(&self) -> RequestError {
+        match self.across {
+            Some(_) if !self.leaderless => RequestError::NoServerReachable,
+            Some(_) | None => RequestError::NoLeader,
+        }
     }
 
     fn is_stale_read(&self) -> bool {
@@ -115,7 +141,7 @@ enum Target {
 
 impl Rpc {
     /// Takes a new call.
-    pub(super) fn submit(&mut self, now: Instant, call: Call, out: &mut Outbox<RpcOutput>) {
+    pub(super) fn submit(&mut self, now: Instant, mut call: Call, out: &mut Outbox<RpcOutput>) {
         let body = &call.request.body;
         let known = matches!(body, RequestBody::Query(_) | RequestBody::Write(_));
         assert!(known, "only queries and writes are routed; the node answers {body:?} itself");
@@ -134,19 +160,34 @@ impl Rpc {
                 self.remote_counts.get(&stream).is_some_and(|count| *count > CALLS_OF_STREAM_MAX)
             }
         };
-        let asked = call.request.context.datacenter.as_ref();
-        let elsewhere = asked.is_some_and(|asked| *asked != self.config.datacenter);
+        let path = self.path(&call);
+        call.across = path.clone().unwrap_or(None);
         let refuse = matches!(call.origin, Origin::Remote(..)) && self.leaving;
         self.weight += call.weight;
         self.calls.insert(id, call);
         if full || self.calls.len() > CALLS_MAX || self.weight > CALL_BYTES_MAX {
             self.overloaded(now, id, out);
-        } else if elsewhere {
-            self.finish(now, id, Err(RequestError::NoPath), out);
+        } else if let Err(error) = path {
+            self.finish(now, id, Err(error), out);
         } else if refuse {
             self.finish(now, id, Err(RequestError::NoLeader), out);
         } else {
             self.dispatch(now, id, out);
+        }
+    }
+
+    /// The other datacenter that a server sends the call to; an error if there is no way. A client
+    /// leaves that to its server.
+    fn path(&self, call: &Call) -> Result<Option<Datacenter>, RequestError> {
+        let own = &self.config.datacenter;
+        let asked = call.request.context.datacenter.as_ref().filter(|asked| *asked != own);
+        let Some(asked) = asked.filter(|_| self.config.server) else { return Ok(None) };
+        match self.remote.reachable(asked) {
+            // What came from another datacenter goes to no third one, so nothing goes in circles.
+            Some(_) if call.foreign => Err(RequestError::NoPath),
+            Some(true) => Ok(Some(asked.clone())),
+            Some(false) => Err(RequestError::NoServerReachable),
+            None => Err(RequestError::NoPath),
         }
     }
 
@@ -161,12 +202,19 @@ impl Rpc {
         let origin = Origin::Remote(stream, remote.id);
         let hold = remote.hold.min(self.config.hold);
         let mut call = Call::new(now, origin, hold, remote.wall, remote.request);
-        call.hops = remote.hops;
+        call.foreign = self.pool.is_foreign(&self.config, stream);
+        // A server of another datacenter is like a client of this one.
+        call.hops = if call.foreign { 1 } else { remote.hops };
         call.weight = bytes;
         self.submit(now, call, out);
     }
 
     fn target(&self, now: Instant, call: &Call) -> Target {
+        if let Some(datacenter) = &call.across {
+            let mut ready = self.remote.servers(datacenter);
+            let ready = ready.find(|server| !self.pool.backs_off(now, *server));
+            return ready.map_or(Target::Nobody, Target::Other);
+        }
         if !self.config.server {
             let mut ready = self.servers.iter().filter(|server| !self.pool.backs_off(now, *server));
             return ready.next().map_or(Target::Nobody, Target::Other);
@@ -204,7 +252,12 @@ impl Rpc {
 
     fn forward(&mut self, now: Instant, id: u64, address: SocketAddr, out: &mut Outbox<RpcOutput>) {
         let Some(data) = self.encoded(now, id, out) else { return };
-        let Some(stream) = self.pool.connect(now, address, Lane::Data, out) else {
+        let across = self.calls.get(&id).and_then(|call| call.across.clone());
+        if across.is_some() {
+            self.remote.passed(address);
+        }
+        let datacenter = across.unwrap_or_else(|| self.config.datacenter.clone());
+        let Some(stream) = self.pool.connect(now, &datacenter, (address, Lane::Data), out) else {
             return self.hold(now, id, out);
         };
         if !self.pool.send(now, stream, data, out) {
@@ -252,8 +305,9 @@ impl Rpc {
     /// Nobody can take the call now: it waits, or fails.
     fn hold(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
         let Some(call) = self.calls.get(&id) else { return };
-        if now >= call.hold_until || call.hops >= HOPS_MAX {
-            return self.finish(now, id, Err(RequestError::NoLeader), out);
+        let late = now >= call.hold_until;
+        if late || (call.hops >= HOPS_MAX && call.across.is_none()) {
+            return self.finish(now, id, Err(call.untaken()), out);
         }
         if call.weight == 0 && self.encoded(now, id, out).is_none() {
             return;
@@ -269,7 +323,12 @@ impl Rpc {
     /// A server did not take the call, and nothing happened: the next one, or a pause.
     fn try_again(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
         let Some(call) = self.calls.get(&id) else { return };
-        let others = !self.config.server && call.tries < self.servers.len();
+        let servers = match &call.across {
+            Some(datacenter) => self.remote.servers(datacenter).count(),
+            None if self.config.server => 0,
+            None => self.servers.len(),
+        };
+        let others = call.tries < servers;
         if others && now < call.hold_until {
             self.dispatch(now, id, out)
         } else {
@@ -282,7 +341,7 @@ impl Rpc {
         let Some(call) = self.calls.get(&id) else { return };
         match call.state {
             State::Held if now < call.hold_until => self.dispatch(now, id, out),
-            State::Held => self.finish(now, id, Err(RequestError::NoLeader), out),
+            State::Held => self.finish(now, id, Err(call.untaken()), out),
             State::Executing | State::Sent(..) => {
                 let late = "rpc error: no answer in time".to_owned();
                 self.finish(now, id, Err(RequestError::Unknown(late)), out);
@@ -322,6 +381,7 @@ impl Rpc {
         match reply.outcome {
             Outcome::Failed(RequestError::NoLeader | RequestError::Stopping) => {
                 call.state = State::Held;
+                call.leaderless = true;
                 self.pool.settle(stream);
                 self.servers.failed(address);
                 self.try_again(now, reply.id, out);
@@ -349,6 +409,7 @@ impl Rpc {
         self.remote_counts.remove(&lost.stream);
         if lost.opened_here {
             self.servers.failed(lost.peer);
+            self.remote.passed(lost.peer);
         }
         let on_it =
             |call: &Call| matches!(call.state, State::Sent(stream, _) if stream == lost.stream);
@@ -385,7 +446,7 @@ impl Rpc {
         }
         let again = |call: &Call| match call.state {
             State::Held => true,
-            State::Sent(..) => call.is_read(),
+            State::Sent(..) => call.is_read() && call.across.is_none(),
             State::Executing => false,
         };
         let waiting: Vec<u64> =

@@ -1,19 +1,22 @@
 //! Requests between agents over the server port: which server answers, and what becomes of it.
 //!
 //! A client agent sends to one server of a shuffled list; a server that does not lead sends on to
-//! the leader (cluster-behaviour.md §5). A request is tried again only where nothing can have
+//! the leader (cluster-behaviour.md §5). What another datacenter is asked goes from a server to one of
+//! its servers, which answers it like a request of a client; it never crosses a second time. A request is tried again only where nothing can have
 //! happened yet: it was not sent, the other side said `NoLeader`, or it only reads. A write whose
 //! stream broke after it was sent is `Unknown` and never repeated. Raft's messages travel on the
 //! same port, heartbeats on a stream of their own so that they never wait behind data.
 
 mod call;
 mod pool;
+mod remote;
 mod servers;
 #[cfg(test)]
 mod tests;
 mod trace;
 
 pub use crate::wire::rpc::Lane;
+pub use remote::RemoteServer;
 pub use trace::{CloseRule, RpcTrace};
 
 use crate::id::{Datacenter, NodeId, NodeName, RequestId, StreamId};
@@ -29,6 +32,7 @@ use crate::wire::rpc::Frame;
 use bytes::Bytes;
 use call::{Call, Origin, Timer};
 use pool::{Event, Lost, Pool};
+use remote::Remote;
 use servers::Servers;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,6 +63,8 @@ pub struct RpcConfig {
     pub datacenter: Datacenter,
     /// Whether this node is a server.
     pub server: bool,
+    /// Whether it deals with servers of other datacenters.
+    pub wan: bool,
     /// How long a request may wait for a leader (`performance.rpc_hold_timeout`).
     pub hold: Duration,
 }
@@ -68,6 +74,8 @@ pub struct RpcConfig {
 pub enum RpcInput {
     /// The servers of the own datacenter that are alive, as Serf sees them, the own one included.
     Servers(Vec<ServerInfo>),
+    /// The servers of other datacenters that the WAN pool knows, alive or failed.
+    RemoteServers(Vec<RemoteServer>),
     /// Who leads, as consensus sees it; the own identity if this node leads. Servers only.
     Leader(Option<(NodeId, SocketAddr)>),
     /// Find somebody to answer a query or a write; answered by `Done`.
@@ -215,6 +223,7 @@ pub struct Rpc {
     config: RpcConfig,
     pool: Pool,
     servers: Servers,
+    remote: Remote,
     leader: Option<(NodeId, SocketAddr)>,
     leaving: bool,
     /// Requests on their way, by number.
@@ -240,6 +249,7 @@ impl Rpc {
             config,
             pool,
             servers: Servers::default(),
+            remote: Remote::default(),
             leader: None,
             leaving: false,
             calls: BTreeMap::new(),
@@ -258,7 +268,8 @@ impl Rpc {
         (lane, payload): (Lane, Bytes),
         out: &mut Outbox<RpcOutput>,
     ) {
-        let sent = match self.pool.connect_to(now, (to, address), lane, out) {
+        let own = self.config.datacenter.clone();
+        let sent = match self.pool.connect_to(now, &own, (to, address), lane, out) {
             Some(stream) if self.pool.node(stream).is_none_or(|node| node == to) => {
                 self.pool.carries(stream, to);
                 let frame = Frame::Raft(payload).encode();
@@ -290,11 +301,13 @@ impl Rpc {
             Event::Frame { stream, node, lane, frame, bytes } => (stream, node, lane, frame, bytes),
         };
         let server = self.config.server;
+        // Consensus is a matter of one datacenter.
+        let peer = server && !self.pool.is_foreign(&self.config, stream);
         match (frame, lane) {
-            (Frame::Raft(payload), _) if server => {
+            (Frame::Raft(payload), _) if peer => {
                 out.push(RpcOutput::RaftMessage { from: node, payload });
             }
-            (Frame::Bootstrap(payload), Lane::Data) if server => {
+            (Frame::Bootstrap(payload), Lane::Data) if peer => {
                 out.push(RpcOutput::BootstrapMessage { from: node, via: stream, payload });
             }
             (Frame::Request(request), Lane::Data) if server => {
@@ -339,6 +352,7 @@ impl Machine for Rpc {
     fn handle(&mut self, now: Instant, input: RpcInput, out: &mut Outbox<RpcOutput>) {
         match input {
             RpcInput::Servers(servers) => self.servers.update(servers, &mut self.pool.rng),
+            RpcInput::RemoteServers(servers) => self.remote.update(servers, &mut self.pool.rng),
             RpcInput::Leader(leader) => self.leader_is(now, leader, out),
             RpcInput::Submit { caller, hold, wall, request } => {
                 let hold = if hold { self.config.hold } else { Duration::ZERO };
@@ -351,7 +365,8 @@ impl Machine for Rpc {
                 self.send_raft(now, (to, address), (lane, payload), out);
             }
             RpcInput::SendBootstrap { to, payload } => {
-                if let Some(stream) = self.pool.connect(now, to, Lane::Data, out) {
+                let own = self.config.datacenter.clone();
+                if let Some(stream) = self.pool.connect(now, &own, (to, Lane::Data), out) {
                     self.send_bootstrap(now, stream, payload, out);
                 }
             }

@@ -8,7 +8,7 @@
 
 use super::trace::{CloseRule, RpcTrace};
 use super::{RpcConfig, RpcOutput};
-use crate::id::{NodeId, StreamId};
+use crate::id::{Datacenter, NodeId, StreamId};
 use crate::machine::Outbox;
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -73,6 +73,8 @@ struct Conn {
     /// The other end: where it was opened to, or where it came from.
     peer: SocketAddr,
     opened_here: bool,
+    /// Where the other end is, as the opener wants it or as it says itself.
+    datacenter: Datacenter,
     lane: Lane,
     state: State,
     decoder: FrameDecoder,
@@ -98,10 +100,16 @@ enum Life {
 }
 
 impl Conn {
-    fn new(now: Instant, peer: SocketAddr, lane: Lane, opened_here: bool) -> Self {
+    fn new(
+        now: Instant,
+        datacenter: Datacenter,
+        (peer, lane): (SocketAddr, Lane),
+        opened_here: bool,
+    ) -> Self {
         Self {
             peer,
             opened_here,
+            datacenter,
             lane,
             state: if opened_here { State::Connecting } else { State::AwaitHello },
             decoder: FrameDecoder::default(),
@@ -206,23 +214,26 @@ impl Pool {
         self.backoffs.get(&address).is_some_and(|backoff| now < backoff.until)
     }
 
-    /// The stream to `address`, opened if there is none; `None` while the address is left alone.
+    /// The stream to `address` in `datacenter`, opened if there is none; `None` while the address
+    /// is left alone.
     pub(super) fn connect(
         &mut self,
         now: Instant,
-        address: SocketAddr,
-        lane: Lane,
+        datacenter: &Datacenter,
+        (address, lane): (SocketAddr, Lane),
         out: &mut Outbox<RpcOutput>,
     ) -> Option<StreamId> {
         if let Some(stream) = self.targets.get(&(address, lane)) {
-            return Some(*stream);
+            // Two datacenters cannot be at one address: one of the two pools is outdated.
+            let same = self.conns.get(stream).is_some_and(|conn| conn.datacenter == *datacenter);
+            return same.then_some(*stream);
         }
         if self.backs_off(now, address) {
             return None;
         }
         let stream = StreamId::new(self.next_stream);
         self.next_stream += 4;
-        self.conns.insert(stream, Conn::new(now, address, lane, true));
+        self.conns.insert(stream, Conn::new(now, datacenter.clone(), (address, lane), true));
         self.targets.insert((address, lane), stream);
         self.timers.set(stream, now + HELLO_TIMEOUT);
         out.push(RpcOutput::OpenStream { stream, to: address });
@@ -234,6 +245,7 @@ impl Pool {
     pub(super) fn connect_to(
         &mut self,
         now: Instant,
+        own: &Datacenter,
         (to, address): (NodeId, SocketAddr),
         lane: Lane,
         out: &mut Outbox<RpcOutput>,
@@ -245,7 +257,12 @@ impl Pool {
         {
             return Some(*stream);
         }
-        self.connect(now, address, lane, out)
+        self.connect(now, own, (address, lane), out)
+    }
+
+    /// Whether the other end is in another datacenter.
+    pub(super) fn is_foreign(&self, config: &RpcConfig, stream: StreamId) -> bool {
+        self.conns.get(&stream).is_some_and(|conn| conn.datacenter != config.datacenter)
     }
 
     /// Who is at the other end, once known.
@@ -347,7 +364,8 @@ impl Pool {
             conn.state = State::AwaitHello;
             out.push(RpcOutput::SendStream { stream, data: hello(config, conn.lane) });
         } else {
-            self.conns.insert(stream, Conn::new(now, peer, Lane::Data, false));
+            let conn = Conn::new(now, config.datacenter.clone(), (peer, Lane::Data), false);
+            self.conns.insert(stream, conn);
             self.timers.set(stream, now + HELLO_TIMEOUT);
         }
     }
@@ -427,7 +445,8 @@ impl Pool {
             let (min, max) = (said.protocol_min, said.protocol_max);
             return Err(CloseRule::Version { min, max });
         }
-        if said.datacenter != config.datacenter {
+        let from_afar = config.wan && !conn.opened_here && said.lane == Lane::Data;
+        if said.datacenter != conn.datacenter && !from_afar {
             return Err(CloseRule::Datacenter(said.datacenter.to_string()));
         }
         if said.node == config.id {
@@ -443,7 +462,10 @@ impl Pool {
             self.backoffs.remove(&conn.peer);
         } else {
             conn.lane = said.lane;
-            self.accepted.insert((said.node, said.lane), stream);
+            conn.datacenter = said.datacenter.clone();
+            if said.datacenter == config.datacenter {
+                self.accepted.insert((said.node, said.lane), stream);
+            }
             out.push(RpcOutput::SendStream { stream, data: hello(config, said.lane) });
         }
         conn.state = State::Ready(said.node);

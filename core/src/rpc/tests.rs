@@ -6,6 +6,7 @@ use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use crate::id::ModifyIndex;
 use crate::node::request::RequestBody;
 use crate::rng::{Seed, Stream};
+use crate::wire::rpc::{Hello, RemoteRequest};
 use std::collections::{BTreeSet, VecDeque};
 
 const HOLD: Duration = Duration::from_secs(7);
@@ -49,7 +50,7 @@ fn address(node: usize) -> SocketAddr {
 fn config(node: usize, server: bool) -> RpcConfig {
     let name = NodeName::parse(&format!("n{node}")).unwrap();
     let datacenter = Datacenter::parse("dc1").unwrap();
-    RpcConfig { id: id(node), name, datacenter, server, hold: HOLD }
+    RpcConfig { id: id(node), name, datacenter, server, wan: false, hold: HOLD }
 }
 
 fn info(node: usize) -> ServerInfo {
@@ -365,15 +366,109 @@ fn a_client_without_servers_fails_at_once() {
     assert_eq!(world.done(0, 1), Some(Err(RequestError::NoServers)));
 }
 
+fn dc2() -> Datacenter {
+    Datacenter::parse("dc2").unwrap()
+}
+
+impl World {
+    /// A server of dc1, two of dc2 of which number 1 leads, and a client of dc1. Server 0 knows
+    /// the other datacenter.
+    fn federated() -> Self {
+        let mut world = World::new(3, 1);
+        let dc1 = config(0, true).datacenter;
+        for (node, datacenter) in [(0, dc1), (1, dc2()), (2, dc2())] {
+            let rng = Rng::for_stream(Seed::from_number(node as u64), Stream::Rpc);
+            let config = RpcConfig { datacenter, wan: true, ..config(node, true) };
+            world.nodes[node] = Rpc::new(config, rng, world.now);
+        }
+        world.input(3, RpcInput::Servers(vec![info(0)]));
+        world.lead(1, &[2]);
+        world.know([1, 2].map(|node| (node, true)).to_vec());
+        world
+    }
+
+    fn know(&mut self, servers: Vec<(usize, bool)>) {
+        let remote = |(node, alive)| {
+            let (datacenter, address) = (dc2(), address(node));
+            RemoteServer { datacenter, address, alive }
+        };
+        self.input(0, RpcInput::RemoteServers(servers.into_iter().map(remote).collect()));
+    }
+
+    fn submit_across(&mut self, node: usize, number: u64, body: RequestBody) {
+        let mut request = Request::new(body);
+        request.context.datacenter = Some(dc2());
+        let (caller, wall) = (Caller::Internal(number), WallClock::from_millis(0));
+        self.input(node, RpcInput::Submit { caller, hold: true, wall, request: Box::new(request) });
+    }
+}
+
 #[test]
-fn another_datacenter_has_no_path() {
-    let mut world = World::new(1, 0);
-    let mut request = Request::new(read());
-    request.context.datacenter = Some(Datacenter::parse("dc2").unwrap());
-    let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
-    let request = Box::new(request);
-    world.input(0, RpcInput::Submit { caller, hold: true, wall, request });
+fn an_unknown_datacenter_has_no_path_and_a_failed_one_no_server() {
+    let mut world = World::federated();
+    world.know(Vec::new());
+    world.submit_across(0, 1, read());
     assert_eq!(world.done(0, 1), Some(Err(RequestError::NoPath)));
+    world.know(vec![(1, false), (2, false)]);
+    world.submit_across(3, 2, read());
+    assert_eq!(world.done(3, 2), Some(Err(RequestError::NoServerReachable)));
+}
+
+#[test]
+fn a_request_for_another_datacenter_reaches_its_leader_through_any_server() {
+    let mut world = World::federated();
+    world.answers.insert(1, Ok(Response::Done));
+    // No server of dc1 has a leader, and none is needed; requests go round both servers of dc2.
+    for number in 1..=4 {
+        world.submit_across(3, number, write());
+        assert_eq!(world.done(3, number), Some(Ok(Response::Done)));
+    }
+    let streams = world.ends.keys().filter(|(node, _)| *node == 0).count();
+    assert_eq!(streams, 3, "one from the client, one to each server of dc2");
+}
+
+#[test]
+fn what_came_from_another_datacenter_crosses_no_second_time() {
+    let mut world = World::federated();
+    let third = Datacenter::parse("dc3").unwrap();
+    let server = RemoteServer { datacenter: third.clone(), address: address(0), alive: true };
+    world.input(1, RpcInput::RemoteServers(vec![server]));
+    let stream = StreamId::new(1000);
+    world.input(1, RpcInput::StreamOpened { stream, peer: address(0) });
+    let RpcConfig { id: node, name, datacenter, .. } = config(0, true);
+    let lane = Lane::Data;
+    let hello = Hello { protocol_min: 1, protocol_max: 1, datacenter, node, name, lane };
+    let mut request = Request::new(read());
+    request.context.datacenter = Some(third);
+    let (wall, request) = (WallClock::from_millis(0), Arc::new(request));
+    let request = RemoteRequest { id: 1, hold: HOLD, wall, hops: 1, request };
+    for frame in [Frame::Hello(hello), Frame::Request(request)] {
+        let data = frame.encode().unwrap();
+        world.input(1, RpcInput::StreamData { stream, data });
+    }
+    assert_eq!(world.nodes[1].calls.len(), 0, "it is refused at once");
+    assert!(world.ends.is_empty(), "and nobody was asked");
+}
+
+#[test]
+fn a_datacenter_that_does_not_answer_fails_when_the_hold_is_over() {
+    let mut world = World::federated();
+    world.down.extend([1, 2]);
+    world.submit_across(0, 1, write());
+    assert_eq!(world.done(0, 1), None);
+    world.run(HOLD * 2);
+    assert_eq!(world.done(0, 1), Some(Err(RequestError::NoServerReachable)));
+    assert_eq!(world.nodes[0].calls.len(), 0);
+}
+
+#[test]
+fn consensus_of_another_datacenter_is_refused() {
+    let mut world = World::federated();
+    let payload = Bytes::from_static(b"raft");
+    let (to, address) = (id(1), address(1));
+    world.input(0, RpcInput::SendRaft { to, address, lane: Lane::Data, payload });
+    world.run(MILLI * 100);
+    assert!(!world.seen.iter().any(|(_, seen)| matches!(seen, Seen::Raft(..))));
 }
 
 #[test]
@@ -514,16 +609,10 @@ fn hostile(world: &mut World, stream: u64, bytes: &[u8]) {
     world.input(0, RpcInput::StreamData { stream, data: Bytes::copy_from_slice(bytes) });
 }
 
-fn hello(change: impl FnOnce(&mut crate::wire::rpc::Hello)) -> Bytes {
+fn hello(change: impl FnOnce(&mut Hello)) -> Bytes {
     let RpcConfig { id, name, datacenter, .. } = config(5, true);
-    let mut hello = crate::wire::rpc::Hello {
-        protocol_min: 1,
-        protocol_max: 1,
-        datacenter,
-        node: id,
-        name,
-        lane: Lane::Data,
-    };
+    let mut hello =
+        Hello { protocol_min: 1, protocol_max: 1, datacenter, node: id, name, lane: Lane::Data };
     change(&mut hello);
     Frame::Hello(hello).encode().unwrap()
 }

@@ -153,6 +153,7 @@ impl Reply {
             RequestError::NoLeader
             | RequestError::NoServers
             | RequestError::NoPath
+            | RequestError::NoServerReachable
             | RequestError::Unknown(_)
             | RequestError::Refused(_)
             | RequestError::NotFound(_) => 500,

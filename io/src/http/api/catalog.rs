@@ -134,15 +134,16 @@ impl Api {
 
     pub(super) async fn catalog_register(&self, request: &ApiRequest<'_>) -> Handled {
         options::refuse_namespace(request)?;
-        let context = options::local(request);
-        let wanted = bodies::catalog::registration(request.body, request.datacenter)?;
+        let (datacenter, wanted) = bodies::catalog::registration(request.body, request.datacenter)?;
+        let context = RequestContext { datacenter, ..options::local(request) };
         self.catalog_write(context, Command::Register(Box::new(wanted))).await
     }
 
     pub(super) async fn catalog_deregister(&self, request: &ApiRequest<'_>) -> Handled {
         options::refuse_namespace(request)?;
-        let context = options::local(request);
-        let target = bodies::catalog::deregistration(request.body, request.datacenter)?;
+        let (datacenter, target) =
+            bodies::catalog::deregistration(request.body, request.datacenter)?;
+        let context = RequestContext { datacenter, ..options::local(request) };
         self.catalog_write(context, Command::Deregister(target)).await
     }
 

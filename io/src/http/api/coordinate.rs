@@ -83,8 +83,9 @@ impl Api {
 
     pub(super) async fn coordinate_update(&self, request: &ApiRequest<'_>) -> Handled {
         self.need_coordinates()?;
-        let context = options::write(request)?;
-        let row = bodies::coordinate::update(request.body, request.datacenter)?;
+        let mut context = options::write(request)?;
+        let (datacenter, row) = bodies::coordinate::update(request.body, request.datacenter)?;
+        context.datacenter = datacenter.or(context.datacenter);
         self.agent_done(context, RequestBody::Write(Command::Coordinates(vec![row]))).await
     }
 }

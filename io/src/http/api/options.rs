@@ -10,7 +10,7 @@ use crate::http::respond::Reply;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, MetaFilter};
 use terraform_core::id::Datacenter;
-use terraform_core::node::request::RequestContext;
+use terraform_core::node::request::{RequestContext, RequestError};
 
 /// Which parameters an endpoint would act on; those it does not act on are ignored, as documented.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,10 +75,8 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
 
 /// The context of a write or a local operation: token and datacenter.
 pub(super) fn write(request: &ApiRequest<'_>) -> Result<RequestContext, Reply> {
-    if is_foreign(request.params.get("dc"), request.datacenter)? {
-        return Err(Reply::parameter_not_built("dc"));
-    }
-    Ok(local(request))
+    let datacenter = foreign(request.params.get("dc"), request.datacenter)?;
+    Ok(RequestContext { datacenter, ..local(request) })
 }
 
 /// The context of an agent endpoint, which no datacenter is asked for.
@@ -87,13 +85,13 @@ pub(super) fn local(request: &ApiRequest<'_>) -> RequestContext {
     RequestContext { token, source, ..RequestContext::default() }
 }
 
-/// Whether `dc` names another datacenter than the agent's own.
-pub(super) fn is_foreign(dc: &str, own: &Datacenter) -> Result<bool, Reply> {
+/// The datacenter that `dc` names, if it is another than the agent's own.
+pub(super) fn foreign(dc: &str, own: &Datacenter) -> Result<Option<Datacenter>, Reply> {
     if dc.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
-    let named = Datacenter::parse(dc).map_err(|_| Reply::text(500, "No path to datacenter"))?;
-    Ok(named != *own)
+    let named = Datacenter::parse(dc).map_err(|_| Reply::error(&RequestError::NoPath))?;
+    Ok(Some(named).filter(|named| named != own))
 }
 
 /// Namespaces belong to a paid edition (http-api.md §1.4).

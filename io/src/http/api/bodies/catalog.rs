@@ -3,7 +3,7 @@
 //! Rules broken here are 500, as the servers' own validation is (http-api.md §21).
 
 use super::{is_any_address, read, refuse_unbuilt, service_address, weights};
-use crate::http::api::options::is_foreign;
+use crate::http::api::options::foreign;
 use crate::http::decode::{self, DecodeError};
 use crate::http::respond::Reply;
 use serde_json::Value;
@@ -58,13 +58,13 @@ struct CheckBody {
     recipe: CheckRecipe,
 }
 
-/// The body of `catalog/register`.
+/// The body of `catalog/register`, and the other datacenter that it names.
 pub(in crate::http::api) fn registration(
     body: &[u8],
     own: &Datacenter,
-) -> Result<Registration, Reply> {
+) -> Result<(Option<Datacenter>, Registration), Reply> {
     let body = read(body, decode_registration)?;
-    refuse_foreign(&body.datacenter, own)?;
+    let datacenter = foreign(&body.datacenter, own)?;
     let name = node_name(&body.node)?;
     if body.address.is_empty() && !body.skip_node_update {
         return Err(broken("Must provide address if SkipNodeUpdate is not set"));
@@ -91,14 +91,15 @@ pub(in crate::http::api) fn registration(
         create_index: ModifyIndex::ZERO,
         modify_index: ModifyIndex::ZERO,
     };
-    Ok(Registration { node, skip_node_update: body.skip_node_update, service, checks })
+    let skip_node_update = body.skip_node_update;
+    Ok((datacenter, Registration { node, skip_node_update, service, checks }))
 }
 
-/// The body of `catalog/deregister`.
+/// The body of `catalog/deregister`, and the other datacenter that it names.
 pub(in crate::http::api) fn deregistration(
     body: &[u8],
     own: &Datacenter,
-) -> Result<Deregistration, Reply> {
+) -> Result<(Option<Datacenter>, Deregistration), Reply> {
     let [mut datacenter, mut node, mut service, mut check] = [const { String::new() }; 4];
     read(body, |value| {
         decode::each(value, "Deregister", |key, value| {
@@ -114,11 +115,11 @@ pub(in crate::http::api) fn deregistration(
             Ok(true)
         })
     })?;
-    refuse_foreign(&datacenter, own)?;
+    let datacenter = foreign(&datacenter, own)?;
     let node = node_name(&node)?;
     let service = optional(&service, ServiceId::parse)?;
     let check = optional(&check, CheckId::parse)?;
-    Ok(Deregistration { node, service, check })
+    Ok((datacenter, Deregistration { node, service, check }))
 }
 
 fn decode_registration(value: &Value) -> Result<RegisterBody, DecodeError> {
@@ -315,13 +316,6 @@ fn present<T>(
     decode: impl Fn(&Value) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, DecodeError> {
     if value.is_null() { Ok(None) } else { decode(value).map(Some) }
-}
-
-pub(super) fn refuse_foreign(datacenter: &str, own: &Datacenter) -> Result<(), Reply> {
-    if is_foreign(datacenter, own)? {
-        return Err(Reply::not_built("the field \"Datacenter\" for another datacenter"));
-    }
-    Ok(())
 }
 
 pub(super) fn node_name(text: &str) -> Result<NodeName, Reply> {

@@ -2,8 +2,9 @@
 //!
 //! Differs: a body without `Coord` is refused, where Consul 1.8.7 crashes the request.
 
-use super::catalog::{node_name, refuse_foreign};
+use super::catalog::node_name;
 use super::read;
+use crate::http::api::options::foreign;
 use crate::http::decode::{self, DecodeError};
 use crate::http::respond::Reply;
 use serde_json::Value;
@@ -20,8 +21,11 @@ struct CoordinateBody {
     adjustment: f64,
 }
 
-/// The coordinate of a node.
-pub(in crate::http::api) fn update(body: &[u8], own: &Datacenter) -> Result<NodeCoordinate, Reply> {
+/// The coordinate of a node, and the other datacenter that the body names.
+pub(in crate::http::api) fn update(
+    body: &[u8],
+    own: &Datacenter,
+) -> Result<(Option<Datacenter>, NodeCoordinate), Reply> {
     let [mut datacenter, mut node, mut segment] = [const { String::new() }; 3];
     let mut given = None;
     read(body, |value| {
@@ -39,7 +43,7 @@ pub(in crate::http::api) fn update(body: &[u8], own: &Datacenter) -> Result<Node
             Ok(true)
         })
     })?;
-    refuse_foreign(&datacenter, own)?;
+    let datacenter = foreign(&datacenter, own)?;
     if !segment.is_empty() {
         let text = "Network segments are not supported in this version of Consul";
         return Err(Reply::text(500, text));
@@ -51,7 +55,8 @@ pub(in crate::http::api) fn update(body: &[u8], own: &Datacenter) -> Result<Node
     let incompatible = || Reply::text(500, "incompatible coordinate");
     let position = <[f64; DIMENSIONS]>::try_from(position).map_err(|_| incompatible())?;
     let coordinate = Coordinate::new(position, error, height, adjustment);
-    Ok(NodeCoordinate { node, segment, coordinate: coordinate.ok_or_else(incompatible)? })
+    let coordinate = coordinate.ok_or_else(incompatible)?;
+    Ok((datacenter, NodeCoordinate { node, segment, coordinate }))
 }
 
 fn decode_coordinate(value: &Value) -> Result<CoordinateBody, DecodeError> {

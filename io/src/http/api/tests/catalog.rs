@@ -174,11 +174,6 @@ fn a_broken_registration_is_refused_with_its_rule() {
             501,
             "the field \"Kind\" is not built yet",
         ),
-        (
-            &node(r#","Datacenter":"dc2""#),
-            501,
-            "the field \"Datacenter\" for another datacenter is not built yet",
-        ),
     ] {
         assert_eq!(say(json), (status, text.to_owned()), "{json}");
     }
