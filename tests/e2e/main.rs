@@ -12,3 +12,4 @@ mod founding_page;
 mod reload;
 mod serf_commands;
 mod serf_peer;
+mod wan;
