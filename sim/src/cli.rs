@@ -4,6 +4,7 @@
 //! arguments.
 
 use crate::checker::Violation;
+use crate::federation;
 use crate::gossip;
 use crate::gossip::plan::GossipPlan;
 use crate::hash::TraceHash;
@@ -312,6 +313,18 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
                 report(&repro, &run.world, &violation.to_string());
                 failed = true;
             }
+        }
+    }
+    let federated = only.is_none_or(|only| only == federation::NAME);
+    let seeds = seed.map_or(federation::SEEDS, |seed| seed..seed + 1);
+    for seed in seeds.filter(|_| federated) {
+        performed += 1;
+        let (result, world) = federation::perform(seed);
+        println!("{} seed {seed}: hash {}", federation::NAME, world.hash());
+        if let Err(violation) = result {
+            let repro = format!("--scenario {} --seed {seed}", federation::NAME);
+            report(&repro, &world, &violation.to_string());
+            failed = true;
         }
     }
     match (failed, performed) {

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod detection;
 pub mod disk;
 pub mod durable;
+pub mod federation;
 pub mod gossip;
 pub mod hash;
 pub mod host;
