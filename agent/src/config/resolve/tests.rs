@@ -33,6 +33,34 @@ fn defaults_are_those_of_the_founding_page() {
 }
 
 #[test]
+fn a_server_is_in_the_wan_pool_unless_its_port_is_switched_off() {
+    let with =
+        |more: &str| resolved(&format!(r#"{{"data_dir": "/d", "server": true, {more}}}"#)).unwrap();
+    let given = with(
+        r#""serf_wan": "10.9.9.9", "advertise_addr_wan": "198.51.100.7", "ports": {"serf_wan": 99},
+           "gossip_wan": {"gossip_nodes": 9}, "gossip_lan": {"gossip_nodes": 8},
+           "reconnect_timeout_wan": "9h", "retry_join_wan": ["a"], "retry_interval_wan": "5s""#,
+    );
+    let wan = given.node.wan().unwrap();
+    assert_eq!((wan.port, given.bind_wan.to_string()), (99, "10.9.9.9".to_owned()));
+    assert_eq!(given.node.advertise_wan.to_string(), "198.51.100.7");
+    assert_eq!((wan.gossip.gossip_nodes, given.node.gossip.gossip_nodes), (9, 8));
+    assert_eq!(wan.serf.reconnect_timeout, Duration::from_secs(9 * 3600));
+    assert_eq!(given.joins_wan.again, ["a"]);
+    assert_eq!(given.joins_wan.interval, Duration::from_secs(5));
+    let plain = with(r#""ports": {}"#);
+    assert_eq!(plain.node.wan().map(|wan| wan.port), Some(8302));
+    assert_eq!(plain.node.advertise_wan, plain.node.advertise);
+    let without = with(r#""ports": {"serf_wan": -1}"#);
+    assert_eq!((without.node.wan(), without.serf_wan_port), (None, None));
+    assert_eq!(
+        resolved(r#"{"data_dir": "/d"}"#).unwrap().node.wan(),
+        None,
+        "clients are not in it"
+    );
+}
+
+#[test]
 fn every_rule_is_named() {
     let cases = [
         (r#"{}"#, "data_dir cannot be empty"),
@@ -73,6 +101,27 @@ fn every_rule_is_named() {
         (
             r#"{"data_dir": "/d", "ca_file": "x"}"#,
             "ca_file is not built yet: the agent would be less safe than this setting says",
+        ),
+        (
+            r#"{"data_dir": "/d", "advertise_addr_wan": "::"}"#,
+            "Advertise WAN address cannot be 0.0.0.0, :: or [::]",
+        ),
+        (
+            r#"{"data_dir": "/d", "retry_join_wan": ["a"]}"#,
+            "'retry_join_wan' requires 'server = true'",
+        ),
+        (
+            r#"{"data_dir": "/d", "server": true, "start_join_wan": ["a"],
+                "ports": {"serf_wan": -1}}"#,
+            "'start_join_wan' requires ports.serf_wan, which is switched off",
+        ),
+        (
+            r#"{"data_dir": "/d", "server": true, "ports": {"serf_wan": 8301}}"#,
+            "ports.serf_wan: 8301 is already ports.serf_lan",
+        ),
+        (
+            r#"{"data_dir": "/d", "server": true, "gossip_wan": {"probe_timeout": "50s"}}"#,
+            "gossip_wan.probe_timeout must be shorter than gossip_wan.probe_interval",
         ),
         (
             r#"{"data_dir": "/d", "encrypt": "!"}"#,
