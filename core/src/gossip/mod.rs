@@ -8,10 +8,10 @@
 //! suspicion runs for it; an incarnation of another member never falls, except when a freed name is
 //! taken by another address; every queue, table, stream and exchange has a bound.
 //!
-//! Numbers: streams that this machine opens are 1 modulo 8 in the LAN pool and 5 modulo 8 in the WAN
-//! pool; 3 modulo 4 is another machine's, and accepted streams have even numbers from the host. A
-//! [`JoinId`] whose top bit is set belongs to the Serf layer ([`JoinId::SERF`]), every other one to
-//! the node.
+//! Numbers: streams that this machine opens are 1 modulo 8 in the LAN pool and 5 modulo 8 in the
+//! WAN pool; 3 modulo 4 is another machine's, and accepted streams have even numbers from the host.
+//! A [`JoinId`] whose top bit is set belongs to the Serf layer ([`JoinId::SERF`]), every other one
+//! to the node.
 
 mod admission;
 mod awareness;

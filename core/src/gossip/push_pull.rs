@@ -4,8 +4,8 @@
 //! Implements gossip-protocol.md §6 (what a remote record claims), §11 and gossip-wire.md §9 and
 //! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
 //! before it merges the other's; a request whose layers do not come off, and a join of members that
-//! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted ones are bounded in number and all of them in
-//! bytes.
+//! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted
+//! ones are bounded in number and all of them in bytes.
 
 use super::facts::AliveClaim;
 use super::scale::push_pull_scale;

@@ -199,18 +199,7 @@ impl Node {
             None => (None, None),
         };
         let local = Local::new(local_config, &mut boxes.local)?;
-        let rpc = Rpc::new(
-            RpcConfig {
-                id,
-                name: config.name.clone(),
-                datacenter: config.datacenter.clone(),
-                server: config.server.is_some(),
-                wan: config.wan().is_some(),
-                hold: config.rpc_hold,
-            },
-            Rng::for_stream(seed, Stream::Rpc),
-            now,
-        );
+        let rpc = Rpc::new(rpc_config(&config, id), Rng::for_stream(seed, Stream::Rpc), now);
         let anti_entropy =
             AntiEntropy::new(own, local.view().clone(), config.check_update_interval, seed, now);
         let mut node = Self {
@@ -417,6 +406,17 @@ impl Node {
         }
         self.lifecycle = leave::Lifecycle::Stopped;
         self.out.push_back(Output::Stopped(reason));
+    }
+}
+
+fn rpc_config(config: &NodeConfig, id: NodeId) -> RpcConfig {
+    RpcConfig {
+        id,
+        name: config.name.clone(),
+        datacenter: config.datacenter.clone(),
+        server: config.server.is_some(),
+        wan: config.wan().is_some(),
+        hold: config.rpc_hold,
     }
 }
 

@@ -374,7 +374,7 @@ impl World {
     /// A server of dc1, two of dc2 of which number 1 leads, and a client of dc1. Server 0 knows
     /// the other datacenter.
     fn federated() -> Self {
-        let mut world = World::new(3, 1);
+        let mut world = Self::new(3, 1);
         let dc1 = config(0, true).datacenter;
         for (node, datacenter) in [(0, dc1), (1, dc2()), (2, dc2())] {
             let rng = Rng::for_stream(Seed::from_number(node as u64), Stream::Rpc);
