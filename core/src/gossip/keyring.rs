@@ -1,8 +1,9 @@
 //! The keys of gossip: one that seals, and those that open besides it (gossip-wire.md §8.4).
 //!
 //! [`Keyring`] holds the rules and its file, `serf/local.keyring` or `serf/remote.keyring`: a JSON
-//! list of base64 strings, the primary key first. The machine's part applies operations, and answers
-//! a change only once the file holds it, so that a key which others were told of survives a restart.
+//! list of base64 strings, the primary key first. The machine's part applies operations, and
+//! answers a change only once the file holds it, so that a key which others were told of survives a
+//! restart.
 //!
 //! Differs: a key from the settings is stored once it has opened a datagram of another member, not
 //! before; else a mistyped key would win over its correction at the next start (gossip-protocol.md

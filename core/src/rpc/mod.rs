@@ -1,11 +1,12 @@
 //! Requests between agents over the server port: which server answers, and what becomes of it.
 //!
 //! A client agent sends to one server of a shuffled list; a server that does not lead sends on to
-//! the leader (cluster-behaviour.md §5). What another datacenter is asked goes from a server to one of
-//! its servers, which answers it like a request of a client; it never crosses a second time. A request is tried again only where nothing can have
-//! happened yet: it was not sent, the other side said `NoLeader`, or it only reads. A write whose
-//! stream broke after it was sent is `Unknown` and never repeated. Raft's messages travel on the
-//! same port, heartbeats on a stream of their own so that they never wait behind data.
+//! the leader (cluster-behaviour.md §5). What another datacenter is asked goes from a server to one
+//! of its servers, which answers it like a request of a client; it never crosses a second time. A
+//! request is tried again only where nothing can have happened yet: it was not sent, the other side
+//! said `NoLeader`, or it only reads. A write whose stream broke after it was sent is `Unknown` and
+//! never repeated. Raft's messages travel on the same port, heartbeats on a stream of their own so
+//! that they never wait behind data.
 
 mod call;
 mod pool;

@@ -36,6 +36,7 @@ pub fn at_rest(
     acknowledged: &Acknowledged,
 ) -> Result<(), Violation> {
     members_agree(world, expected)?;
+    wan_pool_agrees(world, expected)?;
     let leader = one_leader(world, expected)?;
     servers_agree(world, expected, leader)?;
     voters_are_servers(world, expected, leader)?;
@@ -155,6 +156,25 @@ fn one_leader(world: &World, expected: &[Expectation]) -> Result<HostId, Violati
         [leader] => Ok(*leader),
         others => broken("I15", format!("the leaders are the hosts {others:?}")),
     }
+}
+
+/// G5 in the WAN pool, which nobody here joins by hand: each server that runs knows the others.
+fn wan_pool_agrees(world: &World, expected: &[Expectation]) -> Result<(), Violation> {
+    let is_in = |host: &HostId| world.hosts[*host].config.wan().is_some();
+    for observer in up(expected).filter(is_in) {
+        let Some(node) = node(world, observer) else { continue };
+        for subject in up(expected).filter(is_in) {
+            let config = &world.hosts[subject].config;
+            let name = config.name.in_wan(&config.datacenter).ok();
+            let mut known = node.wan_members();
+            let status = known.find(|member| Some(&member.name) == name.as_ref()).map(|m| m.status);
+            if status != Some(MemberStatus::Alive) {
+                let facts = format!("host {observer} sees host {subject} {status:?} in the WAN");
+                return broken("G5", facts);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// R5 at the level of the catalog: servers that applied the same hold the same.
