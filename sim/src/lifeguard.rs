@@ -297,8 +297,9 @@ pub fn verdicts(rows: &[Row]) -> Vec<(String, bool)> {
         ),
         ("with alpha 4 it is faster".to_owned(), quicker.median() < swim.median()),
         (
-            "it sends within 15 % of SWIM's messages".to_owned(),
-            (part(lifeguard.messages, swim.messages) - 1.0).abs() <= 0.15,
+            // Less is no fault: without false alarms there is less to tell.
+            "it sends at most 15 % more messages than SWIM".to_owned(),
+            part(lifeguard.messages, swim.messages) <= 1.15,
         ),
     ];
     for row in parts {
