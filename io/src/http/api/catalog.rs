@@ -34,11 +34,12 @@ impl Api {
         let reads = Reads { sorts: true, refuses_namespace: false, ..CATALOG };
         let options = options::read(request, reads)?;
         let query = Query::Nodes(options::node_meta(request));
+        let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::Nodes(nodes) = rows else { return None };
             let mut json = Json::with_capacity(nodes.len() * 384 + 2);
             let each = |json: &mut Json, node: &Arc<Node>| {
-                render::node(json, node, &self.datacenter);
+                render::node(json, node, &datacenter);
             };
             json.array(nodes, each);
             Some(json.into_bytes())
@@ -65,11 +66,12 @@ impl Api {
         let tags = request.params.all("tag").map(str::to_owned).collect();
         let meta = options::node_meta(request);
         let query = Query::ServiceNodes(ServiceQuery { name, tags, meta, passing: false });
+        let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::ServiceNodes(rows) = rows else { return None };
             let mut json = Json::with_capacity(rows.len() * 640 + 2);
             let each = |json: &mut Json, row: &ServiceNode| {
-                render::service_node(json, &row.node, &row.service, &self.datacenter);
+                render::service_node(json, &row.node, &row.service, &datacenter);
             };
             json.array(rows, each);
             Some(json.into_bytes())
@@ -78,10 +80,11 @@ impl Api {
     }
 
     pub(super) async fn catalog_node(&self, request: &ApiRequest<'_>) -> Handled {
+        let datacenter = options::answering(request);
         let render = |json: &mut Json, found: &NodeServices| {
             json.object(|json| {
                 json.key("Node");
-                render::node(json, &found.node, &self.datacenter);
+                render::node(json, &found.node, &datacenter);
                 json.key("Services");
                 json.object(|json| {
                     for service in &found.services {
@@ -95,10 +98,11 @@ impl Api {
     }
 
     pub(super) async fn catalog_node_services(&self, request: &ApiRequest<'_>) -> Handled {
+        let datacenter = options::answering(request);
         let render = |json: &mut Json, found: &NodeServices| {
             json.object(|json| {
                 json.key("Node");
-                render::node(json, &found.node, &self.datacenter);
+                render::node(json, &found.node, &datacenter);
                 json.key("Services");
                 let each = |json: &mut Json, service: &Arc<Service>| {
                     render::node_service(json, service);

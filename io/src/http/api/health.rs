@@ -45,9 +45,10 @@ impl Api {
         let tags = request.params.all("tag").map(str::to_owned).collect();
         let passing = passing(request)?;
         let wanted = ServiceQuery { name, tags, meta: options::node_meta(request), passing };
+        let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::Instances(instances) = rows else { return None };
-            Some(render_instances(instances, &self.datacenter))
+            Some(render_instances(instances, &datacenter))
         };
         self.read_shared(request.form, options, Query::ServiceHealth(wanted), render).await
     }

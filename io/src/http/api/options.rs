@@ -94,6 +94,13 @@ pub(super) fn foreign(dc: &str, own: &Datacenter) -> Result<Option<Datacenter>, 
     Ok(Some(named).filter(|named| named != own))
 }
 
+/// The datacenter that answers: what `dc` names, or the agent's own. A name that is refused
+/// elsewhere stands for the own one.
+pub(super) fn answering(request: &ApiRequest<'_>) -> Datacenter {
+    let named = foreign(request.params.get("dc"), request.datacenter);
+    named.ok().flatten().unwrap_or_else(|| request.datacenter.clone())
+}
+
 /// Namespaces belong to a paid edition (http-api.md §1.4).
 pub(super) fn refuse_namespace(request: &ApiRequest<'_>) -> Result<(), Reply> {
     let what = if !request.params.get("ns").is_empty() {

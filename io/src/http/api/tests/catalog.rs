@@ -31,6 +31,24 @@ fn nodes_have_the_shape_clients_know() {
 }
 
 #[test]
+fn rows_of_another_datacenter_carry_its_name() {
+    let found = NodeServices { node: node(), services: Vec::new() };
+    let row = ServiceNode { node: node(), service: service() };
+    let instance = Arc::new(Instance { node: node(), service: service(), checks: Vec::new() });
+    let reads = [
+        ("catalog/nodes", Rows::Nodes(vec![node()])),
+        ("catalog/service/web", Rows::ServiceNodes(vec![row])),
+        ("catalog/node/n1", Rows::Node(Some(found.clone()))),
+        ("catalog/node-services/n1", Rows::Node(Some(found))),
+        ("health/service/web", Rows::Instances(vec![instance])),
+    ];
+    for (target, rows) in reads {
+        let (text, _) = read(&format!("/v1/{target}?dc=dc2"), rows);
+        assert!(text.contains(r#""Datacenter":"dc2""#), "{target}: {text}");
+    }
+}
+
+#[test]
 fn services_are_a_sorted_map_of_tags() {
     let services =
         BTreeMap::from([("web".to_owned(), vec!["a".to_owned()]), ("bare".to_owned(), vec![])]);
