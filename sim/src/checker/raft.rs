@@ -97,7 +97,7 @@ impl RaftChecker {
                 );
             }
         }
-        self.forgets(process, seen, last)?;
+        self.forgets(process, raft.term(), seen, last)?;
         let mut fresh = Vec::new();
         for entry in raft.entries().rev() {
             let at = usize::try_from(entry.index.get()).unwrap_or(usize::MAX) - 1;
@@ -107,7 +107,7 @@ impl RaftChecker {
             fresh.push((at, entry.term, entry.chain));
         }
         for (at, term, chain) in fresh.into_iter().rev() {
-            self.forgets(process, seen, at)?;
+            self.forgets(process, raft.term(), seen, at)?;
             seen.log.push((term, chain));
             let index = LogIndex::new(at as u64 + 1);
             let known = *self.chains.entry((index, term)).or_insert(chain);
@@ -122,10 +122,19 @@ impl RaftChecker {
         Ok(())
     }
 
-    /// R11: what is committed anywhere leaves no log that holds it; its holders were counted.
-    fn forgets(&self, process: Process, seen: &mut Seen, keep: usize) -> Result<(), Violation> {
-        let dropped = seen.log.iter().zip(&self.committed).skip(keep);
-        if dropped.clone().any(|(held, committed)| held == committed) {
+    /// R11: what is committed anywhere leaves no log that was counted for it. Whoever is still in an
+    /// earlier term was not: its copy may yield to an earlier leader, whose log never becomes long
+    /// enough to be committed.
+    fn forgets(
+        &self,
+        process: Process,
+        term: Term,
+        seen: &mut Seen,
+        keep: usize,
+    ) -> Result<(), Violation> {
+        let committed = self.committed.iter().zip(&self.committed_in);
+        let mut dropped = seen.log.iter().zip(committed).skip(keep);
+        if dropped.any(|(held, (committed, of))| held == committed && term >= *of) {
             let (who, index) = (shown(process), keep + 1);
             return broken("R11", format!("{who} drops its log from committed index {index} on"));
         }
