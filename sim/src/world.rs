@@ -25,7 +25,7 @@ use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
 use terraform_core::rng::{Rng, Seed, Stream};
-use terraform_core::serf::SerfEvent;
+use terraform_core::serf::{SerfEvent, SerfTrace};
 use terraform_core::storage::op::Lane;
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::{TraceEvent, TraceKind};
@@ -71,7 +71,7 @@ pub struct Reply {
     pub result: Result<Response, RequestError>,
 }
 
-/// One thing that a host's subscribers were told.
+/// One thing that a host's Serf layer told.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// When.
@@ -79,7 +79,16 @@ pub struct Delivery {
     /// Where.
     pub process: Process,
     /// What.
-    pub event: SerfEvent,
+    pub told: Told,
+}
+
+/// What the Serf layer tells.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// To its subscribers, after it waited for what may be merged with it.
+    Event(SerfEvent),
+    /// To the log, at once.
+    Trace(SerfTrace),
 }
 
 /// What a host began to believe of a member.
@@ -518,7 +527,8 @@ impl World {
             }
             Output::Event(event) => {
                 if let Some(deliveries) = &mut self.deliveries {
-                    deliveries.push(Delivery { at: self.now, process, event });
+                    let told = Told::Event(event);
+                    deliveries.push(Delivery { at: self.now, process, told });
                 }
             }
             // The reply that follows has all of it.
@@ -536,6 +546,12 @@ impl World {
         {
             let (at, subject, state) = (self.now, name.clone(), *state);
             beliefs.push(Belief { at, observer, subject, state });
+        }
+        if let Some(deliveries) = &mut self.deliveries
+            && let TraceKind::Serf(PoolName::Lan, trace) = &event.kind
+        {
+            let (process, told) = (self.hosts[observer].process(), Told::Trace(trace.clone()));
+            deliveries.push(Delivery { at: self.now, process, told });
         }
         self.push_ring(Note::Trace(observer, event));
     }

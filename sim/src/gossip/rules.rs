@@ -3,18 +3,15 @@
 use super::plan::GossipPlan;
 use crate::checker::{Violation, broken, shown};
 use crate::streams::Process;
-use crate::world::{Delivery, World};
+use crate::world::{Delivery, Told, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use terraform_core::id::{LamportTime, NodeName};
-use terraform_core::serf::{MemberEventKind, SerfEvent};
+use terraform_core::serf::{SerfEvent, SerfTrace};
 use terraform_core::time::Instant;
 
 /// Bytes of the largest datagram (gossip-protocol.md §1).
 const DATAGRAM_MAX: usize = 1400;
-
-/// How late an event may be told (gossip-protocol.md §23).
-const HELD_BACK: Duration = Duration::from_secs(3);
 
 /// What is remembered of deliveries.
 #[derive(Debug)]
@@ -25,8 +22,8 @@ pub(super) struct Rules {
     heard: BTreeSet<(Process, String)>,
     /// The event clock of each process.
     clocks: BTreeMap<Process, LamportTime>,
-    /// Since when a process holds a member for failed or left.
-    gone: BTreeMap<(Process, NodeName), (Instant, MemberEventKind)>,
+    /// Since when a process holds a member for failed or left, and for how long it must.
+    gone: BTreeMap<(Process, NodeName), (Instant, Duration)>,
     /// Members that somebody asked to be forgotten at once.
     pub(super) pruned: BTreeSet<NodeName>,
 }
@@ -51,15 +48,14 @@ impl Rules {
             return broken("G8", format!("a datagram has {bytes} bytes"));
         }
         let deliveries = world.deliveries.as_mut().map(std::mem::take).unwrap_or_default();
-        for Delivery { at, process, event } in deliveries {
-            match event {
-                SerfEvent::User(event) => self.told(world, process, event.time, event.name)?,
-                SerfEvent::Members { kind, members } => {
-                    for member in &members {
-                        self.changed(at, process, kind, &member.name)?;
-                    }
+        for Delivery { at, process, told } in deliveries {
+            match told {
+                Told::Event(SerfEvent::User(event)) => {
+                    self.told(world, process, event.time, event.name)?;
                 }
-                SerfEvent::Query { .. } => {}
+                // Events of members are held back to be merged; the log has them at once.
+                Told::Event(SerfEvent::Members { .. } | SerfEvent::Query { .. }) => {}
+                Told::Trace(trace) => self.changed(at, process, trace)?,
             }
         }
         Ok(())
@@ -98,27 +94,23 @@ impl Rules {
         &mut self,
         at: Instant,
         process: Process,
-        kind: MemberEventKind,
-        name: &NodeName,
+        trace: SerfTrace,
     ) -> Result<(), Violation> {
-        let key = (process, name.clone());
-        match kind {
-            MemberEventKind::Leave | MemberEventKind::Failed => {
-                self.gone.insert(key, (at, kind));
-            }
-            MemberEventKind::Join | MemberEventKind::Update => {
-                self.gone.remove(&key);
-            }
-            MemberEventKind::Reap => {
-                let Some((since, how)) = self.gone.remove(&key) else { return Ok(()) };
-                let left = how == MemberEventKind::Leave;
-                let limit = if left { self.tombstone_timeout } else { self.reconnect_timeout };
-                // Clocks drift by 200 parts per million, and events are held back to be merged.
-                let early = at.since(since) + limit / 1000 + HELD_BACK < limit;
-                if early && !self.pruned.contains(name) {
-                    let (who, held) = (shown(process), at.since(since));
-                    return broken("G7", format!("{who} forgets {name}, {how:?} for {held:?}"));
-                }
+        if let SerfTrace::MemberLeave { name, .. } = trace {
+            self.gone.insert((process, name), (at, self.tombstone_timeout));
+        } else if let SerfTrace::MemberFailed { name, .. } = trace {
+            self.gone.insert((process, name), (at, self.reconnect_timeout));
+        } else if let SerfTrace::MemberJoin { name, .. } = trace {
+            self.gone.remove(&(process, name));
+        } else if let SerfTrace::MemberReap { name } = trace
+            && let Some((since, limit)) = self.gone.remove(&(process, name.clone()))
+        {
+            let held = at.since(since);
+            // Clocks drift by 200 parts per million.
+            if held + limit / 1000 < limit && !self.pruned.contains(&name) {
+                let who = shown(process);
+                let facts = format!("{who} forgets {name} after {held:?} of {limit:?}");
+                return broken("G7", facts);
             }
         }
         Ok(())
