@@ -22,6 +22,8 @@ const WINDOW: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of user events that one window holds; more close it.
 const USER_BYTES_MAX: usize = 1 << 20;
+/// Bytes counted for keeping an event beside its name and payload.
+const ENTRY_BYTES: usize = 256;
 
 /// When a window closes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,7 +145,7 @@ impl Coalescer {
 }
 
 fn bytes_of(event: &UserEvent) -> usize {
-    event.name.len() + event.payload.as_ref().map_or(0, bytes::Bytes::len)
+    ENTRY_BYTES + event.name.len() + event.payload.as_ref().map_or(0, bytes::Bytes::len)
 }
 
 #[cfg(test)]
@@ -249,5 +251,9 @@ mod tests {
         let told = (0..16).flat_map(|_| coalescer.take(at(0), SerfEvent::User(user(1, large))));
         assert_eq!(told.count(), 16);
         assert_eq!(coalescer.next_timeout(), None);
+        let mut tiny = (1..10_000).map(|n| UserEvent { name: n.to_string(), ..user(n, "") });
+        let closed =
+            tiny.find(|event| !coalescer.take(at(20), SerfEvent::User(event.clone())).is_empty());
+        assert!(closed.is_some_and(|event| event.time.get() <= 4096), "tiny events take room too");
     }
 }
