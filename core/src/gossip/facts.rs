@@ -12,7 +12,7 @@ use super::state::{Claim, Known, SelfVerdict, Verdict, is_gone, judge, judge_sel
 use super::suspicion::Suspicion;
 use super::table::{MEMBERS_MAX, Record};
 use super::trace::DropReason;
-use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer, Versions};
+use super::{Gossip, GossipOutput, GossipTrace, Peer, Refusal, Timer, Versions};
 use crate::id::{Incarnation, NodeName};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -87,9 +87,7 @@ impl Gossip {
             self.alive_self(now, from, &peer, out);
             return;
         }
-        // What a member said before was judged then.
-        let judged = self.table.get(&peer.name).is_some_and(|known| known.peer.meta == peer.meta);
-        if !judged && let Err(refusal) = self.config.admission.check(&peer.name, &peer.meta) {
+        if let Err(refusal) = self.admits(&peer.name, &peer.meta) {
             self.drops.drop(now, from, DropReason::Refused(refusal), out);
             return;
         }
@@ -107,6 +105,14 @@ impl Gossip {
                 self.tell_gone(now, &peer, out);
             }
         }
+    }
+
+    /// Whether a member may be in this pool. What it said before was judged then.
+    pub(super) fn admits(&self, name: &NodeName, meta: &Bytes) -> Result<(), Refusal> {
+        if self.table.get(name).is_some_and(|known| known.peer.meta == *meta) {
+            return Ok(());
+        }
+        self.config.admission.check(name, meta)
     }
 
     /// What is known of a member that an alive claim is about, if only from its tombstone.

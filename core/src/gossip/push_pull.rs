@@ -323,8 +323,7 @@ impl Gossip {
     fn admit(&self, states: &[PushPullState]) -> Result<(), Refusal> {
         let there =
             |state: &&PushPullState| matches!(state.state, PeerState::Alive | PeerState::Suspect);
-        let admission = &self.config.admission;
-        states.iter().filter(there).try_for_each(|state| admission.check(&state.name, &state.meta))
+        states.iter().filter(there).try_for_each(|state| self.admits(&state.name, &state.meta))
     }
 
     /// The answer on a stream that this member opened is complete.
