@@ -62,6 +62,16 @@ impl Versions {
     }
 }
 
+impl Record {
+    /// Whether a claim about this member, at `address`, says nothing new: most of them do, since
+    /// everybody hears everything several times.
+    fn repeats(&self, claim: &AliveClaim, address: SocketAddr) -> bool {
+        !is_gone(self.state)
+            && claim.incarnation <= self.peer.incarnation
+            && address == self.peer.address
+    }
+}
+
 impl Gossip {
     /// Takes a claim that a member is alive, sent by `from`.
     pub(super) fn alive(
@@ -76,9 +86,13 @@ impl Gossip {
             return;
         };
         let port = if claim.port == 0 { self.address().port() } else { claim.port };
+        let address = SocketAddr::new(claim.address, port);
+        if self.table.get(&claim.name).is_some_and(|known| known.repeats(&claim, address)) {
+            return;
+        }
         let peer = Peer {
             name: claim.name,
-            address: SocketAddr::new(claim.address, port),
+            address,
             meta: claim.meta,
             versions,
             incarnation: claim.incarnation,
@@ -197,14 +211,7 @@ impl Gossip {
 
     /// Sends the accusation against a gone member to where an outdated record says it is.
     fn tell_gone(&mut self, now: Instant, peer: &Peer, out: &mut Outbox<GossipOutput>) {
-        let (incarnation, told_at) = match self.table.get_mut(&peer.name) {
-            Some(record) if is_gone(record.state) => (record.peer.incarnation, &mut record.told_at),
-            Some(_) => return,
-            None => match self.table.tombstone_mut(&peer.name) {
-                Some(stone) => (stone.incarnation, &mut stone.told_at),
-                None => return,
-            },
-        };
+        let Some((incarnation, told_at)) = self.table.told_mut(&peer.name) else { return };
         if told_at.is_some_and(|at| now.since(at) < TELL_INTERVAL) {
             return;
         }
@@ -212,7 +219,8 @@ impl Gossip {
         *told_at = Some(now);
         let (node, from) = (peer.name.clone(), self.local.clone());
         let accusation = Message::Suspect(Suspect { incarnation, node, from });
-        self.send(peer.address, &accusation.encode(), out);
+        let versions = self.versions_at(&peer.address);
+        self.send(peer.address, versions, &accusation.encode(), out);
     }
 
     /// Takes a suspicion about a member, raised by `accuser` and sent by `from`.
@@ -415,7 +423,7 @@ impl Gossip {
         out: &mut Outbox<GossipOutput>,
         change: impl FnOnce(&mut Peer),
     ) {
-        let record = self.table.get_mut(&self.local).expect("a member always knows itself");
+        let record = self.table.own_mut();
         change(&mut record.peer);
         let own = record.peer.clone();
         self.announce(&own, notify, out);

@@ -38,7 +38,7 @@ impl Gossip {
         self.abandon_probe(out);
         self.timers.cancel(&Timer::ProbeTick);
         self.timers.cancel(&Timer::PushPullTick);
-        let record = self.table.get_mut(&self.local).expect("a member always knows itself");
+        let record = self.table.own_mut();
         record.state = PeerState::Left;
         record.changed_at = now;
         let incarnation = record.peer.incarnation;

@@ -375,6 +375,8 @@ pub struct Gossip {
     serf_queues: [BroadcastQueue; 3],
     /// Packets filled with broadcasts so far.
     packets_filled: u32,
+    /// A gossip round is due at this moment and whole intervals after it.
+    round_at: Instant,
     seq_no: SeqNo,
     probe: Option<Probe>,
     relays: BTreeMap<SeqNo, Relay>,
@@ -414,6 +416,13 @@ impl Gossip {
         assert!(meta.len() <= crate::wire::gossip::META_BYTES_MAX, "meta fits its limit");
         let incarnation = Incarnation::ZERO.next();
         let peer = Peer { name, address, meta, versions: Versions::OURS, incarnation };
+        let own = Record {
+            peer: peer.clone(),
+            state: PeerState::Alive,
+            changed_at: now,
+            suspicion: None,
+            told_at: None,
+        };
         let mut gossip = Self {
             config: config.clone(),
             local: peer.name.clone(),
@@ -425,11 +434,12 @@ impl Gossip {
                 },
             ),
             timers: Timers::default(),
-            table: Table::default(),
+            table: Table::new(own),
             health: Awareness::new(config.awareness_max_multiplier),
             facts: BroadcastQueue::new(MEMBERS_MAX),
             serf_queues: std::array::from_fn(|_| BroadcastQueue::new(SERF_QUEUE_MAX)),
             packets_filled: 0,
+            round_at: now,
             seq_no: SeqNo::ZERO,
             probe: None,
             relays: BTreeMap::new(),
@@ -443,21 +453,13 @@ impl Gossip {
             keys: Keys::new(config.encrypt.clone(), config.keyring_file),
             wrapper: Wrapper::default(),
         };
-        let ticks = [Timer::ProbeTick, Timer::GossipTick, Timer::PushPullTick];
-        for (timer, interval) in ticks.into_iter().zip(intervals) {
-            let at = gossip.rng.stagger(now, interval);
-            gossip.timers.set(timer, at);
-        }
-        let record = Record {
-            peer: peer.clone(),
-            state: PeerState::Alive,
-            changed_at: now,
-            suspicion: None,
-            told_at: None,
-        };
-        gossip.table.insert(record, &mut gossip.rng);
+        let [probe, round, push_pull] = intervals.map(|each| gossip.rng.stagger(now, each));
+        gossip.timers.set(Timer::ProbeTick, probe);
+        gossip.round_at = round;
+        gossip.timers.set(Timer::PushPullTick, push_pull);
         gossip.announce(&peer, Notify::None, out);
         out.push(GossipOutput::Joined(peer));
+        gossip.plan_round(now);
         gossip
     }
 
@@ -493,7 +495,7 @@ impl Gossip {
     }
 
     fn own(&self) -> &Peer {
-        &self.table.get(&self.local).expect("a member always knows itself").peer
+        &self.table.own().peer
     }
 
     fn address(&self) -> SocketAddr {
@@ -551,7 +553,7 @@ impl Gossip {
                 self.probe_next(now, out);
             }
             Timer::GossipTick => {
-                self.timers.set(Timer::GossipTick, now + self.config.gossip_interval);
+                self.round_at = now;
                 self.gossip(now, out);
             }
             Timer::PushPullTick => self.push_pull_next(now, out),
@@ -587,11 +589,13 @@ impl Machine for Gossip {
             GossipInput::Key { ticket, operation } => self.key_operation(ticket, operation, out),
             GossipInput::KeyringPersisted(result) => self.keyring_persisted(result, out),
         }
+        self.plan_round(now);
     }
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
         while let Some(timer) = self.timers.pop_due(now) {
             self.fire(now, timer, out);
+            self.plan_round(now);
         }
     }
 

@@ -13,8 +13,9 @@ use super::broadcast::Notify;
 use super::leave::Life;
 use super::scale::retransmit_limit;
 use super::state::is_gone;
+use super::table::Record;
 use super::trace::DropReason;
-use super::{Gossip, GossipOutput};
+use super::{Gossip, GossipOutput, Timer, Versions};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::wire::checksum::CRC_BYTES;
@@ -100,13 +101,21 @@ impl Gossip {
         PACKET_BYTES_MAX - CRC_BYTES - COMPOUND_OVERHEAD - seal - label
     }
 
-    /// Sends one packet under its layers, with a checksum if the receiver is known to understand
-    /// it.
-    pub(super) fn send(&mut self, to: SocketAddr, packet: &Bytes, out: &mut Outbox<GossipOutput>) {
-        let checksum = self
-            .table
-            .at(&to)
-            .is_some_and(|record| record.peer.versions.protocol_max >= CHECKSUM_PROTOCOL);
+    /// What the member at `address` speaks, if there is one.
+    pub(super) fn versions_at(&self, address: &SocketAddr) -> Option<Versions> {
+        self.table.at(address).map(|record| record.peer.versions)
+    }
+
+    /// Sends one packet under its layers, with a checksum if the receiver's `versions` are known
+    /// and understand it.
+    pub(super) fn send(
+        &mut self,
+        to: SocketAddr,
+        versions: Option<Versions>,
+        packet: &Bytes,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let checksum = versions.is_some_and(|it| it.protocol_max >= CHECKSUM_PROTOCOL);
         let layers = self.keys.layers(&self.config, &mut self.rng);
         let payload = self.wrapper.datagram(packet, checksum, &layers);
         out.push(GossipOutput::SendDatagram { to, payload });
@@ -122,45 +131,56 @@ impl Gossip {
     ) {
         let mut parts = vec![message.encode()];
         let used: usize = parts.iter().map(|part| part.len() + PART_OVERHEAD).sum();
-        if self.table.at(&to).is_some() {
+        let versions = self.versions_at(&to);
+        if versions.is_some() {
             let room = self.parts_bytes_max().saturating_sub(used);
             self.fill(room, &mut parts, out);
         }
         for packet in compound(&parts) {
-            self.send(to, &packet, out);
+            self.send(to, versions, &packet, out);
         }
     }
 
     /// One gossip round: broadcasts to a few random members, dead ones included for a while, so
     /// that a member wrongly taken for dead hears of it.
     pub(super) fn gossip(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
-        let (local, forget) = (&self.local, self.config.gossip_to_the_dead_time);
-        let eligible = |record: &super::table::Record| {
-            record.peer.name != *local
-                && match record.state {
-                    PeerState::Alive | PeerState::Suspect => true,
-                    PeerState::Dead => now.since(record.changed_at) <= forget,
-                    PeerState::Left => false,
-                }
+        let forget = self.config.gossip_to_the_dead_time;
+        let eligible = |record: &Record| match record.state {
+            PeerState::Alive | PeerState::Suspect => true,
+            PeerState::Dead => now.since(record.changed_at) <= forget,
+            PeerState::Left => false,
         };
-        if self.facts.len() + self.serf_queues.iter().map(|queue| queue.len()).sum::<usize>() == 0 {
-            return;
-        }
         let chosen = self.table.random(self.config.gossip_nodes, &mut self.rng, eligible);
-        let targets: Vec<SocketAddr> = chosen.iter().map(|record| record.peer.address).collect();
+        let to = |record: &&Record| (record.peer.address, record.peer.versions);
+        let targets: Vec<(SocketAddr, Versions)> = chosen.iter().map(to).collect();
         if targets.is_empty() {
             self.drain_queues(out);
         }
-        for to in targets {
+        for (to, versions) in targets {
             let mut parts = Vec::new();
             self.fill(self.parts_bytes_max(), &mut parts, out);
             if parts.is_empty() {
                 return;
             }
             for packet in compound(&parts) {
-                self.send(to, &packet, out);
+                self.send(to, Some(versions), &packet, out);
             }
         }
+    }
+
+    /// Plans the next gossip round if there is something to tell: a member of a quiet pool sleeps
+    /// until its next probe.
+    pub(super) fn plan_round(&mut self, now: Instant) {
+        if self.queued() == [0; 4] || self.timers.deadline(&Timer::GossipTick).is_some() {
+            return;
+        }
+        if self.round_at <= now {
+            let interval = self.config.gossip_interval;
+            let missed = now.since(self.round_at).as_nanos() / interval.as_nanos();
+            let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+            self.round_at = self.round_at + interval.saturating_mul(missed) + interval;
+        }
+        self.timers.set(Timer::GossipTick, self.round_at);
     }
 
     /// Appends broadcasts to `parts` that fit into `room` bytes.

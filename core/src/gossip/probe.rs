@@ -70,12 +70,11 @@ impl Gossip {
             return;
         }
         let forget_after = self.config.gossip_to_the_dead_time;
-        let target = self.table.next_target(&self.local, now, forget_after, &mut self.rng);
-        let Some(target) = target else { return };
+        let next = self.table.next_target(now, forget_after, &mut self.rng);
+        let Some(record) = next else { return };
+        let (target, suspected) = (record.peer.clone(), record.state == PeerState::Suspect);
         let seq_no = self.next_seq_no();
         let ping = Message::Ping(self.ping(seq_no, Some(target.name.clone())));
-        let suspected =
-            self.table.get(&target.name).is_some_and(|record| record.state == PeerState::Suspect);
         if suspected && self.config.buddy {
             let accusation = Message::Suspect(Suspect {
                 incarnation: target.incarnation,
@@ -83,7 +82,7 @@ impl Gossip {
                 from: self.local.clone(),
             });
             for packet in compound(&[ping.encode(), accusation.encode()]) {
-                self.send(target.address, &packet, out);
+                self.send(target.address, Some(target.versions), &packet, out);
             }
         } else {
             self.send_with_piggyback(target.address, &ping, out);
@@ -99,11 +98,8 @@ impl Gossip {
     pub(super) fn probe_indirectly(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
         let Some(probe) = &self.probe else { return };
         let (target, seq_no, deadline) = (probe.target.clone(), probe.seq_no, probe.deadline);
-        let local = &self.local;
         let eligible = |record: &super::table::Record| {
-            record.state == PeerState::Alive
-                && record.peer.name != *local
-                && record.peer.name != target.name
+            record.state == PeerState::Alive && record.peer.name != target.name
         };
         let helpers: Vec<(SocketAddr, bool)> = self
             .table

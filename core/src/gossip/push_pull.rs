@@ -108,11 +108,8 @@ impl Gossip {
     /// Exchanges state with a random member, and plans the next exchange.
     pub(super) fn push_pull_next(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
         self.timers.set(Timer::PushPullTick, now + self.push_pull_interval());
-        let local = &self.local;
-        let eligible = |record: &super::table::Record| {
-            record.state == PeerState::Alive && record.peer.name != *local
-        };
-        let chosen = self.table.random(1, &mut self.rng, eligible);
+        let is_alive = |record: &super::table::Record| record.state == PeerState::Alive;
+        let chosen = self.table.random(1, &mut self.rng, is_alive);
         let partner = chosen.first().map(|record| record.peer.address);
         if let Some(partner) = partner {
             let deadline = now + self.config.stream_timeout;

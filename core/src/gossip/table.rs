@@ -57,26 +57,72 @@ pub(super) struct Tombstone {
     pub(super) told_at: Option<Instant>,
 }
 
+/// Where a record is kept, as long as its member is known.
+type Slot = u32;
+
+/// The slot of this member's own record.
+const OWN: Slot = 0;
+
 /// All members known, this one included.
-#[derive(Clone, Debug, Default)]
+///
+/// Records keep their place, so that probes and random choices, which happen all the time, find
+/// theirs without comparing names.
+#[derive(Clone, Debug)]
 pub(super) struct Table {
-    records: BTreeMap<NodeName, Record>,
-    order: Vec<NodeName>,
+    slots: Vec<Option<Record>>,
+    free: Vec<Slot>,
+    by_name: BTreeMap<NodeName, Slot>,
+    by_address: BTreeMap<SocketAddr, Slot>,
+    /// The probe list.
+    order: Vec<Slot>,
     cursor: usize,
-    by_address: BTreeMap<SocketAddr, NodeName>,
     tombstones: BTreeMap<NodeName, Tombstone>,
     version: u64,
 }
 
 impl Table {
+    /// A table that knows only this member.
+    pub(super) fn new(own: Record) -> Self {
+        Self {
+            by_name: BTreeMap::from([(own.peer.name.clone(), OWN)]),
+            by_address: BTreeMap::from([(own.peer.address, OWN)]),
+            slots: vec![Some(own)],
+            free: Vec::new(),
+            order: vec![OWN],
+            cursor: 0,
+            tombstones: BTreeMap::new(),
+            version: 0,
+        }
+    }
+
+    /// This member's own record.
+    pub(super) fn own(&self) -> &Record {
+        self.record(OWN).expect("INV-GOSSIP-1: a member always knows itself")
+    }
+
+    /// This member's own record, to be changed; its address never does.
+    pub(super) fn own_mut(&mut self) -> &mut Record {
+        self.version += 1;
+        let own = self.slots.first_mut().and_then(Option::as_mut);
+        own.expect("INV-GOSSIP-1: a member always knows itself")
+    }
+
+    fn record(&self, slot: Slot) -> Option<&Record> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    fn record_mut(&mut self, slot: Slot) -> Option<&mut Record> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
     /// Members known: the `n` of every formula.
     pub(super) fn len(&self) -> usize {
-        self.records.len()
+        self.order.len()
     }
 
     /// What is known of `name`.
     pub(super) fn get(&self, name: &NodeName) -> Option<&Record> {
-        self.records.get(name)
+        self.record(*self.by_name.get(name)?)
     }
 
     /// Counts the occasions on which a record may have changed: as long as it stays, so do they.
@@ -87,17 +133,18 @@ impl Table {
     /// What is known of `name`, to be changed; the address changes only through `set_address`.
     pub(super) fn get_mut(&mut self, name: &NodeName) -> Option<&mut Record> {
         self.version += 1;
-        self.records.get_mut(name)
+        let slot = *self.by_name.get(name)?;
+        self.record_mut(slot)
     }
 
     /// The member last accepted at `address`.
     pub(super) fn at(&self, address: &SocketAddr) -> Option<&Record> {
-        self.records.get(self.by_address.get(address)?)
+        self.record(*self.by_address.get(address)?)
     }
 
     /// All members, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.by_name.values().filter_map(|slot| self.record(*slot))
     }
 
     /// How the forgotten member `name` ended.
@@ -105,20 +152,36 @@ impl Table {
         self.tombstones.get(name)
     }
 
-    /// How the forgotten member `name` ended, to note that it was told.
-    pub(super) fn tombstone_mut(&mut self, name: &NodeName) -> Option<&mut Tombstone> {
-        self.tombstones.get_mut(name)
+    /// When the gone member `name` was last told so, to be noted anew, and its incarnation; also of
+    /// a member that is forgotten.
+    pub(super) fn told_mut(
+        &mut self,
+        name: &NodeName,
+    ) -> Option<(Incarnation, &mut Option<Instant>)> {
+        if let Some(slot) = self.by_name.get(name) {
+            let record = self.slots.get_mut(*slot as usize)?.as_mut()?;
+            return is_gone(record.state).then_some((record.peer.incarnation, &mut record.told_at));
+        }
+        let stone = self.tombstones.get_mut(name)?;
+        Some((stone.incarnation, &mut stone.told_at))
     }
 
     /// Adds a member at a random position of the probe list.
     pub(super) fn insert(&mut self, record: Record, rng: &mut Rng) {
         self.version += 1;
-        let name = record.peer.name.clone();
+        let (name, address) = (record.peer.name.clone(), record.peer.address);
         self.tombstones.remove(&name);
-        self.by_address.insert(record.peer.address, name.clone());
-        let known = self.records.insert(name.clone(), record);
-        assert!(known.is_none(), "a member is in the probe list exactly once");
-        self.order.push(name);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            Slot::try_from(self.slots.len() - 1).expect("members are bounded")
+        });
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(record);
+        }
+        self.by_address.insert(address, slot);
+        let known = self.by_name.insert(name, slot);
+        assert!(known.is_none(), "INV-GOSSIP-2: a member is in the probe list exactly once");
+        self.order.push(slot);
         let last = self.order.len() - 1;
         let position = rng.index(self.order.len());
         self.order.swap(position, last);
@@ -127,37 +190,32 @@ impl Table {
     /// Moves a member to another address.
     pub(super) fn set_address(&mut self, name: &NodeName, address: SocketAddr) {
         self.version += 1;
-        let Some(record) = self.records.get_mut(name) else { return };
+        let Some(&slot) = self.by_name.get(name) else { return };
+        let Some(record) = self.record_mut(slot) else { return };
         let old = std::mem::replace(&mut record.peer.address, address);
-        if self.by_address.get(&old) == Some(name) {
+        if self.by_address.get(&old) == Some(&slot) {
             self.by_address.remove(&old);
         }
-        self.by_address.insert(address, name.clone());
+        self.by_address.insert(address, slot);
     }
 
-    /// The next member to probe, neither `local` nor gone, if there is any. At the end
-    /// of the list, members gone for longer than `forget_after` are forgotten and the rest is
-    /// shuffled.
+    /// The next member to probe, neither this one nor gone, if there is any. At the end of the
+    /// list, members gone for longer than `forget_after` are forgotten and the rest is shuffled.
     pub(super) fn next_target(
         &mut self,
-        local: &NodeName,
         now: Instant,
         forget_after: Duration,
         rng: &mut Rng,
-    ) -> Option<Peer> {
+    ) -> Option<&Record> {
         // The rest of this pass, the wrap, and all of the next one.
         for _ in 0..=2 * self.order.len() {
-            let Some(name) = self.order.get(self.cursor) else {
+            let Some(&slot) = self.order.get(self.cursor) else {
                 self.wrap(now, forget_after, rng);
                 continue;
             };
             self.cursor += 1;
-            if name == local {
-                continue;
-            }
-            match self.records.get(name) {
-                Some(record) if !is_gone(record.state) => return Some(record.peer.clone()),
-                Some(_) | None => {}
+            if slot != OWN && self.record(slot).is_some_and(|record| !is_gone(record.state)) {
+                return self.record(slot);
             }
         }
         None
@@ -165,27 +223,36 @@ impl Table {
 
     fn wrap(&mut self, now: Instant, forget_after: Duration, rng: &mut Rng) {
         self.cursor = 0;
-        self.version += 1;
-        let (records, by_address) = (&mut self.records, &mut self.by_address);
-        let tombstones = &mut self.tombstones;
-        tombstones.retain(|_, stone| now.since(stone.changed_at) <= TOMBSTONE_TIME);
-        self.order.retain(|name| {
-            let expired = records.get(name).is_none_or(|record| {
+        self.tombstones.retain(|_, stone| now.since(stone.changed_at) <= TOMBSTONE_TIME);
+        let mut order = std::mem::take(&mut self.order);
+        order.retain(|slot| {
+            let is_expired = |record: &Record| {
                 is_gone(record.state) && now.since(record.changed_at) > forget_after
-            });
-            if expired && let Some(record) = records.remove(name) {
-                crate::mark!("gossip.reap");
-                bury(tombstones, &record);
-                if by_address.get(&record.peer.address) == Some(name) {
-                    by_address.remove(&record.peer.address);
-                }
+            };
+            let keeps = *slot == OWN || !self.record(*slot).is_some_and(is_expired);
+            if !keeps {
+                self.forget(*slot);
             }
-            !expired
+            keeps
         });
-        rng.shuffle(&mut self.order);
+        rng.shuffle(&mut order);
+        self.order = order;
     }
 
-    /// Up to `count` different members for which `eligible` holds, in random order.
+    /// Replaces a record by its tombstone.
+    fn forget(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        crate::mark!("gossip.reap");
+        self.version += 1;
+        self.free.push(slot);
+        bury(&mut self.tombstones, &record);
+        self.by_name.remove(&record.peer.name);
+        if self.by_address.get(&record.peer.address) == Some(&slot) {
+            self.by_address.remove(&record.peer.address);
+        }
+    }
+
+    /// Up to `count` different members for which `eligible` holds, this one never, in random order.
     ///
     /// Small tables are searched exhaustively; in large ones up to `3 n` random draws are made, so
     /// that a round costs no pass over the table when most members are eligible.
@@ -196,31 +263,32 @@ impl Table {
         eligible: impl Fn(&Record) -> bool,
     ) -> Vec<&Record> {
         let n = self.order.len();
-        let mut chosen: Vec<&Record> = Vec::with_capacity(count.min(n));
-        let mut consider = |name: &NodeName| {
-            if let Some(record) = self.records.get(name)
+        let mut chosen: Vec<(Slot, &Record)> = Vec::with_capacity(count.min(n));
+        let mut consider = |slot: Slot| {
+            if slot != OWN
+                && !chosen.iter().any(|(other, _)| *other == slot)
+                && let Some(record) = self.record(slot)
                 && eligible(record)
-                && !chosen.iter().any(|other| other.peer.name == *name)
             {
-                chosen.push(record);
+                chosen.push((slot, record));
             }
             chosen.len() >= count
         };
         if count == 0 {
-            return chosen;
+            return Vec::new();
         }
         if n < 3 * count {
-            let mut shuffled: Vec<&NodeName> = self.order.iter().collect();
+            let mut shuffled = self.order.clone();
             rng.shuffle(&mut shuffled);
             let _enough = shuffled.into_iter().any(&mut consider);
         } else {
             for _ in 0..3 * n {
-                if self.order.get(rng.index(n)).is_some_and(&mut consider) {
+                if self.order.get(rng.index(n)).copied().is_some_and(&mut consider) {
                     break;
                 }
             }
         }
-        chosen
+        chosen.into_iter().map(|(_, record)| record).collect()
     }
 }
 
@@ -252,18 +320,15 @@ mod tests {
     }
 
     fn table(names: &[&str], rng: &mut Rng) -> Table {
-        let mut table = Table::default();
-        for (port, text) in names.iter().enumerate() {
-            let peer = peer(text, u16::try_from(port + 1).unwrap());
-            let record = Record {
-                peer,
-                state: PeerState::Alive,
-                changed_at: Instant::ZERO,
-                suspicion: None,
-                told_at: None,
-            };
-            table.insert(record, rng);
-        }
+        let mut records = names.iter().zip(1..).map(|(text, port)| Record {
+            peer: peer(text, port),
+            state: PeerState::Alive,
+            changed_at: Instant::ZERO,
+            suspicion: None,
+            told_at: None,
+        });
+        let mut table = Table::new(records.next().unwrap());
+        records.for_each(|record| table.insert(record, rng));
         table
     }
 
@@ -275,8 +340,10 @@ mod tests {
         let mut table = table(&["a", "b", "c", "d", "e"], &mut rng);
         for _ in 0..4 {
             let mut seen: Vec<String> = (0..4)
-                .map(|_| table.next_target(&name("a"), Instant::ZERO, FORGET, &mut rng))
-                .map(|target| target.unwrap().name.to_string())
+                .map(|_| {
+                    let target = table.next_target(Instant::ZERO, FORGET, &mut rng);
+                    target.unwrap().peer.name.to_string()
+                })
                 .collect();
             seen.sort();
             assert_eq!(seen, ["b", "c", "d", "e"]);
@@ -290,18 +357,20 @@ mod tests {
         table.get_mut(&name("b")).unwrap().state = PeerState::Left;
         let soon = Instant::ZERO + FORGET;
         for _ in 0..6 {
-            let target = table.next_target(&name("a"), soon, FORGET, &mut rng).unwrap();
-            assert_eq!(target.name, name("c"));
+            let target = table.next_target(soon, FORGET, &mut rng).unwrap();
+            assert_eq!(target.peer.name, name("c"));
         }
         assert_eq!(table.len(), 3);
         let later = soon + Duration::from_secs(1);
         for _ in 0..6 {
-            table.next_target(&name("a"), later, FORGET, &mut rng);
+            table.next_target(later, FORGET, &mut rng);
         }
         assert_eq!(table.len(), 2);
         assert_eq!(table.tombstone(&name("b")).unwrap().state, PeerState::Left);
         for at in [later + TOMBSTONE_TIME, later + TOMBSTONE_TIME * 2] {
-            (0..6).for_each(|_| drop(table.next_target(&name("a"), at, FORGET, &mut rng)));
+            for _ in 0..6 {
+                table.next_target(at, FORGET, &mut rng);
+            }
         }
         assert!(table.tombstone(&name("b")).is_none());
         assert!(table.at(&peer("b", 2).address).is_none());
@@ -311,7 +380,7 @@ mod tests {
     fn a_lonely_member_probes_nobody() {
         let mut rng = rng();
         let mut table = table(&["a"], &mut rng);
-        assert!(table.next_target(&name("a"), Instant::ZERO, FORGET, &mut rng).is_none());
+        assert!(table.next_target(Instant::ZERO, FORGET, &mut rng).is_none());
     }
 
     #[test]
@@ -321,7 +390,7 @@ mod tests {
         for members in [&names[..4], &names[..]] {
             let table = table(members, &mut rng);
             for _ in 0..50 {
-                let chosen = table.random(3, &mut rng, |record| record.peer.name != name("a"));
+                let chosen = table.random(3, &mut rng, |_| true);
                 let mut got: Vec<&NodeName> =
                     chosen.iter().map(|record| &record.peer.name).collect();
                 got.sort();

@@ -26,7 +26,7 @@ impl Gossip {
     ) {
         let message = Message::User(payload.clone()).encode();
         if message.len() <= self.parts_bytes_max() {
-            self.send(to, &message, out);
+            self.send(to, self.versions_at(&to), &message, out);
             return;
         }
         let streams = self.exchanges.values().filter(|exchange| exchange.is_user()).count();
