@@ -117,11 +117,10 @@ impl Serf {
             return false;
         }
         let wrong = intent.node == self.local && self.is_active();
-        let Some(entry) = self.members.get_mut(&intent.node) else {
-            return self.early.keep(now, &intent.node, IntentKind::Leave, intent.time);
-        };
-        if intent.time <= entry.member.status_time {
-            return false;
+        match self.members.get(&intent.node) {
+            None => return self.early.keep(now, &intent.node, IntentKind::Leave, intent.time),
+            Some(known) if intent.time <= known.member.status_time => return false,
+            Some(_) => {}
         }
         if wrong && !crate::mutant!(M43) {
             crate::mark!("serf.leave_intent_refuted");
@@ -129,6 +128,7 @@ impl Serf {
             self.announce_join(now, out);
             return false;
         }
+        let Some(entry) = self.members.get_mut(&intent.node) else { return false };
         entry.member_mut().status_time = intent.time;
         entry.prune |= intent.prune;
         self.version += 1;
@@ -161,12 +161,13 @@ impl Serf {
             self.refuse_time(&intent.node, intent.time, out);
             return false;
         }
-        let Some(entry) = self.members.get_mut(&intent.node) else {
-            return self.early.keep(now, &intent.node, IntentKind::Join, intent.time);
-        };
-        if intent.time <= entry.member.status_time {
-            return false;
+        // Looked at first: changing the map copies what readers share with it.
+        match self.members.get(&intent.node) {
+            None => return self.early.keep(now, &intent.node, IntentKind::Join, intent.time),
+            Some(known) if intent.time <= known.member.status_time => return false,
+            Some(_) => {}
         }
+        let Some(entry) = self.members.get_mut(&intent.node) else { return false };
         entry.member_mut().status_time = intent.time;
         if entry.member.status == MemberStatus::Leaving {
             entry.member_mut().status = MemberStatus::Alive;

@@ -309,6 +309,8 @@ pub struct Serf {
     started: Instant,
     members: OrdMap<NodeName, Entry>,
     version: u64,
+    /// The version in which every member was alive, if it was looked at.
+    all_alive_in: Option<u64>,
     clock: LamportClock,
     event_clock: LamportClock,
     query_clock: LamportClock,
@@ -370,6 +372,7 @@ impl Serf {
             started: now,
             members: OrdMap::new(),
             version: 0,
+            all_alive_in: None,
             clock: LamportClock::new(),
             event_clock: LamportClock::new(),
             query_clock: LamportClock::new(),

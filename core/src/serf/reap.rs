@@ -37,7 +37,27 @@ impl Serf {
     pub(super) fn reap(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
         self.timers.set(Timer::Reap, now + self.config.reap_interval);
         self.early.expire(now, self.config.tombstone_timeout);
-        self.end_long_leaves(now, out);
+        if !self.all_alive() {
+            self.end_long_leaves(now, out);
+            self.erase_expired(now, out);
+        }
+        if now.since(self.started) > self.config.reconnect_timeout {
+            let members = &self.members;
+            self.snapshot.forget(|name| !members.contains_key(name));
+        }
+    }
+
+    /// Whether nobody leaves or is gone; no pass over the members unless one has changed.
+    fn all_alive(&mut self) -> bool {
+        if self.all_alive_in != Some(self.version) {
+            let mut members = self.members.values();
+            let all = members.all(|entry| entry.member.status == MemberStatus::Alive);
+            self.all_alive_in = all.then_some(self.version);
+        }
+        self.all_alive_in.is_some()
+    }
+
+    fn erase_expired(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
         let expired: Vec<NodeName> = self
             .members
             .values()
@@ -52,10 +72,6 @@ impl Serf {
         for name in expired {
             crate::mark!("serf.reap");
             self.erase(&name, out);
-        }
-        if now.since(self.started) > self.config.reconnect_timeout {
-            let members = &self.members;
-            self.snapshot.forget(|name| !members.contains_key(name));
         }
     }
 
@@ -90,7 +106,7 @@ impl Serf {
     /// With a probability that keeps the whole cluster's load constant, tries one failed member.
     pub(super) fn reconnect(&mut self, now: Instant, out: &mut Outbox<SerfOutput>) {
         self.timers.set(Timer::Reconnect, now + self.config.reconnect_interval);
-        if !self.is_active() || self.reconnecting.is_some() {
+        if !self.is_active() || self.reconnecting.is_some() || self.all_alive() {
             return;
         }
         let count = |status| self.members.values().filter(|e| e.member.status == status).count();
