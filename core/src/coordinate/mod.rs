@@ -197,8 +197,7 @@ pub struct Vivaldi {
     own: Coordinate,
     samples: [f64; ADJUSTMENT_SAMPLES],
     next_sample: usize,
-    /// The newest round trips of each peer, in seconds, oldest first.
-    round_trips: BTreeMap<NodeName, Vec<f64>>,
+    round_trips: BTreeMap<NodeName, RoundTrips>,
     resets: u64,
 }
 
@@ -211,6 +210,31 @@ impl Default for Vivaldi {
             round_trips: BTreeMap::new(),
             resets: 0,
         }
+    }
+}
+
+/// The newest round trips of one peer, in seconds, oldest first.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundTrips {
+    kept: [f64; FILTER_SAMPLES],
+    count: usize,
+}
+
+impl RoundTrips {
+    /// Keeps one more; returns the median of all that are kept.
+    fn median_with(&mut self, seconds: f64) -> f64 {
+        if self.count == FILTER_SAMPLES {
+            self.kept.rotate_left(1);
+            self.count -= 1;
+        }
+        if let Some(place) = self.kept.get_mut(self.count) {
+            *place = seconds;
+        }
+        self.count += 1;
+        let mut sorted = self.kept;
+        let sorted = sorted.get_mut(..self.count).unwrap_or_default();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(seconds)
     }
 }
 
@@ -259,14 +283,13 @@ impl Vivaldi {
 
     /// The median of the peer's last round trips, with this one.
     fn median(&mut self, peer: &NodeName, seconds: f64) -> f64 {
-        let kept = self.round_trips.entry(peer.clone()).or_default();
-        if kept.len() >= FILTER_SAMPLES {
-            kept.remove(0);
+        if let Some(kept) = self.round_trips.get_mut(peer) {
+            return kept.median_with(seconds);
         }
-        kept.push(seconds);
-        let mut sorted = kept.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(seconds)
+        let mut kept = RoundTrips::default();
+        let median = kept.median_with(seconds);
+        self.round_trips.insert(peer.clone(), kept);
+        median
     }
 
     fn attract(&mut self, other: &Coordinate, seconds: f64, rng: &mut Rng) {

@@ -55,7 +55,7 @@ use join::Join;
 use keyring::{KeyOperation, KeyTicket, Keyring, KeyringError, Keys};
 use leave::Life;
 use probe::{Probe, Relay};
-use push_pull::Exchange;
+use push_pull::{Exchange, OwnStates};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -381,6 +381,7 @@ pub struct Gossip {
     probe: Option<Probe>,
     relays: BTreeMap<SeqNo, Relay>,
     exchanges: BTreeMap<StreamId, Exchange>,
+    own_states: OwnStates,
     /// Bytes taken in by all exchanges that are not over.
     buffered: usize,
     next_stream: StreamId,
@@ -444,6 +445,7 @@ impl Gossip {
             probe: None,
             relays: BTreeMap::new(),
             exchanges: BTreeMap::new(),
+            own_states: OwnStates::default(),
             buffered: 0,
             next_stream: stream_first(config.pool),
             joins: BTreeMap::new(),

@@ -10,6 +10,7 @@
 use super::facts::AliveClaim;
 use super::scale::push_pull_scale;
 use super::state::Claim;
+use super::table::Record;
 use super::trace::DropReason;
 use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Refusal, Timer, Versions};
 use crate::id::{SeqNo, StreamId};
@@ -17,7 +18,10 @@ use crate::machine::Outbox;
 use crate::node::input::CloseReason;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::wire::gossip::{Ack, PeerState, Ping, PushPull, PushPullState, StreamMessage};
+use crate::wire::DecodeError;
+use crate::wire::gossip::{
+    Ack, PeerState, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
+};
 use crate::wire::stream::{StreamDecoder, StreamError};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -57,7 +61,7 @@ enum Stage {
     /// Accepted; the request is arriving.
     Reading(StreamDecoder),
     /// Accepted; the request is here, the own user state is awaited.
-    Replying(PushPull),
+    Replying(Remote),
     /// Asked for.
     Opening(Purpose),
     /// Open; the own user state is awaited.
@@ -67,6 +71,25 @@ enum Stage {
     },
     /// The request is sent, the answer is arriving.
     Awaiting(Purpose, StreamDecoder),
+}
+
+/// What the other side of an exchange knows.
+#[derive(Clone, Debug)]
+struct Remote {
+    join: bool,
+    /// Its members; `None` if they are, to the byte, what this member knows and has settled.
+    states: Option<Vec<PushPullState>>,
+    user_state: Bytes,
+}
+
+/// What this member tells of all members, encoded once for each change of the table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnStates {
+    /// Of the table.
+    version: Option<u64>,
+    states: PeerStates,
+    /// Whether nobody is suspect: then hearing the same from another member changes nothing.
+    settled: bool,
 }
 
 impl Exchange {
@@ -108,7 +131,7 @@ impl Gossip {
     /// Exchanges state with a random member, and plans the next exchange.
     pub(super) fn push_pull_next(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
         self.timers.set(Timer::PushPullTick, now + self.push_pull_interval());
-        let is_alive = |record: &super::table::Record| record.state == PeerState::Alive;
+        let is_alive = |record: &Record| record.state == PeerState::Alive;
         let chosen = self.table.random(1, &mut self.rng, is_alive);
         let partner = chosen.first().map(|record| record.peer.address);
         if let Some(partner) = partner {
@@ -278,7 +301,14 @@ impl Gossip {
         match message {
             StreamMessage::PushPull(request) => {
                 let join = request.join;
-                if join && let Err(refusal) = self.admit(&request.states) {
+                let request = match self.received(request) {
+                    Ok(request) => request,
+                    Err(error) => {
+                        self.unreadable(now, stream, &StreamError::Malformed(error), out);
+                        return;
+                    }
+                };
+                if join && let Err(refusal) = self.admit(&request) {
                     self.refuse_join(now, stream, &refusal, out);
                     return;
                 }
@@ -316,11 +346,27 @@ impl Gossip {
         }
     }
 
-    /// Whether all members that `states` would add may be in this pool.
-    fn admit(&self, states: &[PushPullState]) -> Result<(), Refusal> {
+    /// Decodes the members of an exchange, unless they say what is known.
+    ///
+    /// - Errors: a member that is not well-formed.
+    fn received(&mut self, exchange: PushPull) -> Result<Remote, DecodeError> {
+        let PushPull { join, states, user_state } = exchange;
+        let own = self.own_states();
+        let states = if own.settled && own.states == states {
+            crate::mark!("gossip.equal_states");
+            None
+        } else {
+            Some(states.decode()?)
+        };
+        Ok(Remote { join, states, user_state })
+    }
+
+    /// Whether all members that an exchange would add may be in this pool.
+    fn admit(&self, remote: &Remote) -> Result<(), Refusal> {
         let there =
             |state: &&PushPullState| matches!(state.state, PeerState::Alive | PeerState::Suspect);
-        states.iter().filter(there).try_for_each(|state| self.admits(&state.name, &state.meta))
+        let mut states = remote.states.iter().flatten().filter(there);
+        states.try_for_each(|state| self.admits(&state.name, &state.meta))
     }
 
     /// The answer on a stream that this member opened is complete.
@@ -339,11 +385,12 @@ impl Gossip {
                     self.stream_ping_answered(ping.seq_no);
                 }
             }
-            (
-                Stage::Awaiting(Purpose::PushPull { join }, _),
-                StreamMessage::PushPull(PushPull { states, user_state, .. }),
-            ) => {
-                let merged = self.merge(now, peer, states, user_state, join.is_some(), out);
+            (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::PushPull(answer)) => {
+                let answer = PushPull { join: join.is_some(), ..answer };
+                let merged = match self.received(answer) {
+                    Ok(remote) => self.merge(now, peer, remote, out),
+                    Err(error) => Err(error.to_string()),
+                };
                 self.push_pull_finished(now, peer, join, merged, out);
             }
             (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::Err(text)) => {
@@ -392,8 +439,7 @@ impl Gossip {
                 else {
                     return;
                 };
-                let (states, user_state) = (request.states, request.user_state);
-                if let Err(reason) = self.merge(now, peer, states, user_state, join, out) {
+                if let Err(reason) = self.merge(now, peer, request, out) {
                     crate::trace!(out, Level::Error, GossipTrace::ExchangeFailed { peer, reason });
                 }
             }
@@ -401,18 +447,28 @@ impl Gossip {
         }
     }
 
-    fn own_state(&self, join: bool, user_state: Bytes) -> Bytes {
-        let states = self.table.iter().map(|record| PushPullState {
-            name: record.peer.name.clone(),
-            address: record.peer.address.ip(),
-            port: record.peer.address.port(),
-            meta: record.peer.meta.clone(),
-            incarnation: record.peer.incarnation,
-            state: record.state,
-            versions: Some(record.peer.versions),
-        });
-        let exchange = PushPull { join, states: states.collect(), user_state };
-        StreamMessage::PushPull(exchange).encode()
+    fn own_state(&mut self, join: bool, user_state: Bytes) -> Bytes {
+        let states = self.own_states().states.clone();
+        StreamMessage::PushPull(PushPull { join, states, user_state }).encode()
+    }
+
+    fn own_states(&mut self) -> &OwnStates {
+        let version = Some(self.table.version());
+        if self.own_states.version != version {
+            let state = |record: &Record| PushPullState {
+                name: record.peer.name.clone(),
+                address: record.peer.address.ip(),
+                port: record.peer.address.port(),
+                meta: record.peer.meta.clone(),
+                incarnation: record.peer.incarnation,
+                state: record.state,
+                versions: Some(record.peer.versions),
+            };
+            let states = PeerStates::encode(self.table.iter().map(state));
+            let settled = self.table.iter().all(|record| record.state != PeerState::Suspect);
+            self.own_states = OwnStates { version, states, settled };
+        }
+        &self.own_states
     }
 
     /// Takes over what the other side knows, or nothing of it.
@@ -420,16 +476,17 @@ impl Gossip {
         &mut self,
         now: Instant,
         peer: SocketAddr,
-        states: Vec<PushPullState>,
-        user_state: Bytes,
-        join: bool,
+        remote: Remote,
         out: &mut Outbox<GossipOutput>,
     ) -> Result<(), String> {
-        self.check_versions(&states)?;
-        if join {
-            self.admit(&states).map_err(|refusal| refusal.to_string())?;
+        if remote.join {
+            self.admit(&remote).map_err(|refusal| refusal.to_string())?;
         }
-        for state in states {
+        let Remote { join, states, user_state } = remote;
+        if let Some(states) = &states {
+            self.check_versions(states)?;
+        }
+        for state in states.into_iter().flatten() {
             let (name, incarnation) = (state.name.clone(), state.incarnation);
             match claim_of(state.state) {
                 Claim::Alive => {

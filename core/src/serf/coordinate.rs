@@ -88,8 +88,12 @@ impl Serf {
             return;
         }
         crate::mark!("serf.coordinate_moved");
-        known.insert(peer, coordinate);
-        known.insert(self.local.clone(), vivaldi.own().clone());
+        for (name, place) in [(&peer, &coordinate), (&self.local, vivaldi.own())] {
+            match known.get_mut(name) {
+                Some(known) => known.clone_from(place),
+                None => drop(known.insert(name.clone(), place.clone())),
+            }
+        }
         self.tell_coordinate(out);
     }
 }

@@ -48,7 +48,10 @@ pub(super) struct Early {
 /// Intents that came before the member they are about, and tombstones of members that are pruned;
 /// the newest for each name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct EarlyIntents(BTreeMap<NodeName, Early>);
+pub(super) struct EarlyIntents {
+    by_name: BTreeMap<NodeName, Early>,
+    changes: u64,
+}
 
 impl EarlyIntents {
     /// Keeps an intent; `false` if a newer one is known, or no room is left.
@@ -60,8 +63,8 @@ impl EarlyIntents {
         time: LamportTime,
     ) -> bool {
         let mut early = Early { kind, time, pruned: false, heard_at: now };
-        let full = self.0.len() >= EARLY_MAX;
-        match self.0.get_mut(name) {
+        let full = self.by_name.len() >= EARLY_MAX;
+        match self.by_name.get_mut(name) {
             Some(known) if known.time >= time => false,
             Some(known) => {
                 if known.pruned && kind == IntentKind::Leave {
@@ -69,38 +72,51 @@ impl EarlyIntents {
                     (early.pruned, early.heard_at) = (true, known.heard_at);
                 }
                 *known = early;
+                self.changes += 1;
                 true
             }
             None if full => false,
-            None => self.0.insert(name.clone(), early).is_none(),
+            None => {
+                self.changes += 1;
+                self.by_name.insert(name.clone(), early).is_none()
+            }
         }
     }
 
     /// Takes the intent kept for `name`.
     pub(super) fn take(&mut self, name: &NodeName) -> Option<Early> {
-        self.0.remove(name)
+        self.changes += 1;
+        self.by_name.remove(name)
     }
 
     /// Keeps a tombstone of a member that is pruned.
     fn bury(&mut self, now: Instant, name: &NodeName, time: LamportTime) {
-        if self.0.len() < EARLY_MAX {
+        if self.by_name.len() < EARLY_MAX {
             let kind = IntentKind::Leave;
-            self.0.insert(name.clone(), Early { kind, time, pruned: true, heard_at: now });
+            self.changes += 1;
+            self.by_name.insert(name.clone(), Early { kind, time, pruned: true, heard_at: now });
         }
     }
 
     /// The members that are pruned, and when they left.
     pub(super) fn tombstones(&self) -> impl Iterator<Item = (&NodeName, LamportTime)> {
-        let pruned = self.0.iter().filter(|(_, early)| early.pruned);
+        let pruned = self.by_name.iter().filter(|(_, early)| early.pruned);
         pruned.map(|(name, early)| (name, early.time))
     }
 
     /// Forgets intents that nobody asked for in time, and old tombstones.
     pub(super) fn expire(&mut self, now: Instant, tombstones_for: Duration) {
-        self.0.retain(|_, early| {
+        let before = self.by_name.len();
+        self.by_name.retain(|_, early| {
             let kept_for = if early.pruned { tombstones_for } else { EARLY_FOR };
             now.since(early.heard_at) <= kept_for
         });
+        self.changes += (before - self.by_name.len()) as u64;
+    }
+
+    /// Counts the occasions on which one may have changed.
+    pub(super) const fn version(&self) -> u64 {
+        self.changes
     }
 }
 

@@ -60,6 +60,7 @@ use intent::{EarlyIntents, IntentKind};
 use lamport::LamportClock;
 use leave::Life;
 use members::Entry;
+use push_pull::OwnState;
 use query::{QueryKey, Running};
 use reap::Rejoin;
 use recent::Recent;
@@ -315,6 +316,7 @@ pub struct Serf {
     event_clock: LamportClock,
     query_clock: LamportClock,
     early: EarlyIntents,
+    own_state: OwnState,
     life: Life,
     snapshot: Snapshot,
     rejoin: Rejoin,
@@ -377,6 +379,7 @@ impl Serf {
             event_clock: LamportClock::new(),
             query_clock: LamportClock::new(),
             early: EarlyIntents::default(),
+            own_state: OwnState::default(),
             life: Life::Active,
             snapshot,
             rejoin: Rejoin::default(),
@@ -597,7 +600,7 @@ impl Machine for Serf {
                 self.probe_answered(peer, round_trip, &payload, out);
             }
             SerfInput::WantUserState { exchange, join: _ } => {
-                let payload = self.own_state();
+                let payload = self.own_state().payload.clone();
                 out.push(SerfOutput::UserState { exchange, payload });
             }
             SerfInput::Conflict(name) => self.conflict(now, &name, out),

@@ -14,9 +14,42 @@ use crate::wire::serf::{Join, Leave, PushPull, SerfMessage};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
+/// The state of this member, encoded once for each change of what it is made of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnState {
+    stamp: Stamp,
+    /// The whole Serf push/pull message.
+    pub(super) payload: Bytes,
+    /// Whether nobody left: hearing the same from another member then changes nothing.
+    settled: bool,
+}
+
+/// What counts the changes of a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stamp {
+    members: u64,
+    early: u64,
+    events: u64,
+    times: [LamportTime; 3],
+}
+
 impl Serf {
     /// The state to send.
-    pub(super) fn own_state(&self) -> Bytes {
+    pub(super) fn own_state(&mut self) -> &OwnState {
+        let stamp = Stamp {
+            members: self.version,
+            early: self.early.version(),
+            events: self.events.version(),
+            times: [self.clock.now(), self.event_clock.now(), self.query_clock.now()],
+        };
+        if self.own_state.payload.is_empty() || self.own_state.stamp != stamp {
+            let (payload, settled) = self.encode_state();
+            self.own_state = OwnState { stamp, payload, settled };
+        }
+        &self.own_state
+    }
+
+    fn encode_state(&self) -> (Bytes, bool) {
         let members = || self.members.values().map(|entry| &*entry.member);
         let left = members().filter(|member| member.status == MemberStatus::Left);
         let pruned = || self.early.tombstones();
@@ -34,7 +67,8 @@ impl Serf {
                 .chain(pruned().map(|(name, time)| (name.to_string(), time)))
                 .collect(),
         };
-        SerfMessage::PushPull(state).encode()
+        let settled = state.left_members.is_empty();
+        (SerfMessage::PushPull(state).encode(), settled)
     }
 
     /// Takes over another member's state.
@@ -45,6 +79,11 @@ impl Serf {
         join: bool,
         out: &mut Outbox<SerfOutput>,
     ) {
+        let own = self.own_state();
+        if !join && own.settled && own.payload == *payload {
+            crate::mark!("serf.equal_state");
+            return;
+        }
         let state = match SerfMessage::decode(payload) {
             Ok(SerfMessage::PushPull(state)) => state,
             Ok(_) => {

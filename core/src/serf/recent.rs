@@ -24,12 +24,13 @@ pub(super) struct Recent<T> {
     bytes: usize,
     bytes_max: usize,
     least: LamportTime,
+    changes: u64,
 }
 
 impl<T: Ord> Recent<T> {
     /// Nothing was heard; times below `least` count as heard.
     pub(super) const fn new(least: LamportTime, bytes_max: usize) -> Self {
-        Self { slots: BTreeMap::new(), bytes: 0, bytes_max, least }
+        Self { slots: BTreeMap::new(), bytes: 0, bytes_max, least, changes: 0 }
     }
 
     /// Lets times below `least` count as heard from now on.
@@ -66,13 +67,20 @@ impl<T: Ord> Recent<T> {
         slot.items.insert(item);
         slot.bytes += bytes;
         self.bytes += bytes;
+        self.changes += 1;
         true
     }
 
     fn forget_oldest(&mut self) -> Option<LamportTime> {
         let (time, slot) = self.slots.pop_first()?;
         self.bytes -= slot.bytes;
+        self.changes += 1;
         Some(time)
+    }
+
+    /// Counts the changes of what is remembered.
+    pub(super) const fn version(&self) -> u64 {
+        self.changes
     }
 
     /// What is remembered, by time.

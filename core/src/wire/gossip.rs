@@ -235,13 +235,45 @@ message!(Gossip, PushPullState {
     "Vsn" => versions,
 });
 
+/// The members of a state exchange as they stand on the wire: whoever holds the same bytes need
+/// not look into them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerStates {
+    pub(super) count: u64,
+    pub(super) bytes: Bytes,
+}
+
+impl PeerStates {
+    /// These members, in this order.
+    pub fn encode(states: impl IntoIterator<Item = PushPullState>) -> Self {
+        let (mut count, mut bytes) = (0, Vec::new());
+        for state in states {
+            count += 1;
+            state.put(&mut bytes);
+        }
+        Self { count, bytes: bytes.into() }
+    }
+
+    /// All members.
+    ///
+    /// - Errors: one that is not well-formed, or says too much of itself.
+    pub fn decode(&self) -> Result<Vec<PushPullState>, DecodeError> {
+        let mut input = Reader::new(&self.bytes);
+        let state = |_| {
+            let state: PushPullState = msgpack::get(&mut input)?;
+            check_meta(&state.meta).map(|()| state)
+        };
+        (0..self.count).map(state).collect()
+    }
+}
+
 /// A full exchange of state, both as request and as reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushPull {
     /// Whether it is part of a join; the reply repeats it.
     pub join: bool,
     /// Every member the sender knows, itself included.
-    pub states: Vec<PushPullState>,
+    pub states: PeerStates,
     /// The application's part: a Serf push/pull message, or nothing.
     pub user_state: Bytes,
 }
@@ -377,11 +409,11 @@ impl StreamMessage {
                     kind::PUSH_PULL,
                     &PushPullHeader {
                         join: body.join,
-                        nodes: body.states.len() as u64,
+                        nodes: body.states.count,
                         user_state_len: body.user_state.len() as u64,
                     },
                 );
-                body.states.iter().for_each(|state| state.put(&mut out));
+                out.extend_from_slice(&body.states.bytes);
                 out.extend_from_slice(&body.user_state);
                 out
             }

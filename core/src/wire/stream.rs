@@ -8,15 +8,15 @@
 use super::DecodeError;
 use super::compress::{STREAM_BYTES_MAX, decompress};
 use super::gossip::{
-    ErrorBody, Ping, PushPull, PushPullHeader, PushPullState, StreamMessage, UserHeader,
-    check_meta, kind, unknown_kind,
+    ErrorBody, PeerStates, Ping, PushPull, PushPullHeader, StreamMessage, UserHeader, kind,
+    unknown_kind,
 };
 use super::label;
 use super::msgpack;
 use super::packet::Opener;
 use super::scan::Arrivals;
 use super::seal::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, NOT_SEALED, frame_length, open};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 /// Bytes of a user state, and of all member states together (gossip-wire.md §4).
@@ -58,9 +58,9 @@ enum Phase {
     /// Waits for the map after the type byte.
     Body(u8),
     /// Waits for the members that are missing.
-    States { header: PushPullHeader, states: Vec<PushPullState>, state_bytes: usize },
+    States { header: PushPullHeader, states: BytesMut, count: u64 },
     /// Waits for the application's part.
-    UserState { header: PushPullHeader, states: Vec<PushPullState> },
+    UserState { header: PushPullHeader, states: PeerStates },
     /// Waits for the content of a user message.
     User(UserHeader),
     /// Gave its message or an error.
@@ -201,9 +201,7 @@ impl StreamDecoder {
                 _ => Ok(Step::Wait(phase)),
             },
             Phase::Body(kind) => self.body(kind),
-            Phase::States { header, states, state_bytes } => {
-                self.states(header, states, state_bytes)
-            }
+            Phase::States { header, states, count } => self.states(header, states, count),
             Phase::UserState { header, states } => match self.payload(header.user_state_len) {
                 Some(user_state) => {
                     let join = header.join;
@@ -236,7 +234,7 @@ impl StreamDecoder {
                 let header: PushPullHeader = msgpack::decode(&map)?;
                 check("Nodes", header.nodes, NODES_MAX)?;
                 check("UserStateLen", header.user_state_len, PAYLOAD_BYTES_MAX as u64)?;
-                Step::Phase(Phase::States { header, states: Vec::new(), state_bytes: 0 })
+                Step::Phase(Phase::States { header, states: BytesMut::new(), count: 0 })
             }
             kind::USER => {
                 let header: UserHeader = msgpack::decode(&map)?;
@@ -254,19 +252,18 @@ impl StreamDecoder {
     fn states(
         &mut self,
         header: PushPullHeader,
-        mut states: Vec<PushPullState>,
-        mut state_bytes: usize,
+        mut states: BytesMut,
+        mut count: u64,
     ) -> Result<Step, DecodeError> {
-        while (states.len() as u64) < header.nodes {
+        while count < header.nodes {
             let Some(map) = self.map()? else {
-                return Ok(Step::Wait(Phase::States { header, states, state_bytes }));
+                return Ok(Step::Wait(Phase::States { header, states, count }));
             };
-            state_bytes += map.len();
-            check("states", state_bytes as u64, PAYLOAD_BYTES_MAX as u64)?;
-            let state: PushPullState = msgpack::decode(&map)?;
-            check_meta(&state.meta)?;
-            states.push(state);
+            check("states", (states.len() + map.len()) as u64, PAYLOAD_BYTES_MAX as u64)?;
+            states.extend_from_slice(&map);
+            count += 1;
         }
+        let states = PeerStates { count, bytes: states.freeze() };
         Ok(Step::Phase(Phase::UserState { header, states }))
     }
 
@@ -307,7 +304,7 @@ const fn check(field: &'static str, value: u64, limit: u64) -> Result<(), Decode
 mod tests {
     use super::*;
     use crate::id::{Incarnation, NodeName, SeqNo};
-    use crate::wire::gossip::{Ack, PeerState};
+    use crate::wire::gossip::{Ack, PeerState, PushPullState};
     use crate::wire::packet::{Layers, Wrapper};
     use crate::wire::seal::Key;
     use proptest::prelude::*;
@@ -322,7 +319,7 @@ mod tests {
             state: PeerState::Suspect,
             versions: None,
         };
-        let states = (0..states).map(state).collect();
+        let states = PeerStates::encode((0..states).map(state));
         let user_state = Bytes::from_static(user_state);
         StreamMessage::PushPull(PushPull { join: true, states, user_state })
     }

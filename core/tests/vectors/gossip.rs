@@ -227,7 +227,8 @@ fn check_stream(vector: &Vector, opener: &Opener<'_>, layers: &Layers<'_>) {
     assert_eq!(again.as_ref(), Ok(bytes), "{name}");
     match &message {
         StreamMessage::PushPull(exchange) => {
-            exchange.states.iter().for_each(|state| check_meta(name, &state.meta));
+            let states = exchange.states.decode().unwrap();
+            states.iter().for_each(|state| check_meta(name, &state.meta));
             if !exchange.user_state.is_empty() {
                 check_serf(name, &exchange.user_state);
             }

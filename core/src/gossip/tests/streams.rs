@@ -10,7 +10,8 @@ use crate::rng::Seed;
 use crate::time::Instant;
 use crate::trace::Level;
 use crate::wire::gossip::{
-    Ack, Alive, Dead, Message, PeerState, Ping, PushPull, PushPullState, StreamMessage, Suspect,
+    Ack, Alive, Dead, Message, PeerState, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
+    Suspect,
 };
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -143,7 +144,8 @@ fn the_responder_sends_its_state_before_it_merges() {
         versions,
     };
     let request = |versions| {
-        let (states, user_state) = (vec![state(versions)], Bytes::from_static(b"theirs"));
+        let states = PeerStates::encode([state(versions)]);
+        let user_state = Bytes::from_static(b"theirs");
         StreamMessage::PushPull(PushPull { join: true, states, user_state }).encode()
     };
     let wanted = world.data(2, request(Some(Versions::OURS)));
@@ -213,7 +215,8 @@ fn a_join_of_a_stranger_is_answered_with_the_rule_and_tells_nobodys_address() {
         state: PeerState::Alive,
         versions: Some(other.versions),
     };
-    let join = PushPull { join: true, states: vec![stranger], user_state: Bytes::new() };
+    let states = PeerStates::encode([stranger]);
+    let join = PushPull { join: true, states, user_state: Bytes::new() };
     let outputs = world.data(2, StreamMessage::PushPull(join).encode());
     let data = StreamMessage::Err("Member 'x' is not a server".to_owned()).encode();
     assert_eq!(outputs, [GossipOutput::SendStream { stream: STREAM, data }, CLOSED]);

@@ -18,8 +18,8 @@ use terraform_core::raft::{
     Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
 };
 use terraform_core::wire::gossip::{
-    Ack, Alive, Dead, IndirectPing, Message as Gossip, PeerState, Ping, PushPull, PushPullState,
-    StreamMessage, Suspect,
+    Ack, Alive, Dead, IndirectPing, Message as Gossip, PeerState, PeerStates, Ping, PushPull,
+    PushPullState, StreamMessage, Suspect,
 };
 use terraform_core::wire::pack::{from_bytes, to_bytes};
 use terraform_core::wire::rpc::{Frame, Hello, Lane, Outcome, RemoteReply};
@@ -177,7 +177,7 @@ fn exchange(choices: &mut Choices<'_>) -> StreamMessage {
             versions: Some(VERSIONS),
         }
     });
-    let states = states.collect();
+    let states = PeerStates::encode(states);
     let about = Peer::number(choices.byte());
     let user_state = super::serf::message(choices, about.name(), about.ip()).encode();
     if choices.byte() % 4 == 3 {
