@@ -10,9 +10,7 @@
 //! Differs: a reset forgets the adjustment's samples too, so that one peer far out of range does
 //! not spoil the twenty updates after it.
 
-use crate::id::NodeName;
 use crate::rng::Rng;
-use std::collections::BTreeMap;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -197,7 +195,6 @@ pub struct Vivaldi {
     own: Coordinate,
     samples: [f64; ADJUSTMENT_SAMPLES],
     next_sample: usize,
-    round_trips: BTreeMap<NodeName, RoundTrips>,
     resets: u64,
 }
 
@@ -207,7 +204,6 @@ impl Default for Vivaldi {
             own: Coordinate::ORIGIN,
             samples: [0.0; ADJUSTMENT_SAMPLES],
             next_sample: 0,
-            round_trips: BTreeMap::new(),
             resets: 0,
         }
     }
@@ -215,7 +211,7 @@ impl Default for Vivaldi {
 
 /// The newest round trips of one peer, in seconds, oldest first.
 #[derive(Clone, Copy, Debug, Default)]
-struct RoundTrips {
+pub struct RoundTrips {
     kept: [f64; FILTER_SAMPLES],
     count: usize,
 }
@@ -249,13 +245,13 @@ impl Vivaldi {
         self.resets
     }
 
-    /// Moves this member by a round trip to `peer`, which is at `other`.
+    /// Moves this member by a round trip to a peer, which is at `other`; `kept` are the earlier
+    /// ones to the same peer.
     ///
     /// - Source: gossip-protocol.md §24; Vivaldi §3.3.
-    /// - Effects: keeps the round trip until [`Vivaldi::forget`]; the caller bounds the peers.
     pub fn update(
         &mut self,
-        peer: &NodeName,
+        kept: &mut RoundTrips,
         other: &Coordinate,
         round_trip: Duration,
         rng: &mut Rng,
@@ -263,7 +259,7 @@ impl Vivaldi {
         if round_trip > ROUND_TRIP_MAX {
             return Err(RoundTripTooLong(round_trip));
         }
-        let seconds = self.median(peer, round_trip.as_secs_f64());
+        let seconds = kept.median_with(round_trip.as_secs_f64());
         self.attract(other, seconds, rng);
         self.adjust(other, seconds);
         self.gravitate(rng);
@@ -274,22 +270,6 @@ impl Vivaldi {
             self.samples = [0.0; ADJUSTMENT_SAMPLES];
         }
         Ok(())
-    }
-
-    /// Forgets the round trips of a peer.
-    pub fn forget(&mut self, peer: &NodeName) {
-        self.round_trips.remove(peer);
-    }
-
-    /// The median of the peer's last round trips, with this one.
-    fn median(&mut self, peer: &NodeName, seconds: f64) -> f64 {
-        if let Some(kept) = self.round_trips.get_mut(peer) {
-            return kept.median_with(seconds);
-        }
-        let mut kept = RoundTrips::default();
-        let median = kept.median_with(seconds);
-        self.round_trips.insert(peer.clone(), kept);
-        median
     }
 
     fn attract(&mut self, other: &Coordinate, seconds: f64, rng: &mut Rng) {

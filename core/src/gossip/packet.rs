@@ -121,17 +121,29 @@ impl Gossip {
         out.push(GossipOutput::SendDatagram { to, payload });
     }
 
-    /// Sends `message`, to a known member with as many broadcasts as fit beside it. An unknown
-    /// address gets the message alone, so that a forged source is sent little.
-    pub(super) fn send_with_piggyback(
+    /// Sends `message` to whoever is at `to`, as `send_with_piggyback` does.
+    pub(super) fn answer(
         &mut self,
         to: SocketAddr,
         message: &Message,
         out: &mut Outbox<GossipOutput>,
     ) {
-        let mut parts = vec![message.encode()];
-        let used: usize = parts.iter().map(|part| part.len() + PART_OVERHEAD).sum();
-        let versions = self.versions_at(&to);
+        self.send_with_piggyback(to, self.versions_at(&to), message, out);
+    }
+
+    /// Sends `message` to `to`, which speaks `versions`, with as many broadcasts as fit beside it.
+    /// An unknown address, which has none, gets the message alone, so that a forged source is sent
+    /// little.
+    pub(super) fn send_with_piggyback(
+        &mut self,
+        to: SocketAddr,
+        versions: Option<Versions>,
+        message: &Message,
+        out: &mut Outbox<GossipOutput>,
+    ) {
+        let message = message.encode();
+        let used = message.len() + PART_OVERHEAD;
+        let mut parts = vec![message];
         if versions.is_some() {
             let room = self.parts_bytes_max().saturating_sub(used);
             self.fill(room, &mut parts, out);

@@ -7,7 +7,7 @@
 
 use super::push_pull::Purpose;
 use super::trace::DropReason;
-use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer};
+use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer, Versions};
 use crate::id::{NodeName, SeqNo, StreamId};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -85,7 +85,7 @@ impl Gossip {
                 self.send(target.address, Some(target.versions), &packet, out);
             }
         } else {
-            self.send_with_piggyback(target.address, &ping, out);
+            self.send_with_piggyback(target.address, Some(target.versions), &ping, out);
         }
         let deadline = now + self.health.scale(self.config.probe_interval);
         self.timers.set(Timer::ProbeTimeout, (now + self.config.probe_timeout).min(deadline));
@@ -101,15 +101,16 @@ impl Gossip {
         let eligible = |record: &super::table::Record| {
             record.state == PeerState::Alive && record.peer.name != target.name
         };
-        let helpers: Vec<(SocketAddr, bool)> = self
+        let helpers: Vec<(SocketAddr, Versions)> = self
             .table
             .random(self.config.indirect_checks, &mut self.rng, eligible)
             .iter()
-            .map(|record| (record.peer.address, record.peer.versions.protocol_max >= NACK_PROTOCOL))
+            .map(|record| (record.peer.address, record.peer.versions))
             .collect();
         let own = self.address();
         let mut nacks_wanted = 0;
-        for (to, nack) in helpers {
+        for (to, versions) in helpers {
+            let nack = versions.protocol_max >= NACK_PROTOCOL;
             nacks_wanted += u32::from(nack);
             let ping = IndirectPing {
                 seq_no,
@@ -121,7 +122,7 @@ impl Gossip {
                 source_port: own.port(),
                 source_node: Some(self.local.clone()),
             };
-            self.send_with_piggyback(to, &Message::IndirectPing(ping), out);
+            self.send_with_piggyback(to, Some(versions), &Message::IndirectPing(ping), out);
         }
         if let Some(probe) = &mut self.probe {
             probe.stage = Stage::Indirect { nacks_wanted, nacks: 0, stream_answered: false };
@@ -174,7 +175,7 @@ impl Gossip {
         if let Some(relay) = self.relays.remove(&seq_no) {
             self.timers.cancel(&Timer::Relay(seq_no));
             let ack = Message::Ack(Ack { seq_no: relay.seq_no, payload: None });
-            self.send_with_piggyback(relay.requester, &ack, out);
+            self.answer(relay.requester, &ack, out);
             return;
         }
         let Some(probe) = self.probe.take_if(|probe| probe.seq_no == seq_no) else { return };
@@ -220,7 +221,7 @@ impl Gossip {
         }
         let payload = self.ack_payload.clone();
         let ack = Message::Ack(Ack { seq_no: ping.seq_no, payload });
-        self.send_with_piggyback(ping.source().unwrap_or(from), &ack, out);
+        self.answer(ping.source().unwrap_or(from), &ack, out);
     }
 
     /// The name a ping is meant for, if it is not this member's.
@@ -248,7 +249,7 @@ impl Gossip {
         self.relays.insert(seq_no, relay);
         self.timers.set(Timer::Relay(seq_no), now + self.config.probe_timeout);
         let ping = Message::Ping(self.ping(seq_no, ping.node));
-        self.send_with_piggyback(to, &ping, out);
+        self.answer(to, &ping, out);
     }
 
     /// A ping made for another member got no answer.
@@ -256,7 +257,7 @@ impl Gossip {
         let Some(relay) = self.relays.remove(&seq_no) else { return };
         if relay.nack {
             let nack = Message::Nack(Nack { seq_no: relay.seq_no });
-            self.send_with_piggyback(relay.requester, &nack, out);
+            self.answer(relay.requester, &nack, out);
         }
     }
 

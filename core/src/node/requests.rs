@@ -76,7 +76,8 @@ impl Node {
             RequestBody::Serf(request) => self.ask_serf(now, id, request),
             RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
-                let coordinates = self.lan.serf.coordinates().clone();
+                let known = self.lan.serf.coordinates().iter();
+                let coordinates = known.map(|(name, at)| (name.clone(), at.clone())).collect();
                 self.answer(id, Ok(Response::Coordinates(coordinates)));
             }
             RequestBody::ForceLeave { node, prune } => self.force_leave(now, id, node, prune),

@@ -10,6 +10,7 @@
 
 use super::*;
 use crate::catalog::model::NodeCoordinate;
+use crate::coordinate::Coordinate;
 
 /// Coordinates in one command; the others come with the next.
 const COORDINATES_MAX: usize = 640;

@@ -26,12 +26,11 @@ pub use trace::ReconcileTrace;
 use crate::catalog::Tables;
 use crate::catalog::command::{ApplyError, Command, SERF_HEALTH};
 use crate::catalog::query::{Rows, StateQuery};
-use crate::coordinate::Coordinate;
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::machine::Outbox;
 use crate::raft::{Configuration, ProposalError};
 use crate::rng::{Rng, Seed, Stream};
-use crate::serf::{Member, MemberEventKind, MemberStatus, Members};
+use crate::serf::{Coordinates, Member, MemberEventKind, MemberStatus, Members};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
@@ -74,7 +73,7 @@ pub struct World<'a> {
     /// The newest configuration.
     pub configuration: &'a Configuration,
     /// Where members are, as they told this one in their acks.
-    pub coordinates: &'a BTreeMap<NodeName, Coordinate>,
+    pub coordinates: &'a Coordinates,
 }
 
 impl World<'_> {

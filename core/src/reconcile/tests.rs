@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::catalog::model::CheckStatus;
-use crate::coordinate::DIMENSIONS;
+use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::gossip::Versions;
-use crate::id::{LamportTime, LogIndex, StoreId};
+use crate::id::{LamportTime, LogIndex, PoolName, StoreId};
 use crate::raft::Server;
 
 #[test]
@@ -207,7 +207,7 @@ fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
     let name = |name: &str| NodeName::parse(name).unwrap();
     let start = rig.now;
     for known in ["c1", "n1", "stranger"] {
-        rig.coordinates.insert(name(known), at(10.0, 0.5));
+        rig.place(&name(known), at(10.0, 0.5));
     }
     assert_eq!(rig.duties.next_timeout(), Some(start + COORDINATES_INTERVAL));
     let outputs = rig.at(start + COORDINATES_INTERVAL);
@@ -224,10 +224,10 @@ fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
     assert_eq!(rig.input(ReconcileInput::Done { ticket, result: Ok(()) }), []);
 
     // What wanders around its place is at rest.
-    rig.coordinates.insert(name("n1"), at(11.9, 0.3));
+    rig.place(&name("n1"), at(11.9, 0.3));
     assert_eq!(rig.at(start + COORDINATES_INTERVAL * 3), []);
-    rig.coordinates.insert(name("n1"), at(14.0, 0.5));
-    rig.coordinates.insert(name("c1"), at(10.0, 0.2));
+    rig.place(&name("n1"), at(14.0, 0.5));
+    rig.place(&name("c1"), at(10.0, 0.2));
     let outputs = rig.at(start + COORDINATES_INTERVAL * 4);
     assert_eq!(outputs.len(), 1, "one moved, the other is trusted more");
     rig.settle(outputs);
@@ -239,7 +239,7 @@ fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
 fn a_new_leader_stores_nothing_again() {
     let mut rig = Rig::ready(&[server("n1", 1)]);
     let name = NodeName::parse("n1").unwrap();
-    rig.coordinates.insert(name, at(10.0, 0.5));
+    rig.place(&name, at(10.0, 0.5));
     let outputs = rig.at(rig.now + COORDINATES_INTERVAL);
     rig.settle(outputs);
     rig.input(ReconcileInput::LeadershipLost);
@@ -258,7 +258,7 @@ struct Rig {
     out: ReconcileOutbox,
     now: Instant,
     index: u64,
-    coordinates: BTreeMap<NodeName, Coordinate>,
+    coordinates: Coordinates,
 }
 
 impl Rig {
@@ -273,7 +273,7 @@ impl Rig {
             out: Outbox::new(Level::Info),
             now: Instant::ZERO,
             index: 0,
-            coordinates: BTreeMap::new(),
+            coordinates: Coordinates::new(None, Seed::from_number(1), PoolName::Lan),
         };
         let own = server("n1", 1).server().unwrap();
         rig.vote(own.id, own.address);
@@ -286,6 +286,11 @@ impl Rig {
         let outputs = rig.input(ReconcileInput::LeaderReady);
         rig.settle(outputs);
         rig
+    }
+
+    /// A member answered from there.
+    fn place(&mut self, name: &NodeName, at: Coordinate) {
+        self.coordinates.moved(name, at, Duration::from_millis(10)).unwrap();
     }
 
     fn vote(&mut self, server: NodeId, address: SocketAddr) {

@@ -5,7 +5,7 @@
 //! forgets where it was.
 
 use super::{Serf, SerfOutput, SerfTrace};
-use crate::coordinate::{Coordinate, Vivaldi};
+use crate::coordinate::{Coordinate, RoundTripTooLong, RoundTrips, Vivaldi};
 use crate::id::{NodeName, PoolName};
 use crate::machine::Outbox;
 use crate::rng::{Rng, Seed, Stream};
@@ -14,40 +14,78 @@ use crate::wire::serf::{decode_coordinate, encode_coordinate};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// All coordinates of one pool.
+/// Where the members of one pool are, as they told it in their acks, and this one.
 #[derive(Clone, Debug)]
-pub(super) struct Coordinates {
+pub struct Coordinates {
+    /// This member, if it takes part.
+    local: Option<NodeName>,
     vivaldi: Vivaldi,
-    /// This member's own and those of members that have told it.
-    known: BTreeMap<NodeName, Coordinate>,
+    others: BTreeMap<NodeName, Place>,
     rng: Rng,
+}
+
+/// Where another member is, and how long the way there took.
+#[derive(Clone, Debug)]
+struct Place {
+    coordinate: Coordinate,
+    round_trips: RoundTrips,
 }
 
 impl Coordinates {
     /// Nobody's coordinate is known but that of `local`, which is at the origin; nobody's at all
     /// without it.
-    pub(super) fn new(local: Option<NodeName>, seed: Seed, pool: PoolName) -> Self {
+    pub(crate) fn new(local: Option<NodeName>, seed: Seed, pool: PoolName) -> Self {
         let stream = match pool {
             PoolName::Lan => Stream::Coordinate,
             PoolName::Wan => Stream::CoordinateWan,
         };
         let rng = Rng::for_stream(seed, stream);
-        let vivaldi = Vivaldi::default();
-        let known = local.map(|name| (name, vivaldi.own().clone())).into_iter().collect();
-        Self { vivaldi, known, rng }
+        Self { local, vivaldi: Vivaldi::default(), others: BTreeMap::new(), rng }
+    }
+
+    /// Where `name` is, if that is known.
+    pub fn get(&self, name: &NodeName) -> Option<&Coordinate> {
+        if self.local.as_ref() == Some(name) {
+            return Some(self.vivaldi.own());
+        }
+        self.others.get(name).map(|place| &place.coordinate)
+    }
+
+    /// All of them: this member's first, the others by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &Coordinate)> {
+        let own = self.local.iter().map(|name| (name, self.vivaldi.own()));
+        own.chain(self.others.iter().map(|(name, place)| (name, &place.coordinate)))
     }
 
     /// Forgets where a member was.
     pub(super) fn forget(&mut self, name: &NodeName) {
-        self.known.remove(name);
-        self.vivaldi.forget(name);
+        self.others.remove(name);
+    }
+
+    /// Takes a round trip to `peer`, which is at `coordinate`.
+    pub(crate) fn moved(
+        &mut self,
+        peer: &NodeName,
+        coordinate: Coordinate,
+        round_trip: Duration,
+    ) -> Result<(), RoundTripTooLong> {
+        let Self { vivaldi, others, rng, .. } = self;
+        if let Some(place) = others.get_mut(peer) {
+            vivaldi.update(&mut place.round_trips, &coordinate, round_trip, rng)?;
+            place.coordinate = coordinate;
+            return Ok(());
+        }
+        let mut round_trips = RoundTrips::default();
+        vivaldi.update(&mut round_trips, &coordinate, round_trip, rng)?;
+        others.insert(peer.clone(), Place { coordinate, round_trips });
+        Ok(())
     }
 }
 
 impl Serf {
     /// Where members are that have told it, this one among them.
-    pub const fn coordinates(&self) -> &BTreeMap<NodeName, Coordinate> {
-        &self.coordinates.known
+    pub const fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
     }
 
     /// How often this member's coordinate went out of range and began anew.
@@ -72,7 +110,9 @@ impl Serf {
         payload: &[u8],
         out: &mut Outbox<SerfOutput>,
     ) {
-        if !self.config.coordinates || !self.members.contains_key(&peer) {
+        // What is known of a member is forgotten with it, so whose place is known is a member.
+        let known = self.coordinates.others.contains_key(&peer);
+        if !self.config.coordinates || !(known || self.members.contains_key(&peer)) {
             return;
         }
         let coordinate = match decode_coordinate(payload) {
@@ -82,18 +122,12 @@ impl Serf {
                 return;
             }
         };
-        let Coordinates { vivaldi, known, rng } = &mut self.coordinates;
-        if let Err(error) = vivaldi.update(&peer, &coordinate, round_trip, rng) {
+        let told = self.coordinates.moved(&peer, coordinate, round_trip);
+        if let Err(error) = told {
             crate::trace!(out, Level::Debug, SerfTrace::BadRoundTrip { name: peer, error });
             return;
         }
         crate::mark!("serf.coordinate_moved");
-        for (name, place) in [(&peer, &coordinate), (&self.local, vivaldi.own())] {
-            match known.get_mut(name) {
-                Some(known) => known.clone_from(place),
-                None => drop(known.insert(name.clone(), place.clone())),
-            }
-        }
         self.tell_coordinate(out);
     }
 }

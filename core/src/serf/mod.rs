@@ -33,6 +33,7 @@ mod trace;
 
 pub use answer::QueryId;
 pub use coalesce::Coalescer;
+pub use coordinate::Coordinates;
 pub use event::EVENT_BYTES_MAX;
 pub use keys::{KeyOperation, KeyReport, KeyResult};
 pub use member::{Member, MemberStatus, ServerInfo};
@@ -54,7 +55,6 @@ use crate::wire::serf::{UserEvent, encode_tags};
 use crate::wire::tags::Tags;
 use answer::Pending;
 use bytes::Bytes;
-use coordinate::Coordinates;
 use imbl::OrdMap;
 use intent::{EarlyIntents, IntentKind};
 use lamport::LamportClock;
