@@ -49,9 +49,11 @@ impl<T> Outbox<T> {
         self.queue.push_back(output);
     }
 
-    /// Takes the oldest output.
+    /// Takes the oldest output. What many of them took is given back with the last.
     pub fn pop(&mut self) -> Option<T> {
-        self.queue.pop_front()
+        let output = self.queue.pop_front();
+        give_back(&mut self.queue);
+        output
     }
 
     /// Whether nothing waits.
@@ -62,6 +64,17 @@ impl<T> Outbox<T> {
     /// Takes everything that waits, oldest first.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.queue.drain(..)
+    }
+}
+
+/// Outputs an empty queue keeps room for.
+const ROOM_KEPT: usize = 256;
+
+/// Frees a queue that was long and is empty: learning of a large pool fills queues once that are
+/// hardly used after it.
+pub(crate) fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > ROOM_KEPT {
+        *queue = VecDeque::new();
     }
 }
 

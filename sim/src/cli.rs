@@ -33,6 +33,7 @@ const USAGE: &str = "usage:
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
+  sim bench [--members N]            what gossip costs an agent of 1000 and 10000, or of N
   sim lifeguard [--full]             what slow members do to others, by part of Lifeguard
 ";
 
@@ -110,6 +111,13 @@ pub fn command(words: &[String]) -> ExitCode {
         ["swim"] => swim(&crate::swim::SIZES),
         ["swim", "--members", members] => match members.parse() {
             Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),
+            _ => usage(),
+        },
+        ["bench"] => bench(&crate::bench::SIZES),
+        ["bench", "--members", members] => match members.parse() {
+            Ok(members) if (100..=crate::bench::MEMBERS_MAX).contains(&members) => {
+                bench(&[members])
+            }
             _ => usage(),
         },
         ["lifeguard"] => lifeguard(&Grid::short()),
@@ -390,6 +398,14 @@ fn swim(sizes: &[usize]) -> ExitCode {
         let speed = idle.as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
         println!("{}", trial.measure());
         println!("      joined in {:.1} s; {speed:.0} s of idling a second", built.as_secs_f64());
+    }
+    ExitCode::SUCCESS
+}
+
+fn bench(sizes: &[usize]) -> ExitCode {
+    println!("{}", crate::bench::HEADER);
+    for members in sizes {
+        println!("{}", crate::bench::Row::measure(*members));
     }
     ExitCode::SUCCESS
 }

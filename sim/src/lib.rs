@@ -10,6 +10,7 @@
 )]
 
 pub mod ambush;
+pub mod bench;
 pub mod checker;
 pub mod cli;
 pub mod detection;

@@ -33,7 +33,7 @@ use crate::event::Events;
 use crate::gossip::Gossip;
 use crate::id::{NodeId, NodeName, PoolName, RequestId};
 use crate::local::{Local, LocalConfig, LocalOutput};
-use crate::machine::{Machine, Outbox};
+use crate::machine::{Machine, Outbox, give_back};
 use crate::raft::bootstrap::BootstrapOutput;
 use crate::raft::{Raft, RaftOutput};
 use crate::reconcile::ReconcileOutput;
@@ -280,6 +280,7 @@ impl Node {
             return Some(Output::Publish(view));
         }
         let output = self.out.pop_front();
+        give_back(&mut self.out);
         self.publisher.draining(output.is_some());
         output
     }
