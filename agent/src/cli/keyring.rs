@@ -8,8 +8,10 @@ use serde_json::Value;
 use terraform_core::serf::RELAY_FACTOR_MAX;
 use terraform_core::wire::ipc::{Body, Command, KeysReply, Response};
 
-/// Changes the keys that encrypt gossip on all members at once, or lists them. A key is used only
-/// once every member has it, so a new one is installed first, then used, and then the old removed.
+/// Changes the keys that encrypt gossip on all members at once, or lists them: in the pool of the
+/// agent's datacenter, and in the WAN pool; members of other datacenters have LAN keys of their
+/// own. A key is used only once every member has it, so a new one is installed first, then used,
+/// and then the old removed.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
     /// add a key, in base64
@@ -30,7 +32,7 @@ struct Arguments {
     /// members that relay each answer besides, 0 to 5 (0)
     #[argh(option, arg_name = "count")]
     relay_factor: Option<i64>,
-    /// list only the keys of the agent's own datacenter
+    /// list only the keys of the LAN pool
     #[argh(option, arg_name = "bool")]
     local_only: Option<bool>,
     /// the HTTP address of a server (127.0.0.1:8500)

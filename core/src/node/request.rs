@@ -10,7 +10,7 @@ use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
 use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, PoolName, ServiceId};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
-use crate::serf::{SerfRefusal, SerfReply, SerfRequest};
+use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -70,6 +70,16 @@ pub enum RequestBody {
     },
     /// Something of the Serf layer. Answered by `Response::Serf`, queries when they are over.
     Serf(SerfRequest),
+    /// Do something with the keyrings of all members of a pool, of the WAN pool only on servers in
+    /// it. Answered by `Response::Serf` once the members have answered.
+    Keys {
+        /// Which pool.
+        pool: PoolName,
+        /// What.
+        operation: KeyOperation,
+        /// Members that pass each answer on.
+        relay_factor: u8,
+    },
     /// Tell nodes something once, chosen by filters. Answered by `Response::Event`.
     FireEvent(Box<FireEvent>),
     /// Where members are. Answered by `Response::Coordinates`.

@@ -73,7 +73,10 @@ impl Node {
             RequestBody::Join { pool, addresses, replay } => {
                 self.join(now, id, pool, (addresses, replay));
             }
-            RequestBody::Serf(request) => self.ask_serf(now, id, request),
+            RequestBody::Serf(request) => self.ask_serf(now, id, PoolName::Lan, request),
+            RequestBody::Keys { pool, operation, relay_factor } => {
+                self.ask_serf(now, id, pool, SerfRequest::Keys { operation, relay_factor });
+            }
             RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
                 let known = self.lan.serf.coordinates().iter();
@@ -127,7 +130,7 @@ impl Node {
         self.local.handle(now, LocalInput::Request { id, wall, body }, &mut self.boxes.local);
     }
 
-    fn ask_serf(&mut self, now: Instant, id: RequestId, request: SerfRequest) {
+    fn ask_serf(&mut self, now: Instant, id: RequestId, pool: PoolName, request: SerfRequest) {
         if self.lifecycle.is_leaving() {
             self.answer(id, Err(RequestError::Stopping));
             return;
@@ -139,7 +142,13 @@ impl Node {
             self.answer(id, Err(RequestError::Refused(rule)));
             return;
         }
-        self.lan.tell_serf(now, SerfInput::Request { id, request });
+        match self.pool(pool) {
+            Some(pool) => pool.tell_serf(now, SerfInput::Request { id, request }),
+            None => {
+                let rule = format!("this agent is not in a {pool} pool");
+                self.answer(id, Err(RequestError::Refused(rule)));
+            }
+        }
     }
 
     /// The first of `tags` that other agents rely on.

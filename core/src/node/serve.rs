@@ -77,6 +77,7 @@ impl Node {
             }
             RequestBody::Join { .. }
             | RequestBody::Serf(_)
+            | RequestBody::Keys { .. }
             | RequestBody::FireEvent(_)
             | RequestBody::Coordinates
             | RequestBody::ForceLeave { .. }

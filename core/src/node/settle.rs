@@ -527,7 +527,7 @@ impl Node {
         }
     }
 
-    fn pool(&mut self, name: PoolName) -> Option<&mut Pool> {
+    pub(super) fn pool(&mut self, name: PoolName) -> Option<&mut Pool> {
         match name {
             PoolName::Lan => Some(&mut self.lan),
             PoolName::Wan => self.wan.as_deref_mut(),

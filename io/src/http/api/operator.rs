@@ -1,53 +1,43 @@
 //! `/v1/operator`: the keys that encrypt gossip.
 //!
 //! - Source: http-api.md §16. Each pool of gossip has a keyring on every member of it; an
-//!   operation is done with all pools, one after the other, and fails if it failed on one.
+//!   operation is done with the WAN pool and this datacenter's LAN, one after the other, and fails
+//!   if it failed on one.
+//!
+//! Differs: the LAN pools of other datacenters are left alone; each is asked on a server of its
+//! own.
 
 use super::*;
 use crate::http::decode;
 use crate::http::json::Json;
 use std::collections::BTreeMap;
+use terraform_core::id::PoolName;
 use terraform_core::node::request::multi_error;
-use terraform_core::serf::{KeyOperation, KeyReport, RELAY_FACTOR_MAX, SerfReply, SerfRequest};
+use terraform_core::serf::{KeyOperation, KeyReport, RELAY_FACTOR_MAX, SerfReply};
 use terraform_core::wire::base64;
-
-/// A pool of gossip with keyrings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pool {
-    /// All agents of the datacenter.
-    Lan,
-}
-
-/// The pools that an operation is done with, in the order in which they are shown.
-const POOLS: &[Pool] = &[Pool::Lan];
-
-impl Pool {
-    /// As errors name it.
-    fn label(self, datacenter: &Datacenter) -> String {
-        match self {
-            Self::Lan => format!("{datacenter} (LAN)"),
-        }
-    }
-}
 
 impl Api {
     pub(super) async fn operator_keyring(&self, request: &ApiRequest<'_>) -> Handled {
         let context = options::local(request);
         let relay_factor = relay_factor(request.params.get("relay-factor"))?;
-        let operation = operation(request)?;
+        let (operation, local_only) = operation(request)?;
         if !self.settings.facts.server {
             return Err(Reply::text(500, "keyring operations must run against a server node"));
         }
         let lists = operation == KeyOperation::List;
         let (mut reports, mut errors) = (Vec::new(), Vec::new());
-        for pool in POOLS {
-            let serf = SerfRequest::Keys { operation: operation.clone(), relay_factor };
-            let ask = Request { context: context.clone(), body: RequestBody::Serf(serf) };
-            let label = pool.label(&self.datacenter);
+        let wan = !local_only && self.node.view().wan_members.is_some();
+        for pool in [PoolName::Wan, PoolName::Lan].into_iter().skip(usize::from(!wan)) {
+            let body = RequestBody::Keys { pool, operation: operation.clone(), relay_factor };
+            let ask = Request { context: context.clone(), body };
+            let label = match pool {
+                PoolName::Wan => "WAN".to_owned(),
+                PoolName::Lan => format!("{} (LAN)", self.datacenter),
+            };
             match self.node.request(ask).await {
                 Ok(Response::Serf(SerfReply::Keys(report))) => {
                     failures(&label, &report, &mut errors);
-                    reports.push((*pool, report));
+                    reports.push((pool, report));
                 }
                 Ok(other) => errors.push(format!("{label} error: answered with {other:?}")),
                 Err(error) => errors.push(format!("{label} error: {error}")),
@@ -64,7 +54,7 @@ impl Api {
         Ok(Reply::json(json.into_bytes()))
     }
 
-    fn render_keys(&self, json: &mut Json, pool: Pool, report: &KeyReport) {
+    fn render_keys(&self, json: &mut Json, pool: PoolName, report: &KeyReport) {
         let counts = |json: &mut Json, keys: &BTreeMap<String, usize>| {
             json.object(|json| {
                 for (key, nodes) in keys {
@@ -73,7 +63,7 @@ impl Api {
             });
         };
         json.object(|json| {
-            json.field("WAN", pool != Pool::Lan);
+            json.field("WAN", pool == PoolName::Wan);
             json.field("Datacenter", self.datacenter.as_str());
             json.field("Segment", "");
             if !report.messages.is_empty() {
@@ -127,11 +117,11 @@ fn local_only(text: &str) -> Result<bool, Reply> {
     }
 }
 
-fn operation(request: &ApiRequest<'_>) -> Result<KeyOperation, Reply> {
+/// What is asked, and whether only of the own datacenter's LAN.
+fn operation(request: &ApiRequest<'_>) -> Result<(KeyOperation, bool), Reply> {
     let local = local_only(request.params.get("local-only"))?;
     if request.head.method == Method::Get {
-        // The LAN of this datacenter is all there is, so a local list is the whole one.
-        return Ok(KeyOperation::List);
+        return Ok((KeyOperation::List, local));
     }
     if local {
         let rule = "local-only can only be set for list requests";
@@ -139,13 +129,14 @@ fn operation(request: &ApiRequest<'_>) -> Result<KeyOperation, Reply> {
         return Err(Reply::text(400, text));
     }
     let key = key(request.body)?;
-    Ok(match request.head.method {
+    let operation = match request.head.method {
         Method::Post => KeyOperation::Install(key),
         Method::Put => KeyOperation::Use(key),
         Method::Delete | Method::Get | Method::Head | Method::Options | Method::Other(_) => {
             KeyOperation::Remove(key)
         }
-    })
+    };
+    Ok((operation, false))
 }
 
 /// The key in a body.

@@ -2,7 +2,8 @@
 
 use super::*;
 use bytes::Bytes;
-use terraform_core::serf::{KeyOperation, KeyReport, SerfReply, SerfRequest};
+use terraform_core::id::PoolName;
+use terraform_core::serf::{KeyOperation, KeyReport, SerfReply};
 
 fn report(errors: usize) -> KeyReport {
     let keys = BTreeMap::from([("a2V5".to_owned(), 2)]);
@@ -16,24 +17,37 @@ fn report(errors: usize) -> KeyReport {
     }
 }
 
-fn answer(report: KeyReport) -> Vec<Answer> {
-    vec![Ok(Response::Serf(SerfReply::Keys(report)))]
+fn answer(report: KeyReport) -> Answer {
+    Ok(Response::Serf(SerfReply::Keys(report)))
 }
 
-fn keys(operation: KeyOperation, relay_factor: u8) -> RequestBody {
-    RequestBody::Serf(SerfRequest::Keys { operation, relay_factor })
+fn keys(pool: PoolName, operation: KeyOperation, relay_factor: u8) -> RequestBody {
+    RequestBody::Keys { pool, operation, relay_factor }
+}
+
+fn bodies(asked: Vec<Request>) -> Vec<RequestBody> {
+    asked.into_iter().map(|asked| asked.body).collect()
 }
 
 #[test]
 fn keys_are_listed_by_pool() {
-    for (query, relays) in [("", 0), ("?local-only=true&relay-factor=5", 5)] {
-        let text = format!("GET /v1/operator/keyring{query}");
-        let (reply, mut asked) = server().exchange(&text, answer(report(0)));
-        let expected = r#"[{"WAN":false,"Datacenter":"dc1","Segment":"","Keys":{"a2V5":2},"PrimaryKeys":{"a2V5":2},"NumNodes":2}]"#;
-        assert_eq!((reply.status, body(&reply).as_str()), (200, expected));
-        assert_eq!(reply.meta, None);
-        assert_eq!(asked.pop().unwrap().body, keys(KeyOperation::List, relays));
-    }
+    let row = |wan: bool| {
+        format!(
+            r#"{{"WAN":{wan},"Datacenter":"dc1","Segment":"","Keys":{{"a2V5":2}},"PrimaryKeys":{{"a2V5":2}},"NumNodes":2}}"#
+        )
+    };
+    let both = vec![answer(report(0)), answer(report(0))];
+    let (reply, asked) = server().exchange("GET /v1/operator/keyring", both);
+    let expected = format!("[{},{}]", row(true), row(false));
+    assert_eq!((reply.status, body(&reply)), (200, expected));
+    assert_eq!(reply.meta, None);
+    let lists = |pool, relays| keys(pool, KeyOperation::List, relays);
+    assert_eq!(bodies(asked), [lists(PoolName::Wan, 0), lists(PoolName::Lan, 0)]);
+
+    let text = "GET /v1/operator/keyring?local-only=true&relay-factor=5";
+    let (reply, asked) = server().exchange(text, vec![answer(report(0))]);
+    assert_eq!((reply.status, body(&reply)), (200, format!("[{}]", row(false))));
+    assert_eq!(bodies(asked), [lists(PoolName::Lan, 5)]);
 }
 
 #[test]
@@ -46,9 +60,11 @@ fn each_method_does_its_operation_with_the_key_of_the_body() {
     ];
     for (method, operation) in methods {
         let text = format!("{method} /v1/operator/keyring\n\n{{\"Key\":\"a2V5\"}}");
-        let (reply, mut asked) = server().exchange(&text, answer(report(0)));
+        let both = vec![answer(report(0)), answer(report(0))];
+        let (reply, asked) = server().exchange(&text, both);
         assert_eq!((reply.status, body(&reply)), (200, String::new()), "{method}");
-        assert_eq!(asked.pop().unwrap().body, keys(operation, 0));
+        let of = |pool| keys(pool, operation.clone(), 0);
+        assert_eq!(bodies(asked), [of(PoolName::Wan), of(PoolName::Lan)]);
     }
 }
 
@@ -57,8 +73,10 @@ fn a_failure_names_pool_members_and_reasons() {
     let name = NodeName::parse("n1").unwrap();
     let messages = BTreeMap::from([(name, "no such key".to_owned())]);
     let failed = KeyReport { messages, ..report(1) };
-    let (reply, _) = server().exchange("GET /v1/operator/keyring", answer(failed));
-    let text = "2 errors occurred:\n\t* dc1 (LAN) error: 1/2 nodes reported failure\n\
+    let answers = vec![answer(report(1)), answer(failed)];
+    let (reply, _) = server().exchange("GET /v1/operator/keyring", answers);
+    let text = "3 errors occurred:\n\t* WAN error: 1/2 nodes reported failure\n\
+                \t* dc1 (LAN) error: 1/2 nodes reported failure\n\
                 \t* n1: no such key\n\n";
     assert_eq!((reply.status, body(&reply).as_str()), (500, text));
 }
