@@ -143,6 +143,12 @@ impl NodeName {
         Self::parse(&format!("{self}.{datacenter}"))
     }
 
+    /// The name in its own datacenter, if this is one of the WAN pool.
+    pub fn out_of_wan(&self, datacenter: &Datacenter) -> Option<Self> {
+        let name = self.0.strip_suffix(datacenter.as_str())?.strip_suffix('.')?;
+        Self::parse(name).ok()
+    }
+
     /// The key under which the catalog finds the node: names match without regard to case.
     pub fn folded(&self) -> String {
         self.0.to_lowercase()
@@ -155,6 +161,12 @@ impl NodeName {
 }
 
 impl ServiceName {
+    /// The name in its own datacenter, if this is one of the WAN pool.
+    pub fn out_of_wan(&self, datacenter: &Datacenter) -> Option<Self> {
+        let name = self.0.strip_suffix(datacenter.as_str())?.strip_suffix('.')?;
+        Self::parse(name).ok()
+    }
+
     /// The key under which the catalog finds the service.
     pub fn folded(&self) -> String {
         self.0.to_lowercase()

@@ -64,8 +64,9 @@ pub struct View {
     pub members: Members,
     /// All known members of the WAN pool, by name; `None` on an agent that is not in it.
     pub wan_members: Option<Members>,
-    /// All datacenters that are known, this one first, then the nearest ones.
-    pub datacenters: Arc<[Datacenter]>,
+    /// All datacenters that are known, this one first, then the nearest ones, and where their
+    /// servers were a minute ago at most.
+    pub datacenters: Arc<[DatacenterCoordinates]>,
     /// Its own registrations.
     pub local: LocalView,
     /// The events of the HTTP interface received last, oldest first.
@@ -122,12 +123,7 @@ impl View {
                 }
                 Consistency::Consistent => false,
             };
-        let state = ServerState {
-            tables,
-            consensus,
-            datacenter: &self.datacenter,
-            datacenters: &self.datacenters,
-        };
+        let state = ServerState { tables, consensus, datacenters: &self.datacenters };
         allowed.then_some(Ok(state))
     }
 
@@ -150,10 +146,8 @@ pub struct ServerState<'a> {
     pub tables: &'a Tables,
     /// Consensus.
     pub consensus: &'a ConsensusView,
-    /// Its datacenter.
-    pub datacenter: &'a Datacenter,
-    /// All datacenters that are known, its own first.
-    pub datacenters: &'a [Datacenter],
+    /// All datacenters that are known, its own first, and where their servers are.
+    pub datacenters: &'a [DatacenterCoordinates],
 }
 
 impl ServerState<'_> {
@@ -177,7 +171,7 @@ pub fn answer_now(
     consistency: Consistency,
     now: Instant,
 ) -> QueryAnswer {
-    let ServerState { tables, consensus, datacenter, datacenters } = state;
+    let ServerState { tables, consensus, datacenters } = state;
     let (rows, index) = match query {
         Query::Nodes(meta) => tables.all_nodes(meta),
         Query::NodeNamed(name) => tables.node_named(name),
@@ -191,13 +185,15 @@ pub fn answer_now(
         Query::AddressOwner(address) => tables.address_owner(address),
         Query::Coordinates(wanted) => tables.coordinates(wanted),
         Query::DatacenterCoordinates => {
-            let servers = tables.coordinates_of(consensus.peers.iter().map(|(id, _)| *id));
-            let datacenter = datacenter.clone();
-            let own = DatacenterCoordinates { datacenter, servers };
-            (Rows::DatacenterCoordinates(vec![own]), ModifyIndex::ZERO)
+            let mut rows = datacenters.to_vec();
+            // A server outside of the WAN pool knows its peers from the LAN pool alone.
+            if let Some(own) = rows.first_mut().filter(|own| own.servers.is_empty()) {
+                own.servers = tables.coordinates_of(consensus.peers.iter().map(|(id, _)| *id));
+            }
+            (Rows::DatacenterCoordinates(rows), ModifyIndex::ZERO)
         }
         Query::Datacenters => {
-            let names = datacenters.iter().map(ToString::to_string);
+            let names = datacenters.iter().map(|known| known.datacenter.to_string());
             (Rows::Names(names.collect()), ModifyIndex::ZERO)
         }
         Query::Leader => {

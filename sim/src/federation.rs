@@ -98,6 +98,7 @@ impl Federation {
         self.join(PoolName::Wan, 1, 2 * SERVERS - 1)?;
         self.until("six members in every WAN pool", MEET_LIMIT, all_met)?;
         self.crosses("before")?;
+        self.until("the places of all servers", MEET_LIMIT, all_placed)?;
         self.apart()?;
         self.world.note("= the link is healed");
         self.world.net.heal();
@@ -122,7 +123,8 @@ impl Federation {
         let expected = [[datacenter(0), datacenter(1)], [datacenter(1), datacenter(0)]];
         for host in 0..2 * SERVERS {
             let view = self.world.hosts[host].running.as_ref().and_then(|run| run.view.as_ref());
-            let known = view.map(|view| view.datacenters.to_vec()).unwrap_or_default();
+            let known = view.iter().flat_map(|view| view.datacenters.iter());
+            let known: Vec<Datacenter> = known.map(|it| it.datacenter.clone()).collect();
             if known != expected[host / SERVERS] {
                 return wrong(format!("host {host} knows the datacenters {known:?}"));
             }
@@ -247,6 +249,14 @@ fn has_leader(world: &World, number: usize) -> bool {
         let raft = world.hosts[host].running.as_ref().and_then(|running| running.node.raft());
         let voters = raft.map_or(0, |raft| raft.configuration().voters.len());
         raft.map(Raft::role) == Some(RoleKind::Leader) && voters == SERVERS
+    })
+}
+
+/// Whether every server knows where the servers of both datacenters are.
+fn all_placed(world: &World) -> bool {
+    world.hosts.iter().all(|host| {
+        let view = host.running.as_ref().and_then(|run| run.view.as_ref());
+        view.is_some_and(|view| view.datacenters.iter().all(|it| it.servers.len() == SERVERS))
     })
 }
 

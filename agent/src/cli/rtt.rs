@@ -2,8 +2,9 @@
 
 use super::Exit;
 use super::flags;
-use super::transport::{Rpc, Target, target};
+use super::transport::{Rpc, Target, http, http_base, target};
 use argh::{ArgsInfo, FromArgs};
+use serde_json::Value;
 use std::time::Duration;
 use terraform_core::coordinate::{Coordinate, DIMENSIONS};
 use terraform_core::wire::ipc::{Body, Command, CoordinateReply, Stats};
@@ -11,9 +12,15 @@ use terraform_core::wire::ipc::{Body, Command, CoordinateReply, Stats};
 /// Estimates the round trip between two members from their network coordinates.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
+    /// between servers of the WAN pool, named NODE.DATACENTER
+    #[argh(option, arg_name = "bool")]
+    wan: Option<bool>,
     /// the RPC address of the agent (127.0.0.1:8400)
     #[argh(option, arg_name = "address")]
     rpc_addr: Option<String>,
+    /// the HTTP address of an agent, to be used instead; -wan always does (127.0.0.1:8500)
+    #[argh(option, arg_name = "address")]
+    http_addr: Option<String>,
     /// one or two members; the second is the agent itself if it is not named
     #[argh(positional)]
     node: Vec<String>,
@@ -32,19 +39,30 @@ pub(super) fn run(words: &[String]) -> Exit {
             return Exit::failure(format!("One or two node names must be specified\n\n{help}"));
         }
     };
-    // HTTP has no coordinates yet, so its variables do not apply here.
-    let address = match target(arguments.rpc_addr, None) {
-        Target::Rpc(address) => address,
-        Target::Http(_) => "127.0.0.1:8400".to_owned(),
+    let wan = arguments.wan.unwrap_or(false);
+    if wan && arguments.node.iter().any(|name| !name.contains('.')) {
+        let rule = "Node names must be specified as <node name>.<datacenter> with -wan\n";
+        return Exit::failure(rule);
+    }
+    let estimated = if wan {
+        over_http(&http_base(arguments.http_addr), true, first, second)
+    } else {
+        match target(arguments.rpc_addr, arguments.http_addr) {
+            Target::Rpc(address) => over_rpc(&address, first, second),
+            Target::Http(base) => over_http(&base, false, first, second),
+        }
     };
-    match estimate(&address, first, second) {
+    match estimated {
         Ok(text) => Exit::success(text),
         Err(error) => Exit::failure(format!("{error}\n")),
     }
 }
 
-fn estimate(address: &str, first: &str, second: Option<&String>) -> Result<String, String> {
-    let failed = |error: String| format!("Error getting coordinates: {error}");
+fn failed(error: String) -> String {
+    format!("Error getting coordinates: {error}")
+}
+
+fn over_rpc(address: &str, first: &str, second: Option<&String>) -> Result<String, String> {
     let mut rpc = Rpc::connect(address)?;
     let second = match second {
         Some(second) => second.clone(),
@@ -54,7 +72,57 @@ fn estimate(address: &str, first: &str, second: Option<&String>) -> Result<Strin
         },
     };
     let (here, there) = (coordinate(&mut rpc, first)?, coordinate(&mut rpc, &second)?);
-    Ok(shown(first, &second, here.distance(&there)))
+    Ok(shown("LAN", first, &second, here.distance(&there)))
+}
+
+fn over_http(
+    base: &str,
+    wan: bool,
+    first: &str,
+    second: Option<&String>,
+) -> Result<String, String> {
+    let get = |path: &str| {
+        let response = http(base, "GET", path).map_err(failed)?;
+        serde_json::from_slice::<Value>(&response.body)
+            .map_err(|error| failed(format!("unreadable answer: {error}")))
+    };
+    let second = match second {
+        Some(second) => second.clone(),
+        None => {
+            let own = get("/v1/agent/self")?;
+            let config = own.get("Config");
+            let text = |key: &str| config.and_then(|config| config.get(key)?.as_str());
+            let (name, datacenter) = (text("NodeName"), text("Datacenter"));
+            let unnamed = || failed("the agent does not tell its name".to_owned());
+            let (name, datacenter) = name.zip(datacenter).ok_or_else(unnamed)?;
+            if wan { format!("{name}.{datacenter}") } else { name.to_owned() }
+        }
+    };
+    let path = if wan { "/v1/coordinate/datacenters" } else { "/v1/coordinate/nodes" };
+    let known = get(path)?;
+    let place = |name: &str| {
+        let found = if wan { in_datacenters(&known, name) } else { in_rows(&known, name) };
+        found.ok_or_else(|| format!("Could not find a coordinate for node \"{name}\""))
+    };
+    let round_trip = place(first)?.distance(&place(&second)?);
+    Ok(shown(if wan { "WAN" } else { "LAN" }, first, &second, round_trip))
+}
+
+/// The coordinate of the server `name`, which ends in its datacenter.
+fn in_datacenters(known: &Value, name: &str) -> Option<Coordinate> {
+    known.as_array()?.iter().find_map(|area| {
+        let node = name.strip_suffix(area.get("Datacenter")?.as_str()?)?.strip_suffix('.')?;
+        in_rows(area.get("Coordinates")?, node)
+    })
+}
+
+fn in_rows(rows: &Value, name: &str) -> Option<Coordinate> {
+    let named = |row: &&Value| row.get("Node").and_then(Value::as_str) == Some(name);
+    let at = rows.as_array()?.iter().find(named)?.get("Coord")?;
+    let position = at.get("Vec")?.as_array()?.iter().map(Value::as_f64);
+    let position: [f64; DIMENSIONS] = position.collect::<Option<Vec<_>>>()?.try_into().ok()?;
+    let number = |key: &str| at.get(key)?.as_f64();
+    Coordinate::new(position, number("Error")?, number("Height")?, number("Adjustment")?)
 }
 
 fn own_name(stats: &Stats) -> Result<String, String> {
@@ -63,7 +131,6 @@ fn own_name(stats: &Stats) -> Result<String, String> {
 }
 
 fn coordinate(rpc: &mut Rpc, node: &str) -> Result<Coordinate, String> {
-    let failed = |error: String| format!("Error getting coordinates: {error}");
     let asked = Command::GetCoordinate { node: node.to_owned() };
     let Some(Body::Coordinate(reply)) = rpc.call(asked).map_err(failed)?.body else {
         return Err(failed("the agent answered without a coordinate".to_owned()));
@@ -83,9 +150,9 @@ fn read(reply: &CoordinateReply) -> Option<Coordinate> {
     Coordinate::new(position, error, height, adjustment)
 }
 
-fn shown(first: &str, second: &str, round_trip: Duration) -> String {
+fn shown(pool: &str, first: &str, second: &str, round_trip: Duration) -> String {
     let millis = round_trip.as_secs_f64() * 1000.0;
-    format!("Estimated {first} <-> {second} rtt: {millis:.3} ms (using LAN coordinates)\n")
+    format!("Estimated {first} <-> {second} rtt: {millis:.3} ms (using {pool} coordinates)\n")
 }
 
 #[cfg(test)]
@@ -96,7 +163,28 @@ mod tests {
     fn members_at_one_place_are_apart_by_the_minimum() {
         let distance = Coordinate::ORIGIN.distance(&Coordinate::ORIGIN);
         let expected = "Estimated a <-> b rtt: 0.020 ms (using LAN coordinates)\n";
-        assert_eq!(shown("a", "b", distance), expected);
+        assert_eq!(shown("LAN", "a", "b", distance), expected);
+    }
+
+    #[test]
+    fn servers_are_found_under_their_datacenter() {
+        let row = |node: &str, height: f64| {
+            let at = serde_json::json!({
+                "Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 0.5, "Height": height, "Adjustment": 0,
+            });
+            serde_json::json!({ "Node": node, "Segment": "", "Coord": at })
+        };
+        let known = serde_json::json!([
+            { "Datacenter": "dc1", "AreaID": "wan", "Coordinates": [row("a", 0.001)] },
+            { "Datacenter": "x.dc1", "AreaID": "wan", "Coordinates": [row("a", 0.002)] },
+        ]);
+        let height = |name: &str| in_datacenters(&known, name).map(|at| at.height());
+        assert_eq!(height("a.dc1"), Some(0.001));
+        assert_eq!(height("a.x.dc1"), Some(0.002));
+        assert_eq!([height("a"), height("b.dc1"), height("a.dc2")], [None; 3]);
+        let words = ["-wan", "a"].map(str::to_owned);
+        let rule = "Node names must be specified as <node name>.<datacenter> with -wan\n";
+        assert_eq!(run(&words).stderr, rule);
     }
 
     #[test]

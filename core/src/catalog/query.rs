@@ -70,8 +70,15 @@ pack_struct!(CoordinateQuery { node, segment });
 pub struct DatacenterCoordinates {
     /// The datacenter.
     pub datacenter: Datacenter,
-    /// Its servers.
+    /// Those of its servers whose place is known, by name.
     pub servers: Vec<Arc<NodeCoordinate>>,
+}
+
+impl DatacenterCoordinates {
+    /// A datacenter of which nothing more is known.
+    pub const fn unknown(datacenter: Datacenter) -> Self {
+        Self { datacenter, servers: Vec::new() }
+    }
 }
 pack_struct!(DatacenterCoordinates { datacenter, servers });
 

@@ -2,7 +2,7 @@
 //! may see has changed.
 
 use super::Node;
-use crate::id::Datacenter;
+use crate::catalog::query::DatacenterCoordinates;
 use crate::view::{ConsensusView, View};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 struct Fingerprint {
     members: u64,
     wan_members: u64,
-    datacenters: Arc<[Datacenter]>,
+    datacenters: Arc<[DatacenterCoordinates]>,
     local: u64,
     events: u64,
     consensus: Option<ConsensusView>,

@@ -170,7 +170,6 @@ impl Node {
         let state = ServerState {
             tables: &server.tables,
             consensus: &consensus,
-            datacenter: &self.config.datacenter,
             datacenters: &self.wan_state.datacenters,
         };
         let answer = answer_now(state, query, consistency, now);

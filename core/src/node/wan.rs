@@ -7,6 +7,8 @@
 //! every minute after that, so that one join connects two datacenters.
 
 use super::{Node, NodeTrace};
+use crate::catalog::model::NodeCoordinate;
+use crate::catalog::query::DatacenterCoordinates;
 use crate::coordinate::Coordinate;
 use crate::gossip::{GossipInput, JoinId};
 use crate::id::{Datacenter, PoolName};
@@ -28,8 +30,8 @@ const FLOOD_MAX: usize = 32;
 /// What the WAN pool shows.
 #[derive(Clone, Debug)]
 pub(super) struct WanState {
-    /// All datacenters, this one first, then the nearest ones.
-    pub(super) datacenters: Arc<[Datacenter]>,
+    /// All datacenters, this one first, then the nearest ones, and where their servers are.
+    pub(super) datacenters: Arc<[DatacenterCoordinates]>,
     /// Servers of other datacenters that are alive.
     servers: Vec<ServerInfo>,
     /// When to look for missing servers again.
@@ -44,7 +46,7 @@ impl WanState {
     /// Only `own` is known.
     pub(super) fn new(own: &Datacenter, now: Instant) -> Self {
         Self {
-            datacenters: Arc::new([own.clone()]),
+            datacenters: Arc::new([DatacenterCoordinates::unknown(own.clone())]),
             servers: Vec::new(),
             flood_at: now + FLOOD_INTERVAL,
             flooding: None,
@@ -106,27 +108,36 @@ impl Node {
     /// All datacenters that have members in the WAN pool, alive or failed: this one first, then by
     /// the median of the round trips that the coordinates of their servers foretell. Those without
     /// a coordinate are last.
-    fn datacenters_by_distance(&self) -> Arc<[Datacenter]> {
-        let mut trips: BTreeMap<Datacenter, Vec<Duration>> = BTreeMap::new();
+    fn datacenters_by_distance(&self) -> Arc<[DatacenterCoordinates]> {
+        let own = &self.config.datacenter;
+        let mut known: BTreeMap<Datacenter, Vec<Arc<NodeCoordinate>>> = BTreeMap::new();
+        let mut here = &Coordinate::ORIGIN;
         if let Some(wan) = self.wan.as_deref() {
             let places = wan.serf.coordinates();
-            let own = self.config.name.in_wan(&self.config.datacenter).ok();
-            let here = own.and_then(|own| places.get(&own)).unwrap_or(&Coordinate::ORIGIN);
+            let name = self.config.name.in_wan(own).ok();
+            here = name.and_then(|name| places.get(&name)).unwrap_or(here);
             for member in wan.serf.members().filter(|m| m.status != MemberStatus::Left) {
                 let Some(server) = member.server() else { continue };
-                let trips = trips.entry(server.datacenter).or_default();
-                trips.extend(places.get(&member.name).map(|place| here.distance(place)));
+                let Some(node) = server.name.out_of_wan(&server.datacenter) else { continue };
+                let place = places.get(&member.name).cloned();
+                let segment = String::new();
+                let row = place.map(|coordinate| NodeCoordinate { node, segment, coordinate });
+                known.entry(server.datacenter).or_default().extend(row.map(Arc::new));
             }
         }
-        let own = &self.config.datacenter;
-        trips.remove(own);
-        let mut others: Vec<(Duration, Datacenter)> = trips
+        let servers = known.remove(own).unwrap_or_default();
+        let first = DatacenterCoordinates { datacenter: own.clone(), servers };
+        let mut others: Vec<(Duration, DatacenterCoordinates)> = known
             .into_iter()
-            .map(|(datacenter, trips)| (median(trips).unwrap_or(Duration::MAX), datacenter))
+            .map(|(datacenter, servers)| {
+                let trips = servers.iter().map(|server| here.distance(&server.coordinate));
+                let trip = median(trips.collect()).unwrap_or(Duration::MAX);
+                (trip, DatacenterCoordinates { datacenter, servers })
+            })
             .collect();
-        others.sort_unstable();
-        let others = others.into_iter().map(|(_, datacenter)| datacenter);
-        std::iter::once(own.clone()).chain(others).collect()
+        // The order of their names stays among those equally far away.
+        others.sort_by_key(|(trip, _)| *trip);
+        std::iter::once(first).chain(others.into_iter().map(|(_, other)| other)).collect()
     }
 
     /// A member of the LAN pool changed: a server that appeared may be missing from the WAN pool.

@@ -24,7 +24,7 @@ fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: Members::default(),
         wan_members: None,
-        datacenters: Arc::from([Datacenter::parse("dc1").unwrap()]),
+        datacenters: Arc::from([DatacenterCoordinates::unknown(Datacenter::parse("dc1").unwrap())]),
         local: LocalView::default(),
         events: KeptEvents::new(),
         consensus: Some(consensus),

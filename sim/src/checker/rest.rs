@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use terraform_core::catalog::command::SERF_HEALTH;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
-use terraform_core::catalog::query::{Consistency, NodeServices, Query, Rows};
+use terraform_core::catalog::query::{
+    Consistency, DatacenterCoordinates, NodeServices, Query, Rows,
+};
 use terraform_core::id::{NodeName, ServiceId};
 use terraform_core::node::Node;
 use terraform_core::raft::RoleKind;
@@ -58,10 +60,10 @@ impl Catalog<'_> {
         let node = node(self.world, self.leader)?;
         let now = self.world.hosts[self.leader].local_time(self.world.now);
         let consensus = node.raft()?.view(now);
-        let datacenter = &self.world.hosts[self.leader].config.datacenter;
-        let datacenters = std::slice::from_ref(datacenter);
+        let own = self.world.hosts[self.leader].config.datacenter.clone();
+        let datacenters = &[DatacenterCoordinates::unknown(own)];
         let (tables, consensus) = (node.tables()?, &consensus);
-        let state = ServerState { tables, consensus, datacenter, datacenters };
+        let state = ServerState { tables, consensus, datacenters };
         Some(answer_now(state, query, Consistency::Leader, now).rows)
     }
 

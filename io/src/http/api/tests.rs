@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
-use terraform_core::catalog::query::Rows;
+use terraform_core::catalog::query::{DatacenterCoordinates, Rows};
 use terraform_core::event::KeptEvents;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{LamportTime, ModifyIndex, NodeId, NodeName};
@@ -96,7 +96,7 @@ pub(in crate::http) fn view(local: LocalView) -> View {
         datacenter: Datacenter::parse("dc1").unwrap(),
         members: [member].into_iter().collect(),
         wan_members: Some(terraform_core::serf::Members::default()),
-        datacenters: Arc::from([Datacenter::parse("dc1").unwrap()]),
+        datacenters: Arc::from([DatacenterCoordinates::unknown(Datacenter::parse("dc1").unwrap())]),
         local,
         events: KeptEvents::new(),
         consensus: None,
