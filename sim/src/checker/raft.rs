@@ -122,9 +122,9 @@ impl RaftChecker {
         Ok(())
     }
 
-    /// R11: what is committed anywhere leaves no log that was counted for it. Whoever is still in an
-    /// earlier term was not: its copy may yield to an earlier leader, whose log never becomes long
-    /// enough to be committed.
+    /// R11: what is committed anywhere leaves no log that was counted for it. Whoever is still in
+    /// an earlier term was not: its copy may yield to an earlier leader, which never commits what
+    /// it puts there.
     fn forgets(
         &self,
         process: Process,
