@@ -8,6 +8,7 @@
 //! above which incarnation it must announce itself (gossip-protocol.md §28, mass restart).
 
 use super::broadcast::Notify;
+use super::proof::Spread;
 use super::state::{Claim, Known, SelfVerdict, Verdict, is_gone, judge, judge_self, refutation};
 use super::suspicion::Suspicion;
 use super::table::{MEMBERS_MAX, Record};
@@ -73,12 +74,14 @@ impl Record {
 }
 
 impl Gossip {
-    /// Takes a claim that a member is alive, sent by `from`.
+    /// Takes a claim that a member is alive, sent by `from`; `spread` says how one is spread that
+    /// makes it count among the living.
     pub(super) fn alive(
         &mut self,
         now: Instant,
         from: SocketAddr,
         claim: AliveClaim,
+        spread: Spread,
         out: &mut Outbox<GossipOutput>,
     ) {
         let Some(versions) = claim.versions.filter(Versions::is_sane) else {
@@ -88,6 +91,9 @@ impl Gossip {
         let port = if claim.port == 0 { self.address().port() } else { claim.port };
         let address = SocketAddr::new(claim.address, port);
         if self.table.get(&claim.name).is_some_and(|known| known.repeats(&claim, address)) {
+            if spread == Spread::Now && self.proofs.waits(&claim.name) {
+                self.spread_alive(now, &claim.name, spread, out);
+            }
             return;
         }
         let peer = Peer {
@@ -108,9 +114,9 @@ impl Gossip {
         let known = self.known_beside(now, &peer);
         match judge(known, Claim::Alive, peer.incarnation) {
             Verdict::Accept if self.table.get(&peer.name).is_none() => {
-                self.add(now, from, peer, out);
+                self.add(now, from, peer, spread, out);
             }
-            Verdict::Accept => self.revive(now, peer, out),
+            Verdict::Accept => self.revive(now, peer, spread, out),
             Verdict::Conflict => self.conflict(&peer, out),
             Verdict::TooFar => {
                 self.drops.drop(now, from, DropReason::Incarnation(peer.name), out);
@@ -146,7 +152,14 @@ impl Gossip {
         Some(known(stone.state, stone.incarnation, stone.address, stone.changed_at))
     }
 
-    fn add(&mut self, now: Instant, from: SocketAddr, peer: Peer, out: &mut Outbox<GossipOutput>) {
+    fn add(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        peer: Peer,
+        spread: Spread,
+        out: &mut Outbox<GossipOutput>,
+    ) {
         if self.table.len() >= MEMBERS_MAX {
             self.drops.drop(now, from, DropReason::TooManyMembers(peer.name), out);
             return;
@@ -159,12 +172,18 @@ impl Gossip {
             told_at: None,
         };
         self.table.insert(record, &mut self.rng);
-        self.announce(&peer, Notify::None, out);
+        self.spread_alive(now, &peer.name, spread, out);
         tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
         out.push(GossipOutput::Joined(peer));
     }
 
-    fn revive(&mut self, now: Instant, mut peer: Peer, out: &mut Outbox<GossipOutput>) {
+    fn revive(
+        &mut self,
+        now: Instant,
+        mut peer: Peer,
+        spread: Spread,
+        out: &mut Outbox<GossipOutput>,
+    ) {
         if crate::mutant!(M48)
             && let Some(record) = self.table.get(&peer.name)
         {
@@ -183,7 +202,8 @@ impl Gossip {
             self.timers.cancel(&Timer::Suspicion(peer.name.clone()));
             tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
         }
-        self.announce(&peer, Notify::None, out);
+        let spread = if is_gone(before) { spread } else { Spread::Now };
+        self.spread_alive(now, &peer.name, spread, out);
         if is_gone(before) {
             crate::mark!("gossip.revived");
             out.push(GossipOutput::Joined(peer));
@@ -309,6 +329,7 @@ impl Gossip {
         record.peer.incarnation = incarnation;
         tell_state(name, record.state, incarnation, out);
         self.timers.cancel(&Timer::Suspicion(name.clone()));
+        self.proofs.forget(name);
         let (node, from) = (name.clone(), accuser.clone());
         let fact = Message::Dead(Dead { incarnation, node, from });
         self.broadcast_fact(name.as_str(), &fact, Notify::None, out);

@@ -23,6 +23,7 @@ pub mod keyring;
 mod leave;
 mod packet;
 mod probe;
+mod proof;
 mod push_pull;
 mod scale;
 mod state;
@@ -55,6 +56,7 @@ use join::Join;
 use keyring::{KeyOperation, KeyTicket, Keyring, KeyringError, Keys};
 use leave::Life;
 use probe::{Probe, Relay};
+use proof::Proofs;
 use push_pull::{Exchange, OwnStates};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -353,6 +355,8 @@ enum Timer {
     Suspicion(NodeName),
     /// An exchange takes too long.
     Exchange(StreamId),
+    /// Members are asked whether they live.
+    ProofTick,
     /// The next probe.
     ProbeTick,
     /// The next gossip round.
@@ -380,6 +384,7 @@ pub struct Gossip {
     seq_no: SeqNo,
     probe: Option<Probe>,
     relays: BTreeMap<SeqNo, Relay>,
+    proofs: Proofs,
     exchanges: BTreeMap<StreamId, Exchange>,
     own_states: OwnStates,
     /// Bytes taken in by all exchanges that are not over.
@@ -444,6 +449,7 @@ impl Gossip {
             seq_no: SeqNo::ZERO,
             probe: None,
             relays: BTreeMap::new(),
+            proofs: Proofs::default(),
             exchanges: BTreeMap::new(),
             own_states: OwnStates::default(),
             buffered: 0,
@@ -550,6 +556,7 @@ impl Gossip {
             Timer::Relay(seq_no) => self.relay_timed_out(seq_no, out),
             Timer::Suspicion(name) => self.suspicion_expired(now, &name, out),
             Timer::Exchange(stream) => self.exchange_timed_out(now, stream, out),
+            Timer::ProofTick => self.ask_for_proofs(now, out),
             Timer::ProbeTick => {
                 self.timers.set(Timer::ProbeTick, now + self.config.probe_interval);
                 self.probe_next(now, out);

@@ -11,6 +11,7 @@
 
 use super::broadcast::Notify;
 use super::leave::Life;
+use super::proof::Spread;
 use super::scale::retransmit_limit;
 use super::state::is_gone;
 use super::table::Record;
@@ -86,7 +87,7 @@ impl Gossip {
             Message::Suspect(claim) => {
                 self.suspect(now, from, &claim.node, claim.incarnation, &claim.from, out);
             }
-            Message::Alive(claim) => self.alive(now, from, claim.into(), out),
+            Message::Alive(claim) => self.alive(now, from, claim.into(), Spread::Now, out),
             Message::Dead(claim) => {
                 self.dead(now, from, &claim.node, claim.incarnation, &claim.from, out);
             }

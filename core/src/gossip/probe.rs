@@ -158,6 +158,7 @@ impl Gossip {
         if stream_answered {
             crate::mark!("gossip.stream_saved");
             self.health.improve();
+            self.proven(&target.name, out);
             crate::trace!(out, Level::Warn, GossipTrace::OnlyStream { name: target.name });
             return;
         }
@@ -178,7 +179,11 @@ impl Gossip {
             self.answer(relay.requester, &ack, out);
             return;
         }
-        let Some(probe) = self.probe.take_if(|probe| probe.seq_no == seq_no) else { return };
+        let Some(probe) = self.probe.take_if(|probe| probe.seq_no == seq_no) else {
+            self.proof_acked(seq_no, out);
+            return;
+        };
+        self.proven(&probe.target.name, out);
         match probe.stage {
             Stage::Direct => {
                 if let Some(payload) = ack.payload {
@@ -219,9 +224,11 @@ impl Gossip {
             self.drops.drop(now, from, DropReason::NotMe(name), out);
             return;
         }
+        let to = ping.source().unwrap_or(from);
+        self.pinged_by(&to, out);
         let payload = self.ack_payload.clone();
         let ack = Message::Ack(Ack { seq_no: ping.seq_no, payload });
-        self.answer(ping.source().unwrap_or(from), &ack, out);
+        self.answer(to, &ack, out);
     }
 
     /// The name a ping is meant for, if it is not this member's.
@@ -282,7 +289,7 @@ impl Gossip {
         }
     }
 
-    fn ping(&self, seq_no: SeqNo, node: Option<NodeName>) -> Ping {
+    pub(super) fn ping(&self, seq_no: SeqNo, node: Option<NodeName>) -> Ping {
         let own = self.address();
         Ping {
             seq_no,
@@ -294,7 +301,7 @@ impl Gossip {
     }
 
     /// Numbers wrap around: a hostile peer could use them up with indirect pings.
-    const fn next_seq_no(&mut self) -> SeqNo {
+    pub(super) const fn next_seq_no(&mut self) -> SeqNo {
         self.seq_no = SeqNo::new(self.seq_no.get().wrapping_add(1));
         self.seq_no
     }

@@ -7,7 +7,9 @@
 //! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted
 //! ones are bounded in number and all of them in bytes.
 
+use super::broadcast::Notify;
 use super::facts::AliveClaim;
+use super::proof::Spread;
 use super::scale::push_pull_scale;
 use super::state::Claim;
 use super::table::Record;
@@ -498,7 +500,7 @@ impl Gossip {
                         meta: state.meta,
                         versions: state.versions,
                     };
-                    self.alive(now, peer, claim, out);
+                    self.alive(now, peer, claim, Spread::Proven, out);
                 }
                 Claim::Left => self.dead(now, peer, &name, incarnation, &name, out),
                 Claim::Suspect | Claim::Dead => {
@@ -617,6 +619,11 @@ impl Gossip {
         out: &mut Outbox<GossipOutput>,
     ) {
         if let Some(join) = join {
+            if result.is_ok() && self.is_active() {
+                // First-hand news need no proof; what was queued while alone was dropped.
+                let own = self.own().clone();
+                self.announce(&own, Notify::None, out);
+            }
             self.joined_one(now, join, peer, result, out);
         } else if let Err(reason) = result {
             crate::trace!(out, Level::Error, GossipTrace::ExchangeFailed { peer, reason });

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 mod encryption;
 mod packets;
 mod paper;
+mod proof;
 mod streams;
 
 use super::{Peer, Versions};

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-struct World {
-    gossip: Gossip,
+pub(super) struct World {
+    pub(super) gossip: Gossip,
     out: Outbox<GossipOutput>,
     now: Instant,
 }
@@ -28,7 +28,7 @@ fn remote() -> SocketAddr {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Admission::Anyone)
     }
 
@@ -42,21 +42,32 @@ impl World {
         Self { gossip, out, now }
     }
 
-    fn tell(&mut self, input: GossipInput) -> Vec<GossipOutput> {
+    pub(super) fn tell(&mut self, input: GossipInput) -> Vec<GossipOutput> {
         self.gossip.handle(self.now, input, &mut self.out);
         self.out.drain().collect()
     }
 
-    fn message(&mut self, message: &Message) -> Vec<GossipOutput> {
+    pub(super) fn message(&mut self, message: &Message) -> Vec<GossipOutput> {
         self.tell(GossipInput::Datagram { from: remote(), payload: message.encode() })
     }
 
-    fn accept(&mut self, number: u64) -> Vec<GossipOutput> {
+    pub(super) fn accept(&mut self, number: u64) -> Vec<GossipOutput> {
         self.tell(GossipInput::StreamOpened { stream: StreamId::new(number), peer: remote() })
     }
 
-    fn data(&mut self, number: u64, data: Bytes) -> Vec<GossipOutput> {
+    pub(super) fn data(&mut self, number: u64, data: Bytes) -> Vec<GossipOutput> {
         self.tell(GossipInput::StreamData { stream: StreamId::new(number), data })
+    }
+
+    /// Time passes; returns what the member wanted meanwhile.
+    pub(super) fn pass(&mut self, span: Duration) -> Vec<GossipOutput> {
+        let end = self.now + span;
+        while let Some(at) = self.gossip.next_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            self.gossip.handle_timeout(at, &mut self.out);
+        }
+        self.now = end;
+        self.out.drain().collect()
     }
 
     fn alive(incarnation: u32) -> Message {
