@@ -90,7 +90,9 @@ impl Gossip {
         };
         let port = if claim.port == 0 { self.address().port() } else { claim.port };
         let address = SocketAddr::new(claim.address, port);
-        if self.table.get(&claim.name).is_some_and(|known| known.repeats(&claim, address)) {
+        if claim.name != self.local
+            && self.table.get(&claim.name).is_some_and(|known| known.repeats(&claim, address))
+        {
             if spread == Spread::Now && self.proofs.waits(&claim.name) {
                 self.spread_alive(now, &claim.name, spread, out);
             }

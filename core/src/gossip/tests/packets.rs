@@ -94,6 +94,19 @@ fn newer_news_of_an_end_outlast_what_was_alive_in_between() {
 }
 
 #[test]
+fn another_record_of_itself_at_its_own_incarnation_is_refuted() {
+    for (meta, incarnation) in [(&b"\xff\x80"[..], 1), (b"\xff\x81\xa1a\xa1b", 2)] {
+        let mut rig = Rig::new();
+        let Message::Alive(claim) = alive("me", 1) else { unreachable!("it is one") };
+        let port = peer("me", 1).address.port();
+        let meta = Bytes::from_static(meta);
+        rig.hear(&Message::Alive(Alive { port, meta, ..claim }));
+        let own = rig.gossip.peer(&name("me")).map(|(peer, _)| peer.incarnation.get());
+        assert_eq!(own, Some(incarnation));
+    }
+}
+
+#[test]
 fn facts_do_not_keep_events_off_the_wire() {
     let mut rig = Rig::new();
     for number in 0..600 {
