@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 15] = [
+pub const SCENARIOS: [(&str, &str); 16] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -52,6 +52,7 @@ pub const SCENARIOS: [(&str, &str); 15] = [
     ("kill-and-rejoin", include_str!("../scenarios/kill-and-rejoin.txt")),
     ("killed-while-leaving", include_str!("../scenarios/killed-while-leaving.txt")),
     ("force-leave", include_str!("../scenarios/force-leave.txt")),
+    ("mass-restart", include_str!("../scenarios/mass-restart.txt")),
     ("mass-join", include_str!("../scenarios/mass-join.txt")),
 ];
 

@@ -9,7 +9,9 @@
 
 use super::broadcast::Notify;
 use super::proof::Spread;
-use super::state::{Claim, Known, SelfVerdict, Verdict, is_gone, judge, judge_self, refutation};
+use super::state::{
+    Claim, Known, SelfVerdict, Verdict, is_gone, is_newer, judge, judge_self, refutation, successor,
+};
 use super::suspicion::Suspicion;
 use super::table::{MEMBERS_MAX, Record};
 use super::trace::DropReason;
@@ -68,7 +70,7 @@ impl Record {
     /// everybody hears everything several times.
     fn repeats(&self, claim: &AliveClaim, address: SocketAddr) -> bool {
         !is_gone(self.state)
-            && claim.incarnation <= self.peer.incarnation
+            && !is_newer(self.peer.incarnation, claim.incarnation)
             && address == self.peer.address
     }
 }
@@ -450,6 +452,13 @@ impl Gossip {
         change(&mut record.peer);
         let own = record.peer.clone();
         self.announce(&own, notify, out);
+        out.push(GossipOutput::OwnIncarnation(own.incarnation));
+    }
+
+    /// Goes on above the last incarnation of an earlier run, so that whoever remembers that run
+    /// believes this one at once.
+    pub fn restore_incarnation(&mut self, last: Incarnation, out: &mut Outbox<GossipOutput>) {
+        self.change_own(Notify::None, out, |own| own.incarnation = successor(last));
     }
 
     /// Queues the news that a member is alive.

@@ -6,7 +6,8 @@
 //!
 //! Invariants: this member is always in its own table; a member is suspect exactly while a
 //! suspicion runs for it; an incarnation of another member never falls, except when a freed name is
-//! taken by another address; every queue, table, stream and exchange has a bound.
+//! taken by another address and when a new epoch begins; every queue, table, stream and exchange
+//! has a bound.
 //!
 //! Numbers: streams that this machine opens are 1 modulo 8 in the LAN pool and 5 modulo 8 in the
 //! WAN pool; 3 modulo 4 is another machine's, and accepted streams have even numbers from the host.
@@ -58,6 +59,7 @@ use leave::Life;
 use probe::{Probe, Relay};
 use proof::Proofs;
 use push_pull::{Exchange, OwnStates};
+use state::successor;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -278,6 +280,8 @@ pub enum GossipOutput {
     },
     /// A live member's meta, address or versions changed.
     Updated(Peer),
+    /// This member is known under this incarnation from now on.
+    OwnIncarnation(Incarnation),
     /// Another member claims a known name from another address.
     Conflict {
         /// Who is known.
@@ -402,8 +406,7 @@ pub struct Gossip {
 impl Gossip {
     /// A member that knows only itself; says so with `Joined`.
     ///
-    /// It begins at incarnation 1; one that remembers it from an earlier run tells it at once above
-    /// which incarnation it must rise. The first probe, gossip round and exchange come after a
+    /// It begins at incarnation 1, unless `restore_incarnation` is called. The first probe, gossip round and exchange come after a
     /// random part of their intervals.
     ///
     /// Panics if an interval of `config` is zero or `meta` has more than 512 bytes: both are
@@ -466,6 +469,7 @@ impl Gossip {
         gossip.round_at = round;
         gossip.timers.set(Timer::PushPullTick, push_pull);
         gossip.announce(&peer, Notify::None, out);
+        out.push(GossipOutput::OwnIncarnation(incarnation));
         out.push(GossipOutput::Joined(peer));
         gossip.plan_round(now);
         gossip
@@ -517,7 +521,7 @@ impl Gossip {
         }
         self.change_own(Notify::None, out, |own| {
             own.meta = meta;
-            own.incarnation = own.incarnation.next();
+            own.incarnation = successor(own.incarnation);
         });
         out.push(GossipOutput::Updated(self.own().clone()));
     }

@@ -6,8 +6,10 @@
 //!
 //! Differs: newer news of the end of a member that is known to be gone raises its incarnation, so
 //! that what was alive in between does not bring it back (gossip-protocol.md §27); and claims that
-//! jump far ahead of what is known are refused, so that one forged message
-//! cannot use up a member's incarnations (gossip-protocol.md §28).
+//! jump far ahead of what is known are refused, so that one forged message cannot use up a member's
+//! incarnations; who comes near their end all the same begins a new epoch at 1, which is newer than
+//! what is near the end (gossip-protocol.md §28, overflow). A member that does not know of epochs
+//! believes it once it has forgotten the old record.
 
 use crate::id::Incarnation;
 use crate::wire::gossip::PeerState;
@@ -18,6 +20,48 @@ pub(super) const INCARNATION_JUMP_MAX: u32 = 1 << 20;
 
 /// The highest incarnation believed of a member not known yet; leaves room for refutations.
 const INCARNATION_FIRST_MAX: u32 = u32::MAX - INCARNATION_JUMP_MAX;
+
+/// From here on the first incarnations are newer. Half of all, so that even somebody who missed
+/// many jumps of a member towards the end believes its new epoch.
+const EPOCH_END: u32 = 1 << 31;
+
+/// How old a claim is, beside what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Older,
+    Same,
+    Newer,
+    /// Ahead by more than is believed.
+    TooFar,
+}
+
+/// Whether `incoming` is of the epoch after that of `known`.
+const fn is_next_epoch(known: Incarnation, incoming: Incarnation) -> bool {
+    known.get() >= EPOCH_END && incoming.get() <= INCARNATION_JUMP_MAX
+}
+
+fn age(known: Incarnation, incoming: Incarnation) -> Age {
+    if is_next_epoch(known, incoming) {
+        return Age::Newer;
+    }
+    match incoming.get().checked_sub(known.get()) {
+        None => Age::Older,
+        Some(0) => Age::Same,
+        Some(ahead) if ahead > INCARNATION_JUMP_MAX => Age::TooFar,
+        Some(_) => Age::Newer,
+    }
+}
+
+/// Whether `incoming` is ahead of `known`, believable or not.
+pub(super) fn is_newer(known: Incarnation, incoming: Incarnation) -> bool {
+    matches!(age(known, incoming), Age::Newer | Age::TooFar)
+}
+
+/// The incarnation after `last`: the first one, if none is left that a stranger would believe.
+pub(super) fn successor(last: Incarnation) -> Incarnation {
+    let next = last.next();
+    if next.get() > INCARNATION_FIRST_MAX { Incarnation::ZERO.next() } else { next }
+}
 
 /// The word for people.
 pub(super) const fn word(state: PeerState) -> &'static str {
@@ -98,13 +142,12 @@ pub(super) fn judge(known: Option<Known>, claim: Claim, incoming: Incarnation) -
         let believable = incoming.get() <= INCARNATION_FIRST_MAX;
         return if believable { Verdict::Accept } else { Verdict::TooFar };
     }
-    let ahead = incoming.get().saturating_sub(known.incarnation.get());
-    if ahead > INCARNATION_JUMP_MAX {
+    let age = age(known.incarnation, incoming);
+    if age == Age::TooFar {
         return Verdict::TooFar;
     }
-    let newer =
-        incoming > known.incarnation || (crate::mutant!(M45) && incoming < known.incarnation);
-    let as_new = incoming >= known.incarnation;
+    let newer = age == Age::Newer || (crate::mutant!(M45) && age == Age::Older);
+    let as_new = age != Age::Older;
     match (claim, known.state) {
         (Claim::Alive, _) if newer => Verdict::Accept,
         (Claim::Suspect, PeerState::Alive) if as_new => Verdict::Accept,
@@ -140,21 +183,19 @@ pub(super) fn judge_self(
     incoming: Incarnation,
     same: bool,
 ) -> SelfVerdict {
-    if leaving || incoming < own {
-        return SelfVerdict::Ignore;
-    }
-    if incoming.get() - own.get() > INCARNATION_JUMP_MAX {
-        return SelfVerdict::TooFar;
-    }
-    match claim {
-        Claim::Alive if incoming == own && same => SelfVerdict::Ignore,
-        Claim::Alive | Claim::Suspect | Claim::Dead | Claim::Left => SelfVerdict::Refute,
+    match (age(own, incoming), claim) {
+        _ if leaving => SelfVerdict::Ignore,
+        (Age::Older, _) => SelfVerdict::Ignore,
+        (Age::TooFar, _) => SelfVerdict::TooFar,
+        (Age::Same, Claim::Alive) if same => SelfVerdict::Ignore,
+        (Age::Same | Age::Newer, _) => SelfVerdict::Refute,
     }
 }
 
 /// The incarnation that refutes an accusation at `accused` (gossip-protocol.md §7).
 pub(super) fn refutation(own: Incarnation, accused: Incarnation) -> Incarnation {
-    own.max(accused).next()
+    let last = if is_next_epoch(own, accused) { accused } else { own.max(accused) };
+    successor(last)
 }
 
 #[cfg(test)]
@@ -298,7 +339,41 @@ mod tests {
         assert_eq!(judge(None, Claim::Alive, top), Verdict::TooFar);
         let own = Incarnation::new(1);
         assert_eq!(judge_self(own, false, Claim::Dead, top, true), SelfVerdict::TooFar);
-        assert_eq!(refutation(own, top), top, "incarnations saturate");
+    }
+
+    /// Walks a member to the end of its incarnations by forged accusations that only it hears.
+    #[test]
+    fn after_the_last_incarnation_a_new_epoch_is_believed() {
+        let held = |incarnation| Known {
+            state: PeerState::Dead,
+            incarnation,
+            same_address: true,
+            reclaimable: false,
+        };
+        for last in [
+            INCARNATION_FIRST_MAX - INCARNATION_JUMP_MAX,
+            INCARNATION_FIRST_MAX - 1,
+            INCARNATION_FIRST_MAX,
+        ] {
+            let own = Incarnation::new(last);
+            let accused = Incarnation::new(last + INCARNATION_JUMP_MAX);
+            assert_eq!(judge_self(own, false, Claim::Dead, accused, true), SelfVerdict::Refute);
+            let next = refutation(own, accused);
+            assert_eq!(next, Incarnation::new(1));
+            for known in [Incarnation::new(EPOCH_END), own, accused] {
+                assert_eq!(judge(Some(held(known)), Claim::Alive, next), Verdict::Accept);
+            }
+            // What is left of the old epoch changes nothing any more.
+            for old in [own, accused] {
+                assert_eq!(judge(Some(held(next)), Claim::Alive, old), Verdict::TooFar);
+                assert_eq!(judge_self(next, false, Claim::Dead, old, true), SelfVerdict::TooFar);
+            }
+            // Nor can the next epoch be forged while the member is in the old one.
+            assert_eq!(judge_self(own, false, Claim::Suspect, next, true), SelfVerdict::Refute);
+            assert_eq!(refutation(own, next), Incarnation::new(2));
+        }
+        let early = held(Incarnation::new(EPOCH_END - 1));
+        assert_eq!(judge(Some(early), Claim::Alive, Incarnation::new(1)), Verdict::Ignore);
     }
 
     #[test]

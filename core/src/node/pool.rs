@@ -75,7 +75,10 @@ impl Pool {
         let snapshot = restored.snapshot.as_deref();
         let serf = Serf::new(name.clone(), &tags, serf, snapshot, seed, now, &mut serf_out);
         let meta = serf.meta();
-        let gossip = Gossip::new(name, address, meta, timers, seed, now, &mut gossip_out);
+        let mut gossip = Gossip::new(name, address, meta, timers, seed, now, &mut gossip_out);
+        if let Some(last) = serf.last_incarnation() {
+            gossip.restore_incarnation(last, &mut gossip_out);
+        }
         let mut pool = Self { gossip, serf, gossip_out, serf_out, streams: BTreeSet::new() };
         pool.restore_keys(timers, restored.keyring)?;
         if config.server.as_ref().is_some_and(|server| server.bootstrap == Bootstrap::Alone) {

@@ -166,6 +166,7 @@ impl Node {
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
             GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
             GossipOutput::Updated(peer) => SerfInput::Updated(peer),
+            GossipOutput::OwnIncarnation(incarnation) => SerfInput::OwnIncarnation(incarnation),
             GossipOutput::Conflict { existing, .. } => SerfInput::Conflict(existing.name),
             GossipOutput::UserMessage(payload) => SerfInput::UserMessage(payload),
             GossipOutput::ProbeAnswered { peer, round_trip, payload } => {

@@ -44,7 +44,7 @@ pub use trace::SerfTrace;
 
 use crate::config::SerfConfig;
 use crate::gossip::{BroadcastClass, BroadcastId, ExchangeId, JoinId, Peer};
-use crate::id::{LamportTime, NodeName, PoolName, RequestId};
+use crate::id::{Incarnation, LamportTime, NodeName, PoolName, RequestId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::{Rng, Seed, Stream};
 use crate::storage::op::FileOp;
@@ -88,6 +88,8 @@ pub enum SerfInput {
     },
     /// As in `GossipOutput`.
     Updated(Peer),
+    /// As in `GossipOutput`.
+    OwnIncarnation(Incarnation),
     /// As in `GossipOutput`.
     UserMessage(Bytes),
     /// As in `GossipOutput`.
@@ -412,6 +414,11 @@ impl Serf {
         serf
     }
 
+    /// The incarnation under which this member was last known, if the snapshot tells.
+    pub const fn last_incarnation(&self) -> Option<Incarnation> {
+        self.snapshot.incarnation()
+    }
+
     /// What this member says of itself, in the form gossip carries.
     pub fn meta(&self) -> Bytes {
         self.meta.clone()
@@ -594,6 +601,7 @@ impl Machine for Serf {
             SerfInput::Joined(peer) => self.joined(now, peer, out),
             SerfInput::Gone { name, left } => self.member_gone(now, &name, left, out),
             SerfInput::Updated(peer) => self.updated(peer, out),
+            SerfInput::OwnIncarnation(incarnation) => self.snapshot.rose(incarnation),
             SerfInput::UserMessage(bytes) => self.message(now, bytes, out),
             SerfInput::RemoteUserState { payload, join } => self.merge(now, &payload, join, out),
             SerfInput::ProbeAnswered { peer, round_trip, payload } => {

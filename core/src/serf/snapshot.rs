@@ -7,11 +7,14 @@
 //! is written anew beside itself and renamed. A reader ignores every line it does not understand
 //! and a last line without an end, so a torn write costs at most what it would have added.
 //!
-//! Differs: the file is written anew at every start, which drops whatever was damaged; and failed
+//! Differs: this member's incarnation is in the file, as `# incarnation: N`, which is a comment for
+//! Serf: a pool that restarts as a whole would otherwise begin at incarnations that everybody
+//! remembers as outdated (gossip-protocol.md §28, mass restart). It outlives a leave, since others
+//! remember that too. The file is written anew at every start, which drops whatever was damaged; and failed
 //! members stay in it, since a restart is no reason to give up on them.
 
 use super::{Serf, SerfOutput, Timer};
-use crate::id::{LamportTime, NodeName, PoolName};
+use crate::id::{Incarnation, LamportTime, NodeName, PoolName};
 use crate::machine::Outbox;
 use crate::storage::op::{FileOp, FilePath};
 use crate::time::Instant;
@@ -54,6 +57,9 @@ fn new_file(pool: PoolName) -> FilePath {
 /// The newest times seen on the three clocks: members, events, queries.
 pub(super) type SeenTimes = [LamportTime; 3];
 
+/// What comes before this member's incarnation.
+const INCARNATION_KEY: &str = "# incarnation: ";
+
 const CLOCK_KEYS: [&str; 3] = ["clock: ", "event-clock: ", "query-clock: "];
 
 /// What the file says, and what is to be added to it.
@@ -62,6 +68,8 @@ pub(super) struct Snapshot {
     alive: BTreeMap<NodeName, SocketAddr>,
     /// The times in the file.
     times: SeenTimes,
+    /// This member's newest incarnation.
+    incarnation: Option<Incarnation>,
     /// Lines not written yet.
     pending: String,
     /// Bytes written.
@@ -95,7 +103,10 @@ impl Snapshot {
                 self.alive.remove(&name);
             }
         } else if line == "leave" && !rejoin_after_leave {
-            *self = Self { renew: true, ..Self::default() };
+            let incarnation = self.incarnation;
+            *self = Self { renew: true, incarnation, ..Self::default() };
+        } else if let Some(incarnation) = line.strip_prefix(INCARNATION_KEY) {
+            self.incarnation = incarnation.parse().ok().map(Incarnation::new).or(self.incarnation);
         } else {
             for (key, seen) in CLOCK_KEYS.iter().zip(&mut self.times) {
                 if let Some(Ok(time)) = line.strip_prefix(key).map(str::parse) {
@@ -108,6 +119,19 @@ impl Snapshot {
     /// The newest times seen when the file was written.
     pub(super) const fn times(&self) -> SeenTimes {
         self.times
+    }
+
+    /// This member's incarnation when the file was written.
+    pub(super) const fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// This member is known under `incarnation` from now on.
+    pub(super) fn rose(&mut self, incarnation: Incarnation) {
+        if !self.leaving && self.incarnation != Some(incarnation) {
+            self.incarnation = Some(incarnation);
+            self.append(format_args!("{INCARNATION_KEY}{incarnation}\n"));
+        }
     }
 
     /// The members to try after a restart, without `local`, by name.
@@ -202,6 +226,9 @@ impl Snapshot {
         }
         for (key, time) in CLOCK_KEYS.iter().zip(self.times) {
             self.append(format_args!("{key}{time}\n"));
+        }
+        if let Some(incarnation) = self.incarnation {
+            self.append(format_args!("{INCARNATION_KEY}{incarnation}\n"));
         }
         if self.leaving {
             self.append(format_args!("leave\n"));
@@ -305,6 +332,20 @@ mod tests {
         let restored = Snapshot::restore(text, true);
         assert_eq!(restored.remembered(&name("x")).len(), 1);
         assert_eq!(restored.times(), times(9));
+    }
+
+    #[test]
+    fn the_incarnation_is_a_comment_and_outlives_damage_compaction_and_a_leave() {
+        let mut snapshot = Snapshot::restore("# incarnation: 4\n# incarnation: x\nleave\n", false);
+        assert_eq!(snapshot.incarnation(), Some(Incarnation::new(4)));
+        let mut text = perform(String::new(), snapshot.flush(PoolName::Lan, times(0)));
+        snapshot.rose(Incarnation::new(5));
+        snapshot.rose(Incarnation::new(5));
+        text = perform(text, snapshot.flush(PoolName::Lan, times(0)));
+        assert!(text.ends_with("# incarnation: 4\n# incarnation: 5\n"), "{text}");
+        assert!(text.lines().all(|line| line.starts_with('#') || line.contains("clock: ")));
+        let restored = Snapshot::restore(&text, false);
+        assert_eq!(restored.incarnation(), Some(Incarnation::new(5)));
     }
 
     #[test]

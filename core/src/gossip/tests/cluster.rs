@@ -208,6 +208,9 @@ impl Cluster {
             self.now,
             &mut gossip_box,
         );
+        if let Some(last) = serf.last_incarnation() {
+            gossip.restore_incarnation(last, &mut gossip_box);
+        }
         if let Some(file) = &seat.keyring {
             gossip.restore_keyring(Keyring::from_file(file).unwrap(), &mut gossip_box);
         }
@@ -354,6 +357,9 @@ impl Cluster {
                 self.serf_now(index, SerfInput::Gone { name, left });
             }
             GossipOutput::Updated(peer) => self.serf_now(index, SerfInput::Updated(peer)),
+            GossipOutput::OwnIncarnation(incarnation) => {
+                self.serf_now(index, SerfInput::OwnIncarnation(incarnation));
+            }
             GossipOutput::Conflict { existing, .. } => {
                 self.serf_now(index, SerfInput::Conflict(existing.name));
             }

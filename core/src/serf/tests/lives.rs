@@ -83,6 +83,30 @@ fn a_killed_member_that_restarts_is_alive_everywhere_above_its_old_incarnation()
     }
 }
 
+/// gossip-protocol.md §28, mass restart: their files tell under which incarnations they were known.
+#[test]
+fn members_that_restart_together_are_believed_without_a_refutation() {
+    let mut cluster = Cluster::joined(6, 2);
+    cluster.run(5);
+    for index in 1..6 {
+        cluster.kill(index);
+    }
+    cluster.run(60);
+    for index in 1..6 {
+        assert_eq!(cluster.status(0, index), Some(MemberStatus::Failed));
+        cluster.start(index);
+    }
+    cluster.run(45);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    let refutes = |trace: &GossipTrace| {
+        matches!(trace, GossipTrace::Refuting { .. } | GossipTrace::RefutingAlive { .. })
+    };
+    for index in 1..6 {
+        assert_eq!(cluster.incarnation(index), 2);
+        assert_eq!(cluster.traced(index, refutes), 0);
+    }
+}
+
 #[test]
 fn a_member_that_leaves_is_left_everywhere_and_never_failed() {
     for seed in 0..10 {
