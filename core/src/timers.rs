@@ -11,11 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Timers<K: Ord> {
     by_deadline: BTreeSet<(Instant, K)>,
     by_key: BTreeMap<K, Instant>,
+    /// The first of `by_deadline`: every input to a node asks all its machines for theirs.
+    next: Option<Instant>,
 }
 
 impl<K: Ord> Default for Timers<K> {
     fn default() -> Self {
-        Self { by_deadline: BTreeSet::new(), by_key: BTreeMap::new() }
+        Self { by_deadline: BTreeSet::new(), by_key: BTreeMap::new(), next: None }
     }
 }
 
@@ -26,12 +28,14 @@ impl<K: Ord + Clone> Timers<K> {
             self.by_deadline.remove(&(old, key.clone()));
         }
         self.by_deadline.insert((at, key));
+        self.look();
     }
 
     /// Disarms the timer `key`; returns when it would have fired.
     pub fn cancel(&mut self, key: &K) -> Option<Instant> {
         let at = self.by_key.remove(key)?;
         self.by_deadline.remove(&(at, key.clone()));
+        self.look();
         Some(at)
     }
 
@@ -41,8 +45,12 @@ impl<K: Ord + Clone> Timers<K> {
     }
 
     /// The earliest deadline.
-    pub fn next(&self) -> Option<Instant> {
-        self.by_deadline.first().map(|(at, _)| *at)
+    pub const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn look(&mut self) {
+        self.next = self.by_deadline.first().map(|(at, _)| *at);
     }
 
     /// Takes the earliest timer that is due at `now`.
@@ -52,6 +60,7 @@ impl<K: Ord + Clone> Timers<K> {
         }
         let (_, key) = self.by_deadline.pop_first()?;
         self.by_key.remove(&key);
+        self.look();
         Some(key)
     }
 
@@ -59,6 +68,7 @@ impl<K: Ord + Clone> Timers<K> {
     pub fn clear(&mut self) {
         self.by_deadline.clear();
         self.by_key.clear();
+        self.next = None;
     }
 }
 
