@@ -181,7 +181,11 @@ impl Node {
             GossipOutput::LeaveSpread => SerfInput::LeaveSpread,
             GossipOutput::BroadcastSpread(id) => SerfInput::BroadcastSpread(id),
         };
+        let probed = pool == PoolName::Wan && matches!(serf, SerfInput::ProbeAnswered { .. });
         self.tell_serf(now, pool, serf);
+        if probed {
+            self.wan_probed();
+        }
     }
 
     fn route_serf(&mut self, now: Instant, pool: PoolName, output: SerfOutput) {

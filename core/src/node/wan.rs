@@ -32,6 +32,8 @@ const FLOOD_MAX: usize = 32;
 pub(super) struct WanState {
     /// All datacenters, this one first, then the nearest ones, and where their servers are.
     pub(super) datacenters: Arc<[DatacenterCoordinates]>,
+    /// How many servers' places they were made of.
+    placed: usize,
     /// Servers of other datacenters that are alive.
     servers: Vec<ServerInfo>,
     /// When to look for missing servers again.
@@ -47,6 +49,7 @@ impl WanState {
     pub(super) fn new(own: &Datacenter, now: Instant) -> Self {
         Self {
             datacenters: Arc::new([DatacenterCoordinates::unknown(own.clone())]),
+            placed: 0,
             servers: Vec::new(),
             flood_at: now + FLOOD_INTERVAL,
             flooding: None,
@@ -89,6 +92,15 @@ impl Node {
         self.trace_remote_servers(&known, &servers);
         self.wan_state.servers = servers;
         self.wan_state.datacenters = self.datacenters_by_distance();
+    }
+
+    /// A server of the WAN pool answered a probe: if its place is new, there is more to tell.
+    pub(super) fn wan_probed(&mut self) {
+        let known = self.wan.as_ref().map_or(0, |wan| wan.serf.coordinates().count());
+        if known != self.wan_state.placed {
+            self.wan_state.placed = known;
+            self.wan_state.datacenters = self.datacenters_by_distance();
+        }
     }
 
     fn trace_remote_servers(&mut self, known: &[ServerInfo], servers: &[ServerInfo]) {

@@ -57,6 +57,11 @@ impl Coordinates {
         own.chain(self.others.iter().map(|(name, place)| (name, &place.coordinate)))
     }
 
+    /// How many are known.
+    pub fn count(&self) -> usize {
+        self.others.len() + usize::from(self.local.is_some())
+    }
+
     /// Forgets where a member was.
     pub(super) fn forget(&mut self, name: &NodeName) {
         self.others.remove(name);
