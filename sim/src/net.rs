@@ -51,13 +51,15 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub struct Network {
     options: NetOptions,
     cut: BTreeSet<(HostId, HostId)>,
+    /// Directions in which only datagrams are lost.
+    filtered: BTreeSet<(HostId, HostId)>,
     rng: Rng,
 }
 
 impl Network {
     /// A network with all links up.
     pub fn new(options: NetOptions, rng: Rng) -> Self {
-        Self { options, cut: BTreeSet::new(), rng }
+        Self { options, cut: BTreeSet::new(), filtered: BTreeSet::new(), rng }
     }
 
     /// How links behave from now on.
@@ -68,6 +70,11 @@ impl Network {
     /// Cuts one direction.
     pub fn cut(&mut self, from: HostId, to: HostId) {
         self.cut.insert((from, to));
+    }
+
+    /// Loses the datagrams of one direction, as a firewall does that lets streams pass.
+    pub fn filter(&mut self, from: HostId, to: HostId) {
+        self.filtered.insert((from, to));
     }
 
     /// Cuts both directions between every host of `left` and every one of `right`.
@@ -83,6 +90,7 @@ impl Network {
     /// Restores every link.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.filtered.clear();
     }
 
     /// Whether `from` reaches `to` at this moment.
@@ -92,7 +100,7 @@ impl Network {
 
     /// Whether any link is cut.
     pub fn is_cut(&self) -> bool {
-        !self.cut.is_empty()
+        !self.cut.is_empty() || !self.filtered.is_empty()
     }
 
     /// The delay of one message.
@@ -109,7 +117,7 @@ impl Network {
         let twice = self.rng.chance(self.options.duplicate_ppm, MILLION);
         let late = self.rng.chance(self.options.late_ppm, MILLION);
         let extra = self.rng.jitter(Duration::from_secs(20));
-        if lost || !self.reaches(from, to) {
+        if lost || !self.reaches(from, to) || self.filtered.contains(&(from, to)) {
             return [None, None];
         }
         let first = if late { delay + extra } else { delay };

@@ -13,9 +13,11 @@
 //! | `expect FACT within D` | the fact must come true in time |
 //!
 //! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
-//! `isolate`, `mute`, `deafen` a host, `cut` two hosts, `heal`, `work`, `rest-work`. A host is its
-//! name, `leader`, `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader`
-//! (one that is not `it`), `failed` and `left` (all see `it` so), `rest` (every rule of a world at
+//! `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter` datagrams of one host to another,
+//! `heal`, `work`, `rest-work`. A host is its name, `leader`, `follower`, or `it`: the host of the
+//! deed before. Facts: `leader`, `new-leader` (one that is not `it`), `failed` and `left` (all see
+//! `it` so), `unheard` (another one's log says that the UDP of `it` does not arrive), `unreached`
+//! (the log of `it` says that its UDP does not arrive elsewhere), `rest` (every rule of a world at
 //! rest holds). The rules that are checked after every event are checked all the time.
 
 use crate::checker::{Expectation, Violation, at_rest, has_leader, seen_by_all};
@@ -23,13 +25,16 @@ use crate::disk::{Crash, Loss};
 use crate::net::HostId;
 use crate::plan::Plan;
 use crate::run::Run;
+use crate::world::Note;
 use std::ops::Range;
 use std::time::Duration;
+use terraform_core::gossip::GossipTrace;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::raft::RoleKind;
 use terraform_core::serf::MemberStatus;
 use terraform_core::time::Instant;
+use terraform_core::trace::TraceKind;
 
 /// Time between looks at a fact.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 16] = [
+pub const SCENARIOS: [(&str, &str); 17] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -53,6 +58,7 @@ pub const SCENARIOS: [(&str, &str); 16] = [
     ("killed-while-leaving", include_str!("../scenarios/killed-while-leaving.txt")),
     ("force-leave", include_str!("../scenarios/force-leave.txt")),
     ("mass-restart", include_str!("../scenarios/mass-restart.txt")),
+    ("filtered-datagrams", include_str!("../scenarios/filtered-datagrams.txt")),
     ("mass-join", include_str!("../scenarios/mass-join.txt")),
 ];
 
@@ -178,11 +184,34 @@ impl Play {
         match fact {
             "leader" => has_leader(world, None),
             "new-leader" => has_leader(world, Some(self.it)),
+            "unheard" => self.one_way_told(false),
+            "unreached" => self.one_way_told(true),
             "failed" => seen_by_all(world, expected, self.it, MemberStatus::Failed),
             "left" => seen_by_all(world, expected, self.it, MemberStatus::Left),
             "rest" => at_rest(world, expected, &self.run.workload.acknowledged),
             _ => Err(unclear(fact)),
         }
+    }
+
+    /// Whether somebody's log tells that datagrams of `it` get lost: its own, or another one's.
+    fn one_way_told(&self, by_it: bool) -> Result<(), Violation> {
+        let name = &self.run.world.hosts[self.it].config.name;
+        let tells = |note: &Note| {
+            let Note::Trace(observer, event) = note else { return false };
+            let TraceKind::Gossip(_, GossipTrace::OneWay { name: about, silent, .. }) = &event.kind
+            else {
+                return false;
+            };
+            if by_it {
+                *observer == self.it && silent.is_none()
+            } else {
+                about == name && silent.is_some()
+            }
+        };
+        if self.run.world.ring().any(|(_, note)| tells(note)) {
+            return Ok(());
+        }
+        Err(Violation { rule: "script", facts: format!("no log tells of the UDP of {name}") })
     }
 
     fn host(&self, name: &str) -> Result<HostId, Violation> {
@@ -244,6 +273,11 @@ impl Play {
                 self.it = self.host(one)?;
                 let other = self.host(other)?;
                 self.run.world.net.partition(&[self.it], &[other]);
+            }
+            ["filter", one, other] => {
+                let other = self.host(other)?;
+                self.it = self.host(one)?;
+                self.run.world.net.filter(self.it, other);
             }
             [how @ ("isolate" | "mute" | "deafen"), host] => {
                 self.it = self.host(host)?;

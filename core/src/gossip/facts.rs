@@ -334,6 +334,7 @@ impl Gossip {
         tell_state(name, record.state, incarnation, out);
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.proofs.forget(name);
+        self.reach.clear(&record.peer.address);
         let (node, from) = (name.clone(), accuser.clone());
         let fact = Message::Dead(Dead { incarnation, node, from });
         self.broadcast_fact(name.as_str(), &fact, Notify::None, out);

@@ -26,6 +26,7 @@ mod packet;
 mod probe;
 mod proof;
 mod push_pull;
+mod reach;
 mod scale;
 mod state;
 mod suspicion;
@@ -36,7 +37,7 @@ mod trace;
 mod user;
 
 pub use admission::{Admission, Refusal};
-pub use trace::{DropReason, GossipTrace};
+pub use trace::{DropReason, GossipTrace, Way};
 
 use crate::config::GossipConfig;
 use crate::id::{Incarnation, NodeName, PoolName, SeqNo, StreamId};
@@ -59,6 +60,7 @@ use leave::Life;
 use probe::{Probe, Relay};
 use proof::Proofs;
 use push_pull::{Exchange, OwnStates};
+use reach::Reach;
 use state::successor;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -389,6 +391,7 @@ pub struct Gossip {
     probe: Option<Probe>,
     relays: BTreeMap<SeqNo, Relay>,
     proofs: Proofs,
+    reach: Reach,
     exchanges: BTreeMap<StreamId, Exchange>,
     own_states: OwnStates,
     /// Bytes taken in by all exchanges that are not over.
@@ -453,6 +456,7 @@ impl Gossip {
             probe: None,
             relays: BTreeMap::new(),
             proofs: Proofs::default(),
+            reach: Reach::new(now),
             exchanges: BTreeMap::new(),
             own_states: OwnStates::default(),
             buffered: 0,

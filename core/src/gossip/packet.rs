@@ -64,6 +64,7 @@ impl Gossip {
         if sealed {
             self.keys_proven(out);
         }
+        self.reach.heard(&from);
         for message in decode_packet(&packet) {
             match message {
                 Ok(message) => self.message(now, from, message, out),
@@ -82,7 +83,7 @@ impl Gossip {
         match message {
             Message::Ping(ping) => self.pinged(now, from, &ping, out),
             Message::IndirectPing(ping) => self.relay(now, from, ping, out),
-            Message::Ack(ack) => self.acked(now, ack, out),
+            Message::Ack(ack) => self.acked(now, from, ack, out),
             Message::Nack(nack) => self.nacked(nack.seq_no),
             Message::Suspect(claim) => {
                 self.suspect(now, from, &claim.node, claim.incarnation, &claim.from, out);

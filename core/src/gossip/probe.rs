@@ -6,7 +6,7 @@
 //! answer to a direct ping also measures the round trip; what it carries is the Serf layer's.
 
 use super::push_pull::Purpose;
-use super::trace::DropReason;
+use super::trace::{DropReason, Way};
 use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer, Versions};
 use crate::id::{NodeName, SeqNo, StreamId};
 use crate::machine::Outbox;
@@ -159,9 +159,10 @@ impl Gossip {
             crate::mark!("gossip.stream_saved");
             self.health.improve();
             self.proven(&target.name, out);
-            crate::trace!(out, Level::Warn, GossipTrace::OnlyStream { name: target.name });
+            self.answered_otherwise(now, target, Way::Stream, out);
             return;
         }
+        self.reach.clear(&target.address);
         // With helpers that would have told, each that did not speaks against this member's own
         // link; without any, the failure itself does.
         self.health.worsen(if wanted == 0 { 1 } else { wanted.saturating_sub(got) });
@@ -171,7 +172,13 @@ impl Gossip {
     }
 
     /// An ack arrived: for the running probe, or for a ping made for another member.
-    pub(super) fn acked(&mut self, now: Instant, ack: Ack, out: &mut Outbox<GossipOutput>) {
+    pub(super) fn acked(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        ack: Ack,
+        out: &mut Outbox<GossipOutput>,
+    ) {
         let seq_no = ack.seq_no;
         if let Some(relay) = self.relays.remove(&seq_no) {
             self.timers.cancel(&Timer::Relay(seq_no));
@@ -184,8 +191,11 @@ impl Gossip {
             return;
         };
         self.proven(&probe.target.name, out);
+        // What a helper passes on has no payload.
+        let direct = from == probe.target.address || ack.payload.is_some();
         match probe.stage {
             Stage::Direct => {
+                self.reach.clear(&probe.target.address);
                 if let Some(payload) = ack.payload {
                     let (peer, round_trip) = (probe.target.name, now.since(probe.sent_at));
                     out.push(GossipOutput::ProbeAnswered { peer, round_trip, payload });
@@ -194,6 +204,11 @@ impl Gossip {
             Stage::Indirect { .. } => {
                 crate::mark!("gossip.late_ack_saved");
                 self.close_pings(seq_no, out);
+                if direct {
+                    self.reach.clear(&probe.target.address);
+                } else {
+                    self.answered_otherwise(now, probe.target, Way::Helper, out);
+                }
             }
         }
         self.timers.cancel(&Timer::ProbeTimeout);

@@ -12,6 +12,7 @@ use crate::wire::gossip::PeerState;
 use crate::wire::seal::KeyId;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Why a datagram, or a part of one, had no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,24 @@ impl fmt::Display for DropReason {
             Self::TooManyRelays => f.write_str("too many indirect pings are on their way"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
+    }
+}
+
+/// How a member answers that leaves direct pings unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Over a stream.
+    Stream,
+    /// To a helper, which passes the answer on.
+    Helper,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stream => "over TCP",
+            Self::Helper => "through other members",
+        })
     }
 }
 
@@ -112,6 +131,17 @@ pub enum GossipTrace {
     OnlyStream {
         /// Who.
         name: NodeName,
+    },
+    /// Datagrams get lost between this member and one that is alive, in one direction at least.
+    OneWay {
+        /// Who.
+        name: NodeName,
+        /// Where it is.
+        address: SocketAddr,
+        /// How it answers all the same.
+        way: Way,
+        /// For how long no datagram of it has arrived; `None` if they do arrive.
+        silent: Option<Duration>,
     },
     /// A message had no effect; told once for each source and reason.
     Dropped {
@@ -189,6 +219,18 @@ impl fmt::Display for GossipTrace {
                 f,
                 "Was able to connect to {name} over TCP but UDP probes failed, \
                  network may be misconfigured"
+            ),
+            Self::OneWay { name, address, way, silent: None } => write!(
+                f,
+                "our UDP does not reach {name} ({address}): it leaves pings unanswered, though its \
+                 own UDP arrives here and it answers {way}; check what filters UDP on the way to it"
+            ),
+            Self::OneWay { name, address, way, silent: Some(span) } => write!(
+                f,
+                "UDP of {name} ({address}) does not reach us: none arrived for {} s, though it \
+                 answers {way}; check what filters UDP on the way from it (whether ours reaches it \
+                 cannot be told)",
+                span.as_secs()
             ),
             Self::Dropped { from, reason } => write!(f, "Dropped a message from {from}: {reason}"),
             Self::ExchangeFailed { peer, reason } => {

@@ -259,6 +259,11 @@ impl Cluster {
         self.datagram_cuts.extend([(a, b), (b, a)]);
     }
 
+    /// Lets no datagram pass from `from` to `to` any more.
+    pub(crate) fn cut_datagrams_to(&mut self, from: usize, to: usize) {
+        self.datagram_cuts.insert((from, to));
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
         self.datagram_cuts.clear();

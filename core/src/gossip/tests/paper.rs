@@ -3,7 +3,7 @@
 use super::cluster::{Cluster, address, host_name};
 use super::name;
 use crate::config::GossipConfig;
-use crate::gossip::{GossipInput, GossipTrace};
+use crate::gossip::{GossipInput, GossipTrace, Way};
 use crate::id::Incarnation;
 use crate::serf::MemberStatus;
 use crate::wire::checksum::with_crc;
@@ -44,6 +44,52 @@ fn a_stream_saves_a_member_that_no_datagram_reaches() {
     cluster.run(60);
     cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
     assert!(cluster.traced(0, |trace| matches!(trace, GossipTrace::OnlyStream { .. })) > 0);
+}
+
+/// Who tells what of member 1 after `cuts` (sender, receiver) of datagrams.
+fn directions(cuts: &[(usize, usize)], seconds: u64) -> Vec<(usize, Way, bool)> {
+    let mut cluster = Cluster::joined(4, 2);
+    for (from, to) in cuts {
+        cluster.cut_datagrams_to(*from, *to);
+    }
+    cluster.run(seconds);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    let mut told = Vec::new();
+    for index in 0..4 {
+        for trace in &cluster.seats[index].traces {
+            if let GossipTrace::OneWay { name: about, way, silent, .. } = trace {
+                assert!(*about == name(&host_name(1)) || index == 1);
+                if index != 1 {
+                    told.push((index, *way, silent.is_some()));
+                }
+            }
+        }
+    }
+    told
+}
+
+/// gossip-protocol.md §28: one line names the direction in which datagrams get lost.
+#[test]
+fn the_direction_in_which_datagrams_get_lost_is_told_once() {
+    assert_eq!(directions(&[(0, 1)], 120), [(0, Way::Helper, false)]);
+    assert_eq!(directions(&[(1, 0)], 120), [(0, Way::Helper, true)]);
+    let to_it = [(0, 1), (2, 1), (3, 1)];
+    let all = |silent| [0, 2, 3].map(|index| (index, Way::Stream, silent));
+    assert_eq!(directions(&to_it, 240), all(false));
+    let from_it = to_it.map(|(from, to)| (to, from));
+    assert_eq!(directions(&from_it, 240), all(true));
+}
+
+#[test]
+fn the_loss_of_one_answer_tells_nothing() {
+    let mut cluster = Cluster::joined(4, 2);
+    cluster.cut_datagrams_to(0, 1);
+    cluster.run(2);
+    cluster.heal();
+    cluster.run(120);
+    for index in 0..4 {
+        assert_eq!(cluster.traced(index, |it| matches!(it, GossipTrace::OneWay { .. })), 0);
+    }
 }
 
 /// SWIM §4.2: "If Ml is alive and receives a Suspect message about itself, it can send out an Alive
