@@ -68,6 +68,7 @@ const fn kind(reason: &DropReason) -> &'static str {
         DropReason::Incarnation(_) => "incarnation",
         DropReason::TooManyMembers(_) => "members",
         DropReason::TooManyRelays => "relays",
+        DropReason::TooManyStreams => "streams",
         DropReason::Refused(_) => "refused",
     }
 }

@@ -5,7 +5,12 @@
 //! §3.1 (one contradictory version rejects a whole exchange). The responder sends its own state
 //! before it merges the other's; a request whose layers do not come off, and a join of members that
 //! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted
-//! ones are bounded in number and all of them in bytes.
+//! ones are bounded in number, together and for each address, and all of them in bytes.
+//!
+//! Differs: members that take more bytes than a peer takes in are told page by page, this one and
+//! the next ones by name in each exchange, and it is told in time that they come near that limit
+//! (gossip-protocol.md §28, size of the state). A peer takes any part of the members for what it
+//! is; news are spread by gossip, so that an exchange needs no order of its own for them.
 
 use super::broadcast::Notify;
 use super::facts::AliveClaim;
@@ -15,7 +20,7 @@ use super::state::Claim;
 use super::table::Record;
 use super::trace::DropReason;
 use super::{ExchangeId, Gossip, GossipOutput, GossipTrace, JoinId, Refusal, Timer, Versions};
-use crate::id::{SeqNo, StreamId};
+use crate::id::{NodeName, SeqNo, StreamId};
 use crate::machine::Outbox;
 use crate::node::input::CloseReason;
 use crate::time::Instant;
@@ -24,7 +29,7 @@ use crate::wire::DecodeError;
 use crate::wire::gossip::{
     Ack, PeerState, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
 };
-use crate::wire::stream::{StreamDecoder, StreamError};
+use crate::wire::stream::{PAYLOAD_BYTES_MAX, StreamDecoder, StreamError};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,6 +39,16 @@ pub(super) const ACCEPTED_MAX: usize = 128;
 
 /// Bytes held for unfinished messages on all streams together.
 pub(super) const BUFFERED_BYTES_MAX: usize = 64 << 20;
+
+/// Accepted streams served at once for one address: whoever opens more waits for its own.
+pub(super) const ACCEPTED_PER_PEER_MAX: usize = 32;
+
+/// Bytes of the members in one exchange: half of what a peer takes in, since the Serf layer's part,
+/// which grows with them as well, comes on top (gossip-wire.md §4).
+pub(super) const STATES_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+
+/// From this share of the limit on, in percent, it is told.
+const STATES_ALARM_PERCENT: usize = 60;
 
 /// Why this member opened a stream.
 #[derive(Clone, Debug)]
@@ -92,6 +107,11 @@ pub(super) struct OwnStates {
     states: PeerStates,
     /// Whether nobody is suspect: then hearing the same from another member changes nothing.
     settled: bool,
+    /// Where this page begins, and the next one, if they do not all fit into one exchange.
+    start: Option<NodeName>,
+    next: Option<NodeName>,
+    /// Whether it was told that they come near the limit.
+    is_told: bool,
 }
 
 impl Exchange {
@@ -206,10 +226,16 @@ impl Gossip {
         peer: SocketAddr,
         out: &mut Outbox<GossipOutput>,
     ) {
-        let accepted = self.exchanges.values().filter(|exchange| exchange.is_accepted()).count();
-        if accepted >= ACCEPTED_MAX {
+        let accepted = self.exchanges.values().filter(|exchange| exchange.is_accepted());
+        let (mut all, mut its) = (0, 0);
+        for exchange in accepted {
+            all += 1;
+            its += usize::from(exchange.peer.ip() == peer.ip());
+        }
+        if all >= ACCEPTED_MAX || its >= ACCEPTED_PER_PEER_MAX {
             crate::mark!("gossip.push_pull_refused");
-            crate::trace!(out, Level::Warn, GossipTrace::ExchangeRefused { peer });
+            self.refused += 1;
+            self.drops.drop(now, peer, DropReason::TooManyStreams, out);
             out.push(GossipOutput::CloseStream { stream });
             return;
         }
@@ -236,7 +262,8 @@ impl Gossip {
         exchange.fed += data.len();
         if self.buffered > BUFFERED_BYTES_MAX {
             let peer = exchange.peer;
-            crate::trace!(out, Level::Warn, GossipTrace::ExchangeRefused { peer });
+            self.refused += 1;
+            self.drops.drop(now, peer, DropReason::TooManyStreams, out);
             self.fail_exchange(now, stream, "too many bytes are being received", out);
             return;
         }
@@ -429,12 +456,12 @@ impl Gossip {
                 let join = *join;
                 exchange.stage =
                     Stage::Awaiting(Purpose::PushPull { join }, StreamDecoder::dialled());
-                let data = self.own_state(join.is_some(), payload);
+                let data = self.own_state(join.is_some(), payload, out);
                 self.send_message(now, stream, &data, out);
             }
             Stage::Replying(request) => {
                 let join = request.join;
-                let data = self.own_state(join, payload);
+                let data = self.own_state(join, payload, out);
                 self.send_message(now, stream, &data, out);
                 let Some(Exchange { peer, stage: Stage::Replying(request), .. }) =
                     self.close_exchange(stream, out)
@@ -449,28 +476,68 @@ impl Gossip {
         }
     }
 
-    fn own_state(&mut self, join: bool, user_state: Bytes) -> Bytes {
-        let states = self.own_states().states.clone();
+    fn own_state(
+        &mut self,
+        join: bool,
+        user_state: Bytes,
+        out: &mut Outbox<GossipOutput>,
+    ) -> Bytes {
+        let own = self.own_states();
+        let (states, near) = (own.states.clone(), STATES_BYTES_MAX / 100 * STATES_ALARM_PERCENT);
+        let bytes = states.bytes();
+        if bytes < near {
+            own.is_told = false;
+        }
+        let tells = bytes >= near && !std::mem::replace(&mut own.is_told, true);
+        if own.start != own.next {
+            own.start.clone_from(&own.next);
+            own.version = None;
+        }
+        if tells {
+            crate::mark!("gossip.large_state");
+            let (members, limit) = (self.table.len(), STATES_BYTES_MAX);
+            crate::trace!(out, Level::Warn, GossipTrace::LargeState { members, bytes, limit });
+        }
         StreamMessage::PushPull(PushPull { join, states, user_state }).encode()
     }
 
-    fn own_states(&mut self) -> &OwnStates {
+    fn own_states(&mut self) -> &mut OwnStates {
         let version = Some(self.table.version());
         if self.own_states.version != version {
-            let state = |record: &Record| PushPullState {
-                name: record.peer.name.clone(),
-                address: record.peer.address.ip(),
-                port: record.peer.address.port(),
-                meta: record.peer.meta.clone(),
-                incarnation: record.peer.incarnation,
-                state: record.state,
-                versions: Some(record.peer.versions),
-            };
-            let states = PeerStates::encode(self.table.iter().map(state));
+            let start = self.own_states.start.take();
+            let (states, next) = self.encode_states(start.as_ref());
             let settled = self.table.iter().all(|record| record.state != PeerState::Suspect);
-            self.own_states = OwnStates { version, states, settled };
+            let is_told = self.own_states.is_told;
+            self.own_states = OwnStates { version, states, settled, start, next, is_told };
         }
-        &self.own_states
+        &mut self.own_states
+    }
+
+    /// All members, or this one and a page of the others from `start` on, and where the next page
+    /// begins.
+    fn encode_states(&self, start: Option<&NodeName>) -> (PeerStates, Option<NodeName>) {
+        let state = |record: &Record| PushPullState {
+            name: record.peer.name.clone(),
+            address: record.peer.address.ip(),
+            port: record.peer.address.port(),
+            meta: record.peer.meta.clone(),
+            incarnation: record.peer.incarnation,
+            state: record.state,
+            versions: Some(record.peer.versions),
+        };
+        let all = self.table.len();
+        if start.is_none() {
+            let states = PeerStates::encode_within(STATES_BYTES_MAX, self.table.iter().map(state));
+            if states.len() == all {
+                return (states, None);
+            }
+        }
+        crate::mark!("gossip.paged_state");
+        let others = || self.table.others_from(start.unwrap_or(&self.local));
+        let page = std::iter::once(self.table.own()).chain(others());
+        let states = PeerStates::encode_within(STATES_BYTES_MAX, page.map(state));
+        let next = others().nth(states.len().saturating_sub(1));
+        (states, next.map(|record| record.peer.name.clone()))
     }
 
     /// Takes over what the other side knows, or nothing of it.

@@ -147,6 +147,16 @@ impl Table {
         self.by_name.values().filter_map(|slot| self.record(*slot))
     }
 
+    /// All members but this one, by name, from `start` on and then those before it.
+    pub(super) fn others_from<'a>(
+        &'a self,
+        start: &'a NodeName,
+    ) -> impl Iterator<Item = &'a Record> {
+        let (before, after) = (..start, start..);
+        let slots = self.by_name.range(after).chain(self.by_name.range(before));
+        slots.filter(|(_, slot)| **slot != OWN).filter_map(|(_, slot)| self.record(*slot))
+    }
+
     /// How the forgotten member `name` ended.
     pub(super) fn tombstone(&self, name: &NodeName) -> Option<&Tombstone> {
         self.tombstones.get(name)

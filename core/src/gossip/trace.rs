@@ -31,6 +31,8 @@ pub enum DropReason {
     TooManyMembers(NodeName),
     /// Too many indirect pings are on their way.
     TooManyRelays,
+    /// Too many streams, or bytes on them, are being served: for its address or for all.
+    TooManyStreams,
     /// It is about a member that may not be in this pool.
     Refused(Refusal),
 }
@@ -43,6 +45,9 @@ impl fmt::Display for DropReason {
             Self::Versions(name) => write!(f, "versions of {name} are missing or contradictory"),
             Self::Incarnation(name) => write!(f, "incarnation of {name} is too far ahead"),
             Self::TooManyMembers(name) => write!(f, "too many members are known to add {name}"),
+            Self::TooManyStreams => {
+                f.write_str("Too many pending push/pull requests, its stream is closed")
+            }
             Self::TooManyRelays => f.write_str("too many indirect pings are on their way"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
@@ -157,10 +162,15 @@ pub enum GossipTrace {
         /// Why.
         reason: String,
     },
-    /// An accepted stream was closed because too many, or too many bytes, are being served.
-    ExchangeRefused {
-        /// Whose.
-        peer: SocketAddr,
+    /// What all members say takes so many bytes that exchanges will not hold all of it for long,
+    /// or do not any more.
+    LargeState {
+        /// Members known.
+        members: usize,
+        /// Bytes of those in one exchange.
+        bytes: usize,
+        /// Bytes that there may be.
+        limit: usize,
     },
     /// A message of the Serf layer fits into no packet.
     BroadcastTooLarge {
@@ -236,9 +246,13 @@ impl fmt::Display for GossipTrace {
             Self::ExchangeFailed { peer, reason } => {
                 write!(f, "Push/Pull with {peer} failed: {reason}")
             }
-            Self::ExchangeRefused { peer } => {
-                write!(f, "Too many pending push/pull requests, closed the stream of {peer}")
-            }
+            Self::LargeState { members, bytes, limit } => write!(
+                f,
+                "{members} members take {bytes} bytes in a state exchange, above {} % of the \
+                 {limit} allowed; what exceeds them is told in parts: shorten tags or remove \
+                 members that are gone",
+                bytes * 100 / limit
+            ),
             Self::BroadcastTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes fits into no packet and is not spread")
             }

@@ -246,12 +246,40 @@ pub struct PeerStates {
 impl PeerStates {
     /// These members, in this order.
     pub fn encode(states: impl IntoIterator<Item = PushPullState>) -> Self {
+        Self::encode_within(usize::MAX, states)
+    }
+
+    /// As many of these members, in this order, as fit into `bytes_max` bytes.
+    pub fn encode_within(
+        bytes_max: usize,
+        states: impl IntoIterator<Item = PushPullState>,
+    ) -> Self {
         let (mut count, mut bytes) = (0, Vec::new());
         for state in states {
-            count += 1;
+            let before = bytes.len();
             state.put(&mut bytes);
+            if bytes.len() > bytes_max {
+                bytes.truncate(before);
+                break;
+            }
+            count += 1;
         }
         Self { count, bytes: bytes.into() }
+    }
+
+    /// How many members these are.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it is nobody.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes they take.
+    pub const fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// All members.

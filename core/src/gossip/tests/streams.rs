@@ -2,18 +2,24 @@
 
 use super::{name, peer};
 use crate::config::GossipConfig;
-use crate::gossip::push_pull::ACCEPTED_MAX;
-use crate::gossip::{Admission, Gossip, GossipInput, GossipOutput, JoinId, Versions};
+use crate::gossip::push_pull::{ACCEPTED_MAX, ACCEPTED_PER_PEER_MAX, STATES_BYTES_MAX};
+use crate::gossip::{
+    Admission, ExchangeId, Gossip, GossipInput, GossipOutput, GossipTrace, JoinId, Versions,
+};
 use crate::id::{Incarnation, SeqNo, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::Seed;
 use crate::time::Instant;
 use crate::trace::Level;
+use crate::wire::gossip::META_BYTES_MAX;
 use crate::wire::gossip::{
     Ack, Alive, Dead, Message, PeerState, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
     Suspect,
 };
+use crate::wire::packet::Opener;
+use crate::wire::stream::StreamDecoder;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -128,16 +134,73 @@ fn an_unreadable_layer_is_answered_with_the_reason() {
 fn accepted_streams_are_bounded_and_have_a_deadline() {
     let mut world = World::new();
     let last = 2 * ACCEPTED_MAX as u64;
-    for number in (2..=last).step_by(2) {
-        assert_eq!(world.accept(number), []);
+    let accept = |world: &mut World, number: u64, host| {
+        let (stream, peer) = (StreamId::new(number), SocketAddr::from(([10, 0, 1, host], 9)));
+        let refused = world.tell(GossipInput::StreamOpened { stream, peer });
+        refused == [GossipOutput::CloseStream { stream }]
+    };
+    for (number, host) in (2..=last).step_by(2).zip((0..ACCEPTED_MAX).map(|it| it / 31)) {
+        assert!(!accept(&mut world, number, u8::try_from(host).unwrap()));
     }
-    let stream = StreamId::new(last + 2);
-    assert_eq!(world.accept(last + 2), [GossipOutput::CloseStream { stream }]);
+    assert!(accept(&mut world, last + 2, 99));
+    assert_eq!(world.gossip.refused(), 1);
     world.now = world.now + Duration::from_secs(10);
     world.gossip.handle_timeout(world.now, &mut world.out);
     let closed = |output: &GossipOutput| matches!(output, GossipOutput::CloseStream { .. });
     assert_eq!(world.out.drain().filter(closed).count(), ACCEPTED_MAX);
     assert_eq!(world.accept(last + 4), []);
+}
+
+#[test]
+fn one_address_cannot_take_all_accepted_streams() {
+    let mut world = World::new();
+    let last = 2 * ACCEPTED_PER_PEER_MAX as u64;
+    for number in (2..=last).step_by(2) {
+        assert_eq!(world.accept(number), []);
+    }
+    let stream = StreamId::new(last + 2);
+    assert_eq!(world.accept(last + 2), [GossipOutput::CloseStream { stream }]);
+    let (stream, peer) = (StreamId::new(last + 4), SocketAddr::from(([10, 0, 1, 1], 9)));
+    assert_eq!(world.tell(GossipInput::StreamOpened { stream, peer }), []);
+    assert_eq!(world.gossip.refused(), 1);
+}
+
+#[test]
+fn a_state_beyond_the_limit_is_told_in_pages_and_its_size_once() {
+    let mut world = World::new();
+    let meta = Bytes::from(vec![0xff; META_BYTES_MAX]);
+    let count = 18_000;
+    for number in 0..count {
+        let Message::Alive(claim) = World::alive(1) else { unreachable!("it is one") };
+        let (node, meta) = (name(&format!("member-{number}")), meta.clone());
+        world.message(&Message::Alive(Alive { node, meta, ..claim }));
+    }
+    world.out.set_level(Level::Warn);
+    let (mut told, mut warnings) = (BTreeMap::new(), 0);
+    for number in [2, 4, 6] {
+        world.accept(number);
+        let states = PeerStates::encode([]);
+        let request = PushPull { join: false, states, user_state: Bytes::new() };
+        world.data(number, StreamMessage::PushPull(request).encode());
+        // A change between two pages must not skip one.
+        world.message(&World::alive(u32::try_from(number).unwrap()));
+        let exchange = ExchangeId(number);
+        for output in world.tell(GossipInput::UserState { exchange, payload: Bytes::new() }) {
+            if let GossipOutput::SendStream { data, .. } = output {
+                assert!(data.len() < STATES_BYTES_MAX + 1024);
+                let answer = StreamDecoder::dialled().feed(&data, &Opener::PLAIN).unwrap();
+                let Some(StreamMessage::PushPull(answer)) = answer else { panic!("no state") };
+                for state in answer.states.decode().unwrap() {
+                    *told.entry(state.name).or_insert(0) += 1;
+                }
+            } else if let GossipOutput::Trace(_, GossipTrace::LargeState { .. }) = output {
+                warnings += 1;
+            }
+        }
+    }
+    assert_eq!(told.len(), count + 2, "all, x and me");
+    assert_eq!(told[&name("me")], 3, "itself in every page");
+    assert_eq!(warnings, 1);
 }
 
 #[test]
