@@ -411,8 +411,8 @@ pub struct Gossip {
 impl Gossip {
     /// A member that knows only itself; says so with `Joined`.
     ///
-    /// It begins at incarnation 1, unless `restore_incarnation` is called. The first probe, gossip round and exchange come after a
-    /// random part of their intervals.
+    /// It begins at incarnation 1, unless `restore_incarnation` is called. The first probe, gossip
+    /// round and exchange come after a random part of their intervals.
     ///
     /// Panics if an interval of `config` is zero or `meta` has more than 512 bytes: both are
     /// checked where they come from.

@@ -10,8 +10,8 @@
 //! Differs: this member's incarnation is in the file, as `# incarnation: N`, which is a comment for
 //! Serf: a pool that restarts as a whole would otherwise begin at incarnations that everybody
 //! remembers as outdated (gossip-protocol.md §28, mass restart). It outlives a leave, since others
-//! remember that too. The file is written anew at every start, which drops whatever was damaged; and failed
-//! members stay in it, since a restart is no reason to give up on them.
+//! remember that too. The file is written anew at every start, which drops whatever was damaged;
+//! and failed members stay in it, since a restart is no reason to give up on them.
 
 use super::{Serf, SerfOutput, Timer};
 use crate::id::{Incarnation, LamportTime, NodeName, PoolName};
