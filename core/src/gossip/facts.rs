@@ -177,7 +177,7 @@ impl Gossip {
         };
         self.table.insert(record, &mut self.rng);
         self.spread_alive(now, &peer.name, spread, out);
-        tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
+        tell_state(&peer.name, PeerState::Alive, peer.incarnation, None, out);
         out.push(GossipOutput::Joined(peer));
     }
 
@@ -204,7 +204,7 @@ impl Gossip {
         if before != PeerState::Alive {
             record.changed_at = now;
             self.timers.cancel(&Timer::Suspicion(peer.name.clone()));
-            tell_state(&peer.name, PeerState::Alive, peer.incarnation, out);
+            tell_state(&peer.name, PeerState::Alive, peer.incarnation, None, out);
         }
         let spread = if is_gone(before) { spread } else { Spread::Now };
         self.spread_alive(now, &peer.name, spread, out);
@@ -275,7 +275,7 @@ impl Gossip {
                 record.state = PeerState::Suspect;
                 record.changed_at = now;
                 record.peer.incarnation = incarnation;
-                tell_state(name, PeerState::Suspect, incarnation, out);
+                tell_state(name, PeerState::Suspect, incarnation, Some(accuser), out);
                 self.broadcast_fact(name.as_str(), &fact(), Notify::None, out);
             }
             Verdict::Confirm => {
@@ -331,7 +331,7 @@ impl Gossip {
         record.suspicion = None;
         record.changed_at = now;
         record.peer.incarnation = incarnation;
-        tell_state(name, record.state, incarnation, out);
+        tell_state(name, record.state, incarnation, (!left).then_some(accuser), out);
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.proofs.forget(name);
         self.reach.clear(&record.peer.address);
@@ -480,8 +480,12 @@ fn tell_state(
     name: &NodeName,
     state: PeerState,
     incarnation: Incarnation,
+    accuser: Option<&NodeName>,
     out: &mut Outbox<GossipOutput>,
 ) {
-    let name = || name.clone();
-    crate::trace!(out, Level::Debug, GossipTrace::State { name: name(), state, incarnation });
+    let trace = || {
+        let (name, accuser) = (name.clone(), accuser.cloned());
+        GossipTrace::State { name, state, incarnation, accuser }
+    };
+    crate::trace!(out, Level::Debug, trace());
 }

@@ -90,6 +90,8 @@ pub enum GossipTrace {
         state: PeerState,
         /// At which incarnation.
         incarnation: Incarnation,
+        /// Who accused it, if somebody did.
+        accuser: Option<NodeName>,
     },
     /// A probe got no answer.
     NoAck {
@@ -205,8 +207,9 @@ impl fmt::Display for GossipTrace {
             Self::MessageFailed { peer, reason } => {
                 write!(f, "a message to {peer} was not sent: {reason}")
             }
-            Self::State { name, state, incarnation } => {
-                write!(f, "member {name}: {} at incarnation {incarnation}", word(*state))
+            Self::State { name, state, incarnation, accuser } => {
+                write!(f, "member {name}: {} at incarnation {incarnation}", word(*state))?;
+                accuser.iter().try_for_each(|accuser| write!(f, ", accused by {accuser}"))
             }
             Self::NoAck { name } => write!(f, "Suspect {name} has failed, no acks received"),
             Self::SuspicionExpired { name, confirmations } => write!(

@@ -4,7 +4,7 @@ use super::cluster::{Cluster, address, host_name};
 use super::name;
 use crate::config::GossipConfig;
 use crate::gossip::{GossipInput, GossipTrace, Way};
-use crate::id::Incarnation;
+use crate::id::{Incarnation, NodeName};
 use crate::serf::MemberStatus;
 use crate::wire::checksum::with_crc;
 use crate::wire::gossip::{Dead, Message, PeerState, Suspect};
@@ -191,6 +191,24 @@ fn a_suspect_is_told_in_the_probe() {
     cluster.run_for(Duration::from_millis(1500));
     assert_eq!(cluster.incarnation(1), 2);
     cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+/// gossip-protocol.md §28, flapping: who accused whom is in everybody's log.
+#[test]
+fn every_log_names_the_accuser() {
+    let mut cluster = Cluster::joined(4, 4);
+    cluster.gossip(0, suspect(1, 1, 2));
+    cluster.run(3);
+    for index in [0, 2, 3] {
+        let by = |accuser: &NodeName| *accuser == name(&host_name(2));
+        let told = |trace: &GossipTrace| {
+            matches!(trace, GossipTrace::State { state: PeerState::Suspect, accuser, .. }
+                if accuser.as_ref().is_some_and(by))
+        };
+        assert_eq!(cluster.traced(index, told), 1);
+    }
+    let own = |trace: &GossipTrace| matches!(trace, GossipTrace::Refuting { from, .. } if *from == name(&host_name(2)));
+    assert_eq!(cluster.traced(1, own), 1);
 }
 
 /// Lifeguard §IV-C by contrast: plain SWIM tells a suspect only while the fact is being spread.
