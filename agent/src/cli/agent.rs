@@ -6,6 +6,8 @@ use crate::config::{Machine, Resolved, Settings, load, overlay, resolve};
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
 use std::path::PathBuf;
+use std::time::Duration;
+use terraform_io::duration;
 
 /// Runs an agent until it is told to stop: SIGINT leaves the cluster first, SIGTERM does so on
 /// clients, SIGHUP reads the configuration files again.
@@ -70,12 +72,24 @@ struct Arguments {
     /// the name of this node (the host name)
     #[argh(option, arg_name = "name")]
     node: Option<String>,
+    /// the time between two tries of -retry-join (30s)
+    #[argh(option, arg_name = "duration", from_str_fn(span))]
+    retry_interval: Option<Duration>,
+    /// the time between two tries of -retry-join-wan (30s)
+    #[argh(option, arg_name = "duration", from_str_fn(span))]
+    retry_interval_wan: Option<Duration>,
     /// an agent to join, tried again until one is reached; may be repeated
     #[argh(option, arg_name = "address")]
     retry_join: Vec<String>,
     /// a server of another datacenter to join, tried again until one is reached; may be repeated
     #[argh(option, arg_name = "address")]
     retry_join_wan: Vec<String>,
+    /// how often -retry-join is tried before the agent gives up and ends, 0 for no limit (0)
+    #[argh(option, arg_name = "count")]
+    retry_max: Option<i64>,
+    /// how often -retry-join-wan is tried before the agent gives up and ends, 0 for no limit (0)
+    #[argh(option, arg_name = "count")]
+    retry_max_wan: Option<i64>,
     /// the port of this program's commands (8400)
     #[argh(option, arg_name = "port")]
     rpc_port: Option<i64>,
@@ -169,6 +183,10 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         encrypt: arguments.encrypt,
         disable_keyring_file: arguments.disable_keyring_file,
         log_level: arguments.log_level,
+        retry_interval: arguments.retry_interval,
+        retry_max: arguments.retry_max,
+        retry_interval_wan: arguments.retry_interval_wan,
+        retry_max_wan: arguments.retry_max_wan,
         ..Settings::default()
     };
     let ports = [
@@ -186,6 +204,11 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
     }
     let files = in_given_order(words, arguments.config_file, arguments.config_dir);
     Sources { files, lists, scalars, dev: arguments.dev.unwrap_or(false) }
+}
+
+/// A time in Go's text form.
+fn span(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
 }
 
 /// Files and folders share one order, that of the command line (agent-config.md §2).
@@ -218,5 +241,26 @@ mod tests {
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let ordered = in_given_order(&words, paths(&["f"]), paths(&["d", "e"]));
         assert_eq!(ordered, paths(&["d", "f", "e"]));
+    }
+
+    #[test]
+    fn a_retried_join_of_either_pool_is_paced_and_limited_by_flags() {
+        let words =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let given = words(&[
+            "-retry-interval=2s",
+            "-retry-max=3",
+            "-retry-interval-wan=1m",
+            "-retry-max-wan=4",
+        ]);
+        let Sources { scalars, .. } = sources(flags::parse("agent", &given).unwrap(), &given);
+        let lan = (scalars.retry_interval, scalars.retry_max);
+        assert_eq!(lan, (Some(Duration::from_secs(2)), Some(3)));
+        let wan = (scalars.retry_interval_wan, scalars.retry_max_wan);
+        assert_eq!(wan, (Some(Duration::from_secs(60)), Some(4)));
+        let refused = run(&words(&["-retry-interval-wan=2"])).stderr;
+        let rule = "Error parsing flag '-retry-interval-wan' with value '2': \
+                    time: missing unit in duration \"2\"";
+        assert!(refused.starts_with(rule), "{refused}");
     }
 }
