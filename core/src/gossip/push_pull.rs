@@ -41,7 +41,7 @@ pub(super) const ACCEPTED_MAX: usize = 128;
 pub(super) const BUFFERED_BYTES_MAX: usize = 64 << 20;
 
 /// Accepted streams served at once for one address: whoever opens more waits for its own.
-pub(super) const ACCEPTED_PER_PEER_MAX: usize = 32;
+pub(super) const ACCEPTED_PER_PEER_MAX: usize = 64;
 
 /// Bytes of the members in one exchange: half of what a peer takes in, since the Serf layer's part,
 /// which grows with them as well, comes on top (gossip-wire.md §4).
