@@ -202,8 +202,8 @@ fn every_log_names_the_accuser() {
     for index in [0, 2, 3] {
         let by = |accuser: &NodeName| *accuser == name(&host_name(2));
         let told = |trace: &GossipTrace| {
-            matches!(trace, GossipTrace::State { state: PeerState::Suspect, accuser, .. }
-                if accuser.as_ref().is_some_and(by))
+            let GossipTrace::State { state, accuser, .. } = trace else { return false };
+            *state == PeerState::Suspect && accuser.as_ref().is_some_and(by)
         };
         assert_eq!(cluster.traced(index, told), 1);
     }
