@@ -4,11 +4,24 @@
 //! as a whole, and the joiner is told why before it learns anybody's address; a single record of
 //! such a member has no effect, wherever it comes from.
 //!
-//! Differs: the WAN pool wants its members' names to end in their datacenter, so that an agent that
-//! mistakes a Serf WAN port for a Serf LAN port does not merge the two pools.
+//! - An identity belongs to one member of a LAN pool; whoever copied a data directory is refused.
+//!   Every member guards its own identity, and at a join those of all members that it believes
+//!   alive (agent-config.md §10). The same agent under a new name is at the old address.
+//! - Differs: the WAN pool wants its members' names to end in their datacenter, and a LAN pool
+//!   knows a server of it by that, so that an agent that mistakes one port for the other does not
+//!   merge the two pools.
+//! - Differs: two members that share an identity in spite of that keep nobody else from joining;
+//!   Consul refuses every join of such a pool.
 
+use super::state::is_gone;
+use super::{Gossip, Peer};
 use crate::id::{Datacenter, NodeName};
+use crate::wire::gossip::PushPullState;
 use crate::wire::serf::decode_tags;
+use crate::wire::tags::tag_of_meta;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use thiserror::Error;
 
 /// The rule of a pool.
@@ -16,7 +29,8 @@ use thiserror::Error;
 pub enum Admission {
     /// Whoever speaks the protocol.
     Anyone,
-    /// Members that are in this datacenter or name none, as plain Serf agents do.
+    /// Members that are in this datacenter or name none, as plain Serf agents do; each has its own
+    /// identity.
     Datacenter(Datacenter),
     /// Servers, called `NODE.DC`.
     Servers,
@@ -40,6 +54,30 @@ pub enum Refusal {
         /// Who.
         name: NodeName,
     },
+    /// It has the identity of the member that judges.
+    #[error("Member '{name}' has conflicting node ID '{id}' with this agent's ID")]
+    OwnIdentity {
+        /// Who.
+        name: NodeName,
+        /// The identity.
+        id: String,
+    },
+    /// It has the identity of a member that is alive.
+    #[error("Member '{name}' has conflicting node ID '{id}' with member '{holder}'")]
+    Identity {
+        /// Who.
+        name: NodeName,
+        /// The identity.
+        id: String,
+        /// Whose it is.
+        holder: NodeName,
+    },
+    /// It is a server under its name in the WAN pool.
+    #[error("Member '{name}' is a server of the WAN pool: join a Serf WAN port")]
+    NotInLan {
+        /// Who.
+        name: NodeName,
+    },
     /// It is a server, but not under its name in the WAN pool.
     #[error("Member '{name}' is a server of the LAN pool: join its Serf LAN port")]
     NotInWan {
@@ -57,18 +95,98 @@ impl Admission {
         };
         let name = || name.clone();
         let theirs = tags.get("dc");
+        let is_server = tags.get("role").is_some_and(|role| role == "terraform");
+        let in_wan = theirs.is_some_and(|theirs| is_in_wan(&name(), theirs));
         if let Self::Datacenter(own) = self {
             return match theirs.filter(|theirs| theirs.as_str() != own.as_str()) {
+                Some(_) if is_server && in_wan => Err(Refusal::NotInLan { name: name() }),
                 Some(dc) => Err(Refusal::WrongDatacenter { name: name(), datacenter: dc.clone() }),
                 None => Ok(()),
             };
         }
-        let (true, Some(dc)) = (tags.get("role").is_some_and(|role| role == "terraform"), theirs)
-        else {
-            return Err(Refusal::NotServer { name: name() });
-        };
-        let named = name().as_str().strip_suffix(dc.as_str()).is_some_and(|n| n.ends_with('.'));
-        if named { Ok(()) } else { Err(Refusal::NotInWan { name: name() }) }
+        match (is_server && theirs.is_some(), in_wan) {
+            (false, _) => Err(Refusal::NotServer { name: name() }),
+            (true, false) => Err(Refusal::NotInWan { name: name() }),
+            (true, true) => Ok(()),
+        }
+    }
+}
+
+/// Whether this is the name of a member of `datacenter` in the WAN pool.
+fn is_in_wan(name: &NodeName, datacenter: &str) -> bool {
+    name.as_str().strip_suffix(datacenter).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// The identity that a meta tells, if any.
+fn identity(meta: &[u8]) -> Option<&str> {
+    tag_of_meta(meta, "id").filter(|id| !id.is_empty())
+}
+
+impl Gossip {
+    /// Whether a member, at this address, may be in this pool. What it said before was judged then.
+    pub(super) fn admits(
+        &self,
+        member: (&NodeName, SocketAddr),
+        meta: &Bytes,
+    ) -> Result<(), Refusal> {
+        if self.has_judged(member.0, meta) {
+            return Ok(());
+        }
+        self.config.admission.check(member.0, meta)?;
+        let own = self.own();
+        match identity(meta).filter(|id| identity(&own.meta) == Some(*id)) {
+            Some(id) => self.beside(member, id, own),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all members that a join would add may be in this pool.
+    pub(super) fn admits_all<'a>(
+        &self,
+        states: impl Iterator<Item = &'a PushPullState>,
+    ) -> Result<(), Refusal> {
+        let mut holders: Option<BTreeMap<&str, &Peer>> = None;
+        for state in states.filter(|state| !self.has_judged(&state.name, &state.meta)) {
+            let member = (&state.name, self.claimed_address(state.address, state.port));
+            self.admits(member, &state.meta)?;
+            let Some(id) = identity(&state.meta) else { continue };
+            let holders = holders.get_or_insert_with(|| {
+                let alive = self.table.iter().filter(|record| !is_gone(record.state));
+                let peers = alive.map(|record| &record.peer);
+                peers.filter_map(|peer| Some((identity(&peer.meta)?, peer))).collect()
+            });
+            if let Some(holder) = holders.get(id) {
+                self.beside(member, id, holder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a member was judged by the same meta, and has been here since.
+    fn has_judged(&self, name: &NodeName, meta: &Bytes) -> bool {
+        let judged = self.table.get(name);
+        judged.is_some_and(|known| !is_gone(known.state) && known.peer.meta == *meta)
+    }
+
+    /// Whether a member may have the identity of `holder`.
+    fn beside(
+        &self,
+        (name, address): (&NodeName, SocketAddr),
+        id: &str,
+        holder: &Peer,
+    ) -> Result<(), Refusal> {
+        let Admission::Datacenter(own) = &self.config.admission else { return Ok(()) };
+        if *name == holder.name || address == holder.address {
+            return Ok(());
+        }
+        let (name, id) = (name.clone(), id.to_owned());
+        if holder.name.in_wan(own).as_ref() == Ok(&name) {
+            return Err(Refusal::NotInLan { name });
+        }
+        if holder.name == self.local {
+            return Err(Refusal::OwnIdentity { name, id });
+        }
+        Err(Refusal::Identity { name, id, holder: holder.name.clone() })
     }
 }
 
@@ -79,7 +197,7 @@ mod tests {
     use crate::wire::serf::encode_tags;
     use std::collections::BTreeMap;
 
-    fn meta(tags: &[(&str, &str)]) -> bytes::Bytes {
+    fn meta(tags: &[(&str, &str)]) -> Bytes {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         encode_tags(&tags.collect::<BTreeMap<_, _>>()).unwrap()
     }
@@ -91,6 +209,10 @@ mod tests {
         assert_eq!(own.check(&name("serf"), b""), Ok(()));
         let refused = own.check(&name("x"), &meta(&[("dc", "dc2")])).unwrap_err();
         assert_eq!(refused.to_string(), "Member 'x' part of wrong datacenter 'dc2'");
+        let server = meta(&[("dc", "dc2"), ("role", "terraform")]);
+        let refused = own.check(&name("x.dc2"), &server).unwrap_err();
+        let rule = "Member 'x.dc2' is a server of the WAN pool: join a Serf WAN port";
+        assert_eq!(refused.to_string(), rule, "the port was mistaken, not the datacenter");
     }
 
     #[test]
@@ -99,7 +221,7 @@ mod tests {
         let server = meta(&[("dc", "dc2"), ("role", "terraform")]);
         assert_eq!(wan.check(&name("a.dc2"), &server), Ok(()));
         assert!(matches!(wan.check(&name("adc2"), &server), Err(Refusal::NotInWan { .. })));
-        for stranger in [meta(&[("dc", "dc2"), ("role", "node")]), bytes::Bytes::new()] {
+        for stranger in [meta(&[("dc", "dc2"), ("role", "node")]), Bytes::new()] {
             let refused = wan.check(&name("x.dc2"), &stranger).unwrap_err();
             assert_eq!(refused.to_string(), "Member 'x.dc2' is not a server");
         }

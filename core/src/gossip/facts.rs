@@ -15,7 +15,7 @@ use super::state::{
 use super::suspicion::Suspicion;
 use super::table::{MEMBERS_MAX, Record};
 use super::trace::DropReason;
-use super::{Gossip, GossipOutput, GossipTrace, Peer, Refusal, Timer, Versions};
+use super::{Gossip, GossipOutput, GossipTrace, Peer, Timer, Versions};
 use crate::id::{Incarnation, NodeName};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -90,8 +90,7 @@ impl Gossip {
             self.drops.drop(now, from, DropReason::Versions(claim.name), out);
             return;
         };
-        let port = if claim.port == 0 { self.address().port() } else { claim.port };
-        let address = SocketAddr::new(claim.address, port);
+        let address = self.claimed_address(claim.address, claim.port);
         if claim.name != self.local
             && self.table.get(&claim.name).is_some_and(|known| known.repeats(&claim, address))
         {
@@ -111,7 +110,7 @@ impl Gossip {
             self.alive_self(now, from, &peer, out);
             return;
         }
-        if let Err(refusal) = self.admits(&peer.name, &peer.meta) {
+        if let Err(refusal) = self.admits((&peer.name, peer.address), &peer.meta) {
             self.drops.drop(now, from, DropReason::Refused(refusal), out);
             return;
         }
@@ -131,12 +130,10 @@ impl Gossip {
         }
     }
 
-    /// Whether a member may be in this pool. What it said before was judged then.
-    pub(super) fn admits(&self, name: &NodeName, meta: &Bytes) -> Result<(), Refusal> {
-        if self.table.get(name).is_some_and(|known| known.peer.meta == *meta) {
-            return Ok(());
-        }
-        self.config.admission.check(name, meta)
+    /// Where a member says it is.
+    pub(super) fn claimed_address(&self, address: IpAddr, port: u16) -> SocketAddr {
+        let port = if port == 0 { self.address().port() } else { port };
+        SocketAddr::new(address, port)
     }
 
     /// What is known of a member that an alive claim is about, if only from its tombstone.

@@ -394,8 +394,7 @@ impl Gossip {
     fn admit(&self, remote: &Remote) -> Result<(), Refusal> {
         let there =
             |state: &&PushPullState| matches!(state.state, PeerState::Alive | PeerState::Suspect);
-        let mut states = remote.states.iter().flatten().filter(there);
-        states.try_for_each(|state| self.admits(&state.name, &state.meta))
+        self.admits_all(remote.states.iter().flatten().filter(there))
     }
 
     /// The answer on a stream that this member opened is complete.

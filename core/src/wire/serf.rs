@@ -20,7 +20,7 @@ use thiserror::Error;
 pub const EVENT_SLOTS: usize = 512;
 
 /// Marks a meta that holds tags (§11.3).
-const TAGS_MAGIC: u8 = 0xff;
+pub(super) const TAGS_MAGIC: u8 = 0xff;
 
 mod kind {
     pub(super) const LEAVE: u8 = 0;

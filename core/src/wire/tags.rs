@@ -6,7 +6,7 @@
 use super::DecodeError;
 use super::msgpack::{Flavour, Gossip};
 use super::pack::Reader;
-use super::serf::{decode_tags, put_tags};
+use super::serf::{TAGS_MAGIC, decode_tags, put_tags};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +41,22 @@ impl Tags {
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
+}
+
+/// The value of one tag of a meta, which is read no further than there; `None` if there is none or
+/// the meta cannot be read. Like [`Tags::get`] without making tags of it first.
+pub fn tag_of_meta<'a>(meta: &'a [u8], key: &str) -> Option<&'a str> {
+    let (&TAGS_MAGIC, pairs) = meta.split_first()? else { return None };
+    let mut input = Reader::new(pairs);
+    let count = input.map().ok()?;
+    for _ in 0..count {
+        let name = Gossip::get_bytes(&mut input).ok()?;
+        let value = Gossip::get_bytes(&mut input).ok()?;
+        if name == key.as_bytes() {
+            return std::str::from_utf8(value).ok();
+        }
+    }
+    None
 }
 
 /// Why reading the pairs cannot fail.
@@ -99,6 +115,10 @@ mod tests {
                 let shared = Tags::of_meta(&meta).unwrap();
                 prop_assert_eq!(shared.0.as_ptr(), meta.as_ptr());
                 prop_assert_eq!(shared, tags);
+                for key in map.keys().chain([&missing]) {
+                    let value = map.get(key).map(String::as_str);
+                    prop_assert_eq!(tag_of_meta(&meta, key), value);
+                }
             }
         }
     }

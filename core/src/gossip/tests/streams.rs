@@ -4,9 +4,9 @@ use super::{name, peer};
 use crate::config::GossipConfig;
 use crate::gossip::push_pull::{ACCEPTED_MAX, ACCEPTED_PER_PEER_MAX, STATES_BYTES_MAX};
 use crate::gossip::{
-    Admission, ExchangeId, Gossip, GossipInput, GossipOutput, GossipTrace, JoinId, Versions,
+    Admission, ExchangeId, Gossip, GossipInput, GossipOutput, GossipTrace, JoinId, Peer, Versions,
 };
-use crate::id::{Incarnation, SeqNo, StreamId};
+use crate::id::{Datacenter, Incarnation, SeqNo, StreamId};
 use crate::machine::{Machine, Outbox};
 use crate::rng::Seed;
 use crate::time::Instant;
@@ -17,6 +17,7 @@ use crate::wire::gossip::{
     Suspect,
 };
 use crate::wire::packet::Opener;
+use crate::wire::serf::encode_tags;
 use crate::wire::stream::StreamDecoder;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -39,8 +40,11 @@ impl World {
     }
 
     fn with(admission: Admission) -> Self {
-        let mut out = Outbox::new(Level::Error);
-        let (own, now) = (peer("me", 1), Instant::ZERO);
+        Self::of(peer("me", 1), admission)
+    }
+
+    fn of(own: Peer, admission: Admission) -> Self {
+        let (mut out, now) = (Outbox::new(Level::Error), Instant::ZERO);
         let config = GossipConfig { compression: false, admission, ..GossipConfig::lan() };
         let seed = Seed::from_number(1);
         let gossip = Gossip::new(own.name, own.address, own.meta, &config, seed, now, &mut out);
@@ -297,4 +301,65 @@ fn a_join_of_a_stranger_is_answered_with_the_rule_and_tells_nobodys_address() {
     assert_eq!(world.message(&World::alive(1)), [], "a single record has no effect either");
     assert_eq!(world.gossip.peers().count(), 1);
     assert_eq!(world.gossip.dropped(), 2);
+}
+
+/// A server of dc1 with this identity.
+fn server(name: &str, port: u16, id: &str) -> Peer {
+    let tags = [("dc", "dc1"), ("id", id), ("role", "terraform")];
+    let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    Peer { meta: encode_tags(&tags).unwrap(), ..peer(name, port) }
+}
+
+/// What a member `me` with the identity `1`, which knows `x` with the identity `2`, answers when
+/// `joiner` joins; `None` if it takes it.
+fn refusal(joiner: &Peer) -> Option<String> {
+    let lan = Admission::Datacenter(Datacenter::parse("dc1").unwrap());
+    let mut world = World::of(server("me", 1, "1"), lan);
+    let alive = |Peer { name: node, address, meta, versions, incarnation }| {
+        let (port, versions) = (address.port(), Some(versions));
+        Message::Alive(Alive { incarnation, node, address: address.ip(), port, meta, versions })
+    };
+    world.message(&alive(server("x", 2, "2")));
+    world.accept(2);
+    let Peer { name, address, meta, versions, incarnation } = joiner.clone();
+    let (port, versions, state) = (address.port(), Some(versions), PeerState::Alive);
+    let address = address.ip();
+    let joining = PushPullState { name, address, port, meta, incarnation, state, versions };
+    let states = PeerStates::encode([joining]);
+    let join = PushPull { join: true, states, user_state: Bytes::new() };
+    let outputs = world.data(2, StreamMessage::PushPull(join).encode());
+    let GossipOutput::SendStream { data, .. } = &outputs[0] else { return None };
+    let text = String::from_utf8_lossy(data).into_owned();
+    Some(text[text.find("Member").unwrap()..].to_owned())
+}
+
+#[test]
+fn a_copied_identity_joins_nowhere() {
+    let rule = "Member 'y' has conflicting node ID '1' with this agent's ID";
+    assert_eq!(refusal(&server("y", 3, "1")).as_deref(), Some(rule));
+    let rule = "Member 'y' has conflicting node ID '2' with member 'x'";
+    assert_eq!(refusal(&server("y", 3, "2")).as_deref(), Some(rule));
+    for fine in [server("y", 3, "3"), server("y", 3, ""), server("y", 2, "2"), server("x", 3, "2")]
+    {
+        assert_eq!(refusal(&fine), None, "{fine:?}");
+    }
+}
+
+#[test]
+fn a_single_record_with_the_own_identity_has_no_effect() {
+    let lan = Admission::Datacenter(Datacenter::parse("dc1").unwrap());
+    let mut world = World::of(server("me", 1, "1"), lan);
+    let Peer { name: node, address, meta, versions, incarnation } = server("y", 3, "1");
+    let (port, versions) = (address.port(), Some(versions));
+    let address = address.ip();
+    let copied = Alive { incarnation, node, address, port, meta, versions };
+    assert_eq!(world.message(&Message::Alive(copied)), []);
+    assert_eq!((world.gossip.peers().count(), world.gossip.dropped()), (1, 1));
+}
+
+#[test]
+fn a_server_that_takes_a_lan_port_for_a_wan_port_is_told_so() {
+    let rule = |name| format!("Member '{name}' is a server of the WAN pool: join a Serf WAN port");
+    assert_eq!(refusal(&server("me.dc1", 3, "1")), Some(rule("me.dc1")));
+    assert_eq!(refusal(&server("x.dc1", 3, "2")), Some(rule("x.dc1")));
 }
