@@ -207,7 +207,11 @@ fn every_log_names_the_accuser() {
         };
         assert_eq!(cluster.traced(index, told), 1);
     }
-    let own = |trace: &GossipTrace| matches!(trace, GossipTrace::Refuting { from, .. } if *from == name(&host_name(2)));
+    let accuser = name(&host_name(2));
+    let own = |trace: &GossipTrace| {
+        let GossipTrace::Refuting { from, .. } = trace else { return false };
+        *from == accuser
+    };
     assert_eq!(cluster.traced(1, own), 1);
 }
 
