@@ -190,7 +190,7 @@ fn exchange(choices: &mut Choices<'_>) -> StreamMessage {
 fn around(choices: &mut Choices<'_>, near: u64) -> u64 {
     match choices.byte() {
         0..160 => near,
-        byte @ 160..250 => (near + u64::from(byte % 5)).saturating_sub(2),
+        byte @ 160..250 => near.saturating_add(u64::from(byte % 5)).saturating_sub(2),
         byte => u64::MAX >> (byte % 3),
     }
 }
