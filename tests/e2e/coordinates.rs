@@ -27,9 +27,13 @@ fn where_nodes_are_is_replicated_and_survives_the_leader() {
     assert_eq!(rows[0]["Coord"]["Vec"].as_array().map(Vec::len), Some(8), "{rows}");
     assert_ne!(one.header("x-consul-index"), Some("1"));
     assert_eq!(one.header("x-consul-effective-consistency"), None);
-    let datacenters = servers[1].json("/v1/coordinate/datacenters");
-    assert_eq!(datacenters[0]["Datacenter"], "dc1");
-    assert_eq!(datacenters[0]["Coordinates"].as_array().map(Vec::len), Some(3));
+    // Those of the WAN pool, whose members probe each other every five seconds.
+    wait_until("the places of all servers", LONG, || {
+        let datacenters = servers[1].json("/v1/coordinate/datacenters");
+        assert_eq!(datacenters[0]["Datacenter"], "dc1");
+        let places = datacenters[0]["Coordinates"].as_array().map(Vec::len);
+        (places == Some(3)).then_some(())
+    });
 
     let at = servers.iter().position(|server| {
         let leader = server.json("/v1/status/leader");

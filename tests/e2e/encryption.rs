@@ -101,7 +101,7 @@ fn keyring_rotates_the_key_of_all_members() {
     }
     let listed = over_http(&server, &["-list-primary"]);
     let banner = "==> Gathering installed primary encryption keys...";
-    let expected = format!("{banner}\n\ndc1 (LAN):\n  {old} [2/2]\n");
+    let expected = format!("{banner}\n\nWAN:\n  {old} [1/1]\n\ndc1 (LAN):\n  {old} [2/2]\n");
     assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
     let refused = over_http(&client, &["-list"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
