@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use terraform_core::gossip::keyring::Keyring;
 use terraform_core::wire::compress::{Compressor, DATAGRAM_BYTES_MAX, decompress};
-use terraform_core::wire::gossip::Message;
+use terraform_core::wire::gossip::{Message, PeerStates, StreamMessage};
 use terraform_core::wire::packet::{Layers, Opener, Wrapper, decode_packet};
 use terraform_core::wire::seal::Key;
 use terraform_core::wire::stream::{StreamDecoder, StreamError};
@@ -68,6 +68,12 @@ fn stream(data: &Bytes, receiver: &Opener<'_>) {
         let wrapped = wrapped.expect("a small message fits into a frame");
         let again = StreamDecoder::accepted().feed(&wrapped, receiver);
         assert_eq!(again.as_ref(), Ok(&Some(message.clone())), "a message survives its layers");
+        if let StreamMessage::PushPull(exchange) = message
+            && let Ok(states) = exchange.states.decode()
+        {
+            let again = PeerStates::encode(states.clone()).decode();
+            assert_eq!(again, Ok(states), "members survive their encoding");
+        }
     }
     let mut decoder = StreamDecoder::accepted();
     let mut cut: Result<_, StreamError> = Ok(None);
