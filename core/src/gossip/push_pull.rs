@@ -415,10 +415,13 @@ impl Gossip {
             }
             (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::PushPull(answer)) => {
                 let answer = PushPull { join: join.is_some(), ..answer };
-                let merged = match self.received(answer) {
-                    Ok(remote) => self.merge(now, peer, remote, out),
-                    Err(error) => Err(error.to_string()),
-                };
+                let merged = self.received(answer).map_err(|error| error.to_string());
+                let merged = merged.and_then(|remote| {
+                    if remote.join {
+                        self.admit(&remote).map_err(|refusal| refusal.to_string())?;
+                    }
+                    self.merge(now, peer, remote, out)
+                });
                 self.push_pull_finished(now, peer, join, merged, out);
             }
             (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::Err(text)) => {
@@ -539,7 +542,8 @@ impl Gossip {
         (states, next.map(|record| record.peer.name.clone()))
     }
 
-    /// Takes over what the other side knows, or nothing of it.
+    /// Takes over what the other side knows, or nothing of it. Whoever calls has admitted the
+    /// members of a join.
     fn merge(
         &mut self,
         now: Instant,
@@ -547,9 +551,6 @@ impl Gossip {
         remote: Remote,
         out: &mut Outbox<GossipOutput>,
     ) -> Result<(), String> {
-        if remote.join {
-            self.admit(&remote).map_err(|refusal| refusal.to_string())?;
-        }
         let Remote { join, states, user_state } = remote;
         if let Some(states) = &states {
             self.check_versions(states)?;
