@@ -396,8 +396,6 @@ pub struct Gossip {
     own_states: OwnStates,
     /// Bytes taken in by all exchanges that are not over.
     buffered: usize,
-    /// Streams closed in this run because too many, or too many bytes, were being served.
-    refused: u64,
     next_stream: StreamId,
     joins: BTreeMap<JoinId, Join>,
     life: Life,
@@ -462,7 +460,6 @@ impl Gossip {
             exchanges: BTreeMap::new(),
             own_states: OwnStates::default(),
             buffered: 0,
-            refused: 0,
             next_stream: stream_first(config.pool),
             joins: BTreeMap::new(),
             life: Life::Active,
@@ -502,14 +499,9 @@ impl Gossip {
         self.health.score()
     }
 
-    /// Messages and parts of datagrams without effect in this run.
+    /// Messages, parts of datagrams and streams without effect in this run.
     pub const fn dropped(&self) -> u64 {
         self.drops.count()
-    }
-
-    /// Streams closed in this run because too many, or too many bytes, were being served.
-    pub const fn refused(&self) -> u64 {
-        self.refused
     }
 
     /// Broadcasts queued: facts, then the Serf layer's by class.

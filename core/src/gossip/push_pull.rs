@@ -234,7 +234,6 @@ impl Gossip {
         }
         if all >= ACCEPTED_MAX || its >= ACCEPTED_PER_PEER_MAX {
             crate::mark!("gossip.push_pull_refused");
-            self.refused += 1;
             self.drops.drop(now, peer, DropReason::TooManyStreams, out);
             out.push(GossipOutput::CloseStream { stream });
             return;
@@ -262,7 +261,6 @@ impl Gossip {
         exchange.fed += data.len();
         if self.buffered > BUFFERED_BYTES_MAX {
             let peer = exchange.peer;
-            self.refused += 1;
             self.drops.drop(now, peer, DropReason::TooManyStreams, out);
             self.fail_exchange(now, stream, "too many bytes are being received", out);
             return;

@@ -147,7 +147,7 @@ fn accepted_streams_are_bounded_and_have_a_deadline() {
         assert!(!accept(&mut world, number, u8::try_from(host).unwrap()));
     }
     assert!(accept(&mut world, last + 2, 99));
-    assert_eq!(world.gossip.refused(), 1);
+    assert_eq!(world.gossip.dropped(), 1);
     world.now = world.now + Duration::from_secs(10);
     world.gossip.handle_timeout(world.now, &mut world.out);
     let closed = |output: &GossipOutput| matches!(output, GossipOutput::CloseStream { .. });
@@ -166,7 +166,7 @@ fn one_address_cannot_take_all_accepted_streams() {
     assert_eq!(world.accept(last + 2), [GossipOutput::CloseStream { stream }]);
     let (stream, peer) = (StreamId::new(last + 4), SocketAddr::from(([10, 0, 1, 1], 9)));
     assert_eq!(world.tell(GossipInput::StreamOpened { stream, peer }), []);
-    assert_eq!(world.gossip.refused(), 1);
+    assert_eq!(world.gossip.dropped(), 1);
 }
 
 #[test]
