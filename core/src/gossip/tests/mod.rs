@@ -9,6 +9,7 @@ mod streams;
 
 use super::{Peer, Versions};
 use crate::id::{Incarnation, NodeName};
+use crate::wire::gossip::{Alive, Message, PeerState, PushPullState};
 use bytes::Bytes;
 use std::net::SocketAddr;
 
@@ -26,6 +27,20 @@ pub(crate) fn peer(text: &str, port: u16) -> Peer {
         versions: Versions::OURS,
         incarnation: Incarnation::new(1),
     }
+}
+
+/// The message that this member is alive.
+pub(super) fn alive(peer: Peer) -> Message {
+    let Peer { name: node, address, meta, versions, incarnation } = peer;
+    let (port, versions) = (address.port(), Some(versions));
+    Message::Alive(Alive { incarnation, node, address: address.ip(), port, meta, versions })
+}
+
+/// What a state exchange says of this member while it is alive.
+pub(super) fn record(peer: Peer) -> PushPullState {
+    let Peer { name, address, meta, versions, incarnation } = peer;
+    let (port, versions, state) = (address.port(), Some(versions), PeerState::Alive);
+    PushPullState { name, address: address.ip(), port, meta, incarnation, state, versions }
 }
 
 /// Reactions of a recorded agent to hand-made facts.

@@ -7,7 +7,7 @@ use crate::gossip::{GossipInput, GossipOutput, Peer};
 use crate::id::{Incarnation, SeqNo, StreamId};
 use crate::serf::MemberStatus;
 use crate::wire::gossip::{
-    Ack, Alive, Message, PeerState, PeerStates, PushPull, PushPullState, StreamMessage, Suspect,
+    Ack, Message, PeerState, PeerStates, PushPull, PushPullState, StreamMessage, Suspect,
 };
 use crate::wire::packet::{Opener, decode_packet};
 use bytes::Bytes;
@@ -16,16 +16,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn record(text: &str, port: u16, incarnation: u32) -> PushPullState {
-    let Peer { name, address, meta, versions, .. } = peer(text, port);
-    PushPullState {
-        name,
-        address: address.ip(),
-        port: address.port(),
-        meta,
-        incarnation: Incarnation::new(incarnation),
-        state: PeerState::Alive,
-        versions: Some(versions),
-    }
+    super::record(Peer { incarnation: Incarnation::new(incarnation), ..peer(text, port) })
 }
 
 impl World {
@@ -44,16 +35,7 @@ impl World {
 
     /// A member of that name tells of itself.
     fn hears_of(&mut self, text: &str, port: u16) {
-        let Peer { name, address, meta, versions, incarnation } = peer(text, port);
-        let (address, port, versions) = (address.ip(), address.port(), Some(versions));
-        self.message(&Message::Alive(Alive {
-            incarnation,
-            node: name,
-            address,
-            port,
-            meta,
-            versions,
-        }));
+        self.message(&super::alive(peer(text, port)));
     }
 }
 

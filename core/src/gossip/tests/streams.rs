@@ -1,6 +1,6 @@
 //! Streams that peers open, and what a gone member is told: one machine alone.
 
-use super::{name, peer};
+use super::{alive, name, peer, record};
 use crate::config::GossipConfig;
 use crate::gossip::push_pull::{ACCEPTED_MAX, ACCEPTED_PER_PEER_MAX, STATES_BYTES_MAX};
 use crate::gossip::{
@@ -11,9 +11,8 @@ use crate::machine::{Machine, Outbox};
 use crate::rng::Seed;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::wire::gossip::META_BYTES_MAX;
 use crate::wire::gossip::{
-    Ack, Alive, Dead, Message, PeerState, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
+    Ack, Dead, META_BYTES_MAX, Message, PeerStates, Ping, PushPull, PushPullState, StreamMessage,
     Suspect,
 };
 use crate::wire::packet::Opener;
@@ -81,15 +80,7 @@ impl World {
     }
 
     fn alive(incarnation: u32) -> Message {
-        let other = peer("x", 2);
-        Message::Alive(Alive {
-            incarnation: Incarnation::new(incarnation),
-            node: other.name,
-            address: other.address.ip(),
-            port: other.address.port(),
-            meta: other.meta,
-            versions: Some(other.versions),
-        })
+        alive(Peer { incarnation: Incarnation::new(incarnation), ..peer("x", 2) })
     }
 }
 
@@ -175,9 +166,8 @@ fn a_state_beyond_the_limit_is_told_in_pages_and_its_size_once() {
     let meta = Bytes::from(vec![0xff; META_BYTES_MAX]);
     let count = 18_000;
     for number in 0..count {
-        let Message::Alive(claim) = World::alive(1) else { unreachable!("it is one") };
-        let (node, meta) = (name(&format!("member-{number}")), meta.clone());
-        world.message(&Message::Alive(Alive { node, meta, ..claim }));
+        let (name, meta) = (name(&format!("member-{number}")), meta.clone());
+        world.message(&alive(Peer { name, meta, ..peer("x", 2) }));
     }
     world.out.set_level(Level::Warn);
     let (mut told, mut warnings) = (BTreeMap::new(), 0);
@@ -212,17 +202,8 @@ fn the_responder_sends_its_state_before_it_merges() {
     let mut world = World::new();
     world.accept(2);
     let other = peer("x", 2);
-    let state = |versions| PushPullState {
-        name: other.name.clone(),
-        address: other.address.ip(),
-        port: other.address.port(),
-        meta: other.meta.clone(),
-        incarnation: other.incarnation,
-        state: PeerState::Alive,
-        versions,
-    };
     let request = |versions| {
-        let states = PeerStates::encode([state(versions)]);
+        let states = PeerStates::encode([PushPullState { versions, ..record(other.clone()) }]);
         let user_state = Bytes::from_static(b"theirs");
         StreamMessage::PushPull(PushPull { join: true, states, user_state }).encode()
     };
@@ -283,17 +264,7 @@ fn a_leaving_member_joins_nobody_but_answers_probes() {
 fn a_join_of_a_stranger_is_answered_with_the_rule_and_tells_nobodys_address() {
     let mut world = World::with(Admission::Servers);
     world.accept(2);
-    let other = peer("x", 2);
-    let stranger = PushPullState {
-        name: other.name,
-        address: other.address.ip(),
-        port: other.address.port(),
-        meta: other.meta,
-        incarnation: Incarnation::new(1),
-        state: PeerState::Alive,
-        versions: Some(other.versions),
-    };
-    let states = PeerStates::encode([stranger]);
+    let states = PeerStates::encode([record(peer("x", 2))]);
     let join = PushPull { join: true, states, user_state: Bytes::new() };
     let outputs = world.data(2, StreamMessage::PushPull(join).encode());
     let data = StreamMessage::Err("Member 'x' is not a server".to_owned()).encode();
@@ -312,20 +283,12 @@ fn server(name: &str, port: u16, id: &str) -> Peer {
 
 /// What a member `me` with the identity `1`, which knows `x` with the identity `2`, answers when
 /// `joiner` joins; `None` if it takes it.
-fn refusal(joiner: &Peer) -> Option<String> {
+fn refusal(joiner: Peer) -> Option<String> {
     let lan = Admission::Datacenter(Datacenter::parse("dc1").unwrap());
     let mut world = World::of(server("me", 1, "1"), lan);
-    let alive = |Peer { name: node, address, meta, versions, incarnation }| {
-        let (port, versions) = (address.port(), Some(versions));
-        Message::Alive(Alive { incarnation, node, address: address.ip(), port, meta, versions })
-    };
     world.message(&alive(server("x", 2, "2")));
     world.accept(2);
-    let Peer { name, address, meta, versions, incarnation } = joiner.clone();
-    let (port, versions, state) = (address.port(), Some(versions), PeerState::Alive);
-    let address = address.ip();
-    let joining = PushPullState { name, address, port, meta, incarnation, state, versions };
-    let states = PeerStates::encode([joining]);
+    let states = PeerStates::encode([record(joiner)]);
     let join = PushPull { join: true, states, user_state: Bytes::new() };
     let outputs = world.data(2, StreamMessage::PushPull(join).encode());
     let GossipOutput::SendStream { data, .. } = &outputs[0] else { return None };
@@ -336,12 +299,12 @@ fn refusal(joiner: &Peer) -> Option<String> {
 #[test]
 fn a_copied_identity_joins_nowhere() {
     let rule = "Member 'y' has conflicting node ID '1' with this agent's ID";
-    assert_eq!(refusal(&server("y", 3, "1")).as_deref(), Some(rule));
+    assert_eq!(refusal(server("y", 3, "1")).as_deref(), Some(rule));
     let rule = "Member 'y' has conflicting node ID '2' with member 'x'";
-    assert_eq!(refusal(&server("y", 3, "2")).as_deref(), Some(rule));
+    assert_eq!(refusal(server("y", 3, "2")).as_deref(), Some(rule));
     for fine in [server("y", 3, "3"), server("y", 3, ""), server("y", 2, "2"), server("x", 3, "2")]
     {
-        assert_eq!(refusal(&fine), None, "{fine:?}");
+        assert_eq!(refusal(fine.clone()), None, "{fine:?}");
     }
 }
 
@@ -349,17 +312,13 @@ fn a_copied_identity_joins_nowhere() {
 fn a_single_record_with_the_own_identity_has_no_effect() {
     let lan = Admission::Datacenter(Datacenter::parse("dc1").unwrap());
     let mut world = World::of(server("me", 1, "1"), lan);
-    let Peer { name: node, address, meta, versions, incarnation } = server("y", 3, "1");
-    let (port, versions) = (address.port(), Some(versions));
-    let address = address.ip();
-    let copied = Alive { incarnation, node, address, port, meta, versions };
-    assert_eq!(world.message(&Message::Alive(copied)), []);
+    assert_eq!(world.message(&alive(server("y", 3, "1"))), []);
     assert_eq!((world.gossip.peers().count(), world.gossip.dropped()), (1, 1));
 }
 
 #[test]
 fn a_server_that_takes_a_lan_port_for_a_wan_port_is_told_so() {
     let rule = |name| format!("Member '{name}' is a server of the WAN pool: join a Serf WAN port");
-    assert_eq!(refusal(&server("me.dc1", 3, "1")), Some(rule("me.dc1")));
-    assert_eq!(refusal(&server("x.dc1", 3, "2")), Some(rule("x.dc1")));
+    assert_eq!(refusal(server("me.dc1", 3, "1")), Some(rule("me.dc1")));
+    assert_eq!(refusal(server("x.dc1", 3, "2")), Some(rule("x.dc1")));
 }
