@@ -5,6 +5,8 @@
 //! comes from streams of the seed, one for each purpose, so the same seed gives the same events and
 //! the same [`TraceHash`], bit for bit (simulation.md §1).
 
+mod held;
+
 use crate::disk::{Crash, SimDisk};
 use crate::durable::Synced;
 use crate::hash::{TraceHash, hash_input};
@@ -52,12 +54,34 @@ pub struct WorldOptions {
 /// Something that will happen.
 #[derive(Clone, Debug)]
 enum Event {
-    Timer { process: Process, version: u64 },
-    Datagram { pool: PoolName, to: HostId, from: SocketAddr, payload: Bytes },
-    Connect { connection: ConnectionId },
-    Pump { connection: ConnectionId, forth: bool },
-    DiskDone { process: Process, lane: Lane },
-    CheckDone { process: Process, check: CheckId, run: u64 },
+    Timer {
+        process: Process,
+        version: u64,
+    },
+    Datagram {
+        pool: PoolName,
+        to: HostId,
+        from: SocketAddr,
+        payload: Bytes,
+        /// The paused or blocked process that it waits in, and is lost with.
+        held_by: Option<Process>,
+    },
+    Connect {
+        connection: ConnectionId,
+    },
+    Pump {
+        connection: ConnectionId,
+        forth: bool,
+    },
+    DiskDone {
+        process: Process,
+        lane: Lane,
+    },
+    CheckDone {
+        process: Process,
+        check: CheckId,
+        run: u64,
+    },
 }
 
 /// One answered request.
@@ -289,19 +313,6 @@ impl World {
         }
     }
 
-    /// Gives the host's process no time for `span`; what arrives waits.
-    pub fn pause(&mut self, id: HostId, span: Duration) {
-        self.note(format!("= host {id} is paused for {span:?}"));
-        self.hosts[id].paused_until = Some(self.now + span);
-    }
-
-    /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
-    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost.
-    pub fn block(&mut self, id: HostId, span: Duration) {
-        self.note(format!("= host {id} is blocked for {span:?}"));
-        self.hosts[id].blocked_until = Some(self.now + span);
-    }
-
     /// Tells the host's process to leave, or to stop without leaving.
     pub fn tell(&mut self, id: HostId, input: Input) {
         self.note(format!("> host {id} is told {input:?}"));
@@ -342,22 +353,13 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
-        if let Some(resume) = self.pause_of(&event).or_else(|| self.block_of(&event)) {
-            let class = match event {
-                Event::Timer { .. } => Class::Timer,
-                Event::DiskDone { .. } => Class::Disk,
-                Event::Datagram { .. }
-                | Event::Connect { .. }
-                | Event::Pump { .. }
-                | Event::CheckDone { .. } => Class::Network,
-            };
-            self.queue.push(resume, class, event);
-            return;
-        }
+        let Some(event) = self.unless_held(event) else { return };
         match event {
             Event::Timer { process, version } => self.timer(process, version),
-            Event::Datagram { pool, to, from, payload } => {
-                self.feed(to, Input::Datagram { pool, from, payload });
+            Event::Datagram { pool, to, from, payload, held_by } => {
+                if held_by.is_none_or(|process| self.is_current(process)) {
+                    self.feed(to, Input::Datagram { pool, from, payload });
+                }
             }
             Event::Connect { connection } => self.connect(connection),
             Event::Pump { connection, forth } => self.pump(connection, forth),
@@ -370,49 +372,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// When the process an event is for gets time again, if it is paused.
-    fn pause_of(&mut self, event: &Event) -> Option<Instant> {
-        let host = match event {
-            Event::Timer { process, .. } | Event::CheckDone { process, .. } => process.host,
-            // The disk goes on while a process is paused, but nobody hears of it.
-            Event::DiskDone { process, .. } => process.host,
-            Event::Datagram { to, .. } => *to,
-            Event::Connect { .. } => return None,
-            Event::Pump { connection, forth } => {
-                self.connections.get_mut(*connection)?.receiver(*forth)?.process.host
-            }
-        };
-        let resume = self.hosts.get(host)?.paused_until?;
-        if resume <= self.now {
-            self.hosts[host].paused_until = None;
-            return None;
-        }
-        Some(resume)
-    }
-
-    /// When the link an event belongs to works again, if one of its ends is blocked. A datagram
-    /// already left its sender; what a blocked one sends leaves late.
-    fn block_of(&mut self, event: &Event) -> Option<Instant> {
-        let (from, to) = match event {
-            Event::Timer { .. } | Event::CheckDone { .. } | Event::DiskDone { .. } => return None,
-            Event::Datagram { to, .. } => (None, *to),
-            Event::Connect { connection } => {
-                let ends = self.connections.get_mut(*connection)?;
-                (Some(ends.opener.process.host), ends.target)
-            }
-            Event::Pump { connection, forth } => {
-                let (from, to) = self.connections.get_mut(*connection)?.path(*forth);
-                (Some(from), to)
-            }
-        };
-        from.and_then(|from| self.blocked(from)).max(self.blocked(to))
-    }
-
-    /// Until when the host is blocked, if it is.
-    fn blocked(&self, id: HostId) -> Option<Instant> {
-        self.hosts.get(id)?.blocked_until.filter(|until| *until > self.now)
     }
 
     fn is_current(&self, process: Process) -> bool {
@@ -586,10 +545,12 @@ impl World {
         };
         // A port that nobody listens on takes nothing; the other pool's port takes what comes.
         let Some(pool) = self.hosts[target].pool_at(to.port()) else { return };
-        let leaves = self.blocked(from).unwrap_or(self.now);
+        let blocked = self.blocked(from);
+        let leaves = blocked.unwrap_or(self.now);
+        let held_by = blocked.map(|_| self.hosts[from].process());
         for delay in self.net.datagram(from, target).into_iter().flatten() {
             let payload = payload.clone();
-            let event = Event::Datagram { pool, to: target, from: source, payload };
+            let event = Event::Datagram { pool, to: target, from: source, payload, held_by };
             self.queue.push(leaves + delay, Class::Network, event);
         }
     }

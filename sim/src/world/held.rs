@@ -1,0 +1,85 @@
+//! Processes that get no time and machines that are cut off: what waits for them, and until when.
+
+use super::{Event, World};
+use crate::net::HostId;
+use crate::queue::Class;
+use std::time::Duration;
+use terraform_core::time::Instant;
+
+impl World {
+    /// Gives the host's process no time for `span`; what arrives waits.
+    pub fn pause(&mut self, id: HostId, span: Duration) {
+        self.note(format!("= host {id} is paused for {span:?}"));
+        self.hosts[id].paused_until = Some(self.now + span);
+    }
+
+    /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
+    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost.
+    pub fn block(&mut self, id: HostId, span: Duration) {
+        self.note(format!("= host {id} is blocked for {span:?}"));
+        self.hosts[id].blocked_until = Some(self.now + span);
+    }
+
+    /// The event, unless it has to wait: then it comes again when it is due.
+    pub(super) fn unless_held(&mut self, mut event: Event) -> Option<Event> {
+        let Some(resume) = self.pause_of(&event).or_else(|| self.block_of(&event)) else {
+            return Some(event);
+        };
+        let class = match event {
+            Event::Timer { .. } => Class::Timer,
+            Event::DiskDone { .. } => Class::Disk,
+            Event::Datagram { .. }
+            | Event::Connect { .. }
+            | Event::Pump { .. }
+            | Event::CheckDone { .. } => Class::Network,
+        };
+        if let Event::Datagram { to, held_by, .. } = &mut event {
+            *held_by = Some(self.hosts[*to].process());
+        }
+        self.queue.push(resume, class, event);
+        None
+    }
+
+    /// When the process an event is for gets time again, if it is paused.
+    fn pause_of(&mut self, event: &Event) -> Option<Instant> {
+        let host = match event {
+            Event::Timer { process, .. } | Event::CheckDone { process, .. } => process.host,
+            // The disk goes on while a process is paused, but nobody hears of it.
+            Event::DiskDone { process, .. } => process.host,
+            Event::Datagram { to, .. } => *to,
+            Event::Connect { .. } => return None,
+            Event::Pump { connection, forth } => {
+                self.connections.get_mut(*connection)?.receiver(*forth)?.process.host
+            }
+        };
+        let resume = self.hosts.get(host)?.paused_until?;
+        if resume <= self.now {
+            self.hosts[host].paused_until = None;
+            return None;
+        }
+        Some(resume)
+    }
+
+    /// When the link an event belongs to works again, if one of its ends is blocked. A datagram
+    /// already left its sender; what a blocked one sends leaves late.
+    fn block_of(&mut self, event: &Event) -> Option<Instant> {
+        let (from, to) = match event {
+            Event::Timer { .. } | Event::CheckDone { .. } | Event::DiskDone { .. } => return None,
+            Event::Datagram { to, .. } => (None, *to),
+            Event::Connect { connection } => {
+                let ends = self.connections.get_mut(*connection)?;
+                (Some(ends.opener.process.host), ends.target)
+            }
+            Event::Pump { connection, forth } => {
+                let (from, to) = self.connections.get_mut(*connection)?.path(*forth);
+                (Some(from), to)
+            }
+        };
+        from.and_then(|from| self.blocked(from)).max(self.blocked(to))
+    }
+
+    /// Until when the host is blocked, if it is.
+    pub(super) fn blocked(&self, id: HostId) -> Option<Instant> {
+        self.hosts.get(id)?.blocked_until.filter(|until| *until > self.now)
+    }
+}
