@@ -277,7 +277,9 @@ impl GossipRun {
         if others > 1 || self.members.len() == 1 || !self.world.hosts[host].is_up() {
             return;
         }
-        let targets = self.members.iter().map(|other| other.host).filter(|other| *other != host);
+        // Whoever is gone for good is no target: there may be more of those than are tried.
+        let others = self.members.iter().filter(|it| it.host != host && it.fate != Fate::Gone);
+        let targets = others.map(|other| other.host);
         let addresses = targets.take(8).map(|id| SocketAddr::new(address_of(id), 8301)).collect();
         self.world.request(
             host,
