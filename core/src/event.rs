@@ -6,11 +6,13 @@
 //!
 //! - Source: http-api.md §11, DESIGN.md §8 (events); wire format in [`crate::wire::event`].
 //! - Differs: a service filter may match the service's name or its id, since people know it by
-//!   either; an event is fired by the agent that is asked, so it needs no leader.
+//!   either; an event is fired by the agent that is asked, or by any server of the other datacenter
+//!   that it is for, so it needs no leader.
 
 use crate::catalog::model::Service;
 use crate::expression::{ExpressionError, compile};
 use crate::id::{EventId, LamportTime, NodeName};
+use crate::pack_struct;
 use crate::rng::Rng;
 use crate::wire::DecodeError;
 use crate::wire::event::EventPayload;
@@ -38,6 +40,7 @@ pub struct FireEvent {
     /// Which nodes and services it is for.
     pub filters: Filters,
 }
+pack_struct!(FireEvent { name, payload, filters });
 
 /// Which nodes an event is for; each is a regular expression, and an empty one matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub struct Filters {
     /// Over the tags of such a service, of which one must match.
     pub tag: String,
 }
+pack_struct!(Filters { node, service, tag });
 
 /// An event as it was fired or received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +70,7 @@ pub struct Event {
     /// Event clock; zero for one that is only fired.
     pub time: LamportTime,
 }
+pack_struct!(Event { id, name, payload, filters, version, time });
 
 impl Event {
     /// The name of the user event that carries it.

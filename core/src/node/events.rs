@@ -4,41 +4,81 @@ use super::Node;
 use super::request::{RequestError, Response, multi_error};
 use crate::event::FireEvent;
 use crate::id::RequestId;
+use crate::rpc::Ticket;
 use crate::serf::{SerfInput, SerfRefusal, SerfReply, SerfRequest};
 use crate::time::Instant;
 use crate::wire::serf::UserEvent;
 
+/// Who waits for an event that is being fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firing {
+    /// A request of this agent.
+    Request(RequestId),
+    /// A request of another agent.
+    Execution(Ticket),
+}
+
+impl Firing {
+    /// Set in the numbers of what Serf does for other agents; a host counts its requests up from
+    /// the lowest.
+    const EXECUTION: u64 = 1 << 63;
+
+    /// The number under which Serf is asked.
+    const fn number(self) -> RequestId {
+        match self {
+            Self::Request(id) => id,
+            Self::Execution(ticket) => RequestId::new(Self::EXECUTION | ticket.0),
+        }
+    }
+}
+
 impl Node {
     /// Fires an event; the answer waits for Serf's.
-    pub(super) fn fire_event(&mut self, now: Instant, id: RequestId, fire: FireEvent) {
+    pub(super) fn fire_event(&mut self, now: Instant, firing: Firing, fire: FireEvent) {
         if self.lifecycle.is_leaving() {
-            self.answer(id, Err(RequestError::Stopping));
+            self.fired(now, firing, Err(RequestError::Stopping));
             return;
         }
         let event = match self.events.fire(fire) {
             Ok(event) => event,
             Err(refused) => {
-                self.answer(id, Err(RequestError::Refused(refused.to_string())));
+                self.fired(now, firing, Err(RequestError::Refused(refused.to_string())));
                 return;
             }
         };
         let (name, payload) = (event.serf_name(), event.encode());
         let request = SerfRequest::FireEvent { name, payload, coalesce: false };
-        self.waiting.fired.insert(id, Box::new(event));
+        let id = firing.number();
+        self.waiting.fired.insert(id, (firing, Box::new(event)));
         self.lan.tell_serf(now, SerfInput::Request { id, request });
     }
 
+    fn fired(&mut self, now: Instant, by: Firing, result: Result<Response, RequestError>) {
+        match by {
+            Firing::Request(id) => self.answer(id, result),
+            Firing::Execution(ticket) => self.executed(now, ticket, result),
+        }
+    }
+
     /// Serf has answered a request: one of its own, or an event that was fired through it.
-    pub(super) fn serf_replied(&mut self, id: RequestId, result: Result<SerfReply, SerfRefusal>) {
-        let result = match (self.waiting.fired.remove(&id), result) {
-            (None, result) => result.map(Response::Serf).map_err(Into::into),
-            (Some(event), Ok(_)) => Ok(Response::Event(event)),
-            (Some(_), Err(SerfRefusal::EventTooLarge { .. })) => {
+    pub(super) fn serf_replied(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        result: Result<SerfReply, SerfRefusal>,
+    ) {
+        let Some((firing, event)) = self.waiting.fired.remove(&id) else {
+            self.answer(id, result.map(Response::Serf).map_err(Into::into));
+            return;
+        };
+        let result = match result {
+            Ok(_) => Ok(Response::Event(event)),
+            Err(SerfRefusal::EventTooLarge { .. }) => {
                 Err(RequestError::Refused(multi_error(&[TOO_LARGE.to_owned()])))
             }
-            (Some(_), Err(refused)) => Err(refused.into()),
+            Err(refused) => Err(refused.into()),
         };
-        self.answer(id, result);
+        self.fired(now, firing, result);
     }
 
     /// A user event was delivered here.

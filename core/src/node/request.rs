@@ -80,7 +80,8 @@ pub enum RequestBody {
         /// Members that pass each answer on.
         relay_factor: u8,
     },
-    /// Tell nodes something once, chosen by filters. Answered by `Response::Event`.
+    /// Tell nodes something once, chosen by filters; in another datacenter by a server there.
+    /// Answered by `Response::Event`.
     FireEvent(Box<FireEvent>),
     /// Where members are. Answered by `Response::Coordinates`.
     Coordinates,
@@ -122,6 +123,14 @@ pub enum RequestBody {
     Reload(Box<Reloadable>),
     /// Sections of numbers and states for people (`info`). Answered by `Response::Info`.
     Info,
+}
+
+impl RequestBody {
+    /// Whether another agent may answer it: a server, for everything that is not the asked agent's
+    /// own.
+    pub const fn is_forwarded(&self) -> bool {
+        matches!(self, Self::Query(_) | Self::Write(_) | Self::FireEvent(_))
+    }
 }
 
 /// What a reload may change without a restart.

@@ -1,5 +1,6 @@
 //! What becomes of a request: which machine answers it.
 
+use super::events::Firing;
 use super::request::{Reloadable, Request, RequestBody, RequestError, Response, multi_error};
 use super::{Node, Pending};
 use crate::anti_entropy::AntiEntropyInput;
@@ -27,8 +28,8 @@ pub(super) struct Waiting {
     /// Who waits for a join.
     joins: Pending<(PoolName, JoinId)>,
     joins_issued: u64,
-    /// Events handed to Serf, by who waits for them.
-    pub(super) fired: BTreeMap<RequestId, Box<Event>>,
+    /// Events handed to Serf, by the number that its answer names.
+    pub(super) fired: BTreeMap<RequestId, (Firing, Box<Event>)>,
 }
 
 impl Waiting {
@@ -63,8 +64,13 @@ impl Node {
         }
         self.waiting.all.insert(id);
         let Request { context, body } = request;
+        let asked = context.datacenter.as_ref();
+        let is_elsewhere = asked.is_some_and(|asked| *asked != self.config.datacenter);
         match body {
-            RequestBody::Query(_) | RequestBody::Write(_) => {
+            RequestBody::FireEvent(fire) if !is_elsewhere => {
+                self.fire_event(now, Firing::Request(id), *fire);
+            }
+            RequestBody::Query(_) | RequestBody::Write(_) | RequestBody::FireEvent(_) => {
                 let caller = Caller::Request(id);
                 let request = Box::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };
@@ -77,7 +83,6 @@ impl Node {
             RequestBody::Keys { pool, operation, relay_factor } => {
                 self.ask_serf(now, id, pool, SerfRequest::Keys { operation, relay_factor });
             }
-            RequestBody::FireEvent(fire) => self.fire_event(now, id, *fire),
             RequestBody::Coordinates => {
                 let known = self.lan.serf.coordinates().iter();
                 let coordinates = known.map(|(name, at)| (name.clone(), at.clone())).collect();

@@ -1,12 +1,14 @@
-//! What this server is asked to do itself: proposals and reads, by ticket.
+//! What this server is asked to do itself: proposals, reads and events, by ticket.
 //!
 //! A write is proposed and answered once it is applied here. A default read is answered at once
 //! while the lease holds; without a lease, and for `consistent`, a barrier goes through the log
 //! first (raft.md §7), so that the state read holds every write acknowledged before the read came.
 
 use super::Node;
+use super::events::Firing;
 use super::request::{Request, RequestBody, RequestError, Response};
 use crate::catalog::query::{Consistency, Query};
+use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Machine as _;
 use crate::raft::{ProposalError, ProposalId, RaftInput, RoleKind};
@@ -75,10 +77,14 @@ impl Node {
                 let proposer = Proposer::Read(ticket, Arc::clone(&request));
                 RaftInput::Barrier { id: server.serving.issue(proposer) }
             }
+            RequestBody::FireEvent(fire) => {
+                let fire = FireEvent::clone(fire);
+                self.fire_event(now, Firing::Execution(ticket), fire);
+                return;
+            }
             RequestBody::Join { .. }
             | RequestBody::Serf(_)
             | RequestBody::Keys { .. }
-            | RequestBody::FireEvent(_)
             | RequestBody::Coordinates
             | RequestBody::ForceLeave { .. }
             | RequestBody::Leave { .. }
@@ -89,7 +95,8 @@ impl Node {
             | RequestBody::UpdateTtl { .. }
             | RequestBody::Reload(_)
             | RequestBody::Info => {
-                let text = "only queries and writes are answered for other agents".to_owned();
+                let text =
+                    "only queries, writes and events are answered for other agents".to_owned();
                 self.executed(now, ticket, Err(RequestError::Refused(text)));
                 return;
             }
@@ -176,7 +183,12 @@ impl Node {
         self.executed(now, ticket, Ok(Response::Answer(Box::new(answer))));
     }
 
-    fn executed(&mut self, now: Instant, ticket: Ticket, result: Result<Response, RequestError>) {
+    pub(super) fn executed(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        result: Result<Response, RequestError>,
+    ) {
         self.rpc.handle(now, RpcInput::Executed { ticket, result }, &mut self.boxes.rpc);
     }
 }

@@ -198,7 +198,7 @@ impl Node {
                 return;
             }
             SerfOutput::Reply { id, result } => {
-                self.serf_replied(id, result);
+                self.serf_replied(now, id, result);
                 return;
             }
             SerfOutput::QueryHeard { id, heard } => {

@@ -7,6 +7,7 @@
 use super::pool::Lost;
 use super::servers::{rebalance_after, retry_at};
 use super::{Caller, Rpc, RpcOutput, RpcTrace, Ticket};
+use crate::catalog::query::Consistency;
 use crate::id::{Datacenter, NodeId, StreamId};
 use crate::machine::Outbox;
 use crate::node::request::{Request, RequestBody, RequestError, Response};
@@ -126,9 +127,11 @@ impl Call {
         }
     }
 
-    fn is_stale_read(&self) -> bool {
-        let stale = crate::catalog::query::Consistency::Stale;
-        self.is_read() && self.request.context.consistency == stale
+    /// Whether any server of the datacenter may answer it: a stale read, and an event, which is
+    /// no matter of consensus.
+    fn is_for_any_server(&self) -> bool {
+        let stale = self.request.context.consistency == Consistency::Stale;
+        (self.is_read() && stale) || matches!(self.request.body, RequestBody::FireEvent(_))
     }
 }
 
@@ -143,8 +146,7 @@ impl Rpc {
     /// Takes a new call.
     pub(super) fn submit(&mut self, now: Instant, mut call: Call, out: &mut Outbox<RpcOutput>) {
         let body = &call.request.body;
-        let known = matches!(body, RequestBody::Query(_) | RequestBody::Write(_));
-        assert!(known, "only queries and writes are routed; the node answers {body:?} itself");
+        assert!(body.is_forwarded(), "the node answers {body:?} itself");
         let id = self.next_call;
         self.next_call += 1;
         match call.origin {
@@ -219,7 +221,7 @@ impl Rpc {
             let mut ready = self.servers.iter().filter(|server| !self.pool.backs_off(now, *server));
             return ready.next().map_or(Target::Nobody, Target::Other);
         }
-        if call.is_stale_read() {
+        if call.is_for_any_server() {
             return Target::OwnServer;
         }
         match self.leader {
@@ -386,7 +388,10 @@ impl Rpc {
                 self.servers.failed(address);
                 self.try_again(now, reply.id, out);
             }
-            outcome @ (Outcome::Done | Outcome::Answer(_) | Outcome::Failed(_)) => {
+            outcome @ (Outcome::Done
+            | Outcome::Answer(_)
+            | Outcome::Event(_)
+            | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }
         }

@@ -79,7 +79,7 @@ pub enum RpcInput {
     RemoteServers(Vec<RemoteServer>),
     /// Who leads, as consensus sees it; the own identity if this node leads. Servers only.
     Leader(Option<(NodeId, SocketAddr)>),
-    /// Find somebody to answer a query or a write; answered by `Done`.
+    /// Find somebody to answer a request; answered by `Done`.
     Submit {
         /// The answer names it.
         caller: Caller,
@@ -87,7 +87,7 @@ pub enum RpcInput {
         hold: bool,
         /// Civil time of the request's arrival.
         wall: WallClock,
-        /// The request; its body is a `Query` or a `Write`.
+        /// The request; its body [is forwarded](crate::node::request::RequestBody::is_forwarded).
         request: Box<Request>,
     },
     /// The outcome of `Execute`.
@@ -177,7 +177,7 @@ pub enum RpcOutput {
         ticket: Ticket,
         /// Civil time of the request's arrival at the first agent.
         wall: WallClock,
-        /// The request; its body is a `Query` or a `Write`.
+        /// The request; its body [is forwarded](crate::node::request::RequestBody::is_forwarded).
         request: Arc<Request>,
     },
     /// The outcome of a submitted request.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::catalog::command::{Command, Deregistration};
 use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
-use crate::id::ModifyIndex;
+use crate::event::{Event, Filters, FireEvent};
+use crate::id::{EventId, LamportTime, ModifyIndex};
 use crate::node::request::RequestBody;
 use crate::rng::{Seed, Stream};
 use crate::wire::rpc::{Hello, RemoteRequest};
@@ -425,6 +426,26 @@ fn a_request_for_another_datacenter_reaches_its_leader_through_any_server() {
     }
     let streams = world.ends.keys().filter(|(node, _)| *node == 0).count();
     assert_eq!(streams, 3, "one from the client, one to each server of dc2");
+}
+
+#[test]
+fn an_event_for_another_datacenter_is_fired_by_any_server_there() {
+    let mut world = World::federated();
+    let event = Event {
+        id: EventId::from_bytes([1; 16]),
+        name: "deploy".to_owned(),
+        payload: None,
+        filters: Filters::default(),
+        version: 1,
+        time: LamportTime::ZERO,
+    };
+    let fired = Ok(Response::Event(Box::new(event)));
+    // Server 2 does not lead, and 1 says nothing.
+    world.answers.insert(2, fired.clone());
+    world.know(vec![(2, true)]);
+    let fire = FireEvent { name: "deploy".to_owned(), ..FireEvent::default() };
+    world.submit_across(3, 1, RequestBody::FireEvent(Box::new(fire)));
+    assert_eq!(world.done(3, 1), Some(fired));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::scan::Scan;
 use super::serf::{decode_coordinate, encode_coordinate};
 use crate::coordinate::Coordinate;
 use crate::id::{
-    CheckId, ClusterId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, RequestId, ServiceId,
-    ServiceName, StoreId, Term,
+    CheckId, ClusterId, Datacenter, EventId, LamportTime, LogIndex, ModifyIndex, NodeId, NodeName,
+    RequestId, ServiceId, ServiceName, StoreId, Term,
 };
 use bytes::Bytes;
 use rmp::Marker;
@@ -494,7 +494,7 @@ macro_rules! pack_uuid {
         }
     )*};
 }
-pack_uuid!(NodeId, StoreId, ClusterId);
+pack_uuid!(NodeId, StoreId, ClusterId, EventId);
 
 /// A blob in the form that acks carry, whose reader knows every rule.
 impl Pack for Coordinate {
@@ -521,7 +521,7 @@ macro_rules! pack_number {
         }
     )*};
 }
-pack_number!(Term, LogIndex, ModifyIndex, RequestId);
+pack_number!(Term, LogIndex, ModifyIndex, RequestId, LamportTime);
 
 /// Implements [`Pack`] for a struct as a map from field name to value.
 ///

@@ -16,6 +16,7 @@ use super::pack::{self, Pack, Reader};
 use super::{DecodeError, frame};
 use crate::catalog::command::Command;
 use crate::catalog::query::{Query, QueryAnswer};
+use crate::event::{Event, FireEvent};
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
 use crate::time::WallClock;
@@ -100,16 +101,21 @@ pub enum Outcome {
     Answer(Box<QueryAnswer>),
     /// It was not done, or nobody knows.
     Failed(RequestError),
+    /// An event is fired.
+    Event(Box<Event>),
 }
-pack_enum!(Outcome { 1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError) });
+pack_enum!(Outcome {
+    1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
+});
 
 impl From<Result<Response, RequestError>> for Outcome {
-    /// Panics on a response that no query or write has: only those are forwarded.
+    /// Panics on a response that nothing has which is forwarded.
     fn from(result: Result<Response, RequestError>) -> Self {
         match result {
             Ok(Response::Done) => Self::Done,
             Ok(Response::Answer(answer)) => Self::Answer(answer),
-            Ok(other) => unreachable!("a query or write was answered with {other:?}"),
+            Ok(Response::Event(event)) => Self::Event(event),
+            Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
     }
@@ -120,6 +126,7 @@ impl From<Outcome> for Result<Response, RequestError> {
         match outcome {
             Outcome::Done => Ok(Response::Done),
             Outcome::Answer(answer) => Ok(Response::Answer(answer)),
+            Outcome::Event(event) => Ok(Response::Event(event)),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -164,8 +171,11 @@ impl Frame {
 enum ForwardedBody {
     Query(Query),
     Write(Command),
+    FireEvent(Box<FireEvent>),
 }
-pack_enum!(ForwardedBody { 1 => Query(Query), 2 => Write(Command) });
+pack_enum!(ForwardedBody {
+    1 => Query(Query), 2 => Write(Command), 3 => FireEvent(Box<FireEvent>),
+});
 
 struct Forwarded {
     context: RequestContext,
@@ -174,7 +184,7 @@ struct Forwarded {
 pack_struct!(Forwarded { context, body });
 
 impl Pack for Request {
-    /// Panics unless the body is a query or a write: no other is ever forwarded.
+    /// Panics unless the body [is forwarded](RequestBody::is_forwarded).
     fn pack(&self, out: &mut Vec<u8>) {
         pack::put_map(out, 2);
         pack::put_text(out, "context");
@@ -187,8 +197,11 @@ impl Pack for Request {
         } else if let RequestBody::Write(command) = &self.body {
             pack::put_unsigned(out, 2);
             command.pack(out);
+        } else if let RequestBody::FireEvent(fire) = &self.body {
+            pack::put_unsigned(out, 3);
+            fire.pack(out);
         } else {
-            unreachable!("only queries and writes are forwarded");
+            unreachable!("only queries, writes and events are forwarded");
         }
     }
 
@@ -197,6 +210,7 @@ impl Pack for Request {
         let body = match body {
             ForwardedBody::Query(query) => RequestBody::Query(query),
             ForwardedBody::Write(command) => RequestBody::Write(command),
+            ForwardedBody::FireEvent(fire) => RequestBody::FireEvent(fire),
         };
         Ok(Self { context, body })
     }
@@ -206,6 +220,8 @@ impl Pack for Request {
 mod tests {
     use super::*;
     use crate::catalog::query::Consistency;
+    use crate::event::Filters;
+    use crate::id::{EventId, LamportTime};
     use proptest::prelude::*;
 
     fn hello(min: u8, max: u8) -> Hello {
@@ -228,19 +244,34 @@ mod tests {
         let mut request = Request::new(RequestBody::Query(Query::Node("n".to_owned())));
         request.context.token = Some("secret".to_owned());
         request.context.consistency = Consistency::Consistent;
+        let fire = FireEvent {
+            name: "deploy".to_owned(),
+            payload: Bytes::from_static(b"v7"),
+            filters: Filters { node: "^db".to_owned(), ..Filters::default() },
+        };
+        let FireEvent { name, payload, filters } = fire.clone();
+        let event = Event {
+            id: EventId::from_bytes([7; 16]),
+            name,
+            payload: Some(payload),
+            filters,
+            version: 1,
+            time: LamportTime::ZERO,
+        };
+        let fire = Request::new(RequestBody::FireEvent(Box::new(fire)));
+        let asked = |id, request| {
+            let (hold, wall) = (Duration::from_secs(3), WallClock::from_millis(-5));
+            Frame::Request(RemoteRequest { id, hold, wall, hops: 1, request: Arc::new(request) })
+        };
         let frames = [
             Frame::Hello(hello(1, 1)),
             Frame::Raft(Bytes::from_static(b"raft")),
             Frame::Bootstrap(Bytes::from_static(b"boot")),
-            Frame::Request(RemoteRequest {
-                id: 7,
-                hold: Duration::from_secs(3),
-                wall: WallClock::from_millis(-5),
-                hops: 1,
-                request: Arc::new(request),
-            }),
+            asked(7, request),
+            asked(9, fire),
             Frame::Reply(RemoteReply { id: 7, outcome: Outcome::Done }),
             Frame::Reply(RemoteReply { id: 8, outcome: Outcome::Failed(RequestError::NoLeader) }),
+            Frame::Reply(RemoteReply { id: 9, outcome: Outcome::Event(Box::new(event)) }),
             Frame::Ping,
             Frame::Pong,
         ];

@@ -18,9 +18,6 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 impl Api {
     pub(super) async fn event_fire(&self, request: &ApiRequest<'_>) -> Handled {
         let context = options::write(request)?;
-        if context.datacenter.is_some() {
-            return Err(Reply::parameter_not_built("dc"));
-        }
         if request.argument.is_empty() {
             return Err(Reply::text(400, "Missing name"));
         }

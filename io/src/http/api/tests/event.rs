@@ -33,7 +33,13 @@ fn firing_hands_filters_and_payload_to_the_node_and_shows_the_event() {
         Filters { node: "^db".to_owned(), service: "web".to_owned(), tag: "v1".to_owned() };
     let (name, payload) = ("deploy".to_owned(), Bytes::from_static(b"v7"));
     let fire = FireEvent { name, payload, filters };
-    assert_eq!(asked.pop().unwrap().body, RequestBody::FireEvent(Box::new(fire)));
+    let asked = asked.pop().unwrap();
+    assert_eq!(asked.body, RequestBody::FireEvent(Box::new(fire)));
+    assert_eq!(asked.context.datacenter, None);
+    let text = "PUT /v1/event/fire/deploy?dc=dc2\n\nv7";
+    let (reply, asked) = server().exchange(text, vec![Err(RequestError::NoPath)]);
+    assert_eq!((reply.status, body(&reply).as_str()), (500, "No path to datacenter"));
+    assert_eq!(asked[0].context.datacenter, Datacenter::parse("dc2").ok());
     assert_eq!(server().say("PUT /v1/event/fire/").1, "Missing name");
 }
 
