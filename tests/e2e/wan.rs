@@ -99,7 +99,22 @@ fn one_join_connects_two_datacenters_and_requests_cross() {
         assert_eq!((unknown.status, unknown.body.as_str()), (500, "No path to datacenter"));
     }
 
+    // An event for the other datacenter is fired by a server there.
+    let http = format!("-http-addr={}:8500", client.address());
+    let fired = e2e::command(&["event", &http, "-name=deploy", "-datacenter=dc2"]);
+    assert!(fired.status.success(), "{}", String::from_utf8_lossy(&fired.stderr));
+    let heard = |agent: &Agent| names_of(&agent.json("/v1/event/list"));
+    wait_until("all of dc2 have heard of it", LONG, || {
+        second.iter().all(|server| heard(server) == ["deploy"]).then_some(())
+    });
+    assert_eq!(heard(&first[0]), [""; 0]);
+
     // The LAN pools stay apart, whoever joins whom.
+    let lan = format!("{}:8301", first[0].address());
+    let mistaken = first[0].command(&["join", "-wan", &lan]);
+    let text = String::from_utf8_lossy(&mistaken.stderr).into_owned();
+    let rule = "Member 's1.dc1' is a server of the WAN pool: join a Serf WAN port";
+    assert!(text.contains(rule), "{text}");
     let crossing = second[0].command(&["join", &first[0].address()]);
     let text = String::from_utf8_lossy(&crossing.stderr).into_owned();
     assert!(text.contains("part of wrong datacenter"), "{text}");
@@ -108,10 +123,14 @@ fn one_join_connects_two_datacenters_and_requests_cross() {
 }
 
 fn names_of_members(agent: &Agent) -> Vec<String> {
-    let members = agent.json("/v1/agent/members");
-    let name = |member: &Value| member["Name"].as_str().unwrap_or_default().to_owned();
+    names_of(&agent.json("/v1/agent/members"))
+}
+
+/// The names of what is listed, in order.
+fn names_of(list: &Value) -> Vec<String> {
+    let name = |listed: &Value| listed["Name"].as_str().unwrap_or_default().to_owned();
     let mut names: Vec<String> =
-        members.as_array().map(|all| all.iter().map(name).collect()).unwrap_or_default();
+        list.as_array().map(|all| all.iter().map(name).collect()).unwrap_or_default();
     names.sort();
     names
 }
