@@ -7,17 +7,21 @@ use std::time::Duration;
 use terraform_core::time::Instant;
 
 impl World {
-    /// Gives the host's process no time for `span`; what arrives waits.
+    /// Gives the host's process no time for `span`, or for as long as it was to have none already;
+    /// what arrives waits.
     pub fn pause(&mut self, id: HostId, span: Duration) {
         self.note(format!("= host {id} is paused for {span:?}"));
-        self.hosts[id].paused_until = Some(self.now + span);
+        let until = &mut self.hosts[id].paused_until;
+        *until = (*until).max(Some(self.now + span));
     }
 
     /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
-    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost.
+    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost, and a longer span
+    /// that began before goes on.
     pub fn block(&mut self, id: HostId, span: Duration) {
         self.note(format!("= host {id} is blocked for {span:?}"));
-        self.hosts[id].blocked_until = Some(self.now + span);
+        let until = &mut self.hosts[id].blocked_until;
+        *until = (*until).max(Some(self.now + span));
     }
 
     /// The event, unless it has to wait: then it comes again when it is due.
