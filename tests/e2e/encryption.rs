@@ -107,3 +107,39 @@ fn keyring_rotates_the_key_of_all_members() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(text.contains("keyring operations must run against a server node"), "{text}");
 }
+
+#[test]
+fn an_agent_that_missed_a_rotation_is_named_and_comes_back_with_the_new_key() {
+    let (old, new) = (keygen(), keygen());
+    let server = Options::new("server", &["-server", "-bootstrap", "-encrypt", &old]).start();
+    let address = server.address();
+    let retry = ["-retry-join", address.as_str(), "-retry-interval", "1s"];
+    let client = Options::new("client", &["-encrypt", &old]).with(&retry).start();
+    wait_for_members(&server, 2);
+    wait_for_keyring(&client, &old);
+    let is = |status: u64| {
+        let members = server.json("/v1/agent/members");
+        let client = members.as_array()?.iter().find(|member| member["Name"] == "client")?;
+        (client["Status"] == status).then_some(())
+    };
+    let options = client.kill();
+    wait_until("the failure of the client", LONG, || is(4));
+    for action in [format!("-install={new}"), format!("-use={new}"), format!("-remove={old}")] {
+        let output = server.command(&["keyring", &action]);
+        assert!(output.status.success(), "{action}: {output:?}");
+    }
+
+    let client = options.start();
+    wait_until("the client's name in the server's log", LONG, || {
+        let named = |line: &String| line.contains("encrypts gossip with the retired key");
+        server.lines().iter().any(named).then_some(())
+    });
+    assert_eq!(is(4), Some(()), "what cannot be answered is no member");
+    // Alone as it is, its own keyring is all that changes.
+    for action in ["-install", "-use"] {
+        let output = client.command(&["keyring", &format!("{action}={new}")]);
+        assert!(output.status.success(), "{action}: {output:?}");
+    }
+    wait_until("the client's return", LONG, || is(1));
+    wait_for_members(&client, 2);
+}

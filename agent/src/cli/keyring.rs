@@ -11,7 +11,10 @@ use terraform_core::wire::ipc::{Body, Command, KeysReply, Response};
 /// Changes the keys that encrypt gossip on all members at once, or lists them: in the pool of the
 /// agent's datacenter, and in the WAN pool; members of other datacenters have LAN keys of their
 /// own. A key is used only once every member has it, so a new one is installed first, then used,
-/// and then the old removed.
+/// and then the old removed. A removed key encrypts nothing any more, but opens the messages of
+/// members that were away, for 72 hours; the log of the others names them. A key that somebody else
+/// may know is removed twice: after the second time it opens nothing. An agent that missed a whole
+/// rotation is given the new key by itself, with -rpc-addr.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
     /// add a key, in base64
@@ -20,7 +23,7 @@ struct Arguments {
     /// encrypt with this key from now on
     #[argh(option, arg_name = "key", long = "use")]
     primary: Option<String>,
-    /// take a key away; the one in use stays
+    /// take a key away, for good at the second time; the one in use stays
     #[argh(option, arg_name = "key")]
     remove: Option<String>,
     /// list all keys, and how many members have each

@@ -46,13 +46,18 @@ impl Drops {
         out: &mut Outbox<GossipOutput>,
     ) {
         self.count += 1;
+        if self.is_news(now, from, kind(&reason)) {
+            crate::trace!(out, Level::Warn, GossipTrace::Dropped { from, reason });
+        }
+    }
+
+    /// Whether `what` was not told of this source yet; it counts as told then.
+    pub(super) fn is_news(&mut self, now: Instant, from: SocketAddr, what: &'static str) -> bool {
         if now.since(self.told_since) > TOLD_FOR {
             self.told.clear();
             self.told_since = now;
         }
-        if self.told.len() < TOLD_MAX && self.told.insert((from.ip(), kind(&reason))) {
-            crate::trace!(out, Level::Warn, GossipTrace::Dropped { from, reason });
-        }
+        self.told.len() < TOLD_MAX && self.told.insert((from.ip(), what))
     }
 }
 

@@ -7,15 +7,18 @@
 //!
 //! Differs: a key from the settings is stored once it has opened a datagram of another member, not
 //! before; else a mistyped key would win over its correction at the next start (gossip-protocol.md
-//! §28). Traces name keys by [`KeyId`](crate::wire::seal::KeyId).
+//! §28). A key that is removed goes on opening messages for a while ([`super::retired`]). Traces
+//! name keys by [`KeyId`](crate::wire::seal::KeyId).
 
-use super::{Gossip, GossipOutput, GossipTrace};
+use super::retired::{RETIRED_FOR, Removal, later, retired_file};
+use super::{Gossip, GossipOutput, GossipTrace, KeyTrace};
 use crate::config::GossipConfig;
 use crate::id::PoolName;
 use crate::machine::Outbox;
 use crate::rng::Rng;
 use crate::storage::op::{FileOp, FilePath, StorageFault};
 use crate::storage::replace_file;
+use crate::time::{Instant, WallClock};
 use crate::trace::Level;
 use crate::wire::packet::{Layers, Opener};
 use crate::wire::seal::{Key, KeyError};
@@ -43,7 +46,12 @@ pub fn keyring_file(pool: PoolName) -> FilePath {
 
 /// The keys of one pool, the primary first; none if its gossip is not encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keyring(Vec<Key>);
+pub struct Keyring {
+    /// The keys that are installed, the primary first, and behind them those that are retired.
+    pub(super) opening: Vec<Key>,
+    /// Until when each of the retired ones opens messages; the one that retired first is the first.
+    pub(super) retired: Vec<WallClock>,
+}
 
 /// Why a key operation had no effect. The operator is at fault, unless a variant says otherwise;
 /// the texts are those that peers send.
@@ -95,65 +103,82 @@ pub enum KeyringFileError {
     /// It names too many keys.
     #[error("it holds more than {KEYS_MAX} keys")]
     TooMany,
+    /// One of its strings, in a file of retired keys, has no time behind the key.
+    #[error("its string number {number} has no time in milliseconds behind the key")]
+    Time {
+        /// Which, from 1.
+        number: usize,
+    },
 }
 
 impl Keyring {
     /// A keyring with one key.
     pub fn new(primary: Key) -> Self {
-        Self(vec![primary])
+        Self { opening: vec![primary], retired: Vec::new() }
     }
 
-    /// All keys, the primary first.
+    /// All keys that are installed, the primary first.
     pub fn keys(&self) -> &[Key] {
-        &self.0
+        let installed = self.opening.len() - self.retired.len();
+        self.opening.get(..installed).expect("every time of retirement is that of a key")
     }
 
     /// The key that seals.
     pub fn primary(&self) -> Option<&Key> {
-        self.0.first()
+        self.keys().first()
     }
 
     /// Adds `key` behind the others; one that is there already stays where it is.
     pub fn install(&mut self, key: Key) -> Result<(), KeyringError> {
-        if self.0.is_empty() {
+        let installed = self.keys();
+        if installed.is_empty() {
             return Err(KeyringError::NotEnabled);
         }
-        if self.0.contains(&key) {
+        if installed.contains(&key) {
             return Ok(());
         }
-        if self.0.len() >= KEYS_MAX {
+        if installed.len() >= KEYS_MAX {
             return Err(KeyringError::Full);
         }
-        self.0.push(key);
+        let place = installed.len();
+        self.forget(&key);
+        self.opening.insert(place, key);
         Ok(())
     }
 
     /// Makes an installed key the primary one.
     pub fn use_key(&mut self, key: &Key) -> Result<(), KeyringError> {
-        if self.0.is_empty() {
+        if self.keys().is_empty() {
             return Err(KeyringError::NotEnabled);
         }
-        let place = self.0.iter().position(|installed| installed == key);
-        let front = self.0.get_mut(..=place.ok_or(KeyringError::Missing)?);
+        let place = self.keys().iter().position(|installed| installed == key);
+        let front = self.opening.get_mut(..=place.ok_or(KeyringError::Missing)?);
         front.expect("the place was just found").rotate_right(1);
         Ok(())
     }
 
-    /// Removes a key; one that is not there is removed already.
-    pub fn remove(&mut self, key: &Key) -> Result<(), KeyringError> {
+    /// Retires a key, which opens messages until `until`; one that is retired is gone then, and one
+    /// that is not there is removed already.
+    pub fn remove(&mut self, key: &Key, until: WallClock) -> Result<Removal, KeyringError> {
         match self.primary() {
             None => Err(KeyringError::NotEnabled),
             Some(primary) if primary == key => Err(KeyringError::Primary),
-            Some(_) => {
-                self.0.retain(|installed| installed != key);
-                Ok(())
-            }
+            Some(_) => match self.keys().iter().position(|installed| installed == key) {
+                Some(place) => {
+                    let key = self.opening.remove(place);
+                    self.retire(key, until);
+                    Ok(Removal::Retired)
+                }
+                None if self.forget(key) => Ok(Removal::Gone),
+                None => Ok(Removal::Unknown),
+            },
         }
     }
 
     /// The content of the file.
     pub fn to_file(&self) -> Bytes {
-        let keys: Vec<String> = self.0.iter().map(|key| format!("{:?}", key.to_base64())).collect();
+        let keys: Vec<String> =
+            self.keys().iter().map(|key| format!("{:?}", key.to_base64())).collect();
         format!("[{}]", keys.join(",")).into()
     }
 
@@ -171,12 +196,12 @@ impl Keyring {
         if keys.is_empty() {
             return Err(KeyringFileError::NoKey);
         }
-        Ok(Self(keys))
+        Ok(Self { opening: keys, retired: Vec::new() })
     }
 }
 
 /// The strings of a JSON list; base64 needs no escapes, so there are none.
-fn strings(content: &[u8]) -> Result<Vec<&[u8]>, KeyringFileError> {
+pub(super) fn strings(content: &[u8]) -> Result<Vec<&[u8]>, KeyringFileError> {
     let mut text = Text { content, at: 0 };
     let mut found = Vec::new();
     text.take(b'[')?;
@@ -240,7 +265,7 @@ pub enum KeyOperation {
     Install(Key),
     /// Send under this key, which is installed.
     Use(Key),
-    /// Accept messages under this key no more.
+    /// Retire this key, or if it is retired, accept messages under it no more.
     Remove(Key),
     /// Only tell the keys.
     List,
@@ -253,9 +278,11 @@ pub struct KeyTicket(pub u64);
 /// A keyring and what of it is on the disk.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    ring: Keyring,
+    pub(super) ring: Keyring,
+    /// The civil time at an instant.
+    clock: (Instant, WallClock),
     /// Whether the ring has a file.
-    has_file: bool,
+    pub(super) has_file: bool,
     /// Whether the file holds a ring, or is being written.
     is_stored: bool,
     /// For each write on its way, oldest first, who waits for it.
@@ -265,7 +292,14 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(key: Option<Key>, has_file: bool) -> Self {
         let ring = key.map(Keyring::new).unwrap_or_default();
-        Self { ring, has_file, is_stored: false, writes: VecDeque::new() }
+        let clock = (Instant::ZERO, WallClock::from_millis(0));
+        Self { ring, clock, has_file, is_stored: false, writes: VecDeque::new() }
+    }
+
+    /// The civil time at `now`, as it goes on since it was set.
+    pub(super) fn civil(&self, now: Instant) -> WallClock {
+        let (since, wall) = self.clock;
+        later(wall, now.since(since))
     }
 
     /// Whether what is sent is sealed.
@@ -276,7 +310,7 @@ impl Keys {
     /// What takes the outer layers off messages that arrive.
     pub(super) fn opener<'a>(&'a self, config: &'a GossipConfig) -> Opener<'a> {
         let label = config.label.as_bytes();
-        Opener { label, keys: self.ring.keys(), verify: config.verify_incoming }
+        Opener { label, keys: &self.ring.opening, verify: config.verify_incoming }
     }
 
     /// The layers of one message that is sent, with a nonce of its own.
@@ -296,16 +330,24 @@ impl Gossip {
         &self.keys.ring
     }
 
+    /// Says what the civil time is, which bounds how long retired keys are kept across restarts.
+    /// Counted from 1970 at the epoch of `Instant` if it is never called.
+    pub const fn set_clock(&mut self, now: Instant, wall: WallClock) {
+        self.keys.clock = (now, wall);
+    }
+
     /// Takes over the keyring of an earlier run, which wins over the key of the settings.
-    pub fn restore_keyring(&mut self, ring: Keyring, out: &mut Outbox<GossipOutput>) {
+    pub fn restore_keyring(&mut self, now: Instant, ring: Keyring, out: &mut Outbox<GossipOutput>) {
         if let (Some(given), Some(primary)) = (self.keys.ring.primary(), ring.primary())
             && !ring.keys().contains(given)
         {
             let (pool, given, primary) = (self.config.pool, given.id(), primary.id());
-            crate::trace!(out, Level::Warn, GossipTrace::KeyringWins { pool, given, primary });
+            let trace = KeyTrace::RingWins { pool, given, primary };
+            crate::trace!(out, Level::Warn, GossipTrace::Keys(trace));
         }
         self.keys.ring = ring;
         self.keys.is_stored = true;
+        self.plan_expiry(now);
     }
 
     /// The keys are right: stores them if they are not stored yet.
@@ -316,21 +358,34 @@ impl Gossip {
         }
     }
 
-    fn store_keyring(&mut self, ticket: Option<KeyTicket>, out: &mut Outbox<GossipOutput>) {
+    /// Writes both files, the retired keys first: a crash in between leaves a key in both, which
+    /// is installed then, but in none of them only if its installation was not answered.
+    pub(super) fn store_keyring(
+        &mut self,
+        ticket: Option<KeyTicket>,
+        out: &mut Outbox<GossipOutput>,
+    ) {
         self.keys.is_stored = true;
         self.keys.writes.push_back(ticket);
+        let (pool, ring) = (self.config.pool, &self.keys.ring);
         let mut ops = vec![FileOp::CreateDir(FilePath::new("serf")), FileOp::SyncDir(None)];
-        ops.extend(replace_file(&keyring_file(self.config.pool), self.keys.ring.to_file()));
+        match ring.retired_to_file() {
+            Some(content) => ops.extend(replace_file(&retired_file(pool), content)),
+            None => ops.push(FileOp::Remove(retired_file(pool))),
+        }
+        ops.extend(replace_file(&keyring_file(pool), ring.to_file()));
         out.push(GossipOutput::PersistKeyring(ops));
     }
 
     /// Does what is asked with the keys; answered by `KeyFinished`.
     pub(super) fn key_operation(
         &mut self,
+        now: Instant,
         ticket: KeyTicket,
         operation: KeyOperation,
         out: &mut Outbox<GossipOutput>,
     ) {
+        let until = later(self.keys.civil(now), RETIRED_FOR);
         let ring = &mut self.keys.ring;
         let (verb, key, done) = match operation {
             KeyOperation::List => {
@@ -344,11 +399,16 @@ impl Gossip {
             }
             KeyOperation::Install(key) => ("install", key.id(), ring.install(key)),
             KeyOperation::Use(key) => ("use", key.id(), ring.use_key(&key)),
-            KeyOperation::Remove(key) => ("remove", key.id(), ring.remove(&key)),
+            KeyOperation::Remove(key) => {
+                let done = ring.remove(&key, until);
+                (done.as_ref().map_or("remove", Removal::verb), key.id(), done.map(|_| ()))
+            }
         };
+        self.plan_expiry(now);
         let level = if done.is_ok() { Level::Info } else { Level::Warn };
         let error = done.as_ref().err().cloned();
-        crate::trace!(out, level, GossipTrace::KeyOperation { verb, key, error });
+        let trace = KeyTrace::Operation { verb, key, error };
+        crate::trace!(out, level, GossipTrace::Keys(trace));
         if done.is_ok() && self.keys.has_file {
             self.store_keyring(Some(ticket), out);
         } else {
@@ -394,7 +454,7 @@ mod tests {
     }
 
     fn ring(keys: &[u8]) -> Keyring {
-        Keyring(keys.iter().map(|first| key(*first)).collect())
+        Keyring { opening: keys.iter().map(|first| key(*first)).collect(), retired: Vec::new() }
     }
 
     #[test]
@@ -407,9 +467,12 @@ mod tests {
         assert_eq!(keys.use_key(&key(3)), Ok(()));
         assert_eq!(keys, ring(&[3, 1, 2]));
         assert_eq!(keys.use_key(&key(9)), Err(KeyringError::Missing));
-        assert_eq!(keys.remove(&key(3)), Err(KeyringError::Primary));
-        assert_eq!(keys.remove(&key(1)), Ok(()));
-        assert_eq!(keys.remove(&key(1)), Ok(()), "one that is gone already");
+        let until = WallClock::from_millis(5);
+        assert_eq!(keys.remove(&key(3), until), Err(KeyringError::Primary));
+        assert_eq!(keys.remove(&key(1), until), Ok(Removal::Retired));
+        assert_eq!(keys.keys(), ring(&[3, 2]).keys());
+        assert_eq!(keys.remove(&key(1), until), Ok(Removal::Gone));
+        assert_eq!(keys.remove(&key(1), until), Ok(Removal::Unknown));
         assert_eq!(keys, ring(&[3, 2]));
     }
 
@@ -418,7 +481,7 @@ mod tests {
         let mut keys = Keyring::default();
         assert_eq!(keys.install(key(1)), Err(KeyringError::NotEnabled));
         assert_eq!(keys.use_key(&key(1)), Err(KeyringError::NotEnabled));
-        assert_eq!(keys.remove(&key(1)), Err(KeyringError::NotEnabled));
+        assert_eq!(keys.remove(&key(1), WallClock::from_millis(5)), Err(KeyringError::NotEnabled));
         assert_eq!(keys.primary(), None);
     }
 
@@ -431,7 +494,7 @@ mod tests {
         assert_eq!(keys.install(key(32)), Err(KeyringError::Full));
         assert_eq!(keys.install(key(31)), Ok(()));
         assert_eq!(Keyring::from_file(&keys.to_file()), Ok(keys.clone()));
-        keys.0.push(key(32));
+        keys.opening.push(key(32));
         assert_eq!(Keyring::from_file(&keys.to_file()), Err(KeyringFileError::TooMany));
     }
 
@@ -499,7 +562,7 @@ mod tests {
         let mut gossip = Gossip::new(own.name, own.address, own.meta, &config, seed, now, &mut out);
         gossip.keys = keys;
         out.drain().for_each(drop);
-        gossip.key_operation(KeyTicket(7), KeyOperation::Install(key(2)), &mut out);
+        gossip.key_operation(now, KeyTicket(7), KeyOperation::Install(key(2)), &mut out);
         let result = Err(KeyringError::Busy);
         assert_eq!(out.pop(), Some(GossipOutput::KeyFinished { ticket: KeyTicket(7), result }));
         assert_eq!(gossip.keyring(), &ring(&[1]));

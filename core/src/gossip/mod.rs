@@ -27,6 +27,7 @@ mod probe;
 mod proof;
 mod push_pull;
 mod reach;
+pub mod retired;
 mod scale;
 mod state;
 mod suspicion;
@@ -37,7 +38,7 @@ mod trace;
 mod user;
 
 pub use admission::{Admission, Refusal};
-pub use trace::{DropReason, GossipTrace, Way};
+pub use trace::{DropReason, GossipTrace, KeyTrace, Way};
 
 use crate::config::GossipConfig;
 use crate::id::{Incarnation, NodeName, PoolName, SeqNo, StreamId};
@@ -363,6 +364,8 @@ enum Timer {
     Exchange(StreamId),
     /// Members are asked whether they live.
     ProofTick,
+    /// A retired key has opened messages for long enough.
+    KeyExpiry,
     /// The next probe.
     ProbeTick,
     /// The next gossip round.
@@ -565,6 +568,7 @@ impl Gossip {
             Timer::Suspicion(name) => self.suspicion_expired(now, &name, out),
             Timer::Exchange(stream) => self.exchange_timed_out(now, stream, out),
             Timer::ProofTick => self.ask_for_proofs(now, out),
+            Timer::KeyExpiry => self.expire_keys(now, out),
             Timer::ProbeTick => {
                 self.timers.set(Timer::ProbeTick, now + self.config.probe_interval);
                 self.probe_next(now, out);
@@ -603,7 +607,9 @@ impl Machine for Gossip {
             GossipInput::UserState { exchange, payload } => {
                 self.user_state(now, exchange, payload, out);
             }
-            GossipInput::Key { ticket, operation } => self.key_operation(ticket, operation, out),
+            GossipInput::Key { ticket, operation } => {
+                self.key_operation(now, ticket, operation, out)
+            }
             GossipInput::KeyringPersisted(result) => self.keyring_persisted(result, out),
         }
         self.plan_round(now);

@@ -53,7 +53,7 @@ impl Gossip {
         payload: &Bytes,
         out: &mut Outbox<GossipOutput>,
     ) {
-        let Opened { packet, sealed } = match self.keys.opener(&self.config).open(payload) {
+        let Opened { packet, key } = match self.keys.opener(&self.config).open(payload) {
             Ok(opened) => opened,
             Err(error) => {
                 self.drops.drop(now, from, DropReason::Closed(error), out);
@@ -61,7 +61,9 @@ impl Gossip {
             }
         };
         // A stream proves nothing: it may be one that this member opened to itself.
-        if sealed {
+        if let Some(key) = key
+            && !self.opened_by_retired(now, from, key, out)
+        {
             self.keys_proven(out);
         }
         self.reach.heard(&from);

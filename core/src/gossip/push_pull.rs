@@ -7,8 +7,12 @@
 //! may not be in the pool, are answered with the reason. Every exchange has a deadline; accepted
 //! ones are bounded in number, together and for each address, and all of them in bytes.
 //!
-//! Differs: members that take more bytes than a peer takes in are told page by page, this one and
-//! the next ones by name in each exchange, and it is told in time that they come near that limit
+//! Differs: a request under a retired key is answered, but its state is not taken over: whoever
+//! missed a whole rotation of keys cannot read the answer, and would be taken for alive and fail
+//! again at every try. Whoever can read it tells of itself by datagram.
+//!
+//! Members that take more bytes than a peer takes in are told page by page, this one and the next
+//! ones by name in each exchange, and it is told in time that they come near that limit
 //! (gossip-protocol.md §28, size of the state). A peer takes any part of the members for what it
 //! is; news are spread by gossip, so that an exchange needs no order of its own for them.
 
@@ -94,7 +98,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Remote {
     join: bool,
-    /// Its members; `None` if they are, to the byte, what this member knows and has settled.
+    /// Its members; `None` if they are, to the byte, what this member knows and has settled, or if
+    /// they are not to be believed.
     states: Option<Vec<PushPullState>>,
     user_state: Bytes,
 }
@@ -266,10 +271,14 @@ impl Gossip {
             return;
         }
         let fed = decoder.feed(data, &self.keys.opener(&self.config));
-        let is_accepted = exchange.is_accepted();
+        let key = decoder.key();
+        let (peer, is_accepted) = (exchange.peer, exchange.is_accepted());
+        let retired = key.is_some_and(|key| self.opened_by_retired(now, peer, key, out));
         match fed {
             Ok(None) => {}
-            Ok(Some(message)) if is_accepted => self.request_arrived(now, stream, message, out),
+            Ok(Some(message)) if is_accepted => {
+                self.request_arrived(now, stream, message, retired, out);
+            }
             Ok(Some(message)) => self.answer_arrived(now, stream, message, out),
             Err(error) => self.unreadable(now, stream, &error, out),
         }
@@ -317,18 +326,19 @@ impl Gossip {
         }
     }
 
-    /// The request on an accepted stream is complete.
+    /// The request on an accepted stream is complete; `retired` tells whether its key is.
     fn request_arrived(
         &mut self,
         now: Instant,
         stream: StreamId,
         message: StreamMessage,
+        retired: bool,
         out: &mut Outbox<GossipOutput>,
     ) {
         match message {
             StreamMessage::PushPull(request) => {
                 let join = request.join;
-                let request = match self.received(request) {
+                let mut request = match self.received(request) {
                     Ok(request) => request,
                     Err(error) => {
                         self.unreadable(now, stream, &StreamError::Malformed(error), out);
@@ -338,6 +348,10 @@ impl Gossip {
                 if join && let Err(refusal) = self.admit(&request) {
                     self.refuse_join(now, stream, &refusal, out);
                     return;
+                }
+                if retired {
+                    crate::mark!("gossip.retired_request");
+                    request = Remote { join, states: None, user_state: Bytes::new() };
                 }
                 if let Some(exchange) = self.exchanges.get_mut(&stream) {
                     exchange.stage = Stage::Replying(request);

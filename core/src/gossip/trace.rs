@@ -179,24 +179,8 @@ pub enum GossipTrace {
         /// Its bytes.
         bytes: usize,
     },
-    /// The keyring of an earlier run is used, which does not hold the key of the settings.
-    KeyringWins {
-        /// In which pool.
-        pool: PoolName,
-        /// The key of the settings.
-        given: KeyId,
-        /// The primary key of the keyring.
-        primary: KeyId,
-    },
-    /// Somebody wanted the keys changed.
-    KeyOperation {
-        /// How.
-        verb: &'static str,
-        /// Which key.
-        key: KeyId,
-        /// Why it had no effect, if it had none.
-        error: Option<KeyringError>,
-    },
+    /// Something about the keys of this member.
+    Keys(KeyTrace),
     /// This member announced that it leaves.
     Leaving,
 }
@@ -259,19 +243,75 @@ impl fmt::Display for GossipTrace {
             Self::BroadcastTooLarge { bytes } => {
                 write!(f, "a message of {bytes} bytes fits into no packet and is not spread")
             }
-            Self::KeyringWins { pool, given, primary } => write!(
+            Self::Keys(trace) => trace.fmt(f),
+            Self::Leaving => f.write_str("announcing that this member leaves"),
+        }
+    }
+}
+
+/// What is told about the keys of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyTrace {
+    /// The keyring of an earlier run is used, which does not hold the key of the settings.
+    RingWins {
+        /// In which pool.
+        pool: PoolName,
+        /// The key of the settings.
+        given: KeyId,
+        /// The primary key of the keyring.
+        primary: KeyId,
+    },
+    /// A member still seals messages under a key that was removed; told once for each source.
+    Retired {
+        /// The member.
+        from: SocketAddr,
+        /// Its key.
+        key: KeyId,
+        /// The key that it should use.
+        primary: KeyId,
+        /// How long it will be heard.
+        left: Duration,
+    },
+    /// A retired key opens messages no more.
+    Expired {
+        /// Which.
+        key: KeyId,
+    },
+    /// Somebody wanted the keys changed.
+    Operation {
+        /// How.
+        verb: &'static str,
+        /// Which key.
+        key: KeyId,
+        /// Why it had no effect, if it had none.
+        error: Option<KeyringError>,
+    },
+}
+
+impl fmt::Display for KeyTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RingWins { pool, given, primary } => write!(
                 f,
                 "{pool} keyring exists but -encrypt given, using keyring: {} holds the primary key \
                  {primary} and not the key {given}",
                 keyring_file(*pool)
             ),
-            Self::KeyOperation { verb, key, error: None } => {
+            Self::Retired { from, key, primary, left } => write!(
+                f,
+                "{from} encrypts gossip with the retired key {key} and is heard for {} more \
+                 minutes: it was away during a rotation; install and use the key {primary} there",
+                left.as_secs().div_ceil(60)
+            ),
+            Self::Expired { key } => {
+                write!(f, "gossip encryption: the retired key {key} opens nothing any more")
+            }
+            Self::Operation { verb, key, error: None } => {
                 write!(f, "gossip encryption: {verb} key {key}: done")
             }
-            Self::KeyOperation { verb, key, error: Some(error) } => {
+            Self::Operation { verb, key, error: Some(error) } => {
                 write!(f, "gossip encryption: {verb} key {key}: {error}")
             }
-            Self::Leaving => f.write_str("announcing that this member leaves"),
         }
     }
 }

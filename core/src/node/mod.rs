@@ -171,7 +171,7 @@ impl Node {
     /// Makes an agent of its settings and of what its disk holds.
     ///
     /// `seed` is the only randomness it will ever get; `wall` decides which persisted check states
-    /// have expired.
+    /// and which retired keys have expired.
     ///
     /// - Errors: settings that contradict each other; nothing was started.
     pub fn new(
@@ -191,11 +191,12 @@ impl Node {
             restored: restored.registrations.registrations().clone(),
             wall,
         };
-        let lan = Pool::lan(&config, id, restored.lan, (seed, now))?;
+        let lan = Pool::lan(&config, id, restored.lan, (seed, wall, now))?;
         let (wan, server) = match restored.server {
-            Some(server) => {
-                (Pool::wan(&config, id, server.wan, (seed, now))?, Some((server.raft, server.wal)))
-            }
+            Some(server) => (
+                Pool::wan(&config, id, server.wan, (seed, wall, now))?,
+                Some((server.raft, server.wal)),
+            ),
             None => (None, None),
         };
         let local = Local::new(local_config, &mut boxes.local)?;

@@ -13,7 +13,7 @@ use crate::machine::{Machine as _, Outbox};
 use crate::rng::Seed;
 use crate::serf::{Serf, SerfInput, SerfOutput};
 use crate::storage::recovery::RestoredPool;
-use crate::time::Instant;
+use crate::time::{Instant, WallClock};
 use crate::trace::Level;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -35,13 +35,13 @@ impl Pool {
         config: &NodeConfig,
         id: NodeId,
         restored: RestoredPool,
-        (seed, now): (Seed, Instant),
+        (seed, wall, now): (Seed, WallClock, Instant),
     ) -> Result<Self, ConfigError> {
         let (name, address) = (config.name.clone(), config.gossip_address());
         let admission = Admission::Datacenter(config.datacenter.clone());
         let gossip = GossipConfig { admission, ..config.gossip.clone() };
         let timers = (&gossip, &config.serf);
-        Self::new(config, id, (name, address), timers, restored, (seed, now))
+        Self::new(config, id, (name, address), timers, restored, (seed, wall, now))
     }
 
     /// The pool of the servers of all datacenters; `None` if this agent stays out of it.
@@ -49,7 +49,7 @@ impl Pool {
         config: &NodeConfig,
         id: NodeId,
         restored: RestoredPool,
-        (seed, now): (Seed, Instant),
+        (seed, wall, now): (Seed, WallClock, Instant),
     ) -> Result<Option<Self>, ConfigError> {
         let Some(wan) = config.wan() else { return Ok(None) };
         let name = config.name.in_wan(&config.datacenter).map_err(|error| {
@@ -59,7 +59,7 @@ impl Pool {
         let address = SocketAddr::new(config.advertise_wan, wan.port);
         let gossip = GossipConfig { admission: Admission::Servers, ..wan.gossip.clone() };
         let timers = (&gossip, &wan.serf);
-        Self::new(config, id, (name, address), timers, restored, (seed, now)).map(Some)
+        Self::new(config, id, (name, address), timers, restored, (seed, wall, now)).map(Some)
     }
 
     fn new(
@@ -68,7 +68,7 @@ impl Pool {
         (name, address): (NodeName, SocketAddr),
         (timers, serf): (&GossipConfig, &SerfConfig),
         restored: RestoredPool,
-        (seed, now): (Seed, Instant),
+        (seed, wall, now): (Seed, WallClock, Instant),
     ) -> Result<Self, ConfigError> {
         let (mut gossip_out, mut serf_out) = (Outbox::new(config.level), Outbox::new(config.level));
         let tags = own_tags(config, id, timers.pool);
@@ -80,7 +80,8 @@ impl Pool {
             gossip.restore_incarnation(last, &mut gossip_out);
         }
         let mut pool = Self { gossip, serf, gossip_out, serf_out, streams: BTreeSet::new() };
-        pool.restore_keys(timers, restored.keyring)?;
+        pool.gossip.set_clock(now, wall);
+        pool.restore_keys(now, timers, restored.keyring)?;
         if config.server.as_ref().is_some_and(|server| server.bootstrap == Bootstrap::Alone) {
             // Such a server has nobody to prove its key, so it is stored at once.
             pool.gossip.keys_proven(&mut pool.gossip_out);
@@ -91,12 +92,13 @@ impl Pool {
     /// Gives gossip the keys of an earlier run.
     fn restore_keys(
         &mut self,
+        now: Instant,
         config: &GossipConfig,
         restored: Option<Keyring>,
     ) -> Result<(), ConfigError> {
         match restored {
             Some(ring) if config.keyring_file => {
-                self.gossip.restore_keyring(ring, &mut self.gossip_out);
+                self.gossip.restore_keyring(now, ring, &mut self.gossip_out);
                 Ok(())
             }
             Some(_) if config.encrypt.is_none() => {

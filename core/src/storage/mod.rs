@@ -13,6 +13,7 @@
 //! | `local/registrations.log` | services, checks, TTL states registered here | [`registrations`] |
 //! | `serf/{local,remote}.snapshot` | members known in the LAN and WAN pool, written by Serf | – |
 //! | `serf/{local,remote}.keyring` | keys of gossip | [`crate::gossip::keyring`] |
+//! | `serf/{local,remote}.retired` | keys removed of late | [`crate::gossip::retired`] |
 
 pub mod hard;
 pub mod identity;

@@ -17,6 +17,7 @@ use super::registrations::{RegistrationLog, RegistrationsError, registrations_fi
 use super::scan::{ScanError, Scanned, Scanner, TornTail};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
+use crate::gossip::retired::retired_file;
 use crate::id::{NameError, NodeId, PoolName, StoreId};
 use crate::mark;
 use crate::raft::{Entry, HardState, RestoredRaft};
@@ -234,6 +235,7 @@ enum Phase {
     Registrations,
     SerfSnapshot(PoolName),
     Keyring(PoolName),
+    RetiredKeys(PoolName),
     Identity,
     HardA,
     HardB,
@@ -353,14 +355,22 @@ impl Recovery {
             Phase::Keyring(pool) => {
                 let keyring = content.as_deref().map(Keyring::from_file).transpose();
                 let unusable = |source| RecoveryError::Keyring { file: keyring_file(pool), source };
-                self.pool(pool).keyring = keyring.map_err(unusable)?;
-                Ok(match pool {
-                    PoolName::Lan if self.config.server => self.read_snapshot(PoolName::Wan),
-                    PoolName::Lan => self.perform(),
-                    PoolName::Wan => {
-                        self.read(Phase::Identity, identity::identity_file(), VALUE_BYTES_MAX)
-                    }
+                let keyring = keyring.map_err(unusable)?;
+                // Retired keys without a keyring are those of one that the operator removed.
+                let wants_retired = keyring.is_some();
+                self.pool(pool).keyring = keyring;
+                Ok(if wants_retired {
+                    self.read(Phase::RetiredKeys(pool), retired_file(pool), KEYRING_BYTES_MAX)
+                } else {
+                    self.after_keys(pool)
                 })
+            }
+            Phase::RetiredKeys(pool) => {
+                let unusable = |source| RecoveryError::Keyring { file: retired_file(pool), source };
+                if let (Some(ring), Some(content)) = (&mut self.pool(pool).keyring, content) {
+                    ring.retire_from_file(&content).map_err(unusable)?;
+                }
+                Ok(self.after_keys(pool))
             }
             Phase::Identity => self.read_identity(content.as_deref()),
             Phase::HardA => {
@@ -379,6 +389,15 @@ impl Recovery {
             | Phase::Segments
             | Phase::Performing
             | Phase::Ended => panic!("a file's content does not answer {:?}", self.phase),
+        }
+    }
+
+    /// What comes after the keys of a pool.
+    fn after_keys(&mut self, pool: PoolName) -> Step {
+        match pool {
+            PoolName::Lan if self.config.server => self.read_snapshot(PoolName::Wan),
+            PoolName::Lan => self.perform(),
+            PoolName::Wan => self.read(Phase::Identity, identity::identity_file(), VALUE_BYTES_MAX),
         }
     }
 

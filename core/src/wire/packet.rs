@@ -12,7 +12,7 @@ use super::compound::{COMPOUND, parts};
 use super::compress::{Compressor, DATAGRAM_BYTES_MAX, decompress};
 use super::gossip::{Message, kind};
 use super::label;
-use super::seal::{Key, NONCE_BYTES, SEAL_OVERHEAD, SealVersion, open};
+use super::seal::{Key, KeyId, NONCE_BYTES, SEAL_OVERHEAD, SealVersion, open};
 use bytes::Bytes;
 
 /// Nesting compounds and compressed parts may have at most; real senders never nest.
@@ -34,8 +34,8 @@ pub struct Opener<'a> {
 pub struct Opened {
     /// What was inside.
     pub packet: Bytes,
-    /// Whether one of the receiver's keys opened it.
-    pub sealed: bool,
+    /// Which of the receiver's keys opened it; `None` if it came in clear.
+    pub key: Option<KeyId>,
 }
 
 impl Opener<'_> {
@@ -50,11 +50,11 @@ impl Opener<'_> {
         let header = header.ok_or(DecodeError::Truncated { field: "label" })?;
         let packet = datagram.slice(header..);
         if self.keys.is_empty() {
-            return Ok(Opened { packet, sealed: false });
+            return Ok(Opened { packet, key: None });
         }
         match open(self.keys, self.label, &packet) {
-            Ok(packet) => Ok(Opened { packet, sealed: true }),
-            Err(_) if !self.verify => Ok(Opened { packet, sealed: false }),
+            Ok((packet, key)) => Ok(Opened { packet, key: Some(key) }),
+            Err(_) if !self.verify => Ok(Opened { packet, key: None }),
             Err(error) => Err(error),
         }
     }
@@ -270,7 +270,7 @@ mod tests {
             let datagram = Wrapper::default().datagram(packet, checksum, &layers);
             let keys = if sealed { vec![other.clone(), own.clone()] } else { Vec::new() };
             let opened = Opener { label, keys: &keys, verify: true }.open(&datagram).unwrap();
-            assert_eq!(opened.sealed, sealed);
+            assert_eq!(opened.key, sealed.then_some(own.id()));
             assert_eq!(decode_packet(&opened.packet).len(), 2);
             assert_eq!(opened.packet.len() < packet.len(), compress);
             assert!(Opener { label: b"prod2", keys: &keys, verify: true }.open(&datagram).is_err());
@@ -289,7 +289,7 @@ mod tests {
         let (keys, packet) = ([key(1)], nack(1).encode());
         let open = |verify| Opener { label: &[], keys: &keys, verify }.open(&packet);
         assert!(open(true).is_err());
-        assert_eq!(open(false), Ok(Opened { packet: packet.clone(), sealed: false }));
+        assert_eq!(open(false), Ok(Opened { packet: packet.clone(), key: None }));
     }
 
     proptest! {

@@ -226,11 +226,15 @@ pub const NOT_SEALED: DecodeError = DecodeError::Layer {
     rule: "gossip is encrypted here, but the message is not",
 };
 
-/// What the sealed message `sealed` holds; the keys are tried in their order.
+/// What the sealed message `sealed` holds, and which key it was; they are tried in their order.
 ///
 /// - Errors: `Sealed` if no key fits, every other one if no key could.
 /// - Cost: linear in the bytes for each key tried.
-pub fn open(keys: &[Key], authenticated: &[u8], sealed: &[u8]) -> Result<Bytes, DecodeError> {
+pub fn open(
+    keys: &[Key],
+    authenticated: &[u8],
+    sealed: &[u8],
+) -> Result<(Bytes, KeyId), DecodeError> {
     let field = "encryption";
     let version = match sealed.first() {
         Some(0) => SealVersion::Padded,
@@ -242,16 +246,17 @@ pub fn open(keys: &[Key], authenticated: &[u8], sealed: &[u8]) -> Result<Bytes, 
     let parts = rest.and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk()?)));
     let (nonce, (ciphertext, tag)) = parts.ok_or(DecodeError::Truncated { field })?;
     let mut body = ciphertext.to_vec();
-    if !keys.iter().any(|key| key.cipher.open(*nonce, authenticated, &mut body, *tag)) {
+    let fits = |key: &&Key| key.cipher.open(*nonce, authenticated, &mut body, *tag);
+    let Some(key) = keys.iter().find(fits).map(Key::id) else {
         return Err(DecodeError::Sealed { tried: keys.iter().map(Key::id).collect() });
-    }
+    };
     if version == SealVersion::Padded {
         let padding = body.last().map_or(0, |byte| usize::from(*byte));
         let end = body.len().checked_sub(padding);
         let end = end.filter(|_| (1..=BLOCK_BYTES).contains(&padding));
         body.truncate(end.ok_or(DecodeError::Invalid { field, rule: "its padding is wrong" })?);
     }
-    Ok(body.into())
+    Ok((body.into(), key))
 }
 
 /// The length in a frame's head, once the head is there.
@@ -301,7 +306,8 @@ mod tests {
         for version in [SealVersion::Padded, SealVersion::Plain] {
             for (at, key) in keys.iter().enumerate() {
                 let sealed = sealed(key, version, b"attack at dawn");
-                assert_eq!(open(&keys, b"label", &sealed).unwrap(), "attack at dawn");
+                let expected = Ok(("attack at dawn".into(), key.id()));
+                assert_eq!(open(&keys, b"label", &sealed), expected);
                 let others: Vec<Key> = keys.iter().filter(|other| *other != key).cloned().collect();
                 let tried = others.iter().map(Key::id).collect();
                 let refused = Err(DecodeError::Sealed { tried });
@@ -333,7 +339,7 @@ mod tests {
             let sealed = sealed(&key, SealVersion::Padded, &plain);
             assert_eq!((sealed.len() - SEAL_OVERHEAD) % BLOCK_BYTES, 0);
             assert!(sealed.len() > SEAL_OVERHEAD + len);
-            assert_eq!(open(&[key], b"label", &sealed).unwrap(), plain);
+            assert_eq!(open(&[key], b"label", &sealed).unwrap().0, plain);
         }
     }
 
@@ -344,7 +350,8 @@ mod tests {
         key.seal_stream(NONCE, b"label", b"state", &mut out).unwrap();
         let (head, body) = out.split_first_chunk().unwrap();
         assert_eq!(frame_length(*head), Ok(body.len()));
-        assert_eq!(open(&[key], &[head, b"label".as_slice()].concat(), body).unwrap(), "state");
+        let opened = open(&[key], &[head, b"label".as_slice()].concat(), body);
+        assert_eq!(opened.unwrap().0, "state");
         let long = [kind::ENCRYPT, 0xff, 0, 0, 0];
         assert!(matches!(frame_length(long), Err(DecodeError::Limit { .. })));
     }

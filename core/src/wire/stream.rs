@@ -15,7 +15,7 @@ use super::label;
 use super::msgpack;
 use super::packet::Opener;
 use super::scan::Arrivals;
-use super::seal::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, NOT_SEALED, frame_length, open};
+use super::seal::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, KeyId, NOT_SEALED, frame_length, open};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
@@ -38,6 +38,8 @@ pub struct StreamDecoder {
     phase: Phase,
     /// Whether the message lay inside another layer and so is there in full, or never will be.
     is_whole: bool,
+    /// What opened the message.
+    key: Option<KeyId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -89,6 +91,11 @@ impl StreamDecoder {
     /// A decoder for the answer on a stream that this side dialled.
     pub fn dialled() -> Self {
         Self::default()
+    }
+
+    /// Which key opened the message; `None` if none had to, or it is not there yet.
+    pub const fn key(&self) -> Option<KeyId> {
+        self.key
     }
 
     /// Takes in bytes; gives the message once, when it is complete.
@@ -174,7 +181,8 @@ impl StreamDecoder {
             });
         };
         let Some(sealed) = self.arrivals.take(length) else { return Ok(Step::Wait(phase)) };
-        let plain = open(opener.keys, &[&head, opener.label].concat(), &sealed)?;
+        let (plain, key) = open(opener.keys, &[&head, opener.label].concat(), &sealed)?;
+        self.key = Some(key);
         Ok(self.inside(plain, false))
     }
 
@@ -369,6 +377,7 @@ mod tests {
                     assert_eq!(decoder.feed(piece, &opener), Ok(expected));
                 }
                 assert_eq!(decoder.feed(b"ignored", &opener), Ok(None));
+                assert_eq!(decoder.key(), sealed.then(|| keys[1].id()));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! What is done to a pool in which all is well, so that the result can be demanded at once.
 
 use super::plan::Drill;
-use super::{Fate, GossipRun, settled};
+use super::{Fate, GossipRun, Member, settled};
 use crate::checker::{Violation, broken};
+use crate::disk::Crash;
 use crate::net::HostId;
 use std::time::Duration;
 use terraform_core::id::NodeName;
@@ -106,19 +107,24 @@ impl GossipRun {
         let end = self.world.now + Duration::from_secs(45);
         while self.world.now < end {
             self.advance(LOOK)?;
-            self.has_no_other_friend(host, &name)?;
+            self.has_no_other_friend("G7", host, &name)?;
         }
         self.until(Duration::from_secs(300), settled::all_agree)
     }
 
-    /// Nobody but `sleeper` holds `name` for alive.
-    fn has_no_other_friend(&self, sleeper: HostId, name: &NodeName) -> Result<(), Violation> {
+    /// Nobody but `alone` holds `name` for alive.
+    fn has_no_other_friend(
+        &self,
+        rule: &'static str,
+        alone: HostId,
+        name: &NodeName,
+    ) -> Result<(), Violation> {
         for member in self.up() {
             let host = self.members[member].host;
             let seen = self.node(host).and_then(|node| node.serf().member(name));
             let alive = seen.is_some_and(|member| member.status == MemberStatus::Alive);
-            if host != sleeper && alive {
-                return broken("G7", format!("host {host} took {name} for alive again"));
+            if host != alone && alive {
+                return broken(rule, format!("host {host} has {name} for alive"));
             }
         }
         Ok(())
@@ -147,12 +153,7 @@ impl GossipRun {
     /// a few.
     fn change_keys(&mut self, operation: &KeyOperation) -> Result<(), Violation> {
         for _ in 0..5 {
-            let Some(member) = self.any_up() else { return Ok(()) };
-            let request = SerfRequest::Keys { operation: operation.clone(), relay_factor: 0 };
-            let host = self.members[member].host;
-            self.keys_changed = None;
-            self.world.request(host, Request::new(RequestBody::Serf(request)));
-            self.advance(QUERY_TIME)?;
+            self.ask_for_keys(operation)?;
             let complete = |report: &KeyReport| report.responses == report.nodes;
             if self.keys_changed.as_ref().is_some_and(complete) {
                 return Ok(());
@@ -161,18 +162,50 @@ impl GossipRun {
         broken("G9", format!("{operation:?} never reaches all: {:?}", self.keys_changed))
     }
 
-    /// G9: the key of all members is changed, and nobody loses anybody meanwhile.
+    /// Asks once for a key operation, and waits for the answers.
+    fn ask_for_keys(&mut self, operation: &KeyOperation) -> Result<(), Violation> {
+        match self.any_up() {
+            Some(member) => self.ask_for_keys_at(member, operation),
+            None => Ok(()),
+        }
+    }
+
+    fn ask_for_keys_at(
+        &mut self,
+        member: usize,
+        operation: &KeyOperation,
+    ) -> Result<(), Violation> {
+        let request = SerfRequest::Keys { operation: operation.clone(), relay_factor: 0 };
+        self.keys_changed = None;
+        let host = self.members[member].host;
+        self.world.request(host, Request::new(RequestBody::Serf(request)));
+        self.advance(QUERY_TIME)
+    }
+
+    /// G9: the key of all members is changed, and nobody loses anybody meanwhile; one member may be
+    /// away for all of it, or but for the installation of the new key.
     fn drill_rotate(&mut self) -> Result<(), Violation> {
         let (old, new) = ([7; 16], [8; 32]);
         let [old, new] = [&old[..], &new].map(bytes::Bytes::copy_from_slice);
-        let steps = [
-            KeyOperation::Install(new.clone()),
-            KeyOperation::Use(new.clone()),
-            KeyOperation::Remove(old),
-        ];
-        for operation in steps {
-            self.change_keys(&operation)?;
+        let remove = KeyOperation::Remove(old);
+        let straggler = (self.members.len() >= 3 && self.rng.chance(1, 2))
+            .then(|| self.rng.index(self.members.len()));
+        let knows_new = self.rng.chance(1, 2);
+        if let Some(straggler) = straggler.filter(|_| !knows_new) {
+            self.send_away(straggler)?;
         }
+        self.change_keys(&KeyOperation::Install(new.clone()))?;
+        if let Some(straggler) = straggler.filter(|_| knows_new) {
+            self.send_away(straggler)?;
+        }
+        self.change_keys(&KeyOperation::Use(new.clone()))?;
+        if let Some(straggler) = straggler {
+            // Once: whoever hears it twice does not understand the straggler any more.
+            self.ask_for_keys(&remove)?;
+            self.bring_back(straggler, (!knows_new).then_some(&new))?;
+            self.change_keys(&KeyOperation::Use(new.clone()))?;
+        }
+        self.change_keys(&remove)?;
         let key = Key::new(&new).expect("32 bytes are a key");
         for member in self.up() {
             let host = self.members[member].host;
@@ -185,5 +218,29 @@ impl GossipRun {
             host.config.gossip.encrypt = Some(key.clone());
         }
         settled::all_agree(self)
+    }
+
+    /// A member is switched off, and all others know that.
+    fn send_away(&mut self, member: usize) -> Result<(), Violation> {
+        self.checkers.permissions.quiet = false;
+        self.crash(member, Crash::Process, Duration::from_secs(3600));
+        let Member { host, name, .. } = self.members[member].clone();
+        self.until(Duration::from_secs(300), |run| run.has_no_other_friend("G9", host, &name))
+    }
+
+    /// A member that missed a rotation is switched on: who lacks the new key is nobody's member
+    /// until its operator gives it that; who has it comes back by itself.
+    fn bring_back(&mut self, member: usize, key: Option<&bytes::Bytes>) -> Result<(), Violation> {
+        self.start(member)?;
+        if let Some(key) = key {
+            let Member { host, name, .. } = self.members[member].clone();
+            let end = self.world.now + Duration::from_secs(60);
+            while self.world.now < end {
+                self.advance(LOOK)?;
+                self.has_no_other_friend("G9", host, &name)?;
+            }
+            self.ask_for_keys_at(member, &KeyOperation::Install(key.clone()))?;
+        }
+        self.until(Duration::from_secs(180), settled::all_agree)
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Seat {
     pub(crate) config: Option<GossipConfig>,
     /// The content of its keyring file.
     pub(crate) keyring: Option<Bytes>,
+    /// The content of its file of retired keys.
+    pub(crate) retired: Option<Bytes>,
     /// Key operations that ended.
     pub(crate) key_results: Vec<Result<Keyring, KeyringError>>,
     starts: u64,
@@ -212,7 +214,11 @@ impl Cluster {
             gossip.restore_incarnation(last, &mut gossip_box);
         }
         if let Some(file) = &seat.keyring {
-            gossip.restore_keyring(Keyring::from_file(file).unwrap(), &mut gossip_box);
+            let mut ring = Keyring::from_file(file).unwrap();
+            if let Some(file) = &seat.retired {
+                ring.retire_from_file(file).unwrap();
+            }
+            gossip.restore_keyring(self.now, ring, &mut gossip_box);
         }
         seat.host = Some(Host { gossip, serf, gossip_box, serf_box });
         self.settle(index);
@@ -395,10 +401,13 @@ impl Cluster {
             }
             GossipOutput::KeyFinished { result, .. } => self.seats[index].key_results.push(result),
             GossipOutput::PersistKeyring(ops) => {
+                self.seats[index].retired = None;
                 for op in ops {
-                    if let FileOp::Write { data, .. } = op {
-                        self.seats[index].keyring = Some(data);
-                    }
+                    let FileOp::Write { file, data, .. } = op else { continue };
+                    let seat = &mut self.seats[index];
+                    let is_retired = file.as_str().contains("retired");
+                    let content = if is_retired { &mut seat.retired } else { &mut seat.keyring };
+                    *content = Some(data);
                 }
                 self.gossip_now(index, GossipInput::KeyringPersisted(Ok(())));
             }

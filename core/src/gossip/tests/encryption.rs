@@ -3,7 +3,7 @@
 use super::cluster::Cluster;
 use crate::config::GossipConfig;
 use crate::gossip::keyring::{KeyOperation, KeyTicket, Keyring, KeyringError};
-use crate::gossip::{DropReason, GossipInput, GossipTrace};
+use crate::gossip::{DropReason, GossipInput, GossipTrace, KeyTrace};
 use crate::serf::{MemberEventKind, MemberStatus};
 use crate::wire::DecodeError;
 use crate::wire::gossip::PeerState;
@@ -170,7 +170,7 @@ fn a_rotation_passes_through_mixed_primary_keys_and_survives_restarts() {
         assert!(seat.key_results.iter().all(Result::is_ok));
         assert!(!seat.traces.iter().any(closed), "a rotation loses no message");
     }
-    let wins = |trace: &GossipTrace| matches!(trace, GossipTrace::KeyringWins { .. });
+    let wins = |trace: &GossipTrace| matches!(trace, GossipTrace::Keys(KeyTrace::RingWins { .. }));
     assert_eq!(cluster.traced(4, wins), 1, "its settings still name the old key");
     assert_eq!(cluster.events(0, MemberEventKind::Failed, 2), 0);
 }
@@ -248,4 +248,99 @@ fn members_with_and_without_compression_meet() {
     let mut cluster = meet([stage(0), without.clone(), stage(0), without], 11);
     cluster.run(60);
     cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+fn names_retired(trace: &GossipTrace) -> bool {
+    matches!(trace, GossipTrace::Keys(KeyTrace::Retired { .. }))
+}
+
+fn ask_all(cluster: &mut Cluster, members: std::ops::Range<usize>, operation: &KeyOperation) {
+    members.for_each(|index| ask(cluster, index, operation.clone()));
+    cluster.run(5);
+}
+
+#[test]
+fn a_member_that_only_lacked_the_change_to_a_new_key_is_in_touch_again_by_itself() {
+    let (old, new) = (key(16, 1), key(32, 2));
+    let mut cluster = meet(vec![encrypted(&old); 4], 12);
+    ask_all(&mut cluster, 0..4, &KeyOperation::Install(new.clone()));
+    cluster.kill(3);
+    ask_all(&mut cluster, 0..3, &KeyOperation::Use(new.clone()));
+    ask_all(&mut cluster, 0..3, &KeyOperation::Remove(old.clone()));
+    cluster.run(60);
+    cluster.assert_seen(3, MemberStatus::Failed);
+    // Restarts of the others do not make them forget the retired key.
+    cluster.kill(0);
+    cluster.start(0);
+    cluster.join(0, &[1]);
+    cluster.start(3);
+    cluster.join(3, &[0]);
+    cluster.run(20);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    assert_eq!(cluster.traced(0, names_retired), 1);
+    assert_eq!(cluster.traced(3, names_retired), 0);
+    // What the operator does then, at everybody as such operations go.
+    ask_all(&mut cluster, 0..4, &KeyOperation::Use(new.clone()));
+    ask_all(&mut cluster, 0..4, &KeyOperation::Remove(old));
+    cluster.run(60);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+    for seat in &cluster.seats {
+        assert_eq!(seat.keyring, Some(Keyring::new(new.clone()).to_file()));
+    }
+    assert_eq!(cluster.seats[0].retired, None, "removed twice");
+}
+
+#[test]
+fn a_member_that_missed_a_whole_rotation_is_named_and_not_taken_for_alive_until_it_understands() {
+    let (old, new) = (key(16, 1), key(32, 2));
+    let mut cluster = meet(vec![encrypted(&old); 4], 13);
+    cluster.kill(3);
+    ask_all(&mut cluster, 0..3, &KeyOperation::Install(new.clone()));
+    ask_all(&mut cluster, 0..3, &KeyOperation::Use(new.clone()));
+    ask_all(&mut cluster, 0..3, &KeyOperation::Remove(old.clone()));
+    cluster.run(60);
+    cluster.assert_seen(3, MemberStatus::Failed);
+    let joined = |cluster: &Cluster| cluster.events(0, MemberEventKind::Join, 3);
+    let before = joined(&cluster);
+    cluster.start(3);
+    for _ in 0..3 {
+        cluster.join(3, &[0]);
+        cluster.run(30);
+    }
+    let tried = format!("(tried {})", old.id());
+    for (contacted, errors) in &cluster.seats[3].joins[1..] {
+        assert_eq!(*contacted, 0);
+        assert!(errors[0].contains(&tried), "{errors:?}");
+    }
+    cluster.assert_seen(3, MemberStatus::Failed);
+    assert_eq!(joined(&cluster), before, "no try makes it come and go");
+    assert_eq!(cluster.traced(0, names_retired), 1);
+    // Its operator gives it the new key; the old one seals until it uses that.
+    ask(&mut cluster, 3, KeyOperation::Install(new));
+    cluster.join(3, &[0]);
+    cluster.run(20);
+    cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+}
+
+#[test]
+fn a_key_that_is_removed_twice_opens_nothing() {
+    let (old, new) = (key(16, 1), key(32, 2));
+    let mut cluster = meet(vec![encrypted(&old); 3], 14);
+    ask_all(&mut cluster, 0..3, &KeyOperation::Install(new.clone()));
+    cluster.kill(2);
+    ask_all(&mut cluster, 0..2, &KeyOperation::Use(new));
+    for _ in 0..2 {
+        ask_all(&mut cluster, 0..2, &KeyOperation::Remove(old.clone()));
+    }
+    cluster.start(2);
+    cluster.join(2, &[0]);
+    cluster.run(60);
+    assert_eq!(cluster.seats[2].joins.last().map(|(contacted, _)| *contacted), Some(0));
+    let refused = |trace: &GossipTrace| {
+        let sealed = DecodeError::Sealed { tried: vec![key(32, 2).id()] };
+        matches!(trace, GossipTrace::Dropped { reason, .. }
+            if *reason == DropReason::Closed(sealed))
+    };
+    assert_eq!(cluster.traced(0, refused), 1);
+    cluster.assert_seen(2, MemberStatus::Failed);
 }

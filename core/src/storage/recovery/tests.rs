@@ -249,3 +249,20 @@ fn keys_of_gossip_are_found_again_and_a_broken_file_is_refused() {
     assert_eq!(error.to_string(), "the file serf/local.keyring is not usable: it holds no key");
     assert_eq!(disk, before);
 }
+
+#[test]
+fn retired_keys_belong_to_a_keyring() {
+    let mut disk = MemDisk::default();
+    let mut ring = Keyring::new(Key::new(&[1; 16]).unwrap());
+    let file = b"[\"AgICAgICAgICAgICAgICAg== 7\"]";
+    disk.put("serf/local.retired", file);
+    assert_eq!(disk.recover(client()).unwrap().lan.keyring, None);
+    disk.put("serf/local.keyring", &ring.to_file());
+    ring.retire_from_file(file).unwrap();
+    assert_eq!(ring.retired().count(), 1);
+    assert_eq!(disk.recover(client()).unwrap().lan.keyring, Some(ring));
+    disk.put("serf/local.retired", b"[\"AgICAgICAgICAgICAgICAg==\"]");
+    let error = disk.recover(client()).unwrap_err().to_string();
+    let rule = "its string number 1 has no time in milliseconds behind the key";
+    assert_eq!(error, format!("the file serf/local.retired is not usable: {rule}"));
+}
