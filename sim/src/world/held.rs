@@ -16,8 +16,8 @@ impl World {
     }
 
     /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
-    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost, and a longer span
-    /// that began before goes on.
+    /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost, and a longer
+    /// span that began before goes on.
     pub fn block(&mut self, id: HostId, span: Duration) {
         self.note(format!("= host {id} is blocked for {span:?}"));
         let until = &mut self.hosts[id].blocked_until;
