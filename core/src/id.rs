@@ -57,6 +57,7 @@ pub enum PoolName {
     /// The servers of all datacenters.
     Wan,
 }
+crate::pack_enum!(PoolName { 1 => Lan, 2 => Wan });
 
 impl fmt::Display for PoolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -143,3 +143,38 @@ fn an_agent_that_missed_a_rotation_is_named_and_comes_back_with_the_new_key() {
     wait_until("the client's return", LONG, || is(1));
     wait_for_members(&client, 2);
 }
+
+#[test]
+fn a_key_is_changed_in_all_datacenters_at_once() {
+    let (old, new) = (keygen(), keygen());
+    let server = |name: &str, datacenter: &str, more: &[&str]| {
+        let words = ["-server", "-bootstrap", "-datacenter", datacenter, "-encrypt", &old];
+        Options::new(name, &words).with(more).start()
+    };
+    let first = server("s1", "dc1", &[]);
+    let second = server("s2", "dc2", &["-retry-join-wan", &first.address()]);
+    for agent in [&first, &second] {
+        wait_until("both servers in the WAN pool", LONG, || {
+            let members = agent.json("/v1/agent/members?wan=1");
+            let alive = members.as_array()?.iter().filter(|member| member["Status"] == 1);
+            (alive.count() == 2).then_some(())
+        });
+    }
+    for action in [format!("-install={new}"), format!("-use={new}"), format!("-remove={old}")] {
+        let http = format!("-http-addr={}:8500", first.address());
+        let output = command(&["keyring", &http, &action]);
+        assert!(output.status.success(), "{action}: {output:?}");
+    }
+    let row = |wan: bool, datacenter: &str, nodes: u64| {
+        serde_json::json!({
+            "WAN": wan, "Datacenter": datacenter, "Segment": "",
+            "Keys": {&new: nodes}, "PrimaryKeys": {&new: nodes}, "NumNodes": nodes,
+        })
+    };
+    let listed = |own, other| serde_json::json!([row(true, own, 2), row(false, own, 1), other]);
+    let second_rows = listed("dc2", row(false, "dc1", 1));
+    assert_eq!(first.json("/v1/operator/keyring"), listed("dc1", row(false, "dc2", 1)));
+    assert_eq!(second.json("/v1/operator/keyring"), second_rows);
+    let local = serde_json::json!([row(false, "dc1", 1)]);
+    assert_eq!(first.json("/v1/operator/keyring?local-only=1"), local);
+}

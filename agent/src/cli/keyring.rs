@@ -8,13 +8,13 @@ use serde_json::Value;
 use terraform_core::serf::RELAY_FACTOR_MAX;
 use terraform_core::wire::ipc::{Body, Command, KeysReply, Response};
 
-/// Changes the keys that encrypt gossip on all members at once, or lists them: in the pool of the
-/// agent's datacenter, and in the WAN pool; members of other datacenters have LAN keys of their
-/// own. A key is used only once every member has it, so a new one is installed first, then used,
-/// and then the old removed. A removed key encrypts nothing any more, but opens the messages of
-/// members that were away, for 72 hours; the log of the others names them. A key that somebody else
-/// may know is removed twice: after the second time it opens nothing. An agent that missed a whole
-/// rotation is given the new key by itself, with -rpc-addr.
+/// Changes the keys that encrypt gossip on all members at once, or lists them: in the WAN pool, and
+/// in the LAN pools of all datacenters. A key is used only once every member has it, so a new one
+/// is installed first, then used, and then the old removed. A removed key encrypts nothing any
+/// more, but opens the messages of members that were away, for 72 hours; the log of the others
+/// names them. A key that somebody else may know is removed twice: after the second time it opens
+/// nothing. An agent that missed a whole rotation is given the new key by itself, with -rpc-addr,
+/// which changes the keys of the agent's own LAN pool.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
     /// add a key, in base64

@@ -17,6 +17,7 @@ mod pool;
 mod publish;
 pub mod request;
 mod requests;
+mod serf_requests;
 mod serve;
 mod server;
 mod settle;

@@ -71,15 +71,9 @@ pub enum RequestBody {
     /// Something of the Serf layer. Answered by `Response::Serf`, queries when they are over.
     Serf(SerfRequest),
     /// Do something with the keyrings of all members of a pool, of the WAN pool only on servers in
-    /// it. Answered by `Response::Serf` once the members have answered.
-    Keys {
-        /// Which pool.
-        pool: PoolName,
-        /// What.
-        operation: KeyOperation,
-        /// Members that pass each answer on.
-        relay_factor: u8,
-    },
+    /// it; in another datacenter through a server there. Answered by `Response::Serf` once the
+    /// members have answered.
+    Keys(KeyringRequest),
     /// Tell nodes something once, chosen by filters; in another datacenter by a server there.
     /// Answered by `Response::Event`.
     FireEvent(Box<FireEvent>),
@@ -125,11 +119,23 @@ pub enum RequestBody {
     Info,
 }
 
+/// Something to be done with the keyrings of all members of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyringRequest {
+    /// Which pool.
+    pub pool: PoolName,
+    /// What.
+    pub operation: KeyOperation,
+    /// Members that pass each answer on.
+    pub relay_factor: u8,
+}
+pack_struct!(KeyringRequest { pool, operation, relay_factor });
+
 impl RequestBody {
     /// Whether another agent may answer it: a server, for everything that is not the asked agent's
     /// own.
     pub const fn is_forwarded(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Write(_) | Self::FireEvent(_))
+        matches!(self, Self::Query(_) | Self::Write(_) | Self::FireEvent(_) | Self::Keys(_))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of a request: which machine answers it.
 
-use super::events::Firing;
 use super::request::{Reloadable, Request, RequestBody, RequestError, Response, multi_error};
+use super::serf_requests::Asker;
 use super::{Node, Pending};
 use crate::anti_entropy::AntiEntropyInput;
 use crate::event::Event;
@@ -10,7 +10,7 @@ use crate::id::{NodeName, PoolName, RequestId};
 use crate::local::{LocalInput, LocalRequest};
 use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput};
-use crate::serf::{SerfInput, SerfRequest};
+use crate::serf::SerfInput;
 use crate::time::{Instant, WallClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(super) struct Waiting {
     joins: Pending<(PoolName, JoinId)>,
     joins_issued: u64,
     /// Events handed to Serf, by the number that its answer names.
-    pub(super) fired: BTreeMap<RequestId, (Firing, Box<Event>)>,
+    pub(super) fired: BTreeMap<RequestId, Box<Event>>,
 }
 
 impl Waiting {
@@ -68,9 +68,15 @@ impl Node {
         let is_elsewhere = asked.is_some_and(|asked| *asked != self.config.datacenter);
         match body {
             RequestBody::FireEvent(fire) if !is_elsewhere => {
-                self.fire_event(now, Firing::Request(id), *fire);
+                self.fire_event(now, Asker::Request(id), *fire);
             }
-            RequestBody::Query(_) | RequestBody::Write(_) | RequestBody::FireEvent(_) => {
+            RequestBody::Keys(keys) if !is_elsewhere => {
+                self.ask_for_keys(now, Asker::Request(id), keys);
+            }
+            RequestBody::Query(_)
+            | RequestBody::Write(_)
+            | RequestBody::FireEvent(_)
+            | RequestBody::Keys(_) => {
                 let caller = Caller::Request(id);
                 let request = Box::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };
@@ -79,9 +85,8 @@ impl Node {
             RequestBody::Join { pool, addresses, replay } => {
                 self.join(now, id, pool, (addresses, replay));
             }
-            RequestBody::Serf(request) => self.ask_serf(now, id, PoolName::Lan, request),
-            RequestBody::Keys { pool, operation, relay_factor } => {
-                self.ask_serf(now, id, pool, SerfRequest::Keys { operation, relay_factor });
+            RequestBody::Serf(request) => {
+                self.ask_serf(now, Asker::Request(id), PoolName::Lan, request);
             }
             RequestBody::Coordinates => {
                 let known = self.lan.serf.coordinates().iter();
@@ -133,33 +138,6 @@ impl Node {
             return;
         }
         self.local.handle(now, LocalInput::Request { id, wall, body }, &mut self.boxes.local);
-    }
-
-    fn ask_serf(&mut self, now: Instant, id: RequestId, pool: PoolName, request: SerfRequest) {
-        if self.lifecycle.is_leaving() {
-            self.answer(id, Err(RequestError::Stopping));
-            return;
-        }
-        if let SerfRequest::EditTags { delete, set } = &request
-            && let Some(tag) = self.own_tag_among(delete.iter().chain(set.keys()))
-        {
-            let rule = format!("tag {tag:?} is the agent's own and cannot be changed");
-            self.answer(id, Err(RequestError::Refused(rule)));
-            return;
-        }
-        match self.pool(pool) {
-            Some(pool) => pool.tell_serf(now, SerfInput::Request { id, request }),
-            None => {
-                let rule = format!("this agent is not in a {pool} pool");
-                self.answer(id, Err(RequestError::Refused(rule)));
-            }
-        }
-    }
-
-    /// The first of `tags` that other agents rely on.
-    fn own_tag_among<'a>(&self, mut tags: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-        let own = super::server::own_tags(&self.config, self.id, PoolName::Lan);
-        tags.find(|tag| own.contains_key(*tag))
     }
 
     fn join(

@@ -1,12 +1,12 @@
-//! What this server is asked to do itself: proposals, reads and events, by ticket.
+//! What this server is asked to do itself, by ticket: proposals, reads, and what Serf does.
 //!
 //! A write is proposed and answered once it is applied here. A default read is answered at once
 //! while the lease holds; without a lease, and for `consistent`, a barrier goes through the log
 //! first (raft.md §7), so that the state read holds every write acknowledged before the read came.
 
 use super::Node;
-use super::events::Firing;
 use super::request::{Request, RequestBody, RequestError, Response};
+use super::serf_requests::Asker;
 use crate::catalog::query::{Consistency, Query};
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
@@ -79,12 +79,15 @@ impl Node {
             }
             RequestBody::FireEvent(fire) => {
                 let fire = FireEvent::clone(fire);
-                self.fire_event(now, Firing::Execution(ticket), fire);
+                self.fire_event(now, Asker::Execution(ticket), fire);
+                return;
+            }
+            RequestBody::Keys(keys) => {
+                self.ask_for_keys(now, Asker::Execution(ticket), keys.clone());
                 return;
             }
             RequestBody::Join { .. }
             | RequestBody::Serf(_)
-            | RequestBody::Keys { .. }
             | RequestBody::Coordinates
             | RequestBody::ForceLeave { .. }
             | RequestBody::Leave { .. }
@@ -95,8 +98,7 @@ impl Node {
             | RequestBody::UpdateTtl { .. }
             | RequestBody::Reload(_)
             | RequestBody::Info => {
-                let text =
-                    "only queries, writes and events are answered for other agents".to_owned();
+                let text = "this is not answered for other agents".to_owned();
                 self.executed(now, ticket, Err(RequestError::Refused(text)));
                 return;
             }

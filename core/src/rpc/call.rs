@@ -127,11 +127,12 @@ impl Call {
         }
     }
 
-    /// Whether any server of the datacenter may answer it: a stale read, and an event, which is
-    /// no matter of consensus.
+    /// Whether any server of the datacenter may answer it: a stale read, and what Serf does, which
+    /// is no matter of consensus.
     fn is_for_any_server(&self) -> bool {
         let stale = self.request.context.consistency == Consistency::Stale;
-        (self.is_read() && stale) || matches!(self.request.body, RequestBody::FireEvent(_))
+        let of_serf = matches!(self.request.body, RequestBody::FireEvent(_) | RequestBody::Keys(_));
+        of_serf || (self.is_read() && stale)
     }
 }
 
@@ -391,6 +392,7 @@ impl Rpc {
             outcome @ (Outcome::Done
             | Outcome::Answer(_)
             | Outcome::Event(_)
+            | Outcome::Keys(_)
             | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }

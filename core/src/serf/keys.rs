@@ -16,6 +16,7 @@ use crate::time::Instant;
 use crate::trace::Level;
 use crate::wire::DecodeError;
 use crate::wire::serf::{KeyRequest, KeyResponse, SerfMessage};
+use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,9 @@ pub enum KeyOperation {
     /// Tell which keys there are.
     List,
 }
+pack_enum!(KeyOperation {
+    1 => Install(Bytes), 2 => Use(Bytes), 3 => Remove(Bytes), 4 => List,
+});
 
 impl std::fmt::Debug for KeyOperation {
     /// Hides the key.
@@ -73,18 +77,19 @@ pub enum KeyResult {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyReport {
     /// Members that were asked.
-    pub nodes: usize,
+    pub nodes: u64,
     /// Members that answered.
-    pub responses: usize,
+    pub responses: u64,
     /// Members that answered with an error.
-    pub errors: usize,
+    pub errors: u64,
     /// What members said, above all why not.
     pub messages: BTreeMap<NodeName, String>,
     /// How many members have each key; keys in base64.
-    pub keys: BTreeMap<String, usize>,
+    pub keys: BTreeMap<String, u64>,
     /// How many members encrypt with each key; keys in base64.
-    pub primary_keys: BTreeMap<String, usize>,
+    pub primary_keys: BTreeMap<String, u64>,
 }
+pack_struct!(KeyReport { nodes, responses, errors, messages, keys, primary_keys });
 
 impl KeyReport {
     /// Why the operation did not succeed everywhere, in Serf's words (gossip-wire.md §12.3).
@@ -104,7 +109,7 @@ impl KeyReport {
         let said = match SerfMessage::decode(payload) {
             Ok(SerfMessage::KeyResponse(response)) => {
                 let KeyResponse { keys, message, primary_key, result } = response;
-                self.errors += usize::from(!result);
+                self.errors += u64::from(!result);
                 for key in keys.unwrap_or_default().into_iter().take(KEYS_MAX) {
                     *self.keys.entry(key).or_default() += 1;
                 }
@@ -130,7 +135,7 @@ impl KeyReport {
 
 /// What the answers to a key query come to.
 pub(super) fn report(running: Running) -> KeyReport {
-    let mut report = KeyReport { nodes: running.nodes, ..KeyReport::default() };
+    let mut report = KeyReport { nodes: running.nodes as u64, ..KeyReport::default() };
     let answers = &running.outcome.answers;
     answers.iter().for_each(|(from, payload)| report.count(from, payload));
     report

@@ -18,7 +18,10 @@ use crate::catalog::command::Command;
 use crate::catalog::query::{Query, QueryAnswer};
 use crate::event::{Event, FireEvent};
 use crate::id::{Datacenter, NodeId, NodeName};
-use crate::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use crate::node::request::{
+    KeyringRequest, Request, RequestBody, RequestContext, RequestError, Response,
+};
+use crate::serf::{KeyReport, SerfReply};
 use crate::time::WallClock;
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -103,9 +106,12 @@ pub enum Outcome {
     Failed(RequestError),
     /// An event is fired.
     Event(Box<Event>),
+    /// Keyrings were asked.
+    Keys(KeyReport),
 }
 pack_enum!(Outcome {
     1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
+    5 => Keys(KeyReport),
 });
 
 impl From<Result<Response, RequestError>> for Outcome {
@@ -115,6 +121,7 @@ impl From<Result<Response, RequestError>> for Outcome {
             Ok(Response::Done) => Self::Done,
             Ok(Response::Answer(answer)) => Self::Answer(answer),
             Ok(Response::Event(event)) => Self::Event(event),
+            Ok(Response::Serf(SerfReply::Keys(report))) => Self::Keys(report),
             Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
@@ -127,6 +134,7 @@ impl From<Outcome> for Result<Response, RequestError> {
             Outcome::Done => Ok(Response::Done),
             Outcome::Answer(answer) => Ok(Response::Answer(answer)),
             Outcome::Event(event) => Ok(Response::Event(event)),
+            Outcome::Keys(report) => Ok(Response::Serf(SerfReply::Keys(report))),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -172,9 +180,11 @@ enum ForwardedBody {
     Query(Query),
     Write(Command),
     FireEvent(Box<FireEvent>),
+    Keys(KeyringRequest),
 }
 pack_enum!(ForwardedBody {
     1 => Query(Query), 2 => Write(Command), 3 => FireEvent(Box<FireEvent>),
+    4 => Keys(KeyringRequest),
 });
 
 struct Forwarded {
@@ -200,8 +210,11 @@ impl Pack for Request {
         } else if let RequestBody::FireEvent(fire) = &self.body {
             pack::put_unsigned(out, 3);
             fire.pack(out);
+        } else if let RequestBody::Keys(keys) = &self.body {
+            pack::put_unsigned(out, 4);
+            keys.pack(out);
         } else {
-            unreachable!("only queries, writes and events are forwarded");
+            unreachable!("what is not forwarded was packed");
         }
     }
 
@@ -211,6 +224,7 @@ impl Pack for Request {
             ForwardedBody::Query(query) => RequestBody::Query(query),
             ForwardedBody::Write(command) => RequestBody::Write(command),
             ForwardedBody::FireEvent(fire) => RequestBody::FireEvent(fire),
+            ForwardedBody::Keys(keys) => RequestBody::Keys(keys),
         };
         Ok(Self { context, body })
     }
@@ -221,7 +235,8 @@ mod tests {
     use super::*;
     use crate::catalog::query::Consistency;
     use crate::event::Filters;
-    use crate::id::{EventId, LamportTime};
+    use crate::id::{EventId, LamportTime, PoolName};
+    use crate::serf::KeyOperation;
     use proptest::prelude::*;
 
     fn hello(min: u8, max: u8) -> Hello {
@@ -259,6 +274,16 @@ mod tests {
             time: LamportTime::ZERO,
         };
         let fire = Request::new(RequestBody::FireEvent(Box::new(fire)));
+        let operation = KeyOperation::Install(Bytes::from_static(&[7; 16]));
+        let keys = KeyringRequest { pool: PoolName::Lan, operation, relay_factor: 2 };
+        let keys = Request::new(RequestBody::Keys(keys));
+        let report = KeyReport {
+            nodes: 3,
+            responses: 2,
+            messages: [(NodeName::parse("n").unwrap(), "no".to_owned())].into(),
+            primary_keys: [("k".to_owned(), 2)].into(),
+            ..KeyReport::default()
+        };
         let asked = |id, request| {
             let (hold, wall) = (Duration::from_secs(3), WallClock::from_millis(-5));
             Frame::Request(RemoteRequest { id, hold, wall, hops: 1, request: Arc::new(request) })
@@ -269,9 +294,11 @@ mod tests {
             Frame::Bootstrap(Bytes::from_static(b"boot")),
             asked(7, request),
             asked(9, fire),
+            asked(10, keys),
             Frame::Reply(RemoteReply { id: 7, outcome: Outcome::Done }),
             Frame::Reply(RemoteReply { id: 8, outcome: Outcome::Failed(RequestError::NoLeader) }),
             Frame::Reply(RemoteReply { id: 9, outcome: Outcome::Event(Box::new(event)) }),
+            Frame::Reply(RemoteReply { id: 10, outcome: Outcome::Keys(report) }),
             Frame::Ping,
             Frame::Pong,
         ];

@@ -154,14 +154,12 @@ fn parameters(query: &Query) -> Result<QueryParameters, NameError> {
 
 fn keys_reply(report: KeyReport, listed: bool) -> KeysReply {
     let KeyReport { nodes, responses, errors, messages, keys, primary_keys: _ } = report;
-    let count = |count: usize| count as u64;
-    let keys = keys.into_iter().map(|(key, members)| (key, count(members))).collect();
     KeysReply {
         keys: listed.then_some(keys),
         messages: messages.into_iter().map(|(name, text)| (name.to_string(), text)).collect(),
-        errors: count(errors),
-        nodes: count(nodes),
-        responses: count(responses),
+        errors,
+        nodes,
+        responses,
     }
 }
 

@@ -22,7 +22,7 @@ fn operate(cluster: &mut Cluster, operation: KeyOperation) -> KeyReport {
     report
 }
 
-fn counts(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
+fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect()
 }
 

@@ -1,18 +1,15 @@
 //! `/v1/operator`: the keys that encrypt gossip.
 //!
-//! - Source: http-api.md §16. Each pool of gossip has a keyring on every member of it; an
-//!   operation is done with the WAN pool and this datacenter's LAN, one after the other, and fails
-//!   if it failed on one.
-//!
-//! Differs: the LAN pools of other datacenters are left alone; each is asked on a server of its
-//! own.
+//! Source: http-api.md §16. Each pool of gossip has a keyring on every member of it; an operation
+//! is done with the WAN pool and the LAN pools of all datacenters, the own one first, one after
+//! the other, and fails if it failed on one.
 
 use super::*;
 use crate::http::decode;
 use crate::http::json::Json;
 use std::collections::BTreeMap;
 use terraform_core::id::PoolName;
-use terraform_core::node::request::multi_error;
+use terraform_core::node::request::{KeyringRequest, multi_error};
 use terraform_core::serf::{KeyOperation, KeyReport, RELAY_FACTOR_MAX, SerfReply};
 use terraform_core::wire::base64;
 
@@ -26,18 +23,18 @@ impl Api {
         }
         let lists = operation == KeyOperation::List;
         let (mut reports, mut errors) = (Vec::new(), Vec::new());
-        let wan = !local_only && self.node.view().wan_members.is_some();
-        for pool in [PoolName::Wan, PoolName::Lan].into_iter().skip(usize::from(!wan)) {
-            let body = RequestBody::Keys { pool, operation: operation.clone(), relay_factor };
-            let ask = Request { context: context.clone(), body };
+        for (pool, datacenter) in self.keyrings(local_only) {
+            let keys = KeyringRequest { pool, operation: operation.clone(), relay_factor };
+            let elsewhere = Some(datacenter.clone()).filter(|it| *it != self.datacenter);
+            let context = RequestContext { datacenter: elsewhere, ..context.clone() };
             let label = match pool {
                 PoolName::Wan => "WAN".to_owned(),
-                PoolName::Lan => format!("{} (LAN)", self.datacenter),
+                PoolName::Lan => format!("{datacenter} (LAN)"),
             };
-            match self.node.request(ask).await {
+            match self.node.request(Request { context, body: RequestBody::Keys(keys) }).await {
                 Ok(Response::Serf(SerfReply::Keys(report))) => {
                     failures(&label, &report, &mut errors);
-                    reports.push((pool, report));
+                    reports.push((pool, datacenter, report));
                 }
                 Ok(other) => errors.push(format!("{label} error: answered with {other:?}")),
                 Err(error) => errors.push(format!("{label} error: {error}")),
@@ -50,37 +47,51 @@ impl Api {
             return Ok(Reply::empty());
         }
         let mut json = Json::default();
-        json.array(&reports, |json, (pool, report)| self.render_keys(json, *pool, report));
+        json.array(&reports, |json, (pool, datacenter, report)| {
+            render_keys(json, *pool, datacenter, report);
+        });
         Ok(Reply::json(json.into_bytes()))
     }
 
-    fn render_keys(&self, json: &mut Json, pool: PoolName, report: &KeyReport) {
-        let counts = |json: &mut Json, keys: &BTreeMap<String, usize>| {
+    /// The pools with keyrings of their own, each with the datacenter that asks its members.
+    fn keyrings(&self, local_only: bool) -> Vec<(PoolName, Datacenter)> {
+        let (own, view) = (self.datacenter.clone(), self.node.view());
+        if local_only || view.wan_members.is_none() {
+            return vec![(PoolName::Lan, own)];
+        }
+        let all = view.datacenters.iter().map(|known| known.datacenter.clone());
+        let others = all.filter(|name| *name != own).map(|name| (PoolName::Lan, name));
+        let own_pools = [PoolName::Wan, PoolName::Lan].map(|pool| (pool, own.clone()));
+        own_pools.into_iter().chain(others).collect()
+    }
+}
+
+fn render_keys(json: &mut Json, pool: PoolName, datacenter: &Datacenter, report: &KeyReport) {
+    let counts = |json: &mut Json, keys: &BTreeMap<String, u64>| {
+        json.object(|json| {
+            for (key, nodes) in keys {
+                json.field(key, *nodes);
+            }
+        });
+    };
+    json.object(|json| {
+        json.field("WAN", pool == PoolName::Wan);
+        json.field("Datacenter", datacenter.as_str());
+        json.field("Segment", "");
+        if !report.messages.is_empty() {
+            json.key("Messages");
             json.object(|json| {
-                for (key, nodes) in keys {
-                    json.field(key, *nodes as u64);
+                for (node, said) in &report.messages {
+                    json.field(node.as_str(), said);
                 }
             });
-        };
-        json.object(|json| {
-            json.field("WAN", pool == PoolName::Wan);
-            json.field("Datacenter", self.datacenter.as_str());
-            json.field("Segment", "");
-            if !report.messages.is_empty() {
-                json.key("Messages");
-                json.object(|json| {
-                    for (node, said) in &report.messages {
-                        json.field(node.as_str(), said);
-                    }
-                });
-            }
-            json.key("Keys");
-            counts(json, &report.keys);
-            json.key("PrimaryKeys");
-            counts(json, &report.primary_keys);
-            json.field("NumNodes", report.nodes as u64);
-        });
-    }
+        }
+        json.key("Keys");
+        counts(json, &report.keys);
+        json.key("PrimaryKeys");
+        counts(json, &report.primary_keys);
+        json.field("NumNodes", report.nodes);
+    });
 }
 
 /// A line for the pool and one for each member that said why not, if it failed somewhere.

@@ -107,8 +107,12 @@ pub(in crate::http) fn view(local: LocalView) -> View {
 
 impl World {
     pub(super) fn new(settings: HttpSettings, local: LocalView) -> Self {
+        Self::seeing(view(local), settings)
+    }
+
+    fn seeing(view: View, settings: HttpSettings) -> Self {
         let (sender, calls) = smol::channel::bounded(4);
-        let view = Arc::new(ArcSwap::from_pointee(view(local)));
+        let view = Arc::new(ArcSwap::from_pointee(view));
         let node = NodeHandle::new(view, sender, Clock::start());
         Self { api: Api::new(node, settings), calls }
     }

@@ -3,9 +3,10 @@
 use super::*;
 use bytes::Bytes;
 use terraform_core::id::PoolName;
+use terraform_core::node::request::{KeyringRequest, multi_error};
 use terraform_core::serf::{KeyOperation, KeyReport, SerfReply};
 
-fn report(errors: usize) -> KeyReport {
+fn report(errors: u64) -> KeyReport {
     let keys = BTreeMap::from([("a2V5".to_owned(), 2)]);
     KeyReport {
         nodes: 2,
@@ -22,7 +23,7 @@ fn answer(report: KeyReport) -> Answer {
 }
 
 fn keys(pool: PoolName, operation: KeyOperation, relay_factor: u8) -> RequestBody {
-    RequestBody::Keys { pool, operation, relay_factor }
+    RequestBody::Keys(KeyringRequest { pool, operation, relay_factor })
 }
 
 fn bodies(asked: Vec<Request>) -> Vec<RequestBody> {
@@ -66,6 +67,27 @@ fn each_method_does_its_operation_with_the_key_of_the_body() {
         let of = |pool| keys(pool, operation.clone(), 0);
         assert_eq!(bodies(asked), [of(PoolName::Wan), of(PoolName::Lan)]);
     }
+}
+
+#[test]
+fn other_datacenters_are_asked_for_their_pools() {
+    let known = ["dc1", "dc2"].map(|name| Datacenter::parse(name).unwrap());
+    let datacenters = known.iter().cloned().map(DatacenterCoordinates::unknown).collect();
+    let world = World::seeing(View { datacenters, ..view(LocalView::default()) }, settings());
+    let lost = || Err(RequestError::NoServerReachable);
+    let answers = vec![answer(report(0)), answer(report(0)), answer(report(0))];
+    let (reply, asked) = world.exchange("GET /v1/operator/keyring", answers);
+    let rows: serde_json::Value = serde_json::from_str(&body(&reply)).unwrap();
+    let names: Vec<_> = rows.as_array().unwrap().iter().map(|row| &row["Datacenter"]).collect();
+    assert_eq!(names, ["dc1", "dc1", "dc2"]);
+    let places: Vec<_> = asked.iter().map(|asked| asked.context.datacenter.clone()).collect();
+    assert_eq!(places, [None, None, Some(known[1].clone())]);
+
+    let answers = vec![answer(report(0)), answer(report(0)), lost()];
+    let (reply, _) = world.exchange("GET /v1/operator/keyring", answers);
+    let error = lost().unwrap_err();
+    let text = multi_error(&[format!("dc2 (LAN) error: {error}")]);
+    assert_eq!((reply.status, body(&reply)), (500, text));
 }
 
 #[test]
