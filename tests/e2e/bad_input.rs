@@ -129,4 +129,8 @@ fn garbage_on_every_port_changes_nothing() {
     assert_eq!(found, std::slice::from_ref(&address));
     let members = agent.command(&["members"]);
     assert_eq!(members.status.code(), Some(0));
+    let info = String::from_utf8_lossy(&agent.command(&["info"]).stdout).into_owned();
+    let dropped = info.split("serf_lan:").nth(1).and_then(|lan| lan.split("dropped = ").nth(1));
+    let dropped = dropped.and_then(|rest| rest.lines().next()?.parse().ok());
+    assert!(dropped.is_some_and(|count: u64| count >= 9), "{info}");
 }

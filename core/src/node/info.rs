@@ -109,6 +109,7 @@ fn serf_section(Pool { gossip, serf, .. }: &Pool) -> Section {
     let [_, intent_queue, query_queue, event_queue] = gossip.queued();
     let mut section = Section::default();
     section.set("coordinate_resets", serf.coordinate_resets());
+    section.set("dropped", gossip.dropped());
     section.set("encrypted", gossip.keyring().primary().is_some());
     section.set("event_queue", event_queue);
     section.set("event_time", serf.event_time());
