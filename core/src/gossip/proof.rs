@@ -4,7 +4,9 @@
 //! old table gives its dead ones to everybody for hours (gossip-protocol.md §28). Here the record
 //! of a member that this one did not count among the living waits until the member has answered.
 //! It is asked at once instead of in its turn, a few at a time, so that two pools that meet know
-//! each other as fast as before; whoever does not answer is left to the ordinary probes.
+//! each other as fast as before; whoever does not answer is left to the ordinary probes. These
+//! pings carry no broadcasts: a member that was slow has false accusations to tell, which must not
+//! spread faster than what refutes them.
 //!
 //! Only what makes a member live for the first time, or again, is held back. A refutation learnt
 //! from an exchange is spread at once, since a suspicion may be running out elsewhere, and what a
@@ -149,7 +151,7 @@ impl Gossip {
             let (address, versions) = (record.peer.address, record.peer.versions);
             let seq_no = self.next_seq_no();
             let ping = Message::Ping(self.ping(seq_no, Some(name.clone())));
-            self.send_with_piggyback(address, Some(versions), &ping, out);
+            self.send(address, Some(versions), &ping.encode(), out);
             let (attempts, until) = (attempts + 1, now + self.config.probe_timeout);
             self.proofs.asked.insert(seq_no, Asked { name, attempts, until });
         }
