@@ -212,7 +212,9 @@ impl Run {
             if stopped {
                 self.take_down(host, Crash::Process);
             }
-            if self.back_at[host].is_some_and(|at| at <= self.world.now) {
+            // A pause may keep a host from coming to the end of its leave in time.
+            let is_due = self.back_at[host].is_some_and(|at| at <= self.world.now);
+            if is_due && self.world.hosts[host].running.is_none() {
                 self.start(host)?;
             }
             self.join_if_alone(host);
