@@ -80,6 +80,16 @@ fn a_member_known_from_an_exchange_is_spread_when_it_has_answered() {
 }
 
 #[test]
+fn what_asks_for_a_proof_tells_nothing() {
+    let mut world = World::new();
+    world.hears_of("friend", 7);
+    world.exchange(2, &[record("old", 8, 3)]);
+    let outputs = world.pass(SECOND / 100);
+    assert!(matches!(sent(&outputs, 8)[..], [Message::Ping(_)]), "the news of the friend wait");
+    assert!(spreads(&world.pass(SECOND), "friend"), "there are some");
+}
+
+#[test]
 fn a_member_that_never_answers_is_asked_three_times_and_never_spread() {
     let mut world = World::new();
     world.hears_of("friend", 7);
