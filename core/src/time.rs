@@ -55,7 +55,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Civil time in milliseconds since 1970, UTC. Enters only inside a request.
+/// Civil time in milliseconds since 1970, UTC. Enters with a request, and at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallClock(i64);
 
@@ -69,6 +69,17 @@ impl WallClock {
     pub const fn as_millis(self) -> i64 {
         self.0
     }
+
+    /// The civil time `span` later, or the latest there is.
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The time since `earlier`; zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis)
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +92,14 @@ mod tests {
         assert_eq!(late + Duration::from_secs(1), late);
         assert_eq!(Instant::ZERO.since(late), Duration::ZERO);
         assert_eq!(Instant::ZERO.before(Duration::from_secs(1)), Instant::ZERO);
+    }
+    #[test]
+    fn civil_time_saturates_at_both_ends() {
+        let (first, last) = (WallClock::from_millis(i64::MIN), WallClock::from_millis(i64::MAX));
+        assert_eq!(last.after(Duration::MAX), last);
+        assert_eq!(first.since(last), Duration::ZERO);
+        assert_eq!(last.since(first), Duration::from_millis(u64::try_from(i64::MAX).unwrap()));
+        let now = WallClock::from_millis(5);
+        assert_eq!(now.after(Duration::from_secs(1)).since(now), Duration::from_secs(1));
     }
 }

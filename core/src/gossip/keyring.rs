@@ -10,7 +10,7 @@
 //! §28). A key that is removed goes on opening messages for a while ([`super::retired`]). Traces
 //! name keys by [`KeyId`](crate::wire::seal::KeyId).
 
-use super::retired::{RETIRED_FOR, Removal, later, retired_file};
+use super::retired::{RETIRED_FOR, Removal, retired_file};
 use super::{Gossip, GossipOutput, GossipTrace, KeyTrace};
 use crate::config::GossipConfig;
 use crate::id::PoolName;
@@ -299,7 +299,7 @@ impl Keys {
     /// The civil time at `now`, as it goes on since it was set.
     pub(super) fn civil(&self, now: Instant) -> WallClock {
         let (since, wall) = self.clock;
-        later(wall, now.since(since))
+        wall.after(now.since(since))
     }
 
     /// Whether what is sent is sealed.
@@ -385,7 +385,7 @@ impl Gossip {
         operation: KeyOperation,
         out: &mut Outbox<GossipOutput>,
     ) {
-        let until = later(self.keys.civil(now), RETIRED_FOR);
+        let until = self.keys.civil(now).after(RETIRED_FOR);
         let ring = &mut self.keys.ring;
         let (verb, key, done) = match operation {
             KeyOperation::List => {

@@ -65,18 +65,6 @@ impl Removal {
     }
 }
 
-/// The civil time `by` after `wall`.
-pub(super) fn later(wall: WallClock, by: Duration) -> WallClock {
-    let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
-    WallClock::from_millis(wall.as_millis().saturating_add(by))
-}
-
-/// The time from `wall` until `end`; zero if that is over.
-fn until(wall: WallClock, end: WallClock) -> Duration {
-    let left = end.as_millis().saturating_sub(wall.as_millis());
-    Duration::from_millis(u64::try_from(left).unwrap_or(0))
-}
-
 impl Keyring {
     /// The keys that are retired, and until when each opens messages, the oldest first.
     pub fn retired(&self) -> impl Iterator<Item = (&Key, WallClock)> {
@@ -138,11 +126,11 @@ impl Gossip {
     /// written must not keep it for longer than [`RETIRED_FOR`].
     pub(super) fn plan_expiry(&mut self, now: Instant) {
         let wall = self.keys.civil(now);
-        let latest = later(wall, RETIRED_FOR);
+        let latest = wall.after(RETIRED_FOR);
         let ends = &mut self.keys.ring.retired;
         ends.iter_mut().for_each(|end| *end = latest.min(*end));
         match ends.iter().min() {
-            Some(end) => self.timers.set(Timer::KeyExpiry, now + until(wall, *end)),
+            Some(end) => self.timers.set(Timer::KeyExpiry, now + end.since(wall)),
             None => drop(self.timers.cancel(&Timer::KeyExpiry)),
         }
     }
@@ -179,7 +167,7 @@ impl Gossip {
         };
         crate::mark!("gossip.retired_key");
         if self.drops.is_news(now, from, "retired key") {
-            let left = until(self.keys.civil(now), end);
+            let left = end.since(self.keys.civil(now));
             let trace = KeyTrace::Retired { from, key, primary, left };
             crate::trace!(out, Level::Warn, GossipTrace::Keys(trace));
         }
@@ -252,7 +240,7 @@ mod tests {
     fn a_restart_prolongs_nothing_whatever_the_civil_clock_says() {
         let stored = |left: Duration| {
             let mut ring = Keyring::new(key(1));
-            ring.retire(key(2), later(WALL, left));
+            ring.retire(key(2), WALL.after(left));
             let mut again = Keyring::new(key(1));
             again.retire_from_file(&ring.retired_to_file().unwrap()).unwrap();
             assert_eq!(again, ring);

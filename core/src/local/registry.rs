@@ -315,8 +315,7 @@ impl Registry {
             return Err(RequestError::Refused(format!("Invalid check status: '{text}'")));
         }
         let output = cut_note(output, definition.output_max_size);
-        let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-        let expires = WallClock::from_millis(wall.as_millis().saturating_add(millis));
+        let expires = wall.after(ttl);
         let (check, state, text) = (id.clone(), status.clone(), output.clone());
         self.unstored.push(Stored::PutTtl(TtlState {
             check,

@@ -67,8 +67,7 @@ fn restore_state(
     out: &mut Outbox<LocalOutput>,
 ) -> Option<Stored> {
     let TtlState { status, output, expires, .. } = state;
-    let left = expires.as_millis().saturating_sub(wall.as_millis());
-    let left = u64::try_from(left).map_or(Duration::ZERO, Duration::from_millis);
+    let left = expires.since(wall);
     let definition = registry.check(check)?.clone();
     let ttl = ttl_of(&definition).filter(|_| !left.is_zero())?;
     // A civil clock that was set back must not keep a check passing for longer than its TTL.
