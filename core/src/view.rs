@@ -184,6 +184,12 @@ pub fn answer_now(
         Query::ServiceHealth(wanted) => tables.service_health(wanted),
         Query::AddressOwner(address) => tables.address_owner(address),
         Query::Coordinates(wanted) => tables.coordinates(wanted),
+        Query::Key(key) => tables.key(key),
+        Query::KeyTree(prefix) => tables.key_tree(prefix),
+        Query::Keys(wanted) => tables.keys(wanted),
+        Query::Transaction(operations) => {
+            (Rows::Transaction(tables.read_together(operations)), ModifyIndex::ZERO)
+        }
         Query::DatacenterCoordinates => {
             let mut rows = datacenters.to_vec();
             // A server outside of the WAN pool knows its peers from the LAN pool alone.

@@ -458,7 +458,9 @@ fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
         | Response::Info(_)
         | Response::Serf(_)
         | Response::Event(_)
-        | Response::Coordinates(_)) => {
+        | Response::Coordinates(_)
+        | Response::Unmet
+        | Response::Transaction(_)) => {
             Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
         }
     }

@@ -6,7 +6,9 @@
 //! service, they follow the service here. A name that differs only in case is no other name, so
 //! taking it keeps the node's services and checks.
 
-use super::command::{ApplyError, Command, Deregistration, Registration, SERF_HEALTH, is_passing};
+use super::command::{
+    Applied, ApplyError, Command, Deregistration, Registration, SERF_HEALTH, is_passing,
+};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service, Weights};
 use super::query::Instance;
 use super::{NodeRow, Tables, keys};
@@ -17,24 +19,28 @@ impl Tables {
     /// Applies one committed command. Its position in the log becomes the index of everything it
     /// changes.
     ///
-    /// - Source: http-api.md §7.1 and §7.2.
+    /// - Source: http-api.md §7.1, §7.2, §9 and §12.
     /// - Errors: nothing changed; the command breaks the named rule.
-    /// - Cost: O(log n), and O(services of the node) if the node or one of its own checks changed.
-    pub fn apply(&mut self, index: LogIndex, command: Command) -> Result<(), ApplyError> {
+    /// - Cost: O(log n), and O(services of the node) if the node or one of its own checks changed;
+    ///   O(n log n) for the n entries that a deletion or transaction is about.
+    pub fn apply(&mut self, index: LogIndex, command: Command) -> Result<Applied, ApplyError> {
         let index = ModifyIndex::new(index.get());
         match command {
-            Command::Register(registration) => self.register(index, *registration),
-            Command::Deregister(target) => {
-                self.deregister(index, &target);
-                Ok(())
-            }
+            Command::Register(registration) => self.register(index, *registration)?,
+            Command::Deregister(target) => self.deregister(index, &target),
             Command::Coordinates(coordinates) => {
                 for coordinate in coordinates {
                     self.put_coordinate(index, coordinate);
                 }
-                Ok(())
             }
+            Command::Kv(write) if !self.kv.write(index, &write) => return Ok(Applied::Unmet),
+            Command::Kv(_) => {}
+            Command::Transaction(operations) => {
+                return Ok(Applied::Transaction(self.transact(index, &operations)));
+            }
+            Command::ReapTombstones(up_to) => self.kv.reap(up_to),
         }
+        Ok(Applied::Done)
     }
 
     fn register(&mut self, index: ModifyIndex, wanted: Registration) -> Result<(), ApplyError> {

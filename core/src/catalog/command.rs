@@ -2,8 +2,10 @@
 //!
 //! An entry's payload is one version byte followed by the msgpack form of a [`Command`].
 
+use super::kv::KvWrite;
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
-use crate::id::{CheckId, NodeName, ServiceId};
+use super::transaction::{Operation, TransactionResult};
+use crate::id::{CheckId, ModifyIndex, NodeName, ServiceId};
 use crate::wire::{DecodeError, pack};
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -21,11 +23,29 @@ pub enum Command {
     Deregister(Deregistration),
     /// Stores where nodes are; those of nodes that do not exist are dropped (http-api.md §13).
     Coordinates(Vec<NodeCoordinate>),
+    /// Changes the key-value table (http-api.md §9).
+    Kv(KvWrite),
+    /// Does several operations, or none of them (http-api.md §12).
+    Transaction(Vec<Operation>),
+    /// Forgets what was deleted from the key-value table up to this index.
+    ReapTombstones(ModifyIndex),
 }
 pack_enum!(Command {
     1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
-    3 => Coordinates(Vec<NodeCoordinate>),
+    3 => Coordinates(Vec<NodeCoordinate>), 4 => Kv(KvWrite), 5 => Transaction(Vec<Operation>),
+    6 => ReapTombstones(ModifyIndex),
 });
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// What it asked for.
+    Done,
+    /// Nothing: the condition it came with is not met.
+    Unmet,
+    /// What became of a transaction.
+    Transaction(TransactionResult),
+}
 
 /// What a registration stores.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Nodes, services and checks with their indexes: the replicated state.
+//! Nodes, services, checks and the key-value table with their indexes: the replicated state.
 //!
 //! [`Tables`] is a value: [`Tables::apply`] is a function of (tables, index, command) alone, it
 //! reads no clock and draws no random number, so equal logs give equal tables on every server.
@@ -14,14 +14,17 @@
 mod apply;
 pub mod command;
 mod keys;
+pub mod kv;
 pub mod model;
 pub mod query;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod transaction;
 
 use crate::id::{ModifyIndex, NodeId};
 use imbl::OrdMap;
+use kv::KvTable;
 use model::{Check, Node, NodeCoordinate, Service};
 use query::Instance;
 use std::sync::Arc;
@@ -47,7 +50,9 @@ pub struct Tables {
     service_indexes: OrdMap<Arc<str>, ModifyIndex>,
     /// By (folded node, segment).
     coordinates: OrdMap<Arc<str>, Arc<NodeCoordinate>>,
-    /// When each table last changed.
+    /// Keys and values.
+    kv: KvTable,
+    /// When each table of the catalog last changed.
     changed: TableIndexes,
 }
 

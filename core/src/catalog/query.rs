@@ -3,7 +3,9 @@
 //! A server answers from its [`View`](crate::view::View); a client agent sends the question to a
 //! server, so both have a wire form.
 
+use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::transaction::{Operation, TransactionResult};
 use crate::id::{Datacenter, ModifyIndex, NodeName, ServiceName};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -46,13 +48,22 @@ pub enum Query {
     Coordinates(CoordinateQuery),
     /// Where the servers of each known datacenter are.
     DatacenterCoordinates,
+    /// The entry of a key.
+    Key(String),
+    /// All entries under a prefix.
+    KeyTree(String),
+    /// The keys under a prefix.
+    Keys(KeyList),
+    /// A transaction that only reads.
+    Transaction(Vec<Operation>),
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
     4 => Node(String), 5 => NodeChecks(NodeName), 6 => ServiceChecks(ServiceQuery),
     7 => ChecksInState(StateQuery), 8 => ServiceHealth(ServiceQuery), 9 => Datacenters,
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
-    14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates,
+    14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
+    17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
 });
 
 /// Which coordinates are wanted.
@@ -184,7 +195,7 @@ pub enum Rows {
     Checks(Vec<Arc<Check>>),
     /// To `ServiceHealth`, by node and id.
     Instances(Vec<Arc<Instance>>),
-    /// To `Datacenters` and `Peers`.
+    /// To `Datacenters` and `Peers`, and to `Keys` in their order.
     Names(Vec<String>),
     /// To `Leader`: `ip:port`, or empty without a leader.
     Text(String),
@@ -194,13 +205,18 @@ pub enum Rows {
     Coordinates(Vec<Arc<NodeCoordinate>>),
     /// To `DatacenterCoordinates`, the own one first.
     DatacenterCoordinates(Vec<DatacenterCoordinates>),
+    /// To `Key` and `KeyTree`, by key.
+    Entries(Vec<Arc<KvEntry>>),
+    /// To `Transaction`.
+    Transaction(TransactionResult),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
     3 => ServiceNodes(Vec<ServiceNode>), 4 => Node(Option<NodeServices>),
     5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Arc<Instance>>), 7 => Names(Vec<String>),
     8 => Text(String), 9 => Owner(AddressOwner), 10 => Coordinates(Vec<Arc<NodeCoordinate>>),
-    11 => DatacenterCoordinates(Vec<DatacenterCoordinates>),
+    11 => DatacenterCoordinates(Vec<DatacenterCoordinates>), 12 => Entries(Vec<Arc<KvEntry>>),
+    13 => Transaction(TransactionResult),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

@@ -1,5 +1,6 @@
 //! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8).
 
+use super::kv::KeyList;
 use super::model::{Check, Node, NodeCoordinate, Service};
 use super::query::{
     AddressOwner, CoordinateQuery, Instance, MetaFilter, NodeServices, Rows, ServiceNode,
@@ -157,6 +158,29 @@ impl Tables {
             })
         };
         ids.filter_map(row).collect()
+    }
+
+    /// The entry of a key, as one row or none.
+    pub(crate) fn key(&self, key: &str) -> (Rows, ModifyIndex) {
+        let (entry, index) = self.kv.one(key);
+        (Rows::Entries(entry.cloned().into_iter().collect()), index)
+    }
+
+    /// All entries under a prefix, by key.
+    pub(crate) fn key_tree(&self, prefix: &str) -> (Rows, ModifyIndex) {
+        let (entries, index) = self.kv.tree(prefix);
+        (Rows::Entries(entries), index)
+    }
+
+    /// The keys under a prefix, in order.
+    pub(crate) fn keys(&self, wanted: &KeyList) -> (Rows, ModifyIndex) {
+        let (keys, index) = self.kv.keys(wanted);
+        (Rows::Names(keys), index)
+    }
+
+    /// When the newest deletion of a key that is still remembered was.
+    pub(crate) fn newest_deletion(&self) -> Option<ModifyIndex> {
+        self.kv.newest_deletion()
     }
 
     fn matching<'a>(&'a self, query: &'a ServiceQuery) -> impl Iterator<Item = &'a Arc<Instance>> {

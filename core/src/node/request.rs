@@ -6,6 +6,7 @@
 use crate::catalog::command::Command;
 use crate::catalog::model::CheckStatus;
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
+use crate::catalog::transaction::TransactionResult;
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
 use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, PoolName, ServiceId};
@@ -57,7 +58,8 @@ impl Request {
 pub enum RequestBody {
     /// Read the catalog. Answered by `Response::Answer`.
     Query(Query),
-    /// Change the catalog. Answered by `Response::Done` once committed and applied.
+    /// Change the catalog. Answered once committed and applied: by `Response::Done`, by
+    /// `Response::Unmet` if it has a condition, by `Response::Transaction`.
     Write(Command),
     /// Join other agents. Answered by `Response::Joined`.
     Join {
@@ -172,6 +174,10 @@ pub enum Response {
     Event(Box<Event>),
     /// Members that have told where they are, this one among them, by name.
     Coordinates(BTreeMap<NodeName, Coordinate>),
+    /// The condition of a write is not met. Nothing changed.
+    Unmet,
+    /// What became of a transaction.
+    Transaction(TransactionResult),
 }
 
 /// Why a request was not answered. Texts are what clients see (http-api.md §1.4).

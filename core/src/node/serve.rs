@@ -7,6 +7,7 @@
 use super::Node;
 use super::request::{Request, RequestBody, RequestError, Response};
 use super::serf_requests::Asker;
+use crate::catalog::command::Applied;
 use crate::catalog::query::{Consistency, Query};
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
@@ -130,12 +131,14 @@ impl Node {
     pub(super) fn proposal_applied(&mut self, now: Instant, id: ProposalId, index: LogIndex) {
         let Some(server) = self.server.as_deref_mut() else { return };
         let Some(proposer) = server.serving.waiting.remove(&id) else { return };
-        let refusal = server.take_refusal(index);
+        let outcome = server.take_outcome(index);
         match proposer {
             Proposer::Write(ticket) => {
-                let result = match refusal {
-                    Some(error) => Err(RequestError::Refused(error.to_string())),
-                    None => Ok(Response::Done),
+                let result = match outcome {
+                    Ok(Applied::Done) => Ok(Response::Done),
+                    Ok(Applied::Unmet) => Ok(Response::Unmet),
+                    Ok(Applied::Transaction(result)) => Ok(Response::Transaction(result)),
+                    Err(error) => Err(RequestError::Refused(error.to_string())),
                 };
                 self.executed(now, ticket, result);
             }
@@ -145,7 +148,7 @@ impl Node {
                 }
             }
             Proposer::Reconcile(ticket) => {
-                let result = refusal.map_or(Ok(()), |error| Err(StepError::Refused(error)));
+                let result = outcome.map(|_| ()).map_err(StepError::Refused);
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
             }
             Proposer::Leave => self.own_removal_settled(now),

@@ -5,7 +5,7 @@ use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::anti_entropy::AntiEntropyInput;
 use crate::catalog::Tables;
-use crate::catalog::command::{ApplyError, Command};
+use crate::catalog::command::{Applied, ApplyError, Command};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::id::{LogIndex, NodeId, PoolName};
 use crate::machine::{Machine as _, Outbox};
@@ -26,6 +26,9 @@ use std::collections::BTreeMap;
 /// The level of Consul's interface that tags and service metadata announce.
 pub(super) const API_VERSION: &str = "1.8.7";
 
+/// What the catalog made of a command.
+pub(super) type ApplyResult = Result<Applied, ApplyError>;
+
 /// The parts of a server.
 #[derive(Clone, Debug)]
 pub(super) struct ServerParts {
@@ -35,14 +38,14 @@ pub(super) struct ServerParts {
     pub(super) tables: Tables,
     pub(super) serving: Serving,
     wal: Wal,
-    /// Commands of this round that the catalog refused, by position.
-    refused: BTreeMap<LogIndex, ApplyError>,
+    /// What became of the commands of this round that were not simply done, by position.
+    outcomes: BTreeMap<LogIndex, ApplyResult>,
 }
 
 impl ServerParts {
-    /// Why the catalog refused the command at `index`, if it did.
-    pub(super) fn take_refusal(&mut self, index: LogIndex) -> Option<ApplyError> {
-        self.refused.remove(&index)
+    /// What became of the command at `index`, applied in this round.
+    pub(super) fn take_outcome(&mut self, index: LogIndex) -> ApplyResult {
+        self.outcomes.remove(&index).unwrap_or(Ok(Applied::Done))
     }
 }
 
@@ -128,7 +131,7 @@ impl Node {
             tables: Tables::default(),
             serving: Serving::default(),
             wal,
-            refused: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
         }));
         self.prepare_log();
     }
@@ -180,11 +183,11 @@ impl Node {
             let result = Command::decode(&entry.payload)
                 .map_err(ApplyError::Unreadable)
                 .and_then(|command| server.tables.apply(entry.index, command));
-            if let Err(error) = result {
-                if let ApplyError::Unreadable(_) = error {
-                    unreadable.push(format!("index {}: {error}", entry.index));
-                }
-                server.refused.insert(entry.index, error);
+            if let Err(error @ ApplyError::Unreadable(_)) = &result {
+                unreadable.push(format!("index {}: {error}", entry.index));
+            }
+            if result != Ok(Applied::Done) {
+                server.outcomes.insert(entry.index, result);
             }
         }
         server.raft.handle(now, RaftInput::Applied { index: applied }, &mut self.boxes.raft);
@@ -222,10 +225,10 @@ impl Node {
         act(&mut server.reconcile, world, &mut self.boxes.reconcile);
     }
 
-    /// Forgets refusals that nobody asked for; called when nothing is left to route.
-    pub(super) fn forget_refusals(&mut self) {
+    /// Forgets outcomes that nobody asked for; called when nothing is left to route.
+    pub(super) fn forget_outcomes(&mut self) {
         if let Some(server) = self.server.as_deref_mut() {
-            server.refused.clear();
+            server.outcomes.clear();
         }
     }
 

@@ -114,7 +114,7 @@ impl Node {
             } else if let Some(output) = self.boxes.rpc.pop() {
                 self.route_rpc(now, output);
             } else {
-                self.forget_refusals();
+                self.forget_outcomes();
                 return;
             }
         }

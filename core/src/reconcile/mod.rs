@@ -3,7 +3,8 @@
 //! Implements cluster-behaviour.md §2. Every member event while this server leads, and a full pass
 //! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog and
 //! with the configuration, and propose what differs. Coordinates that moved go into the catalog in
-//! one command at most every [`COORDINATES_INTERVAL`]. Each decision is made from the present state
+//! one command at most every [`COORDINATES_INTERVAL`], and deletions of keys are forgotten after
+//! [`TOMBSTONE_TIME`]. Each decision is made from the present state
 //! alone, so a proposal that got lost is simply made again.
 //!
 //! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
@@ -19,8 +20,10 @@ mod member;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod trace;
 
+pub use tombstones::TOMBSTONE_TIME;
 pub use trace::ReconcileTrace;
 
 use crate::catalog::Tables;
@@ -41,6 +44,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tombstones::Tombstones;
 
 /// Time between full passes.
 pub const PASS_INTERVAL: Duration = Duration::from_secs(60);
@@ -193,6 +197,7 @@ pub struct Reconcile {
     busy: BTreeSet<NodeName>,
     server_in_flight: Option<(ReconcileTicket, NodeId)>,
     coordinates_in_flight: Option<ReconcileTicket>,
+    tombstones: Tombstones,
     /// Servers whose change failed, until the next retry.
     skipped: BTreeSet<NodeId>,
     /// Servers that Serf forgot.
@@ -219,6 +224,7 @@ impl Reconcile {
             busy: BTreeSet::new(),
             server_in_flight: None,
             coordinates_in_flight: None,
+            tombstones: Tombstones::default(),
             skipped: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unknown_nodes: BTreeMap::new(),
@@ -265,7 +271,10 @@ impl Reconcile {
     pub fn handle_timeout(&mut self, now: Instant, world: World<'_>, out: &mut ReconcileOutbox) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                DutyTimer::Pass => self.pass(now, &world),
+                DutyTimer::Pass => {
+                    self.pass(now, &world);
+                    self.reap_tombstones(now, &world, out);
+                }
                 DutyTimer::Coordinates => self.tell_coordinates(now, &world, out),
                 DutyTimer::Retry => {
                     self.skipped.clear();
@@ -292,6 +301,7 @@ impl Reconcile {
         self.busy.clear();
         self.server_in_flight = None;
         self.coordinates_in_flight = None;
+        self.tombstones = Tombstones::default();
         self.skipped.clear();
         self.forgotten.clear();
         self.unknown_nodes.clear();
@@ -338,6 +348,9 @@ impl Reconcile {
     ) {
         if self.coordinates_in_flight.take_if(|wanted| *wanted == ticket).is_some() {
             self.coordinates_told(result, out);
+            return;
+        }
+        if self.tombstones_reaped(ticket, &result) {
             return;
         }
         if let Some((_, id)) = self.server_in_flight.filter(|(wanted, _)| *wanted == ticket) {

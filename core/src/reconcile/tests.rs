@@ -1,11 +1,13 @@
 //! Leader duties against the catalog's own tables, driven by hand.
 
 use super::*;
+use crate::catalog::kv::{KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::gossip::Versions;
-use crate::id::{LamportTime, LogIndex, PoolName, StoreId};
+use crate::id::{LamportTime, LogIndex, ModifyIndex, PoolName, StoreId};
 use crate::raft::Server;
+use bytes::Bytes;
 
 #[test]
 fn a_live_server_is_registered_with_its_service_and_the_log_line() {
@@ -202,6 +204,36 @@ fn at(millis: f64, error: f64) -> Coordinate {
 }
 
 #[test]
+fn a_deletion_is_forgotten_a_quarter_of_an_hour_after_it_was_seen() {
+    let mut rig = Rig::ready(&[server("n1", 1)]);
+    let key = "k".to_owned();
+    let put = KvPut { key: key.clone(), value: Bytes::new(), flags: 0, only_at: None };
+    rig.apply(50, Command::Kv(KvWrite::Put(put)));
+    rig.apply(60, Command::Kv(KvWrite::Delete(KvDelete { key, only_at: None })));
+    let seen = rig.now + PASS_INTERVAL;
+    let mut now = seen;
+    while now < seen + TOMBSTONE_TIME {
+        assert_eq!(rig.at(now), []);
+        now = now + PASS_INTERVAL;
+    }
+    let reap = |outputs: &[ReconcileOutput]| {
+        let [ReconcileOutput::Propose { ticket, command }] = outputs else { panic!("{outputs:?}") };
+        assert_eq!(**command, Command::ReapTombstones(ModifyIndex::new(60)));
+        *ticket
+    };
+    let ticket = reap(&rig.at(now));
+    // As long as it is on its way no other one follows; a failure is made good at the next look.
+    assert_eq!(rig.at(now + PASS_INTERVAL), []);
+    let failed = Err(StepError::Failed(ProposalError::Overloaded));
+    assert_eq!(rig.input(ReconcileInput::Done { ticket, result: failed }), []);
+    let outputs = rig.at(now + PASS_INTERVAL * 2);
+    reap(&outputs);
+    rig.settle(outputs);
+    assert_eq!(rig.tables.newest_deletion(), None);
+    assert_eq!(rig.at(now + PASS_INTERVAL * 3), []);
+}
+
+#[test]
 fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
     let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
     let name = |name: &str| NodeName::parse(name).unwrap();
@@ -338,7 +370,8 @@ impl Rig {
                 ReconcileOutput::Propose { ticket, command } => {
                     self.index += 1;
                     let index = LogIndex::new(self.index);
-                    (ticket, self.tables.apply(index, *command).map_err(StepError::Refused))
+                    let applied = self.tables.apply(index, *command).map(|_| ());
+                    (ticket, applied.map_err(StepError::Refused))
                 }
                 ReconcileOutput::AddServer { ticket, server, address } => {
                     self.vote(server, address);
@@ -352,6 +385,11 @@ impl Rig {
             };
             queue.extend(self.input(ReconcileInput::Done { ticket, result }));
         }
+    }
+
+    fn apply(&mut self, index: u64, command: Command) {
+        self.index = index;
+        self.tables.apply(LogIndex::new(index), command).unwrap();
     }
 
     fn register(&mut self, node: crate::catalog::model::Node) {

@@ -393,6 +393,8 @@ impl Rpc {
             | Outcome::Answer(_)
             | Outcome::Event(_)
             | Outcome::Keys(_)
+            | Outcome::Unmet
+            | Outcome::Transaction(_)
             | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }

@@ -318,6 +318,15 @@ impl Pack for String {
     }
 }
 
+impl Pack for Arc<str> {
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_text(out, self);
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        input.text().map(Self::from)
+    }
+}
+
 impl Pack for Bytes {
     fn pack(&self, out: &mut Vec<u8>) {
         put_blob(out, self);

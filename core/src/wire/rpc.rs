@@ -16,6 +16,7 @@ use super::pack::{self, Pack, Reader};
 use super::{DecodeError, frame};
 use crate::catalog::command::Command;
 use crate::catalog::query::{Query, QueryAnswer};
+use crate::catalog::transaction::TransactionResult;
 use crate::event::{Event, FireEvent};
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::node::request::{
@@ -108,10 +109,14 @@ pub enum Outcome {
     Event(Box<Event>),
     /// Keyrings were asked.
     Keys(KeyReport),
+    /// The condition of a write is not met.
+    Unmet,
+    /// A transaction is over.
+    Transaction(TransactionResult),
 }
 pack_enum!(Outcome {
     1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
-    5 => Keys(KeyReport),
+    5 => Keys(KeyReport), 6 => Unmet, 7 => Transaction(TransactionResult),
 });
 
 impl From<Result<Response, RequestError>> for Outcome {
@@ -122,6 +127,8 @@ impl From<Result<Response, RequestError>> for Outcome {
             Ok(Response::Answer(answer)) => Self::Answer(answer),
             Ok(Response::Event(event)) => Self::Event(event),
             Ok(Response::Serf(SerfReply::Keys(report))) => Self::Keys(report),
+            Ok(Response::Unmet) => Self::Unmet,
+            Ok(Response::Transaction(result)) => Self::Transaction(result),
             Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
@@ -135,6 +142,8 @@ impl From<Outcome> for Result<Response, RequestError> {
             Outcome::Answer(answer) => Ok(Response::Answer(answer)),
             Outcome::Event(event) => Ok(Response::Event(event)),
             Outcome::Keys(report) => Ok(Response::Serf(SerfReply::Keys(report))),
+            Outcome::Unmet => Ok(Response::Unmet),
+            Outcome::Transaction(result) => Ok(Response::Transaction(result)),
             Outcome::Failed(error) => Err(error),
         }
     }

@@ -65,7 +65,8 @@ pub(crate) fn register(
     index: u64,
     wanted: Registration,
 ) -> Result<(), ApplyError> {
-    tables.apply(LogIndex::new(index), Command::Register(Box::new(wanted)))
+    let applied = tables.apply(LogIndex::new(index), Command::Register(Box::new(wanted)));
+    applied.map(|_| ())
 }
 
 pub(crate) fn deregister(

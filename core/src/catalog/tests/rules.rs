@@ -28,7 +28,9 @@ fn names(rows: Rows) -> Vec<String> {
         | Rows::Text(_)
         | Rows::Owner(_)
         | Rows::Coordinates(_)
-        | Rows::DatacenterCoordinates(_) => {
+        | Rows::DatacenterCoordinates(_)
+        | Rows::Entries(_)
+        | Rows::Transaction(_) => {
             panic!("rows without names: {rows:?}")
         }
     }

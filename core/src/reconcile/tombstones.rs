@@ -1,0 +1,60 @@
+//! Deleted keys that nobody needs to remember any longer (http-api.md §1.6).
+//!
+//! A replica must not look at its own clock to forget a tombstone, so the leader watches how the
+//! index of the newest deletion moves, and once that is [`TOMBSTONE_TIME`] ago lets all forget
+//! what was deleted up to there. A new leader starts to watch anew.
+
+use super::*;
+use crate::id::ModifyIndex;
+use std::collections::VecDeque;
+
+/// How long a deletion is remembered at least.
+pub const TOMBSTONE_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// What the leader saw of deletions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tombstones {
+    /// When the newest deletion was seen to have which index, oldest first.
+    seen: VecDeque<(Instant, ModifyIndex)>,
+    in_flight: Option<(ReconcileTicket, ModifyIndex)>,
+}
+
+impl Reconcile {
+    /// Looks at the newest deletion, and lets go of what is old enough.
+    pub(super) fn reap_tombstones(
+        &mut self,
+        now: Instant,
+        world: &World<'_>,
+        out: &mut ReconcileOutbox,
+    ) {
+        let seen = &mut self.tombstones.seen;
+        let newest = world.tables.newest_deletion();
+        if let Some(index) = newest.filter(|index| seen.back().is_none_or(|(_, at)| at < index)) {
+            seen.push_back((now, index));
+        }
+        if self.tombstones.in_flight.is_some() {
+            return;
+        }
+        let old = seen.iter().take_while(|(at, _)| now.since(*at) >= TOMBSTONE_TIME);
+        let Some((_, index)) = old.last().copied() else { return };
+        crate::mark!("reconcile.tombstones");
+        let ticket = self.ticket();
+        self.tombstones.in_flight = Some((ticket, index));
+        let command = Box::new(Command::ReapTombstones(index));
+        out.push(ReconcileOutput::Propose { ticket, command });
+    }
+
+    /// Whether the step was a reaping; one that failed is tried again at the next look.
+    pub(super) fn tombstones_reaped(
+        &mut self,
+        ticket: ReconcileTicket,
+        result: &Result<(), StepError>,
+    ) -> bool {
+        let wanted = |flight: &mut (ReconcileTicket, ModifyIndex)| flight.0 == ticket;
+        let Some((_, index)) = self.tombstones.in_flight.take_if(wanted) else { return false };
+        if result.is_ok() {
+            self.tombstones.seen.retain(|(_, at)| *at > index);
+        }
+        true
+    }
+}
