@@ -49,11 +49,33 @@ pub enum Refusal {
     #[error("400 Bad Request: {0}")]
     Chunks(#[from] ChunkError),
     /// The body is larger than the limit.
-    #[error("Request body too large, max size: {limit} bytes")]
+    #[error("Request body{} too large, max size: {limit} bytes.{}", said(*length), see(*setting))]
     BodyTooLarge {
+        /// Bytes announced; `None` for a body in chunks.
+        length: Option<u64>,
         /// Bytes allowed.
         limit: usize,
+        /// The setting of this limit.
+        setting: Option<&'static str>,
     },
+}
+
+fn said(length: Option<u64>) -> String {
+    length.map_or_else(String::new, |length| format!("({length} bytes)"))
+}
+
+fn see(setting: Option<&str>) -> String {
+    let page = "https://www.consul.io/docs/agent/options.html";
+    setting.map_or_else(String::new, |setting| format!(" See {page}#{setting}."))
+}
+
+/// The setting that limits the body of a request (http-api.md §9, §12).
+fn limiting(head: &Head) -> Option<&'static str> {
+    let settings = [("/v1/kv/", "kv_max_value_size"), ("/v1/txn", "txn_max_req_len")];
+    settings
+        .into_iter()
+        .find(|(path, _)| head.target.starts_with(*path))
+        .map(|(_, setting)| setting)
 }
 
 impl Refusal {
@@ -199,7 +221,8 @@ impl Connection {
         let limit = self.limits.body_bytes_max;
         let decoder = match head.framing {
             BodyFraming::Length(length) if length > limit as u64 => {
-                return Err(Refusal::BodyTooLarge { limit });
+                let (length, setting) = (Some(length), limiting(&head));
+                return Err(Refusal::BodyTooLarge { length, limit, setting });
             }
             BodyFraming::Length(length) => Decoder::Length(length),
             BodyFraming::Chunked => Decoder::Chunked(ChunkedDecoder::default()),
@@ -229,7 +252,8 @@ impl Connection {
         };
         let limit = self.limits.body_bytes_max;
         if body.data.len() > limit {
-            return Err(Refusal::BodyTooLarge { limit });
+            let (length, setting) = (None, limiting(&body.head));
+            return Err(Refusal::BodyTooLarge { length, limit, setting });
         }
         if !complete {
             return Ok(Event::Read);

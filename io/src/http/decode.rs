@@ -7,6 +7,7 @@ use crate::duration;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use terraform_core::wire::base64::Base64Error;
 use thiserror::Error;
 
 /// Why a body was refused. The client is at fault.
@@ -34,6 +35,9 @@ pub enum DecodeError {
         /// The type wanted.
         wanted: &'static str,
     },
+    /// A text is no base64.
+    #[error(transparent)]
+    Base64(#[from] Base64Error),
     /// A text is no duration.
     #[error(transparent)]
     Duration(#[from] duration::DurationError),
@@ -101,6 +105,17 @@ pub fn integer(value: &Value, field: &'static str) -> Result<i64, DecodeError> {
         Value::Number(number) => number.as_i64().ok_or_else(|| mismatch(value, field, "int")),
         Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
             Err(mismatch(value, field, "int"))
+        }
+    }
+}
+
+/// A whole number that is not negative; `null` is 0.
+pub fn unsigned(value: &Value, field: &'static str) -> Result<u64, DecodeError> {
+    match value {
+        Value::Null => Ok(0),
+        Value::Number(number) => number.as_u64().ok_or_else(|| mismatch(value, field, "uint64")),
+        Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            Err(mismatch(value, field, "uint64"))
         }
     }
 }

@@ -5,10 +5,12 @@
 use super::json::{Json, Value as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use terraform_core::catalog::kv::KvEntry;
 use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
 use terraform_core::coordinate::Coordinate;
 use terraform_core::id::Datacenter;
 use terraform_core::serf::Member;
+use terraform_core::wire::base64;
 
 /// `Node`.
 pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
@@ -48,6 +50,23 @@ pub fn node_service(json: &mut Json, service: &Service) {
         json.raw("{}");
         json.field("CreateIndex", service.create_index.get());
         json.field("ModifyIndex", service.modify_index.get());
+    });
+}
+
+/// An entry of the key-value table; `LockIndex` counts locks, which come with sessions.
+pub fn kv_entry(json: &mut Json, entry: &KvEntry) {
+    json.object(|json| {
+        json.field("LockIndex", 0_u64);
+        json.field("Key", &*entry.key);
+        json.field("Flags", entry.flags);
+        json.key("Value");
+        if entry.value.is_empty() {
+            json.null();
+        } else {
+            json.string(&base64::encode(&entry.value));
+        }
+        json.field("CreateIndex", entry.create_index.get());
+        json.field("ModifyIndex", entry.modify_index.get());
     });
 }
 

@@ -28,7 +28,7 @@ pub enum Content {
     Json,
     /// `text/plain; charset=utf-8`.
     Text,
-    /// `text/plain`, as local health answers it.
+    /// `text/plain`, as local health and raw values are answered.
     PlainText,
     /// `text/html; charset=utf-8`, of redirects.
     Html,
@@ -135,6 +135,13 @@ impl Reply {
     /// `status` with a page.
     pub fn html(status: u16, page: String) -> Self {
         Self::new(status, Content::Html, Bytes::from(page))
+    }
+
+    /// 200 with bytes that nobody may take for a page (http-api.md §9).
+    pub fn raw(body: Bytes) -> Self {
+        Self::new(200, Content::PlainText, body)
+            .with_header("X-Content-Type-Options", "nosniff")
+            .with_header("Content-Security-Policy", "sandbox")
     }
 
     /// 501 that names what is not built.
@@ -281,6 +288,7 @@ const fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         413 => "Request Entity Too Large",
         414 => "Request URI Too Long",
         417 => "Expectation Failed",

@@ -47,9 +47,11 @@ pub enum Endpoint {
     HealthChecks,
     HealthState,
     HealthService,
+    Kv,
     OperatorKeyring,
     StatusLeader,
     StatusPeers,
+    Txn,
     /// Known by name only.
     NotBuilt,
 }
@@ -151,7 +153,7 @@ static PATTERNS: &[Pattern] = &[
     get("/v1/health/state/", Endpoint::HealthState),
     later("/v1/internal/acl/authorize", "POST"),
     later("/v1/internal/ui/", "GET"),
-    later("/v1/kv/", "GET,PUT,DELETE"),
+    Pattern { path: "/v1/kv/", methods: "GET,PUT,DELETE", endpoint: Endpoint::Kv },
     later("/v1/operator/autopilot/configuration", "GET,PUT"),
     later("/v1/operator/autopilot/health", "GET"),
     Pattern {
@@ -172,7 +174,7 @@ static PATTERNS: &[Pattern] = &[
     later("/v1/snapshot", "GET,PUT"),
     get("/v1/status/leader", Endpoint::StatusLeader),
     get("/v1/status/peers", Endpoint::StatusPeers),
-    later("/v1/txn", "PUT"),
+    put("/v1/txn", Endpoint::Txn),
 ];
 
 /// Where a path leads.
@@ -266,7 +268,7 @@ mod tests {
         let deep = "/v1/agent/service/deregister/a/b/c/d/e";
         assert_eq!(endpoint(deep), (Endpoint::AgentServiceDeregister, "a/b/c/d/e"));
         assert_eq!(endpoint("/v1/health/service/"), (Endpoint::HealthService, ""));
-        assert_eq!(endpoint("/v1/kv/a/b"), (Endpoint::NotBuilt, "a/b"));
+        assert_eq!(endpoint("/v1/kv/a/b"), (Endpoint::Kv, "a/b"));
     }
 
     #[test]

@@ -54,6 +54,21 @@ pub fn encode_path(path: &str) -> String {
     encoded
 }
 
+/// A name or value of a parameter, encoded; a space is `+`.
+fn encode_parameter(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            b' ' => encoded.push('+'),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// The cleaned form of `path` if it has empty, `.` or `..` segments; `None` if it is clean.
 pub fn cleaned(path: &str) -> Option<String> {
     let is_unclean = path.contains("//") || path.split('/').any(|part| part == "." || part == "..");
@@ -103,6 +118,16 @@ impl Params {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// The parameters as a query, sorted by name.
+    pub fn encode(&self) -> String {
+        let mut sorted: Vec<_> = self.0.iter().collect();
+        sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let pair = |(name, value): &&(String, String)| {
+            format!("{}={}", encode_parameter(name), encode_parameter(value))
+        };
+        sorted.iter().map(pair).collect::<Vec<_>>().join("&")
+    }
+
     /// All values in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -128,6 +153,8 @@ mod tests {
         assert!(params.has("b") && !params.has("B"));
         assert_eq!(params.get("c"), "x y&");
         assert_eq!(Params::parse("a=%zz"), Err(TargetError::Escape));
+        let params = Params::parse("cas=1&acquire=x+y%2F&recurse").unwrap();
+        assert_eq!(params.encode(), "acquire=x+y%2F&cas=1&recurse=");
     }
 
     #[test]

@@ -9,11 +9,13 @@ mod catalog;
 mod coordinate;
 mod event;
 mod health;
+mod kv;
 mod local;
 mod operator;
 mod options;
 mod register;
 mod status;
+mod txn;
 
 use super::connection::HttpRequest;
 use super::parse::{Field, Head, Method};
@@ -27,7 +29,7 @@ use bytes::Bytes;
 use options::{ReadOptions, Reads};
 use std::net::SocketAddr;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
-use terraform_core::id::Datacenter;
+use terraform_core::id::{Datacenter, ModifyIndex};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
 use terraform_core::view::answer_now;
 
@@ -163,9 +165,11 @@ impl Api {
             Endpoint::HealthChecks => self.health_checks(request).await,
             Endpoint::HealthState => self.health_state(request).await,
             Endpoint::HealthService => self.health_service(request).await,
+            Endpoint::Kv => self.kv(request).await,
             Endpoint::OperatorKeyring => self.operator_keyring(request).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
+            Endpoint::Txn => self.txn(request).await,
             Endpoint::NotBuilt => Err(Reply::not_built(request.name)),
         }
     }
@@ -255,7 +259,9 @@ impl Api {
             | Response::Info(_)
             | Response::Serf(_)
             | Response::Event(_)
-            | Response::Coordinates(_) => {
+            | Response::Coordinates(_)
+            | Response::Unmet
+            | Response::Transaction(_) => {
                 Err(RequestError::Unknown("the node answered something else".to_owned()))
             }
         }

@@ -24,6 +24,7 @@ mod agent;
 mod catalog;
 mod coordinate;
 mod event;
+mod kv;
 mod local;
 mod operator;
 mod shared;

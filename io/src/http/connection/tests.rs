@@ -80,10 +80,14 @@ fn a_client_that_waits_is_told_to_continue() {
 fn a_large_body_is_refused_before_it_is_read() {
     let head =
         "PUT /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 524289\r\n\r\n";
-    let text = "Request body too large, max size: 524288 bytes".to_owned();
+    let text = "Request body(524289 bytes) too large, max size: 524288 bytes.".to_owned();
     assert_eq!(refusal(head.as_bytes()), (413, text.clone()));
+    let see = " See https://www.consul.io/docs/agent/options.html#kv_max_value_size.";
+    let value = head.replace("/a", "/v1/kv/a");
+    assert_eq!(refusal(value.as_bytes()), (413, format!("{text}{see}")));
     let chunk = format!("100000\r\n{}", "x".repeat(0x10_0000));
     let head = "PUT /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let text = "Request body too large, max size: 524288 bytes.".to_owned();
     assert_eq!(refusal(format!("{head}{chunk}").as_bytes()), (413, text));
 }
 

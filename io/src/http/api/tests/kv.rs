@@ -1,0 +1,202 @@
+//! Keys and values over HTTP.
+
+use super::*;
+use crate::http::respond::Content;
+use bytes::Bytes;
+use std::sync::Arc;
+use terraform_core::catalog::command::Command;
+use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
+use terraform_core::catalog::transaction::{
+    IndexCheck, Operation, OperationError, TransactionResult,
+};
+
+fn entry(key: &str, value: &'static str) -> Arc<KvEntry> {
+    let (create_index, modify_index) = (ModifyIndex::new(5), ModifyIndex::new(9));
+    let value = Bytes::from_static(value.as_bytes());
+    Arc::new(KvEntry { key: key.into(), value, flags: 7, create_index, modify_index })
+}
+
+const HELLO: &str =
+    r#"{"LockIndex":0,"Key":"a/b","Flags":7,"Value":"aGVsbG8=","CreateIndex":5,"ModifyIndex":9}"#;
+
+#[test]
+fn an_entry_is_shown_as_json_or_raw() {
+    let world = server();
+    let rows = || Rows::Entries(vec![entry("a/b", "hello")]);
+    let (reply, asked) = world.read("GET /v1/kv/a%2Fb", rows());
+    assert_eq!((reply.status, body(&reply)), (200, format!("[{HELLO}]")));
+    let meta = reply.meta.unwrap();
+    assert_eq!((meta.index, meta.consistency), (42, None), "no effective consistency here");
+    assert_eq!(asked.body, RequestBody::Query(Query::Key("a/b".to_owned())));
+    let (reply, _) = world.read("GET /v1/kv/a/b?raw", rows());
+    assert_eq!((reply.content, body(&reply).as_str()), (Content::PlainText, "hello"));
+    assert_eq!(header(&reply, "X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(header(&reply, "Content-Security-Policy"), Some("sandbox"));
+    let (reply, _) = world.read("GET /v1/kv/e", Rows::Entries(vec![entry("e", "")]));
+    assert!(body(&reply).contains(r#""Value":null"#));
+}
+
+#[test]
+fn what_is_missing_is_404_with_its_index() {
+    let world = server();
+    for (text, rows) in [
+        ("GET /v1/kv/nope", Rows::Entries(vec![])),
+        ("GET /v1/kv/nope?raw", Rows::Entries(vec![])),
+        ("GET /v1/kv/nope?recurse", Rows::Entries(vec![])),
+        ("GET /v1/kv/?recurse", Rows::Entries(vec![])),
+        ("GET /v1/kv/nope?keys", Rows::Names(vec![])),
+    ] {
+        let (reply, _) = world.read(text, rows);
+        let meta = reply.meta.map(|meta| meta.index);
+        assert_eq!((reply.status, reply.body.len(), meta), (404, 0, Some(42)), "{text}");
+    }
+    let (reply, _) = world.read("GET /v1/kv/?keys", Rows::Names(vec![]));
+    assert_eq!((reply.status, body(&reply).as_str()), (200, "[]"));
+    assert_eq!(world.say("GET /v1/kv/"), (400, "Missing key name".to_owned()));
+    let (reply, _) = world.exchange("GET /v1/kv/a", vec![Err(RequestError::NoLeader)]);
+    assert_eq!((reply.status, reply.meta), (500, None));
+}
+
+#[test]
+fn lists_ask_for_a_prefix() {
+    let world = server();
+    let names = || Rows::Names(vec!["a/b".to_owned(), "a/c/".to_owned()]);
+    let (reply, asked) = world.read("GET /v1/kv/a/?keys&separator=/&recurse", names());
+    assert_eq!(body(&reply), r#"["a/b","a/c/"]"#);
+    let list = KeyList { prefix: "a/".to_owned(), separator: "/".to_owned() };
+    assert_eq!(asked.body, RequestBody::Query(Query::Keys(list.clone())));
+    let (_, asked) = world.read("GET /v1/kv/a/?keys&seperator=%2F", names());
+    assert_eq!(asked.body, RequestBody::Query(Query::Keys(list)));
+    let rows = Rows::Entries(vec![entry("a/b", "hello"), entry("a/c", "")]);
+    let (reply, asked) = world.read("GET /v1/kv/a/?recurse&raw&stale", rows);
+    assert!(body(&reply).starts_with(&format!("[{HELLO},{{")), "raw is ignored");
+    assert_eq!(asked.body, RequestBody::Query(Query::KeyTree("a/".to_owned())));
+    assert_eq!(asked.context.consistency, Consistency::Stale);
+}
+
+#[test]
+fn a_put_carries_value_flags_and_condition() {
+    let world = server();
+    let put = |flags, only_at: Option<u64>| {
+        let (key, value) = ("a/ b".to_owned(), Bytes::from_static(b"v"));
+        let only_at = only_at.map(ModifyIndex::new);
+        RequestBody::Write(Command::Kv(KvWrite::Put(KvPut { key, value, flags, only_at })))
+    };
+    let (status, shown, asked) = world.write("PUT /v1/kv/a/%20b\n\nv");
+    assert_eq!((status, shown.as_str(), asked), (200, "true", put(0, None)));
+    let text = "PUT /v1/kv/a/%20b?cas=12&flags=18446744073709551615&dc=dc2\n\nv";
+    let (reply, asked) = world.exchange(text, vec![Ok(Response::Unmet)]);
+    assert_eq!((reply.status, body(&reply).as_str()), (200, "false"));
+    assert_eq!(asked[0].body, put(u64::MAX, Some(12)));
+    assert_eq!(asked[0].context.datacenter, Datacenter::parse("dc2").ok());
+}
+
+#[test]
+fn a_delete_is_of_one_key_or_of_all_under_a_prefix() {
+    let world = server();
+    let write = |text: &str| {
+        let (status, shown, asked) = world.write(text);
+        assert_eq!((status, shown.as_str()), (200, "true"));
+        let RequestBody::Write(Command::Kv(write)) = asked else { panic!("{asked:?}") };
+        write
+    };
+    let delete = |only_at: Option<u64>| {
+        let only_at = only_at.map(ModifyIndex::new);
+        KvWrite::Delete(KvDelete { key: "a".to_owned(), only_at })
+    };
+    assert_eq!(write("DELETE /v1/kv/a"), delete(None));
+    assert_eq!(write("DELETE /v1/kv/a?cas=0"), delete(Some(0)));
+    assert_eq!(write("DELETE /v1/kv/a?recurse"), KvWrite::DeleteTree("a".to_owned()));
+    assert_eq!(write("DELETE /v1/kv/?recurse"), KvWrite::DeleteTree(String::new()));
+}
+
+#[test]
+fn bad_parameters_are_named() {
+    let world = server();
+    let syntax = r#"strconv.ParseUint: parsing "x": invalid syntax"#;
+    let range = r#"strconv.ParseUint: parsing "18446744073709551616": value out of range"#;
+    for (text, status, shown) in [
+        ("PUT /v1/kv/", 400, "Missing key name"),
+        ("DELETE /v1/kv/", 400, "Missing key name"),
+        ("PUT /v1/kv/a?cas=x", 500, syntax),
+        ("PUT /v1/kv/a?flags=x", 500, syntax),
+        ("PUT /v1/kv/a?flags=18446744073709551616", 500, range),
+        ("DELETE /v1/kv/a?cas=x", 500, syntax),
+        ("PUT /v1/kv/a?cas=1&acquire=x", 400, "Conflicting flags: acquire=x&cas=1"),
+        ("DELETE /v1/kv/a?recurse&cas=1", 400, "Conflicting flags: cas=1&recurse="),
+        ("PUT /v1/kv/a?acquire=x", 501, r#"the parameter "acquire" is not built yet"#),
+        ("PUT /v1/kv/a?release=x", 501, r#"the parameter "release" is not built yet"#),
+        ("POST /v1/kv/a", 405, "method POST not allowed"),
+    ] {
+        assert_eq!(world.say(text), (status, shown.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
+    let world = server();
+    let text = r#"PUT /v1/txn
+
+[{"KV":{"Verb":"set","Key":"a","Value":"dg==","Flags":7}},{},{"kv":{"verb":"CAS"}},
+ {"KV":{"Verb":"cas","Key":"a","Index":3}},{"KV":{"Verb":"delete-cas","Key":"a","Index":4}},
+ {"KV":{"Verb":"check-index","Key":"a","Index":5}},{"KV":{"Verb":"delete-tree","Key":"t/"}}]"#;
+    let done = TransactionResult::Done(vec![entry("a", "")]);
+    let (reply, asked) = world.exchange(text, vec![Ok(Response::Transaction(done))]);
+    let shown = r#"{"Results":[{"KV":{"LockIndex":0,"Key":"a","Flags":7,"Value":null,"CreateIndex":5,"ModifyIndex":9}}],"Errors":null}"#;
+    assert_eq!((reply.status, body(&reply).as_str()), (200, shown));
+    let key = || "a".to_owned();
+    let at = |index| Some(ModifyIndex::new(index));
+    let put = |value, flags, only_at| {
+        let value = Bytes::from_static(value);
+        Operation::Write(KvWrite::Put(KvPut { key: key(), value, flags, only_at }))
+    };
+    let operations = vec![
+        put(b"v", 7, None),
+        Operation::Unknown("CAS".to_owned()),
+        put(b"", 0, at(3)),
+        Operation::Write(KvWrite::Delete(KvDelete { key: key(), only_at: at(4) })),
+        Operation::CheckIndex(IndexCheck { key: key(), index: ModifyIndex::new(5) }),
+        Operation::Write(KvWrite::DeleteTree("t/".to_owned())),
+    ];
+    assert_eq!(asked[0].body, RequestBody::Write(Command::Transaction(operations)));
+}
+
+#[test]
+fn a_failed_transaction_is_409_and_one_that_reads_is_a_query() {
+    let world = server();
+    let what = "key \"a\" doesn't exist".to_owned();
+    let failed = TransactionResult::Failed(vec![OperationError { operation: 0, what }]);
+    let text = "PUT /v1/txn?stale\n\n[{\"KV\":{\"Verb\":\"get\",\"Key\":\"a\"}}]";
+    let (reply, asked) = world.read(text, Rows::Transaction(failed));
+    let shown = r#"{"Results":null,"Errors":[{"OpIndex":0,"What":"key \"a\" doesn't exist"}],"Index":0,"LastContact":3000000,"KnownLeader":true,"ConsistencyLevel":""}"#;
+    assert_eq!((reply.status, body(&reply).as_str()), (409, shown));
+    assert_eq!(header(&reply, "X-Consul-Knownleader"), Some("true"));
+    assert_eq!(header(&reply, "X-Consul-Lastcontact"), Some("3"));
+    let operations = vec![Operation::Get("a".to_owned())];
+    assert_eq!(asked.body, RequestBody::Query(Query::Transaction(operations)));
+    assert_eq!(asked.context.consistency, Consistency::Stale);
+}
+
+#[test]
+fn bad_transactions_are_refused_whole() {
+    let world = server();
+    let say = |body: &str| world.say(&format!("PUT /v1/txn\n\n{body}"));
+    let get = r#"{"KV":{"Verb":"get","Key":"a"}}"#;
+    let many = format!("[{}]", vec![get; 65].join(","));
+    for (body, status, shown) in [
+        ("", 400, "Failed to parse body: EOF"),
+        ("[", 400, "Failed to parse body: unexpected EOF"),
+        (r#"[{"Foo":1}]"#, 400, r#"Failed to parse body: json: unknown field "Foo""#),
+        (
+            r#"[{"KV":{"Verb":"set","Key":"a","Value":"*"}}]"#,
+            400,
+            "Failed to parse body: illegal base64 data at input byte 0",
+        ),
+        (&many, 413, "Transaction contains too many operations (65 > 64)"),
+        (r#"[{"KV":{"Verb":"lock"}}]"#, 501, "the KV verb \"lock\" is not built yet"),
+        (r#"[{"Node":{}}]"#, 501, "a transaction's \"node\" operation is not built yet"),
+    ] {
+        assert_eq!(say(body), (status, shown.to_owned()), "{body}");
+    }
+    assert_eq!(say("{}").0, 400);
+}

@@ -1,0 +1,87 @@
+//! `/v1/txn`: several operations as one.
+//!
+//! - Source: http-api.md §12. Operations on nodes, services and checks, and the verbs that need
+//!   sessions, are not built and refused by name.
+
+use super::*;
+use crate::http::json::Json;
+use crate::http::render;
+use terraform_core::catalog::command::Command;
+use terraform_core::catalog::transaction::{Operation, TransactionResult};
+
+/// Operations in one transaction.
+const OPERATIONS_MAX: usize = 64;
+
+impl Api {
+    pub(super) async fn txn(&self, request: &ApiRequest<'_>) -> Handled {
+        let options = options::read(request, Reads::default())?;
+        let operations = bodies::txn::operations(request.body)?;
+        if operations.len() > OPERATIONS_MAX {
+            let count = operations.len();
+            let rule = format!("({count} > {OPERATIONS_MAX})");
+            return Err(Reply::text(
+                413,
+                format!("Transaction contains too many operations {rule}"),
+            ));
+        }
+        if operations.iter().all(Operation::is_read) {
+            return self.read_together(options, operations).await;
+        }
+        let context = options::write(request)?;
+        let body = RequestBody::Write(Command::Transaction(operations));
+        match self.node.request(Request { context, body }).await {
+            Ok(Response::Transaction(result)) => Ok(render(&result, None)),
+            Ok(other) => Err(Reply::text(500, format!("a write was answered with {other:?}"))),
+            Err(error) => Err(Reply::error(&error)),
+        }
+    }
+
+    /// A transaction that only reads does not go through the log.
+    async fn read_together(&self, options: ReadOptions, operations: Vec<Operation>) -> Handled {
+        let answer = self.query(options, Query::Transaction(operations)).await;
+        let answer = answer.map_err(|error| Reply::error(&error))?;
+        let Rows::Transaction(result) = &answer.rows else { return Err(unexpected(&answer)) };
+        let (known, age) = (answer.known_leader, answer.last_contact.as_millis());
+        Ok(render(result, Some(&answer))
+            .with_header("X-Consul-Knownleader", if known { "true" } else { "false" })
+            .with_header("X-Consul-Lastcontact", &age.to_string()))
+    }
+}
+
+fn render(result: &TransactionResult, read: Option<&QueryAnswer>) -> Reply {
+    let mut json = Json::default();
+    json.object(|json| {
+        json.key("Results");
+        match result {
+            TransactionResult::Failed(_) => json.null(),
+            TransactionResult::Done(entries) => json.array(entries, |json, entry| {
+                json.object(|json| {
+                    json.key("KV");
+                    render::kv_entry(json, entry);
+                });
+            }),
+        }
+        json.key("Errors");
+        match result {
+            TransactionResult::Done(_) => json.null(),
+            TransactionResult::Failed(errors) => json.array(errors, |json, error| {
+                json.object(|json| {
+                    json.field("OpIndex", error.operation);
+                    json.field("What", &error.what);
+                });
+            }),
+        }
+        if let Some(answer) = read {
+            json.field("Index", 0_u64);
+            let nanos = u64::try_from(answer.last_contact.as_nanos()).unwrap_or(u64::MAX);
+            json.field("LastContact", nanos);
+            json.field("KnownLeader", answer.known_leader);
+            json.field("ConsistencyLevel", "");
+        }
+    });
+    let mut reply = Reply::json(json.into_bytes());
+    if matches!(result, TransactionResult::Failed(_)) {
+        reply.status = 409;
+    }
+    reply
+}
