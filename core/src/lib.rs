@@ -39,4 +39,5 @@ pub mod time;
 pub mod timers;
 pub mod trace;
 pub mod view;
+pub mod watch;
 pub mod wire;

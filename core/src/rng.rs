@@ -70,6 +70,8 @@ pub enum Stream {
     SerfWan,
     /// Network coordinates of the WAN pool.
     CoordinateWan,
+    /// How much longer than asked reads wait.
+    Watch,
 }
 
 /// One stream of random numbers.

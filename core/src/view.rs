@@ -8,7 +8,7 @@ use crate::catalog::query::{Consistency, DatacenterCoordinates, Query, QueryAnsw
 use crate::event::KeptEvents;
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
-use crate::node::request::{RequestContext, RequestError};
+use crate::node::request::RequestContext;
 use crate::serf::Members;
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -94,19 +94,14 @@ impl View {
     /// `now` must have been read after the view was taken.
     ///
     /// - Source: http-api.md §1.5 and §3; raft.md §8 for the lease.
-    /// - Errors: the context asks for what this datacenter's servers cannot answer.
     pub fn readable(
         &self,
         context: &RequestContext,
         query: &Query,
         now: Instant,
-    ) -> Option<Result<ServerState<'_>, RequestError>> {
+    ) -> Option<ServerState<'_>> {
         if context.datacenter.as_ref().is_some_and(|asked| *asked != self.datacenter) {
             return None;
-        }
-        if context.min_index > ModifyIndex::ZERO {
-            let refused = RequestError::NotBuilt("waiting for a change (index)".to_owned());
-            return Some(Err(refused));
         }
         let (consensus, tables) = (self.consensus.as_ref()?, self.catalog.as_ref()?);
         let known_everywhere = matches!(
@@ -124,18 +119,20 @@ impl View {
                 Consistency::Consistent => false,
             };
         let state = ServerState { tables, consensus, datacenters: &self.datacenters };
-        allowed.then_some(Ok(state))
+        allowed.then_some(state)
     }
 
-    /// Answers a read from this snapshot, if it is [`readable`](Self::readable) for it.
+    /// Answers a read from this snapshot, if it is [`readable`](Self::readable) for it and the read
+    /// need not wait.
     pub fn answer(
         &self,
         context: &RequestContext,
         query: &Query,
         now: Instant,
-    ) -> Option<Result<QueryAnswer, RequestError>> {
+    ) -> Option<QueryAnswer> {
         let state = self.readable(context, query, now)?;
-        Some(state.map(|state| answer_now(state, query, context.consistency, now)))
+        let answer = answer_now(state, query, context.consistency, now);
+        (context.waits().is_none() || answer.index > context.min_index).then_some(answer)
     }
 }
 

@@ -125,7 +125,7 @@ impl NodeHandle {
             view.answer(&context, &query, self.clock.now())
         };
         if let Some(answer) = local {
-            return answer;
+            return Ok(answer);
         }
         let response = self.request(Request { context, body: RequestBody::Query(query) }).await?;
         let Response::Answer(answer) = response else {

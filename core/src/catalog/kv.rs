@@ -7,10 +7,12 @@
 //! - INV-KV-1: a write that changes nothing raises no index.
 //! - INV-KV-2: no index of an entry or a tombstone is above the index of the table.
 
+use super::topic::key_of;
 use crate::id::ModifyIndex;
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ pub struct KvEntry {
 pack_struct!(KvEntry { key, value, flags, create_index, modify_index });
 
 /// A change of the table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KvWrite {
     /// Stores one entry.
     Put(KvPut),
@@ -43,7 +45,7 @@ pub enum KvWrite {
 pack_enum!(KvWrite { 1 => Put(KvPut), 2 => Delete(KvDelete), 3 => DeleteTree(String) });
 
 /// An entry to be stored.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KvPut {
     /// The key; not empty.
     pub key: String,
@@ -57,7 +59,7 @@ pub struct KvPut {
 pack_struct!(KvPut { key, value, flags, only_at });
 
 /// An entry to be removed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KvDelete {
     /// The key.
     pub key: String,
@@ -67,7 +69,7 @@ pub struct KvDelete {
 pack_struct!(KvDelete { key, only_at });
 
 /// Which keys are wanted, without their values.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyList {
     /// What they begin with.
     pub prefix: String,
@@ -190,6 +192,25 @@ impl KvTable {
             }
         }
         (keys, self.prefix_index(prefix, newest))
+    }
+
+    /// When something last changed; zero if never.
+    pub(super) const fn changed_at(&self) -> ModifyIndex {
+        self.changed
+    }
+
+    /// Whether a prefix has an index of its own: an entry or a tombstone is under it.
+    pub(super) fn has_prefix(&self, prefix: &str) -> bool {
+        self.under(prefix).next().is_some()
+            || starting_with(&self.tombstones, prefix).next().is_some()
+    }
+
+    /// Adds the keys that were stored, changed or deleted since `old`, and the prefixes that were
+    /// deleted.
+    pub(super) fn keys_changed_since(&self, old: &Self, keys: &mut BTreeSet<Arc<str>>) {
+        keys.extend(old.entries.diff(&self.entries).map(|item| Arc::clone(key_of(&item))));
+        // What was stored and deleted in between differs in nothing but its tombstone.
+        keys.extend(old.tombstones.diff(&self.tombstones).map(|item| Arc::clone(key_of(&item))));
     }
 
     /// The index of a prefix whose newest entry has the index `newest`.

@@ -20,6 +20,7 @@ pub mod query;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod topic;
 pub mod transaction;
 
 use crate::id::{ModifyIndex, NodeId};

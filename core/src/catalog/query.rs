@@ -16,7 +16,7 @@ use std::time::Duration;
 pub type MetaFilter = Vec<(String, String)>;
 
 /// A question about the catalog.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Query {
     /// All nodes.
     Nodes(MetaFilter),
@@ -67,7 +67,7 @@ pack_enum!(Query {
 });
 
 /// Which coordinates are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoordinateQuery {
     /// Only those of the node of this name, in any case.
     pub node: Option<NodeName>,
@@ -94,7 +94,7 @@ impl DatacenterCoordinates {
 pack_struct!(DatacenterCoordinates { datacenter, servers });
 
 /// Which instances of a service are wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceQuery {
     /// The service, in any case.
     pub name: ServiceName,
@@ -115,7 +115,7 @@ impl ServiceQuery {
 }
 
 /// Which checks are wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateQuery {
     /// The exact status, or `any`.
     pub state: String,

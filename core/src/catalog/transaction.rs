@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 /// One operation of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// Changes the table; a condition that is not met fails the transaction.
     Write(KvWrite),
@@ -40,7 +40,7 @@ impl Operation {
 }
 
 /// An entry and the index it must have.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IndexCheck {
     /// The entry's key.
     pub key: String,

@@ -15,6 +15,7 @@ mod leave;
 pub mod output;
 mod pool;
 mod publish;
+mod reads;
 pub mod request;
 mod requests;
 mod serf_requests;
@@ -162,6 +163,8 @@ pub enum TimerName {
     Raft,
     /// Leader duties.
     Reconcile,
+    /// Reads that wait for a change.
+    Watches,
     /// The search for servers that the WAN pool lacks.
     Flood,
     /// A leave under way.
@@ -305,6 +308,7 @@ impl Node {
             (server.and_then(|s| s.bootstrap.next_timeout()), TimerName::Bootstrap),
             (server.and_then(|s| s.raft.next_timeout()), TimerName::Raft),
             (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
+            (server.and_then(|s| s.watches.next_timeout()), TimerName::Watches),
             (wan.map(|_| self.wan_state.flood_at), TimerName::Flood),
             (self.lifecycle.deadline(), TimerName::Leave),
         ]
@@ -380,6 +384,7 @@ impl Node {
             server.raft.handle_timeout(now, &mut boxes.raft);
         }
         self.reconcile_timeout(now);
+        self.reads_due(now);
         self.flood_timeout(now);
         self.leave_timeout(now);
     }

@@ -35,6 +35,19 @@ pub struct RequestContext {
     /// Where the request came from, if it came over a socket.
     pub source: Option<SocketAddr>,
 }
+/// The longest wait of a read, and the wait if it names none (http-api.md §1.6).
+pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// See [`WAIT_MAX`].
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
+
+impl RequestContext {
+    /// How long a read may wait for a change; `None` if it is to be answered at once.
+    pub fn waits(&self) -> Option<Duration> {
+        let blocks = self.min_index > ModifyIndex::ZERO;
+        blocks.then(|| self.wait.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX))
+    }
+}
+
 pack_struct!(RequestContext { token, datacenter, consistency, min_index, wait, source });
 
 /// One request.

@@ -2,21 +2,21 @@
 //!
 //! A write is proposed and answered once it is applied here. A default read is answered at once
 //! while the lease holds; without a lease, and for `consistent`, a barrier goes through the log
-//! first (raft.md §7), so that the state read holds every write acknowledged before the read came.
+//! first (raft.md §7), so that the state read holds every write acknowledged before the read came;
+//! what becomes of reads is in `reads`.
 
 use super::Node;
 use super::request::{Request, RequestBody, RequestError, Response};
 use super::serf_requests::Asker;
 use crate::catalog::command::Applied;
-use crate::catalog::query::{Consistency, Query};
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Machine as _;
-use crate::raft::{ProposalError, ProposalId, RaftInput, RoleKind};
+use crate::raft::{ProposalError, ProposalId, RaftInput};
 use crate::reconcile::{ReconcileInput, ReconcileTicket, StepError};
 use crate::rpc::{RpcInput, Ticket};
 use crate::time::Instant;
-use crate::view::{ServerState, answer_now};
+use crate::watch::Parked;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ enum Proposer {
     /// A write.
     Write(Ticket),
     /// A read that a barrier confirms.
-    Read(Ticket, Arc<Request>),
+    Read(Parked),
     /// Leader duties.
     Reconcile(ReconcileTicket),
     /// The leave of this server.
@@ -56,28 +56,12 @@ impl Node {
             self.executed(now, ticket, Err(RequestError::NoLeader));
             return;
         };
-        let consistency = request.context.consistency;
         let input = match &request.body {
             RequestBody::Write(command) => {
                 let id = server.serving.issue(Proposer::Write(ticket));
                 RaftInput::Propose { id, payload: command.encode() }
             }
-            RequestBody::Query(query) => {
-                let leads = server.raft.role() == RoleKind::Leader;
-                let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
-                let fresh = match consistency {
-                    Consistency::Stale => true,
-                    Consistency::Leader => leads && lease,
-                    Consistency::Consistent => false,
-                };
-                if fresh {
-                    let query = query.clone();
-                    self.answer_read(now, ticket, &query, consistency);
-                    return;
-                }
-                let proposer = Proposer::Read(ticket, Arc::clone(&request));
-                RaftInput::Barrier { id: server.serving.issue(proposer) }
-            }
+            RequestBody::Query(_) => return self.read(now, ticket, request),
             RequestBody::FireEvent(fire) => {
                 let fire = FireEvent::clone(fire);
                 self.fire_event(now, Asker::Execution(ticket), fire);
@@ -142,11 +126,7 @@ impl Node {
                 };
                 self.executed(now, ticket, result);
             }
-            Proposer::Read(ticket, request) => {
-                if let RequestBody::Query(query) = &request.body {
-                    self.answer_read(now, ticket, query, request.context.consistency);
-                }
-            }
+            Proposer::Read(read) => self.read_now(now, read),
             Proposer::Reconcile(ticket) => {
                 let result = outcome.map(|_| ()).map_err(StepError::Refused);
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
@@ -161,7 +141,7 @@ impl Node {
         let Some(proposer) = server.serving.waiting.remove(&id) else { return };
         match proposer {
             Proposer::Write(ticket) => self.executed(now, ticket, Err(write_error(error))),
-            Proposer::Read(ticket, _) => self.executed(now, ticket, Err(read_error(&error))),
+            Proposer::Read(read) => self.executed(now, read.ticket, Err(read_error(&error))),
             Proposer::Reconcile(ticket) => {
                 let result = Err(StepError::Failed(error));
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
@@ -170,22 +150,11 @@ impl Node {
         }
     }
 
-    fn answer_read(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        query: &Query,
-        consistency: Consistency,
-    ) {
-        let Some(server) = self.server.as_deref() else { return };
-        let consensus = server.raft.view(now);
-        let state = ServerState {
-            tables: &server.tables,
-            consensus: &consensus,
-            datacenters: &self.wan_state.datacenters,
-        };
-        let answer = answer_now(state, query, consistency, now);
-        self.executed(now, ticket, Ok(Response::Answer(Box::new(answer))));
+    /// Answers a read once the log has shown that this server leads.
+    pub(super) fn confirm(&mut self, now: Instant, read: Parked) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let id = server.serving.issue(Proposer::Read(read));
+        server.raft.handle(now, RaftInput::Barrier { id }, &mut self.boxes.raft);
     }
 
     pub(super) fn executed(

@@ -21,6 +21,7 @@ use crate::storage::op::Lane;
 use crate::storage::wal::Wal;
 use crate::time::Instant;
 use crate::trace::Level;
+use crate::watch::Watches;
 use std::collections::BTreeMap;
 
 /// The level of Consul's interface that tags and service metadata announce.
@@ -37,6 +38,12 @@ pub(super) struct ServerParts {
     pub(super) reconcile: Reconcile,
     pub(super) tables: Tables,
     pub(super) serving: Serving,
+    /// Reads that wait for a change.
+    pub(super) watches: Watches,
+    /// Whether something was applied since the last look at them.
+    pub(super) changed: bool,
+    /// How much longer than asked they wait.
+    pub(super) rng: Rng,
     wal: Wal,
     /// What became of the commands of this round that were not simply done, by position.
     outcomes: BTreeMap<LogIndex, ApplyResult>,
@@ -130,6 +137,9 @@ impl Node {
             reconcile,
             tables: Tables::default(),
             serving: Serving::default(),
+            watches: Watches::default(),
+            changed: false,
+            rng: Rng::for_stream(seed, Stream::Watch),
             wal,
             outcomes: BTreeMap::new(),
         }));
@@ -186,6 +196,7 @@ impl Node {
             if let Err(error @ ApplyError::Unreadable(_)) = &result {
                 unreadable.push(format!("index {}: {error}", entry.index));
             }
+            server.changed = true;
             if result != Ok(Applied::Done) {
                 server.outcomes.insert(entry.index, result);
             }

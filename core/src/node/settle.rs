@@ -115,7 +115,9 @@ impl Node {
                 self.route_rpc(now, output);
             } else {
                 self.forget_outcomes();
-                return;
+                if !self.wake_reads(now) {
+                    return;
+                }
             }
         }
         panic!("INV-NODE-1: one input settles within {STEPS_MAX} steps");
@@ -297,6 +299,7 @@ impl Node {
             RaftOutput::LeadershipLost { .. } => {
                 self.trace(Level::Info, NodeTrace::LeadershipLost);
                 self.tell_reconcile(now, ReconcileInput::LeadershipLost);
+                self.end_leader_reads(now);
             }
             // Leader duties and readers look at consensus itself when they need it.
             RaftOutput::ConfigurationChanged { .. } => {}
@@ -417,6 +420,7 @@ impl Node {
                 self.out.push_back(Output::CloseStream { stream });
             }
             RpcOutput::Execute { ticket, request, .. } => self.execute(now, ticket, request),
+            RpcOutput::Forget { ticket } => self.forget_read(ticket),
             RpcOutput::Done { caller: Caller::Request(id), result } => self.answer(id, result),
             RpcOutput::Done { caller: Caller::Internal(ticket), result } => {
                 let ticket = crate::anti_entropy::SyncTicket(ticket);

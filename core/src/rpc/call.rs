@@ -19,19 +19,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests on their way in all.
-const CALLS_MAX: usize = 8192;
+/// Requests on their way in all; most may be reads that wait, which cost little.
+const CALLS_MAX: usize = 32_768;
 /// Requests on their way for one stream.
-const CALLS_OF_STREAM_MAX: usize = 1024;
+const CALLS_OF_STREAM_MAX: usize = 16_384;
 /// Bytes of the requests that wait or were sent on.
 const CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often a request is sent on: from a client to a server, and from there to the leader.
 const HOPS_MAX: u8 = 2;
 /// Beyond holding and waiting, what an answer may take before nobody waits for it any more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait of a blocking query, and the wait if it names none (http-api.md §1.6).
-const WAIT_MAX: Duration = Duration::from_secs(600);
-const WAIT_DEFAULT: Duration = Duration::from_secs(300);
+
+/// What a server may take beyond holding a call to say that it has no leader.
+const HELD_SLACK: Duration = Duration::from_secs(1);
 
 /// The machine's own timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +77,10 @@ pub(super) struct Call {
     leaderless: bool,
     /// Until when it may wait for a leader.
     hold_until: Instant,
+    /// Until when a read waits for a change.
+    wait_until: Option<Instant>,
+    /// When it was last sent on.
+    sent_at: Instant,
     /// When nobody waits for its answer any more.
     deadline: Instant,
     /// Bytes it is counted with.
@@ -94,9 +98,8 @@ impl Call {
         wall: WallClock,
         request: Arc<Request>,
     ) -> Self {
-        let context = &request.context;
-        let blocking = if context.min_index.get() > 0 { WAIT_DEFAULT } else { Duration::ZERO };
-        let wait = context.wait.unwrap_or(blocking).min(WAIT_MAX);
+        let waits = request.context.waits();
+        let wait = waits.unwrap_or_default();
         let hold_until = now + hold;
         let deadline = hold_until + wait + wait / 16 + ANSWER_TIMEOUT;
         Self {
@@ -108,6 +111,8 @@ impl Call {
             across: None,
             leaderless: false,
             hold_until,
+            wait_until: waits.map(|wait| now + wait),
+            sent_at: now,
             deadline,
             weight: 0,
             tries: 0,
@@ -117,6 +122,15 @@ impl Call {
 
     fn is_read(&self) -> bool {
         matches!(self.request.body, RequestBody::Query(_))
+    }
+
+    /// A server had it and has it no longer: a read that waited does so again, for what is left of
+    /// its time and of `hold`.
+    fn start_over(&mut self, now: Instant, hold: Duration) {
+        let Some(until) = self.wait_until else { return };
+        self.hold_until = (now + hold).min(self.deadline);
+        let left = if until > now { until.since(now) } else { Duration::ZERO };
+        Arc::make_mut(&mut self.request).context.wait = Some(left);
     }
 
     /// What it fails with if nobody takes it in time.
@@ -269,6 +283,7 @@ impl Rpc {
         self.pool.owe(stream);
         if let Some(call) = self.calls.get_mut(&id) {
             call.state = State::Sent(stream, address);
+            call.sent_at = now;
             call.tries += 1;
             self.timers.set(Timer::Call(id), call.deadline);
         }
@@ -346,6 +361,9 @@ impl Rpc {
             State::Held if now < call.hold_until => self.dispatch(now, id, out),
             State::Held => self.finish(now, id, Err(call.untaken()), out),
             State::Executing | State::Sent(..) => {
+                if call.state == State::Executing {
+                    out.push(RpcOutput::Forget { ticket: Ticket(id) });
+                }
                 let late = "rpc error: no answer in time".to_owned();
                 self.finish(now, id, Err(RequestError::Unknown(late)), out);
             }
@@ -360,9 +378,10 @@ impl Rpc {
         result: Result<Response, RequestError>,
         out: &mut Outbox<RpcOutput>,
     ) {
-        let Some(call) = self.calls.get(&ticket.0) else { return };
+        let Some(call) = self.calls.get_mut(&ticket.0) else { return };
         assert!(call.state == State::Executing, "only executed calls have outcomes");
         if result == Err(RequestError::NoLeader) {
+            call.start_over(now, self.config.hold);
             self.hold(now, ticket.0, out);
         } else {
             self.finish(now, ticket.0, result, out);
@@ -385,6 +404,10 @@ impl Rpc {
             Outcome::Failed(RequestError::NoLeader | RequestError::Stopping) => {
                 call.state = State::Held;
                 call.leaderless = true;
+                // It has held the call for a leader itself; only one that it had before lost it.
+                if now.since(call.sent_at) > self.config.hold + HELD_SLACK {
+                    call.start_over(now, self.config.hold);
+                }
                 self.pool.settle(stream);
                 self.servers.failed(address);
                 self.try_again(now, reply.id, out);
@@ -413,7 +436,7 @@ impl Rpc {
             .map(|(id, _)| *id)
             .collect();
         for id in brought {
-            self.remove(id);
+            self.drop_call(id, out);
         }
         self.remote_counts.remove(&lost.stream);
         if lost.opened_here {
@@ -428,6 +451,7 @@ impl Rpc {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             if lost.node.is_none() || call.is_read() {
                 call.state = State::Held;
+                call.start_over(now, self.config.hold);
                 self.try_again(now, id, out);
             } else {
                 let peer = lost.peer;
@@ -466,14 +490,46 @@ impl Rpc {
                 self.pool.settle(stream);
             }
             call.state = State::Held;
+            call.start_over(now, self.config.hold);
             self.dispatch(now, id, out);
         }
     }
 
-    /// Nobody waits for this call any more.
-    pub(super) fn abandoned(&mut self, caller: Caller) {
-        if let Some(id) = self.by_caller.get(&caller) {
-            self.remove(*id);
+    /// Nobody waits for this call any more, nor does the server that has it need to.
+    pub(super) fn abandoned(&mut self, now: Instant, caller: Caller, out: &mut Outbox<RpcOutput>) {
+        let Some(id) = self.by_caller.get(&caller).copied() else { return };
+        let state = self.calls.get(&id).map(|call| call.state);
+        self.drop_call(id, out);
+        if let Some(State::Sent(stream, _)) = state
+            && let Ok(data) = Frame::Cancel(id).encode()
+        {
+            self.pool.send(now, stream, data, out);
+        }
+    }
+
+    /// Another agent waits no longer for what it asked by this stream.
+    pub(super) fn cancelled(
+        &mut self,
+        (stream, number): (StreamId, u64),
+        out: &mut Outbox<RpcOutput>,
+    ) {
+        let origin = Origin::Remote(stream, number);
+        let ids: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.origin == origin)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.drop_call(id, out);
+        }
+    }
+
+    /// Takes a call away without an answer.
+    fn drop_call(&mut self, id: u64, out: &mut Outbox<RpcOutput>) {
+        let call = self.remove(id);
+        if call.is_some_and(|call| call.state == State::Executing) {
+            out.push(RpcOutput::Forget { ticket: Ticket(id) });
         }
     }
 

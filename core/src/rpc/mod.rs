@@ -180,6 +180,11 @@ pub enum RpcOutput {
         /// The request; its body [is forwarded](crate::node::request::RequestBody::is_forwarded).
         request: Arc<Request>,
     },
+    /// Nobody waits any more for the outcome of `Execute`.
+    Forget {
+        /// Which.
+        ticket: Ticket,
+    },
     /// The outcome of a submitted request.
     Done {
         /// Who waits for it.
@@ -314,9 +319,14 @@ impl Rpc {
             (Frame::Request(request), Lane::Data) if server => {
                 self.accept(now, (stream, request), bytes, out);
             }
+            (Frame::Cancel(id), Lane::Data) if server => self.cancelled((stream, id), out),
             (Frame::Reply(reply), Lane::Data) => self.reply(now, (stream, reply), out),
             (
-                Frame::Raft(_) | Frame::Bootstrap(_) | Frame::Request(_) | Frame::Reply(_),
+                Frame::Raft(_)
+                | Frame::Bootstrap(_)
+                | Frame::Request(_)
+                | Frame::Cancel(_)
+                | Frame::Reply(_),
                 Lane::Data | Lane::Heartbeat,
             )
             | (Frame::Hello(_) | Frame::Ping | Frame::Pong, _) => {
@@ -361,7 +371,7 @@ impl Machine for Rpc {
                 self.submit(now, Call::new(now, origin, hold, wall, Arc::from(request)), out);
             }
             RpcInput::Executed { ticket, result } => self.executed(now, ticket, result, out),
-            RpcInput::Abandoned(id) => self.abandoned(Caller::Request(id)),
+            RpcInput::Abandoned(id) => self.abandoned(now, Caller::Request(id), out),
             RpcInput::SendRaft { to, address, lane, payload } => {
                 self.send_raft(now, (to, address), (lane, payload), out);
             }

@@ -10,6 +10,8 @@ use crate::rng::{Seed, Stream};
 use crate::wire::rpc::{Hello, RemoteRequest};
 use std::collections::{BTreeSet, VecDeque};
 
+mod waiting;
+
 const HOLD: Duration = Duration::from_secs(7);
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -17,6 +19,7 @@ const MILLI: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
     Execute(Ticket),
+    Forget(Ticket),
     Done(Caller, Result<Response, RequestError>),
     Raft(NodeId, Bytes),
     Bootstrap(NodeId, StreamId, Bytes),
@@ -38,6 +41,8 @@ struct World {
     answers: BTreeMap<usize, Result<Response, RequestError>>,
     /// Nodes whose bytes get lost without a trace.
     muted: BTreeSet<usize>,
+    /// How long what nodes executed may wait.
+    waits: Vec<(usize, Option<Duration>)>,
 }
 
 fn id(node: usize) -> NodeId {
@@ -79,6 +84,7 @@ impl World {
             down: BTreeSet::new(),
             answers: BTreeMap::new(),
             muted: BTreeSet::new(),
+            waits: Vec::new(),
         };
         for client in servers..count {
             world.input(client, RpcInput::Servers((0..servers).map(info).collect()));
@@ -124,12 +130,14 @@ impl World {
                 return;
             }
             RpcOutput::CloseStream { stream } => return self.close(node, stream),
-            RpcOutput::Execute { ticket, .. } => {
+            RpcOutput::Execute { ticket, request, .. } => {
+                self.waits.push((node, request.context.waits()));
                 if let Some(result) = self.answers.get(&node).cloned() {
                     self.inputs.push_back((node, RpcInput::Executed { ticket, result }));
                 }
                 Seen::Execute(ticket)
             }
+            RpcOutput::Forget { ticket } => Seen::Forget(ticket),
             RpcOutput::Done { caller, result } => Seen::Done(caller, result),
             RpcOutput::RaftMessage { from, payload } => Seen::Raft(from, payload),
             RpcOutput::BootstrapMessage { from, via, payload } => {
@@ -550,11 +558,11 @@ fn an_abandoned_request_is_not_answered() {
 #[test]
 fn requests_beyond_the_limit_are_refused_as_overload() {
     let mut world = World::new(1, 0);
-    for number in 0..8200 {
+    for number in 0..32_769 {
         world.submit(0, number, true, write());
     }
-    assert_eq!(world.done(0, 8191), None);
-    assert!(matches!(world.done(0, 8192), Some(Err(RequestError::Overloaded(_)))));
+    assert_eq!(world.done(0, 32_767), None);
+    assert!(matches!(world.done(0, 32_768), Some(Err(RequestError::Overloaded(_)))));
 }
 
 fn raft(to: usize, lane: Lane, text: &'static str) -> RpcInput {

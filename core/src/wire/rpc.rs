@@ -166,10 +166,12 @@ pub enum Frame {
     Ping,
     /// Yes.
     Pong,
+    /// Nobody waits any more for the answer to this request of this stream.
+    Cancel(u64),
 }
 pack_enum!(Frame {
     1 => Hello(Hello), 2 => Raft(Bytes), 3 => Bootstrap(Bytes), 4 => Request(RemoteRequest),
-    5 => Reply(RemoteReply), 6 => Ping, 7 => Pong,
+    5 => Reply(RemoteReply), 6 => Ping, 7 => Pong, 8 => Cancel(u64),
 });
 
 impl Frame {
@@ -242,9 +244,11 @@ impl Pack for Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::query::Consistency;
+    use crate::catalog::kv::{KvEntry, KvPut, KvWrite};
+    use crate::catalog::query::{Consistency, Rows};
+    use crate::catalog::transaction::{IndexCheck, Operation, OperationError};
     use crate::event::Filters;
-    use crate::id::{EventId, LamportTime, PoolName};
+    use crate::id::{EventId, LamportTime, ModifyIndex, PoolName};
     use crate::serf::KeyOperation;
     use proptest::prelude::*;
 
@@ -308,12 +312,54 @@ mod tests {
             Frame::Reply(RemoteReply { id: 8, outcome: Outcome::Failed(RequestError::NoLeader) }),
             Frame::Reply(RemoteReply { id: 9, outcome: Outcome::Event(Box::new(event)) }),
             Frame::Reply(RemoteReply { id: 10, outcome: Outcome::Keys(report) }),
+            Frame::Reply(RemoteReply { id: 11, outcome: Outcome::Unmet }),
             Frame::Ping,
             Frame::Pong,
+            Frame::Cancel(7),
         ];
+        let frames = frames.into_iter().chain(kv_frames(asked));
         for frame in frames {
             assert_eq!(Frame::decode(&body(&frame)), Ok(frame));
         }
+    }
+
+    /// What is asked about keys, and what is answered.
+    fn kv_frames(asked: impl Fn(u64, Request) -> Frame) -> Vec<Frame> {
+        let index = ModifyIndex::new(9);
+        let value = Bytes::from_static(b"v");
+        let put = KvPut { key: "a".to_owned(), value, flags: 7, only_at: Some(index) };
+        let operations = vec![
+            Operation::Write(KvWrite::Put(put.clone())),
+            Operation::Write(KvWrite::DeleteTree("a/".to_owned())),
+            Operation::CheckIndex(IndexCheck { key: "a".to_owned(), index }),
+        ];
+        let entry = KvEntry {
+            key: "a".into(),
+            value: Bytes::from_static(b"v"),
+            flags: 7,
+            create_index: index,
+            modify_index: index,
+        };
+        let answer = QueryAnswer {
+            rows: Rows::Entries(vec![Arc::new(entry.clone())]),
+            index,
+            known_leader: true,
+            last_contact: Duration::from_millis(3),
+            consistency: Consistency::Stale,
+        };
+        let mut read = Request::new(RequestBody::Query(Query::KeyTree("a".to_owned())));
+        read.context.min_index = index;
+        read.context.wait = Some(Duration::from_secs(60));
+        let failed = OperationError { operation: 1, what: "key \"a\" exists".to_owned() };
+        let reply = |id, outcome| Frame::Reply(RemoteReply { id, outcome });
+        vec![
+            asked(20, Request::new(RequestBody::Write(Command::Kv(KvWrite::Put(put))))),
+            asked(21, Request::new(RequestBody::Write(Command::Transaction(operations)))),
+            asked(22, read),
+            reply(20, Outcome::Answer(Box::new(answer))),
+            reply(21, Outcome::Transaction(TransactionResult::Done(vec![Arc::new(entry)]))),
+            reply(22, Outcome::Transaction(TransactionResult::Failed(vec![failed]))),
+        ]
     }
 
     #[test]

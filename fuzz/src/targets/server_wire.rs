@@ -17,7 +17,11 @@ pub fn server_wire(data: &[u8]) {
             match &frame {
                 Frame::Raft(message) | Frame::Bootstrap(message) => raft_wire(message),
                 Frame::Hello(_) => decoder.accept_hello(),
-                Frame::Request(_) | Frame::Reply(_) | Frame::Ping | Frame::Pong => {}
+                Frame::Request(_)
+                | Frame::Reply(_)
+                | Frame::Ping
+                | Frame::Pong
+                | Frame::Cancel(_) => {}
             }
             let mut again = FrameDecoder::default();
             again.accept_hello();

@@ -72,7 +72,7 @@ pub fn respond(
         Plan::NotImplemented => Answer::refusal(Rcode::NotImp),
         Plan::Lookup(lookup) => {
             let context = context(config, &lookup, from);
-            let local = view.answer(&context, &lookup.query, now);
+            let local = view.answer(&context, &lookup.query, now).map(Ok);
             match local.filter(|outcome| !is_too_old(config, &context, outcome)) {
                 Some(outcome) => {
                     ask(&request, |question| zone.answer(question, &lookup, &outcome, rng))

@@ -270,7 +270,7 @@ impl Socket {
                 }
                 Event::Request(request) => {
                     // Boxed: an idle connection does not keep room for the largest handler.
-                    let reply = Box::pin(self.answer(&request)).await;
+                    let reply = Box::pin(self.answer_unless_gone(&request)).await?;
                     self.send(&reply, &request).await?;
                     if !request.head.keep_alive {
                         return self.linger().await;
@@ -289,8 +289,26 @@ impl Socket {
         self.admission.shared.api.node().clock()
     }
 
-    async fn answer(&self, request: &HttpRequest) -> Reply {
-        self.admission.shared.api.answer(request, Some(self.peer)).await
+    /// Answers a request. One that may wait for minutes ends when its client goes, so that what
+    /// it holds is free at once; any other is carried out and answered even if the client has
+    /// nothing more to say.
+    async fn answer_unless_gone(&self, request: &HttpRequest) -> io::Result<Reply> {
+        let answer = async {
+            let api = &self.admission.shared.api;
+            Ok(api.answer(request, Some(self.peer)).await)
+        };
+        let gone = async {
+            if !super::api::may_wait(request) {
+                return smol::future::pending().await;
+            }
+            match self.stream.peek(&mut [0]).await {
+                Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
+                // The next request is there already, which hides the end behind it.
+                Ok(_) => smol::future::pending().await,
+                Err(error) => Err(error),
+            }
+        };
+        smol::future::or(answer, gone).await
     }
 
     /// Reads what is there; 0 at the end of the stream, `TimedOut` if nothing comes in time.

@@ -396,7 +396,7 @@ fn speak(
         Some(Frame::Hello(hello)) => {
             Frame::Hello(Hello { node: peer.id(), name: peer.name(), lane: hello.lane, ..hello })
         }
-        Some(Frame::Reply(_) | Frame::Pong) | None => match choices.byte() % 4 {
+        Some(Frame::Reply(_) | Frame::Pong | Frame::Cancel(_)) | None => match choices.byte() % 4 {
             0 => Frame::Hello(Hello {
                 protocol_min: 1,
                 protocol_max: 1,

@@ -7,13 +7,10 @@
 use super::*;
 use crate::http::json::Json;
 use smol::Timer;
-use std::time::Duration;
 use terraform_core::event::{Event, Filters, FireEvent, is_event};
+use terraform_core::node::request::WAIT_MAX;
 use terraform_core::serf::SerfEvent;
 use terraform_core::wire::base64;
-
-/// How long a list waits at most, and by default.
-const WAIT_MAX: Duration = Duration::from_secs(600);
 
 impl Api {
     pub(super) async fn event_fire(&self, request: &ApiRequest<'_>) -> Handled {

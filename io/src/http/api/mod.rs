@@ -213,13 +213,18 @@ impl Api {
         query: Query,
         render: impl Fn(&Rows) -> Option<Vec<u8>>,
     ) -> Handled {
-        match self.shared_answer(form, &options, &query, &render) {
-            Some(reply) => Ok(reply),
-            None => self.read(options, query, render).await,
+        if let Some(reply) = self.shared_answer(form, &options, &query, &render) {
+            return Ok(reply);
         }
+        if options.context.waits().is_none() {
+            return self.read(options, query, render).await;
+        }
+        let reply = self.read(options.clone(), query.clone(), &render).await?;
+        // All whom a change woke see it in the view: one of them renders it.
+        Ok(self.shared_answer(form, &options, &query, &render).unwrap_or(reply))
     }
 
-    /// The answer of the published view; `None` if it may not answer, or refuses.
+    /// The answer of the published view; `None` if it may not answer, or the read has to wait.
     fn shared_answer(
         &self,
         form: Form,
@@ -229,7 +234,7 @@ impl Api {
     ) -> Option<Reply> {
         let view = self.node.view();
         let now = self.node.clock().now();
-        let state = view.readable(&options.context, query, now)?.ok()?;
+        let state = view.readable(&options.context, query, now)?;
         let last_contact = state.last_contact(now);
         if options.max_stale.is_some_and(|limit| last_contact > limit) {
             return None;
@@ -242,6 +247,9 @@ impl Api {
         };
         let of = State { owner: self.owner, applied: state.consensus.applied };
         let Rendered { index, form, body } = rendered::shared(of, query, form, fresh)?;
+        if options.context.waits().is_some() && index <= options.context.min_index {
+            return None;
+        }
         Some(Reply::json_in(form, body).with_meta(Meta {
             index: index.get().max(1),
             known_leader: state.consensus.leader.is_some(),
@@ -266,6 +274,13 @@ impl Api {
             }
         }
     }
+}
+
+/// Whether a request may wait for a change, of what it reads or of what the agent has received.
+pub(super) fn may_wait(request: &HttpRequest) -> bool {
+    let (_, query) = request.head.target.split_once('?').unwrap_or_default();
+    request.head.method == Method::Get
+        && Params::parse(query).is_ok_and(|params| !params.get("index").is_empty())
 }
 
 /// The answer of another question than the one asked: the node broke its contract.

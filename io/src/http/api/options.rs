@@ -9,8 +9,8 @@ use crate::http::parse::Field;
 use crate::http::respond::Reply;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, MetaFilter};
-use terraform_core::id::Datacenter;
-use terraform_core::node::request::{RequestContext, RequestError};
+use terraform_core::id::{Datacenter, ModifyIndex};
+use terraform_core::node::request::{RequestContext, RequestError, WAIT_DEFAULT, WAIT_MAX};
 
 /// Which parameters an endpoint would act on; those it does not act on are ignored, as documented.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,10 +57,8 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
         (false, false) => Consistency::Leader,
     };
     check_cache_control(request.field(Field::CacheControl))?;
-    check_wait(params.get("wait"))?;
-    let index = check_index(params.get("index"))?;
+    let (index, wait) = waiting(request, WAIT_DEFAULT)?;
     let asked = [
-        ("index", reads.blocks && index > 0),
         ("cached", reads.caches && cached),
         ("filter", reads.filters && !params.get("filter").is_empty()),
         ("near", reads.sorts && !params.get("near").is_empty()),
@@ -70,6 +68,10 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
     }
     let mut context = write(request)?;
     context.consistency = consistency;
+    if reads.blocks {
+        context.min_index = ModifyIndex::new(index);
+        context.wait = (index > 0).then_some(wait);
+    }
     Ok(ReadOptions { context, max_stale })
 }
 
@@ -145,12 +147,15 @@ fn max_stale(text: &str) -> Result<Option<Duration>, Reply> {
     Ok(Some(limit).filter(|limit| !limit.is_zero()))
 }
 
-/// What a waiting read of this agent's own state waits for: an index, 0 for none, and how long.
-pub(super) fn waiting(request: &ApiRequest<'_>, most: Duration) -> Result<(u64, Duration), Reply> {
+/// What a read waits for: an index, 0 for none, and how long, which is `default` if it is not said.
+pub(super) fn waiting(
+    request: &ApiRequest<'_>,
+    default: Duration,
+) -> Result<(u64, Duration), Reply> {
     let text = request.params.get("wait");
     check_wait(text)?;
-    let wait = signed_duration(text).ok().filter(|wait| !wait.is_zero()).unwrap_or(most);
-    Ok((check_index(request.params.get("index"))?, wait.min(most)))
+    let wait = signed_duration(text).ok().filter(|wait| !wait.is_zero()).unwrap_or(default);
+    Ok((check_index(request.params.get("index"))?, wait.min(WAIT_MAX)))
 }
 
 fn check_wait(text: &str) -> Result<(), Reply> {

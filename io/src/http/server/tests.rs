@@ -1,11 +1,13 @@
 //! The socket loop on loopback: persistence, limits, slow clients.
 
 use super::*;
+use crate::handle::Call;
 use crate::http::api::tests::{settings, view};
 use arc_swap::ArcSwap;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::future::Future;
 use terraform_core::local::LocalView;
+use terraform_core::node::request::Response;
 
 /// Runs `test` against a server with these limits.
 fn with_server<F: Future<Output = ()>>(limits: ServerLimits, test: impl FnOnce(SocketAddr) -> F) {
@@ -151,4 +153,47 @@ fn a_port_in_use_is_refused_by_name() {
     let node = NodeHandle::new(view, sender, Clock::start());
     let error = serve(&[address], node, settings()).unwrap_err();
     assert_eq!(error.reason, "address already in use");
+}
+
+/// Runs `test` against a server whose node is the other end of a channel.
+fn with_node<F>(test: impl FnOnce(SocketAddr, smol::channel::Receiver<Call>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let (sender, calls) = smol::channel::bounded(4);
+    let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+    let node = NodeHandle::new(view, sender, Clock::start());
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = serve(&[any], node, settings()).unwrap();
+    smol::block_on(test(server.addresses()[0], calls));
+}
+
+#[test]
+fn a_read_that_waits_ends_with_its_client() {
+    with_node(|address, calls| async move {
+        let mut client = connect(address).await;
+        client.write_all(b"GET /v1/kv/a?index=5 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let call = calls.recv().await.unwrap();
+        assert!(!call.reply.is_closed());
+        drop(client);
+        while !call.reply.is_closed() {
+            Timer::after(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn a_client_that_has_said_everything_is_still_answered() {
+    with_node(|address, calls| async move {
+        let mut client = connect(address).await;
+        let request = b"PUT /v1/kv/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nv";
+        client.write_all(request).await.unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let call = calls.recv().await.unwrap();
+        Timer::after(Duration::from_millis(20)).await;
+        call.reply.try_send(Ok(Response::Done)).unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert!(all.ends_with("\r\n\r\ntrue"), "{all}");
+    });
 }

@@ -108,12 +108,29 @@ fn malformed_read_options_have_their_400() {
 fn parameters_that_are_not_built_answer_501_by_name() {
     let world = server();
     let refused = |name: &str| (501, format!("the parameter \"{name}\" is not built yet"));
-    assert_eq!(world.say("GET /v1/catalog/nodes?index=5&wait=1s"), refused("index"));
     assert_eq!(world.say("GET /v1/catalog/nodes?filter=a"), refused("filter"));
     assert_eq!(world.say("GET /v1/catalog/nodes?near=_agent"), refused("near"));
     assert_eq!(world.say("GET /v1/catalog/services?cached"), refused("cached"));
     assert_eq!(world.say("GET /v1/agent/services?filter=a"), refused("filter"));
     assert_eq!(world.say("GET /v1/catalog/nodes?dc=bad%20name").0, 500);
+}
+
+#[test]
+fn a_read_with_an_index_waits_as_long_as_it_says_and_not_too_long() {
+    let seconds = |text: &str| {
+        let (reply, asked) = server().read(&format!("GET /v1/catalog/nodes{text}"), nodes());
+        assert_eq!(reply.meta.map(|meta| meta.index), Some(42), "{text}");
+        let context = asked.context;
+        (context.min_index.get(), context.waits().map(|wait| wait.as_secs()))
+    };
+    assert_eq!(seconds("?index=5&wait=7s"), (5, Some(7)));
+    assert_eq!(seconds("?index=5"), (5, Some(300)));
+    assert_eq!(seconds("?index=5&wait=0s"), (5, Some(300)));
+    assert_eq!(seconds("?index=5&wait=1h"), (5, Some(600)));
+    assert_eq!(seconds("?wait=7s"), (0, None));
+    assert_eq!(seconds("?index=0&wait=7s"), (0, None));
+    let (_, asked) = server().read("GET /v1/kv/a?index=5", Rows::Entries(vec![]));
+    assert_eq!(asked.context.min_index.get(), 5);
 }
 
 #[test]

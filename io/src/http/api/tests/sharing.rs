@@ -148,3 +148,17 @@ fn agents_of_one_process_do_not_share() {
     assert!(body(&first.get("GET /v1/catalog/nodes")).contains("n1"));
     assert!(body(&second.get("GET /v1/catalog/nodes")).contains("n2"));
 }
+
+#[test]
+fn a_read_that_need_not_wait_is_answered_from_the_view() {
+    let server = Server::new();
+    server.register("n1");
+    let reply = server.get("GET /v1/catalog/nodes");
+    let index = reply.meta.unwrap().index;
+    let newer = server.get(&format!("GET /v1/catalog/nodes?index={}", index - 1));
+    assert_eq!(newer.body.as_ptr(), reply.body.as_ptr(), "and shares its body");
+    // The node of this test is gone, so whatever goes to it fails.
+    let text = format!("GET /v1/catalog/nodes?index={index}");
+    let reply = smol::block_on(server.api.answer(&request(&text), None));
+    assert_eq!(reply.status, 503, "{}", body(&reply));
+}

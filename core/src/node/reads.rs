@@ -1,0 +1,140 @@
+//! Reads that this server answers: at once, once its leadership is confirmed, or once what they
+//! read has changed (raft.md §7; http-api.md §1.5, §1.6).
+//!
+//! A read that has waited is answered as freshly as its mode asks: a default read by the lease or
+//! a confirmation at that moment, a consistent one by a confirmation. One that waits on a leader
+//! goes to the next leader when that one steps down.
+
+use super::Node;
+use super::request::{Request, RequestBody, RequestError, Response};
+use crate::catalog::query::{Consistency, Query, QueryAnswer};
+use crate::id::ModifyIndex;
+use crate::raft::RoleKind;
+use crate::rpc::Ticket;
+use crate::time::Instant;
+use crate::view::{ServerState, answer_now};
+use crate::watch::Parked;
+use std::sync::Arc;
+
+impl Node {
+    /// Takes a read that came just now.
+    pub(super) fn read(&mut self, now: Instant, ticket: Ticket, request: Arc<Request>) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let wait = request.context.waits();
+        let until = wait.map_or(now, |wait| now + wait + server.rng.jitter(wait / 16));
+        self.read_until(now, Parked { ticket, request, until });
+    }
+
+    /// Answers a read, or lets it wait, or confirms first that this server leads.
+    fn read_until(&mut self, now: Instant, read: Parked) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let leads = server.raft.role() == RoleKind::Leader;
+        let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
+        let fresh = match read.request.context.consistency {
+            Consistency::Stale => true,
+            Consistency::Leader => leads && lease,
+            Consistency::Consistent => false,
+        };
+        if fresh { self.read_now(now, read) } else { self.confirm(now, read) }
+    }
+
+    /// Answers a read from the state of this moment, or lets it wait for another one.
+    pub(super) fn read_now(&mut self, now: Instant, read: Parked) {
+        let request = Arc::clone(&read.request);
+        let RequestBody::Query(query) = &request.body else { return };
+        let Some(answer) = self.answer_from_here(now, query, request.context.consistency) else {
+            return;
+        };
+        if read.until > now && answer.index <= request.context.min_index {
+            crate::mark!("watch.parked");
+            let Some(server) = self.server.as_deref_mut() else { return };
+            server.watches.park(read, query, &server.tables);
+            return;
+        }
+        self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
+    }
+
+    fn answer_from_here(
+        &self,
+        now: Instant,
+        query: &Query,
+        consistency: Consistency,
+    ) -> Option<QueryAnswer> {
+        let server = self.server.as_deref()?;
+        let state = ServerState {
+            tables: &server.tables,
+            consensus: &server.raft.view(now),
+            datacenters: &self.wan_state.datacenters,
+        };
+        Some(answer_now(state, query, consistency, now))
+    }
+
+    /// Looks who waits for what has been applied; called when nothing is left to route. Whether
+    /// that gave something to route.
+    pub(super) fn wake_reads(&mut self, now: Instant) -> bool {
+        let Some(server) = self.server.as_deref_mut() else { return false };
+        if !std::mem::take(&mut server.changed) || server.watches.is_empty() {
+            return false;
+        }
+        let mut woken = false;
+        for query in server.watches.look(&server.tables) {
+            woken |= self.wake_group(now, &query);
+        }
+        woken
+    }
+
+    /// Answers all that ask `query` and have less than it gives now.
+    fn wake_group(&mut self, now: Instant, query: &Arc<Query>) -> bool {
+        let Some(answer) = self.answer_from_here(now, query, Consistency::Leader) else {
+            return false;
+        };
+        let Some(server) = self.server.as_deref_mut() else { return false };
+        let index = if crate::mutant!(M40) { ModifyIndex::ZERO } else { answer.index };
+        let taken = server.watches.take_older(query, index, &server.tables);
+        let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
+        let leads = lease && server.raft.role() == RoleKind::Leader;
+        let woken = !taken.is_empty();
+        for read in taken {
+            crate::mark!("watch.woken");
+            let consistency = read.request.context.consistency;
+            let fresh = match consistency {
+                Consistency::Stale => true,
+                Consistency::Leader => leads,
+                Consistency::Consistent => false,
+            };
+            if fresh {
+                let answer = QueryAnswer { consistency, ..answer.clone() };
+                self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
+            } else {
+                self.confirm(now, read);
+            }
+        }
+        woken
+    }
+
+    /// Answers the reads that have waited long enough.
+    pub(super) fn reads_due(&mut self, now: Instant) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        for read in server.watches.take_due(now) {
+            crate::mark!("watch.over");
+            self.read_until(now, read);
+        }
+    }
+
+    /// Nobody waits for this read any more.
+    pub(super) fn forget_read(&mut self, ticket: Ticket) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.watches.remove(ticket);
+        }
+    }
+
+    /// This server leads no longer: what waits for a leader's word waits elsewhere.
+    pub(super) fn end_leader_reads(&mut self, now: Instant) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let of_leader = |request: &Request| request.context.consistency != Consistency::Stale;
+        for read in server.watches.take_if(of_leader) {
+            crate::mark!("watch.leader_gone");
+            self.executed(now, read.ticket, Err(RequestError::NoLeader));
+        }
+    }
+}
