@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod paper;
+mod server;
 
 use super::*;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};

@@ -1,0 +1,146 @@
+//! One server with the others played by the test.
+
+use super::*;
+use crate::log::Log;
+use crate::machine::{Machine, Outbox};
+use crate::rng::{Rng, Seed, Stream};
+use crate::time::Instant;
+use crate::trace::Level;
+use crate::wire::pack;
+
+/// One server of five with the others played by the test; its disk is instant.
+pub(super) struct Server1 {
+    pub(super) raft: Raft,
+    pub(super) now: Instant,
+    pub(super) sent: Vec<Message>,
+    pub(super) applied: Vec<Entry>,
+}
+
+pub(super) fn log_of(terms: &[u64]) -> Log {
+    let mut log = Log::default();
+    let first = pack::to_bytes(&configuration(&[1, 2, 3, 4, 5]));
+    log.append_new(Term::new(1), EntryKind::Config, first);
+    for term in terms {
+        let payload = Bytes::from(format!("of term {term}"));
+        log.append_new(Term::new(*term), EntryKind::Command, payload);
+    }
+    log
+}
+
+impl Server1 {
+    /// Server 1 in `term` with a log of a first configuration and entries of `terms`, long after
+    /// its start.
+    pub(super) fn new(term: u64, terms: &[u64]) -> Self {
+        let entries = log_of(terms).iter().cloned().collect();
+        let hard = HardState { term: Term::new(term), voted_for: None };
+        let restored = RestoredRaft { cluster: Some(cluster_id()), hard, entries, ..blank(1) };
+        let mut out = Outbox::new(Level::Error);
+        let rng = Rng::for_stream(Seed::from_number(1), Stream::Raft);
+        let raft = Raft::new(settings(1), restored, rng, Instant::ZERO, &mut out);
+        let now = Instant::ZERO + Duration::from_millis(1001);
+        let mut server = Self { raft, now, sent: Vec::new(), applied: Vec::new() };
+        server.perform(out);
+        server
+    }
+
+    pub(super) fn perform(&mut self, mut out: Outbox<RaftOutput>) {
+        while let Some(output) = out.pop() {
+            match output {
+                RaftOutput::Persist { seq, .. } => {
+                    self.raft.handle(self.now, RaftInput::PersistDone { seq }, &mut out);
+                }
+                RaftOutput::Send { message, .. } => self.sent.push(message),
+                RaftOutput::Apply { entries } => {
+                    let index = entries.last().unwrap().index;
+                    self.applied.extend(entries);
+                    self.raft.handle(self.now, RaftInput::Applied { index }, &mut out);
+                }
+                RaftOutput::Fatal(rule) => panic!("{rule}"),
+                RaftOutput::ProposalApplied { .. }
+                | RaftOutput::ProposalFailed { .. }
+                | RaftOutput::RoleChanged { .. }
+                | RaftOutput::LeaderReady { .. }
+                | RaftOutput::LeadershipLost { .. }
+                | RaftOutput::ConfigurationChanged { .. }
+                | RaftOutput::ClusterKnown { .. }
+                | RaftOutput::Removed
+                | RaftOutput::Trace(..) => {}
+            }
+        }
+    }
+
+    /// A message of server `from` in `term`; returns what is sent because of it.
+    pub(super) fn receive(&mut self, from: u8, term: u64, body: Body) -> Vec<Body> {
+        let header = Header {
+            cluster: cluster_id(),
+            from: node(from),
+            address: address(from),
+            from_store: store(from),
+            to: node(1),
+            term: Term::new(term),
+            sent_at: self.now.as_nanos(),
+        };
+        let mut out = Outbox::new(Level::Error);
+        self.sent.clear();
+        self.raft.handle(self.now, RaftInput::Receive(Message { header, body }), &mut out);
+        self.perform(out);
+        self.sent.iter().map(|message| message.body.clone()).collect()
+    }
+
+    pub(super) fn ask_vote(&mut self, from: u8, term: u64, last: (u64, u64)) -> Option<Refusal> {
+        let (last_index, last_term) = (LogIndex::new(last.0), Term::new(last.1));
+        let campaign = Campaign { term: Term::new(term), last_index, last_term };
+        match self.receive(from, term, Body::RequestVote(campaign)).as_slice() {
+            [Body::VoteAnswer { refusal }] => *refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends entries of `log` in `(prev, last]`.
+    pub(super) fn append(
+        &mut self,
+        term: u64,
+        log: &Log,
+        range: (u64, u64),
+        commit: u64,
+    ) -> Vec<Body> {
+        let (prev, last) = (LogIndex::new(range.0), LogIndex::new(range.1));
+        let append = Append {
+            prev_index: prev,
+            prev_term: log.term(prev).unwrap(),
+            prev_chain: log.chain(prev).unwrap(),
+            commit: LogIndex::new(commit),
+            entries: log.range(prev, last),
+        };
+        self.receive(2, term, Body::Append(append))
+    }
+
+    /// Makes it the leader of the next term by the votes of servers 2 and 3.
+    pub(super) fn elect(&mut self) -> u64 {
+        self.now = self.raft.next_timeout().unwrap();
+        let mut out = Outbox::new(Level::Error);
+        self.raft.handle_timeout(self.now, &mut out);
+        self.perform(out);
+        let campaign_term = self.raft.term().next();
+        for from in [2, 3] {
+            let term = self.raft.term().get();
+            self.receive(from, term, Body::PreVoteAnswer { campaign_term, refusal: None });
+        }
+        let term = self.raft.term().get();
+        for from in [2, 3] {
+            self.receive(from, term, Body::VoteAnswer { refusal: None });
+        }
+        assert_eq!(self.raft.role(), RoleKind::Leader);
+        term
+    }
+
+    pub(super) fn acknowledge(&mut self, from: u8, term: u64, index: u64) {
+        let (match_index, applied) = (LogIndex::new(index), LogIndex::ZERO);
+        let patience = Duration::from_secs(1);
+        self.receive(from, term, Body::AppendOk { match_index, applied, patience });
+    }
+}
+
+pub(super) fn is_ok_at(answers: &[Body], index: u64) -> bool {
+    matches!(answers, [Body::AppendOk { match_index, .. }] if match_index.get() == index)
+}
