@@ -9,7 +9,8 @@ use super::Node;
 use super::request::{Request, RequestBody, RequestError, Response};
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::id::ModifyIndex;
-use crate::raft::RoleKind;
+use crate::machine::Machine as _;
+use crate::raft::{RaftInput, ReadError, ReadId, RoleKind};
 use crate::rpc::Ticket;
 use crate::time::Instant;
 use crate::view::{ServerState, answer_now};
@@ -38,8 +39,34 @@ impl Node {
         if fresh { self.read_now(now, read) } else { self.confirm(now, read) }
     }
 
+    /// Answers a read once a quorum has confirmed that this server leads.
+    fn confirm(&mut self, now: Instant, read: Parked) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let id = server.serving.issue_read(read);
+        server.raft.handle(now, RaftInput::Read { id }, &mut self.boxes.raft);
+    }
+
+    /// A read may be answered from what is applied here.
+    pub(super) fn read_ready(&mut self, now: Instant, id: ReadId) {
+        let read = self.server.as_deref_mut().and_then(|server| server.serving.take_read(id));
+        if let Some(read) = read {
+            self.read_now(now, read);
+        }
+    }
+
+    /// A read was not confirmed; it changed nothing, so another server is tried.
+    pub(super) fn read_failed(&mut self, now: Instant, id: ReadId, error: ReadError) {
+        let read = self.server.as_deref_mut().and_then(|server| server.serving.take_read(id));
+        let Some(Parked { ticket, .. }) = read else { return };
+        let error = match error {
+            ReadError::NotLeader => RequestError::NoLeader,
+            ReadError::Overloaded => RequestError::Overloaded(error.to_string()),
+        };
+        self.executed(now, ticket, Err(error));
+    }
+
     /// Answers a read from the state of this moment, or lets it wait for another one.
-    pub(super) fn read_now(&mut self, now: Instant, read: Parked) {
+    fn read_now(&mut self, now: Instant, read: Parked) {
         let request = Arc::clone(&read.request);
         let RequestBody::Query(query) = &request.body else { return };
         let Some(answer) = self.answer_from_here(now, query, request.context.consistency) else {

@@ -1,9 +1,9 @@
 //! What this server is asked to do itself, by ticket: proposals, reads, and what Serf does.
 //!
 //! A write is proposed and answered once it is applied here. A default read is answered at once
-//! while the lease holds; without a lease, and for `consistent`, a barrier goes through the log
-//! first (raft.md §7), so that the state read holds every write acknowledged before the read came;
-//! what becomes of reads is in `reads`.
+//! while the lease holds; without a lease, and for `consistent`, a quorum confirms first that this
+//! server leads (raft.md §7), so that the state read holds every write acknowledged before the read
+//! came; what becomes of reads is in `reads`.
 
 use super::Node;
 use super::request::{Request, RequestBody, RequestError, Response};
@@ -12,7 +12,7 @@ use crate::catalog::command::Applied;
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Machine as _;
-use crate::raft::{ProposalError, ProposalId, RaftInput};
+use crate::raft::{ProposalError, ProposalId, RaftInput, ReadId};
 use crate::reconcile::{ReconcileInput, ReconcileTicket, StepError};
 use crate::rpc::{RpcInput, Ticket};
 use crate::time::Instant;
@@ -25,19 +25,20 @@ use std::sync::Arc;
 enum Proposer {
     /// A write.
     Write(Ticket),
-    /// A read that a barrier confirms.
-    Read(Parked),
     /// Leader duties.
     Reconcile(ReconcileTicket),
     /// The leave of this server.
     Leave,
 }
 
-/// Proposals on their way.
+/// Proposals and reads on their way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Serving {
     issued: u64,
     waiting: BTreeMap<ProposalId, Proposer>,
+    reads_issued: u64,
+    /// Reads that a quorum is to confirm.
+    reads: BTreeMap<ReadId, Parked>,
 }
 
 impl Serving {
@@ -46,6 +47,19 @@ impl Serving {
         let id = ProposalId(self.issued);
         self.waiting.insert(id, proposer);
         id
+    }
+
+    /// Notes a read that is to be confirmed.
+    pub(super) fn issue_read(&mut self, read: Parked) -> ReadId {
+        self.reads_issued += 1;
+        let id = ReadId(self.reads_issued);
+        self.reads.insert(id, read);
+        id
+    }
+
+    /// The read that was to be confirmed.
+    pub(super) fn take_read(&mut self, id: ReadId) -> Option<Parked> {
+        self.reads.remove(&id)
     }
 }
 
@@ -126,7 +140,6 @@ impl Node {
                 };
                 self.executed(now, ticket, result);
             }
-            Proposer::Read(read) => self.read_now(now, read),
             Proposer::Reconcile(ticket) => {
                 let result = outcome.map(|_| ()).map_err(StepError::Refused);
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
@@ -141,20 +154,12 @@ impl Node {
         let Some(proposer) = server.serving.waiting.remove(&id) else { return };
         match proposer {
             Proposer::Write(ticket) => self.executed(now, ticket, Err(write_error(error))),
-            Proposer::Read(read) => self.executed(now, read.ticket, Err(read_error(&error))),
             Proposer::Reconcile(ticket) => {
                 let result = Err(StepError::Failed(error));
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
             }
             Proposer::Leave => self.own_removal_settled(now),
         }
-    }
-
-    /// Answers a read once the log has shown that this server leads.
-    pub(super) fn confirm(&mut self, now: Instant, read: Parked) {
-        let Some(server) = self.server.as_deref_mut() else { return };
-        let id = server.serving.issue(Proposer::Read(read));
-        server.raft.handle(now, RaftInput::Barrier { id }, &mut self.boxes.raft);
     }
 
     pub(super) fn executed(
@@ -172,17 +177,6 @@ fn write_error(error: ProposalError) -> RequestError {
     match error {
         ProposalError::NotLeader | ProposalError::Unreachable => RequestError::NoLeader,
         ProposalError::LeadershipLost => RequestError::Unknown(error.to_string()),
-        ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
-        ProposalError::Refused(_) => RequestError::Refused(error.to_string()),
-    }
-}
-
-/// What a read's failure means: a read that failed changed nothing, so another server is tried.
-fn read_error(error: &ProposalError) -> RequestError {
-    match error {
-        ProposalError::NotLeader | ProposalError::Unreachable | ProposalError::LeadershipLost => {
-            RequestError::NoLeader
-        }
         ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
         ProposalError::Refused(_) => RequestError::Refused(error.to_string()),
     }

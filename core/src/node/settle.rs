@@ -292,6 +292,8 @@ impl Node {
             RaftOutput::Apply { entries } => self.apply(now, entries),
             RaftOutput::ProposalApplied { id, index } => self.proposal_applied(now, id, index),
             RaftOutput::ProposalFailed { id, error } => self.proposal_failed(now, id, error),
+            RaftOutput::ReadReady { id } => self.read_ready(now, id),
+            RaftOutput::ReadFailed { id, error } => self.read_failed(now, id, error),
             RaftOutput::RoleChanged { role, leader, .. } => self.role_changed(now, role, leader),
             RaftOutput::LeaderReady { .. } => {
                 self.tell_reconcile(now, ReconcileInput::LeaderReady);

@@ -134,6 +134,7 @@ impl Raft {
         leader.heartbeat_soon(now);
         leader.replicate_all(shared, now, out);
         self.count_matches(now, out);
+        self.serve_reads(now, out);
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub enum EntryKind {
     /// A command for the catalog.
     Command,
-    /// The first entry of a leader's term, and a barrier for reads.
+    /// The first entry of a leader's term.
     Noop,
     /// A whole configuration, effective when appended.
     Config,
@@ -108,6 +108,11 @@ pub struct RestoredRaft {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProposalId(pub u64);
 
+/// One read that somebody waits for; no two reads of a run share a number, also not when one is
+/// tried again (raft.md R7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
+
 /// Number of a persist request; completions come in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PersistSeq(pub u64);
@@ -130,4 +135,15 @@ pub enum ProposalError {
     /// A configuration change broke rule P1 to P8 (raft.md §10.2); not appended.
     #[error("configuration change refused: {0}")]
     Refused(&'static str),
+}
+
+/// Why a read was not confirmed. It changed nothing, so it may be tried again anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Not the leader, or no longer.
+    #[error("not the leader")]
+    NotLeader,
+    /// Too many reads wait.
+    #[error("too many unfinished reads")]
+    Overloaded,
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Configuration, Entry, Message, PersistBatch, PersistSeq, ProposalError, ProposalId, RaftTrace,
+    ReadError, ReadId,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::trace::Level;
@@ -22,11 +23,10 @@ pub enum RaftInput {
         /// The command's bytes.
         payload: Bytes,
     },
-    /// Append a noop: once it is applied here, this server was the leader after the barrier was
-    /// asked for and its state holds every write acknowledged before. Answered like a proposal.
-    Barrier {
+    /// Confirm a read; answered by `ReadReady` or `ReadFailed`.
+    Read {
         /// The answer names it.
-        id: ProposalId,
+        id: ReadId,
     },
     /// Take one step towards `server` voting at `address`; answered like a proposal.
     ///
@@ -146,6 +146,19 @@ pub enum RaftOutput {
         id: ProposalId,
         /// Why.
         error: ProposalError,
+    },
+    /// This server led after the read came, and what it has applied holds every write acknowledged
+    /// before: answer the read now.
+    ReadReady {
+        /// Which.
+        id: ReadId,
+    },
+    /// The read was not confirmed.
+    ReadFailed {
+        /// Which.
+        id: ReadId,
+        /// Why.
+        error: ReadError,
     },
     /// Role, term or leader changed; the last output of its call but for traces.
     RoleChanged {

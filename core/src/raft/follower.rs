@@ -106,7 +106,7 @@ impl Raft {
         &mut self,
         now: Instant,
         header: &Header,
-        commit: LogIndex,
+        (commit, round): (LogIndex, u64),
         out: &mut Outbox<RaftOutput>,
     ) {
         if !self.follow(now, header, out) {
@@ -119,7 +119,7 @@ impl Raft {
             shared.stats.malformed += 1;
         }
         let patience = shared.settings.timing.heartbeat_timeout;
-        let body = Body::HeartbeatAnswer { applied: shared.applied, patience };
+        let body = Body::HeartbeatAnswer { round, applied: shared.applied, patience };
         shared.send(Destination::answer(header), body, out);
     }
 

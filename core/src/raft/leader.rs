@@ -5,6 +5,7 @@
 
 use super::change::Joining;
 use super::progress::Progress;
+use super::read::Reads;
 use super::shared::{Destination, Shared};
 use super::{
     Body, EntryKind, ProposalError, ProposalId, Raft, RaftOutput, RaftTrace, Role, RoleKind, quorum,
@@ -33,6 +34,7 @@ pub(super) struct Leader {
     heartbeat_at: Instant,
     /// The server that is to be added.
     pub(super) joining: Option<Joining>,
+    pub(super) reads: Reads,
 }
 
 /// Another server, as its leader sees it.
@@ -68,6 +70,7 @@ impl Raft {
             uncommitted_bytes: 0,
             heartbeat_at: now,
             joining: None,
+            reads: Reads::default(),
         };
         leader.match_peers(shared, now);
         let noop = shared.append_own(EntryKind::Noop, Bytes::new(), out);
@@ -164,24 +167,39 @@ impl Leader {
         id == shared.id() || self.peers.get(&id).is_some_and(answered)
     }
 
-    /// Tells everybody that the leader is alive; waits for nothing (K5).
+    /// Tells everybody that the leader is alive, and when it does so next.
     pub(super) fn heartbeat(
         &mut self,
         shared: &mut Shared,
         now: Instant,
         out: &mut Outbox<RaftOutput>,
     ) {
-        for (id, peer) in &mut self.peers {
+        for peer in self.peers.values_mut() {
+            peer.progress.suspect_loss();
+        }
+        self.broadcast_heartbeat(shared, now, out);
+        let interval = shared.settings.timing.heartbeat_interval;
+        self.heartbeat_at = now + interval + shared.rng.jitter(interval / 10);
+    }
+
+    /// Begins a round: tells everybody that the leader is alive; waits for nothing (K5).
+    pub(super) fn broadcast_heartbeat(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        out: &mut Outbox<RaftOutput>,
+    ) {
+        self.reads.round += 1;
+        let round = self.reads.round;
+        for (id, peer) in &self.peers {
             let commit = shared.commit.min(peer.progress.matched);
             let to = Destination::request(*id, peer.address, now);
-            shared.send(to, Body::Heartbeat { commit }, out);
+            shared.send(to, Body::Heartbeat { commit, round }, out);
         }
         if let Some(joining) = &self.joining {
             let to = Destination::request(joining.server, joining.address, now);
-            shared.send(to, Body::Heartbeat { commit: LogIndex::ZERO }, out);
+            shared.send(to, Body::Heartbeat { commit: LogIndex::ZERO, round }, out);
         }
-        let interval = shared.settings.timing.heartbeat_interval;
-        self.heartbeat_at = now + interval + shared.rng.jitter(interval / 10);
     }
 
     /// The next heartbeat is due at once.
@@ -239,6 +257,7 @@ impl Leader {
             let error = ProposalError::NotLeader;
             out.push(RaftOutput::ProposalFailed { id: joining.id, error });
         }
+        self.reads.end(out);
     }
 
     /// Makes the peers those of the newest configuration. Removed ones stay until they know.

@@ -18,7 +18,6 @@ use crate::time::Instant;
 use crate::trace;
 use crate::trace::Level;
 use crate::wire::pack;
-use bytes::Bytes;
 use std::net::SocketAddr;
 
 /// What a server is in its term, with what only that role has.
@@ -84,9 +83,11 @@ impl Raft {
                 self.on_append_ok(now, &header, match_index, (applied, patience), out);
             }
             Body::AppendReject(reject) => self.on_append_reject(now, &header, reject, out),
-            Body::Heartbeat { commit } => self.on_heartbeat(now, &header, commit, out),
-            Body::HeartbeatAnswer { applied, patience } => {
-                self.on_heartbeat_answer(now, &header, (applied, patience), out);
+            Body::Heartbeat { commit, round } => {
+                self.on_heartbeat(now, &header, (commit, round), out);
+            }
+            Body::HeartbeatAnswer { round, applied, patience } => {
+                self.on_heartbeat_answer(now, &header, round, (applied, patience), out);
             }
         }
     }
@@ -152,12 +153,8 @@ impl Machine for Raft {
         }
         match input {
             RaftInput::Receive(message) => self.receive(now, message, out),
-            RaftInput::Propose { id, payload } => {
-                self.on_propose(now, id, EntryKind::Command, payload, out);
-            }
-            RaftInput::Barrier { id } => {
-                self.on_propose(now, id, EntryKind::Noop, Bytes::new(), out);
-            }
+            RaftInput::Propose { id, payload } => self.on_propose(now, id, payload, out),
+            RaftInput::Read { id } => self.on_read(now, id, out),
             RaftInput::AddServer { id, server, address } => {
                 self.on_add_server(now, (id, server, address), out);
             }
@@ -172,6 +169,7 @@ impl Machine for Raft {
                 if let Role::Leader(leader) = &mut self.role {
                     leader.applied(shared, index, out);
                 }
+                self.serve_reads(now, out);
             }
             RaftInput::PeerUnreachable { peer } => self.on_peer_unreachable(peer),
             RaftInput::Bootstrapped { cluster, configuration } => {

@@ -73,9 +73,13 @@ pub enum Body {
     Heartbeat {
         /// The newest committed entry the receiver is known to hold.
         commit: LogIndex,
+        /// Which of the term's broadcasts this is (§7.1).
+        round: u64,
     },
     /// The answer to it.
     HeartbeatAnswer {
+        /// The heartbeat's round.
+        round: u64,
         /// The newest entry applied here.
         applied: LogIndex,
         /// How long this server sticks to a leader it hears.

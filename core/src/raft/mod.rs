@@ -21,7 +21,7 @@
 //! | INV-RAFT-13 | nothing is said before what it rests on is durable |
 //! | INV-RAFT-14 | next > match; windows stay within their limits |
 //!
-//! Not here: snapshots, learners, leadership transfer, reads by index.
+//! Not here: snapshots, learners, leadership transfer.
 
 pub mod bootstrap;
 mod candidate;
@@ -37,6 +37,7 @@ mod message;
 mod persist;
 mod progress;
 mod quorum;
+mod read;
 mod replicate;
 mod settings;
 mod shared;
@@ -51,7 +52,7 @@ pub use crate::wire::rpc::Lane;
 pub use bootstrap::BootstrapTrace;
 pub use entry::{
     Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
-    ProposalError, ProposalId, RestoredRaft, Server,
+    ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server,
 };
 pub use event::{RaftInput, RaftOutput, RoleKind};
 pub use message::{Append, AppendReject, Body, Campaign, Header, Message, Refusal};

@@ -36,6 +36,11 @@ pub(super) struct Progress {
     pub(super) applied: LogIndex,
     /// When it was last heard of.
     pub(super) active_at: Instant,
+    /// The newest round of heartbeats it answered.
+    pub(super) acked_round: u64,
+    /// Whether the next answer to a heartbeat lets it be asked again for what it has not answered:
+    /// once for each interval, however many rounds reads need in between.
+    suspicious: bool,
     /// When the newest request it answered was sent.
     pub(super) acked_send: Option<Instant>,
     /// How long it sticks to its leader, as it said last.
@@ -58,6 +63,8 @@ impl Progress {
             sent_commit: LogIndex::ZERO,
             applied: LogIndex::ZERO,
             active_at: now,
+            acked_round: 0,
+            suspicious: false,
             acked_send: None,
             patience,
         }
@@ -119,6 +126,16 @@ impl Progress {
         self.patience = answer.1;
         let sent_at = Instant::from_nanos(sent_at).min(now);
         self.acked_send = self.acked_send.max(Some(sent_at));
+    }
+
+    /// What is on its way may be lost, if the server turns out to be there.
+    pub(super) const fn suspect_loss(&mut self) {
+        self.suspicious = true;
+    }
+
+    /// Whether it may; once.
+    pub(super) const fn take_suspicion(&mut self) -> bool {
+        std::mem::replace(&mut self.suspicious, false)
     }
 
     /// The search goes on at `next`, not at or below what is known.

@@ -26,7 +26,6 @@ impl Raft {
         &mut self,
         now: Instant,
         id: ProposalId,
-        kind: EntryKind,
         payload: Bytes,
         out: &mut Outbox<RaftOutput>,
     ) {
@@ -37,7 +36,7 @@ impl Raft {
                 ProposalError::Overloaded
             }
             Role::Leader(leader) => {
-                leader.append(shared, id, kind, payload, out);
+                leader.append(shared, id, EntryKind::Command, payload, out);
                 return leader.replicate_all(shared, now, out);
             }
             Role::Follower(_) | Role::Candidate(_) => ProposalError::NotLeader,
@@ -124,6 +123,7 @@ impl Raft {
         &mut self,
         now: Instant,
         header: &Header,
+        round: u64,
         answer: (LogIndex, Duration),
         out: &mut Outbox<RaftOutput>,
     ) {
@@ -135,16 +135,24 @@ impl Raft {
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&header.from) else { return };
+        if round > leader.reads.round {
+            self.shared.stats.malformed += 1;
+            return;
+        }
         peer.progress.answered(now, header.sent_at, answer);
-        if let Flow::Probe { sent } = &mut peer.progress.flow {
-            *sent = false;
-        } else if !peer.progress.is_idle() {
-            // All messages on their way may be lost: a position that is not there tells so.
-            let next = peer.progress.next;
-            leader.send_append(&mut self.shared, now, header.from, next, Vec::new(), out);
+        peer.progress.acked_round = peer.progress.acked_round.max(round);
+        if peer.progress.take_suspicion() {
+            if let Flow::Probe { sent } = &mut peer.progress.flow {
+                *sent = false;
+            } else if !peer.progress.is_idle() {
+                // All messages on their way may be lost: a position that is not there tells so.
+                let next = peer.progress.next;
+                leader.send_append(&mut self.shared, now, header.from, next, Vec::new(), out);
+            }
         }
         leader.dismiss(header.from);
         leader.replicate(&mut self.shared, now, header.from, out);
+        self.serve_reads(now, out);
     }
 
     /// The transport lost a server: what was on its way to it may be lost.

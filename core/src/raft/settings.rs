@@ -60,6 +60,8 @@ pub struct RaftLimits {
     pub unsynced_bytes_max: usize,
     /// Entries committed and not applied.
     pub apply_lag_max: u64,
+    /// Reads that wait for a quorum.
+    pub reads_max: usize,
 }
 
 impl Default for RaftLimits {
@@ -73,6 +75,7 @@ impl Default for RaftLimits {
             uncommitted_bytes_max: 64 * MIB,
             unsynced_bytes_max: 32 * MIB,
             apply_lag_max: 8192,
+            reads_max: 16_384,
         }
     }
 }

@@ -87,12 +87,20 @@ struct AppendOk {
 }
 pack_struct!(AppendOk { match_index, applied, patience });
 
+/// A heartbeat on the wire.
+struct Heartbeat {
+    commit: LogIndex,
+    round: u64,
+}
+pack_struct!(Heartbeat { commit, round });
+
 /// The answer to a heartbeat on the wire.
 struct HeartbeatAnswer {
+    round: u64,
     applied: LogIndex,
     patience: Duration,
 }
-pack_struct!(HeartbeatAnswer { applied, patience });
+pack_struct!(HeartbeatAnswer { round, applied, patience });
 
 /// `Body` with one value for each variant.
 enum WireBody {
@@ -103,14 +111,15 @@ enum WireBody {
     Append(Append),
     AppendOk(AppendOk),
     AppendReject(AppendReject),
-    Heartbeat(LogIndex),
     HeartbeatAnswer(HeartbeatAnswer),
+    Heartbeat(Heartbeat),
 }
+// 8 was a heartbeat without a round.
 pack_enum!(WireBody {
     1 => PreVote(Campaign), 2 => PreVoteAnswer(PreVoteAnswer), 3 => RequestVote(Campaign),
     4 => VoteAnswer(Option<Refusal>), 5 => Append(Append), 6 => AppendOk(AppendOk),
-    7 => AppendReject(AppendReject), 8 => Heartbeat(LogIndex),
-    9 => HeartbeatAnswer(HeartbeatAnswer),
+    7 => AppendReject(AppendReject), 9 => HeartbeatAnswer(HeartbeatAnswer),
+    10 => Heartbeat(Heartbeat),
 });
 
 impl Pack for Body {
@@ -127,9 +136,9 @@ impl Pack for Body {
                 WireBody::AppendOk(AppendOk { match_index, applied, patience })
             }
             Self::AppendReject(reject) => WireBody::AppendReject(reject),
-            Self::Heartbeat { commit } => WireBody::Heartbeat(commit),
-            Self::HeartbeatAnswer { applied, patience } => {
-                WireBody::HeartbeatAnswer(HeartbeatAnswer { applied, patience })
+            Self::Heartbeat { commit, round } => WireBody::Heartbeat(Heartbeat { commit, round }),
+            Self::HeartbeatAnswer { round, applied, patience } => {
+                WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience })
             }
         };
         wire.pack(out);
@@ -148,9 +157,9 @@ impl Pack for Body {
                 Self::AppendOk { match_index, applied, patience }
             }
             WireBody::AppendReject(reject) => Self::AppendReject(reject),
-            WireBody::Heartbeat(commit) => Self::Heartbeat { commit },
-            WireBody::HeartbeatAnswer(HeartbeatAnswer { applied, patience }) => {
-                Self::HeartbeatAnswer { applied, patience }
+            WireBody::Heartbeat(Heartbeat { commit, round }) => Self::Heartbeat { commit, round },
+            WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience }) => {
+                Self::HeartbeatAnswer { round, applied, patience }
             }
         })
     }
@@ -279,8 +288,8 @@ mod tests {
             }),
             Body::AppendOk { match_index: one, applied: LogIndex::ZERO, patience },
             Body::AppendReject(AppendReject { prev_index: one, hint_index: one, hint_term: two }),
-            Body::Heartbeat { commit: one },
-            Body::HeartbeatAnswer { applied: one, patience },
+            Body::Heartbeat { commit: one, round: 3 },
+            Body::HeartbeatAnswer { round: 3, applied: one, patience },
         ]
     }
 

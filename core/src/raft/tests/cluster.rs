@@ -43,6 +43,10 @@ pub(super) struct Cluster {
     pub(super) done: BTreeMap<ProposalId, LogIndex>,
     pub(super) failed: BTreeMap<ProposalId, ProposalError>,
     payloads: BTreeMap<ProposalId, Bytes>,
+    pub(super) reads_done: BTreeSet<ReadId>,
+    pub(super) reads_failed: BTreeMap<ReadId, ReadError>,
+    /// The newest position acknowledged to anybody before each read came.
+    floors: BTreeMap<ReadId, LogIndex>,
     pub(super) traces: Vec<String>,
     next_proposal: u64,
 }
@@ -64,6 +68,9 @@ impl Cluster {
             done: BTreeMap::new(),
             failed: BTreeMap::new(),
             payloads: BTreeMap::new(),
+            reads_done: BTreeSet::new(),
+            reads_failed: BTreeMap::new(),
+            floors: BTreeMap::new(),
             traces: Vec::new(),
             next_proposal: 1,
         };
@@ -130,6 +137,14 @@ impl Cluster {
         let payload = Bytes::from(format!("proposal {}", id.0));
         self.payloads.insert(id, payload.clone());
         self.input(n, RaftInput::Propose { id, payload });
+        id
+    }
+
+    pub(super) fn read(&mut self, n: u8) -> ReadId {
+        let id = ReadId(self.floors.len() as u64 + 1);
+        let floor = self.done.values().max().copied();
+        self.floors.insert(id, floor.unwrap_or(LogIndex::ZERO));
+        self.input(n, RaftInput::Read { id });
         id
     }
 
@@ -239,6 +254,15 @@ impl Cluster {
                 RaftOutput::ProposalFailed { id, error } => {
                     assert!(!self.done.contains_key(&id));
                     self.failed.insert(id, error);
+                }
+                RaftOutput::ReadReady { id } => {
+                    let applied = LogIndex::new(self.hosts[&n].applied.len() as u64);
+                    assert!(applied >= self.floors[&id], "I12: {n} answers a read too early");
+                    assert!(self.reads_done.insert(id), "a read is answered once");
+                }
+                RaftOutput::ReadFailed { id, error } => {
+                    assert!(!self.reads_done.contains(&id));
+                    self.reads_failed.insert(id, error);
                 }
                 RaftOutput::RoleChanged { role: RoleKind::Leader, term, .. } => {
                     self.check_leader(n, term);

@@ -250,6 +250,7 @@ fn a_wiped_server_does_not_count_until_it_is_added_again() {
 #[derive(Clone, Debug)]
 enum Fault {
     Propose(u8),
+    Read(u8),
     Crash(u8),
     Start(u8),
     Isolate(u8),
@@ -267,6 +268,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     let server = 1u8..=5;
     prop_oneof![
         8 => server.clone().prop_map(Fault::Propose),
+        4 => server.clone().prop_map(Fault::Read),
         2 => server.clone().prop_map(Fault::Crash),
         3 => server.clone().prop_map(Fault::Start),
         2 => server.clone().prop_map(Fault::Isolate),
@@ -288,6 +290,9 @@ fn inflict(cluster: &mut Cluster, fault: Fault) {
             for _ in 0..3 {
                 cluster.propose(n);
             }
+        }
+        Fault::Read(n) => {
+            cluster.read(n);
         }
         Fault::Crash(n) if cluster.hosts[&n].raft.is_some() => cluster.crash(n),
         Fault::Start(n) if cluster.hosts[&n].raft.is_none() => cluster.start(n),

@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod paper;
+mod reads;
 mod server;
 
 use super::*;

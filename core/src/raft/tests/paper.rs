@@ -144,7 +144,7 @@ fn a_new_leader_has_no_lease_and_changes_nothing_before_its_noop() {
 #[test]
 fn a_server_that_hears_its_leader_neither_votes_nor_adopts_the_term() {
     let mut server = Server1::new(2, &[2]);
-    server.receive(2, 3, Body::Heartbeat { commit: LogIndex::ZERO });
+    server.receive(2, 3, Body::Heartbeat { commit: LogIndex::ZERO, round: 1 });
     assert_eq!(server.ask_vote(3, 9, (9, 9)), Some(Refusal::LeaderAlive));
     assert_eq!(server.raft.term(), Term::new(3));
     server.now = server.now + Duration::from_secs(1);
@@ -242,13 +242,15 @@ fn a_second_change_waits_for_the_first() {
 #[test]
 fn every_planted_bug_is_noticed() {
     let form: fn() = || drop(cluster::Cluster::formed(2, &[1, 2, 3]));
-    let planted: [(&'static str, fn()); 7] = [
+    let planted: [(&'static str, fn()); 9] = [
         ("M01", form),
         ("M03", form),
         ("M05", an_entry_of_an_older_term_is_committed_only_through_one_of_the_own_term),
         ("M06", a_follower_commits_no_further_than_the_message_vouches_for),
         ("M07", a_late_short_append_shortens_nothing),
         ("M13", a_server_that_hears_its_leader_neither_votes_nor_adopts_the_term),
+        ("M17", reads::a_new_leader_answers_no_read_before_its_noop_is_committed_and_applied),
+        ("M18", reads::a_round_that_began_before_the_read_does_not_confirm_it),
         ("M21", a_second_change_waits_for_the_first),
     ];
     for (id, test) in planted {
@@ -275,7 +277,7 @@ fn another_clusters_leader_is_refused() {
     };
     let mut out = Outbox::new(Level::Warn);
     for _ in 0..3 {
-        let body = Body::Heartbeat { commit: LogIndex::ZERO };
+        let body = Body::Heartbeat { commit: LogIndex::ZERO, round: 1 };
         server.raft.handle(server.now, RaftInput::Receive(Message { header, body }), &mut out);
     }
     assert_eq!(server.raft.term(), Term::new(2));

@@ -14,6 +14,9 @@ pub(super) struct Server1 {
     pub(super) now: Instant,
     pub(super) sent: Vec<Message>,
     pub(super) applied: Vec<Entry>,
+    /// Reads that were answered, and those that were not, in order.
+    pub(super) ready: Vec<ReadId>,
+    pub(super) refused: Vec<(ReadId, ReadError)>,
 }
 
 pub(super) fn log_of(terms: &[u64]) -> Log {
@@ -31,14 +34,19 @@ impl Server1 {
     /// Server 1 in `term` with a log of a first configuration and entries of `terms`, long after
     /// its start.
     pub(super) fn new(term: u64, terms: &[u64]) -> Self {
+        Self::with(settings(1), term, terms)
+    }
+
+    pub(super) fn with(settings: RaftSettings, term: u64, terms: &[u64]) -> Self {
         let entries = log_of(terms).iter().cloned().collect();
         let hard = HardState { term: Term::new(term), voted_for: None };
         let restored = RestoredRaft { cluster: Some(cluster_id()), hard, entries, ..blank(1) };
         let mut out = Outbox::new(Level::Error);
         let rng = Rng::for_stream(Seed::from_number(1), Stream::Raft);
-        let raft = Raft::new(settings(1), restored, rng, Instant::ZERO, &mut out);
+        let raft = Raft::new(settings, restored, rng, Instant::ZERO, &mut out);
         let now = Instant::ZERO + Duration::from_millis(1001);
-        let mut server = Self { raft, now, sent: Vec::new(), applied: Vec::new() };
+        let (sent, applied, ready, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut server = Self { raft, now, sent, applied, ready, refused };
         server.perform(out);
         server
     }
@@ -56,6 +64,8 @@ impl Server1 {
                     self.raft.handle(self.now, RaftInput::Applied { index }, &mut out);
                 }
                 RaftOutput::Fatal(rule) => panic!("{rule}"),
+                RaftOutput::ReadReady { id } => self.ready.push(id),
+                RaftOutput::ReadFailed { id, error } => self.refused.push((id, error)),
                 RaftOutput::ProposalApplied { .. }
                 | RaftOutput::ProposalFailed { .. }
                 | RaftOutput::RoleChanged { .. }
@@ -80,9 +90,24 @@ impl Server1 {
             term: Term::new(term),
             sent_at: self.now.as_nanos(),
         };
+        self.input(RaftInput::Receive(Message { header, body }))
+    }
+
+    /// Returns what is sent because of an input.
+    pub(super) fn input(&mut self, input: RaftInput) -> Vec<Body> {
         let mut out = Outbox::new(Level::Error);
         self.sent.clear();
-        self.raft.handle(self.now, RaftInput::Receive(Message { header, body }), &mut out);
+        self.raft.handle(self.now, input, &mut out);
+        self.perform(out);
+        self.sent.iter().map(|message| message.body.clone()).collect()
+    }
+
+    /// Lets its next timer fire; returns what is sent because of it.
+    pub(super) fn time_out(&mut self) -> Vec<Body> {
+        self.now = self.raft.next_timeout().unwrap();
+        let mut out = Outbox::new(Level::Error);
+        self.sent.clear();
+        self.raft.handle_timeout(self.now, &mut out);
         self.perform(out);
         self.sent.iter().map(|message| message.body.clone()).collect()
     }
@@ -117,10 +142,7 @@ impl Server1 {
 
     /// Makes it the leader of the next term by the votes of servers 2 and 3.
     pub(super) fn elect(&mut self) -> u64 {
-        self.now = self.raft.next_timeout().unwrap();
-        let mut out = Outbox::new(Level::Error);
-        self.raft.handle_timeout(self.now, &mut out);
-        self.perform(out);
+        self.time_out();
         let campaign_term = self.raft.term().next();
         for from in [2, 3] {
             let term = self.raft.term().get();

@@ -236,7 +236,7 @@ fn demand(choices: &mut Choices<'_>, term: Term) -> Body {
     match choices.byte() % 4 {
         0 => Body::PreVote(campaign),
         1 => Body::RequestVote(campaign),
-        2 => Body::Heartbeat { commit: LogIndex::new(around(choices, 1)) },
+        2 => Body::Heartbeat { commit: LogIndex::new(around(choices, 1)), round: 1 },
         _ => {
             let prev_index = LogIndex::new(u64::from(choices.byte() % 4));
             let prev_chain = u64::from(choices.byte()) & 1;
@@ -273,7 +273,11 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
                 hint_term: Term::new(around(choices, append.prev_term.get())),
             })
         }
-        Body::Heartbeat { .. } => Body::HeartbeatAnswer { applied, patience },
+        // Drawing the round would give every later byte of the corpus another meaning.
+        Body::Heartbeat { round, .. } => {
+            let round = round.saturating_add(applied.get());
+            Body::HeartbeatAnswer { round, applied, patience }
+        }
         Body::PreVoteAnswer { .. }
         | Body::VoteAnswer { .. }
         | Body::AppendOk { .. }
