@@ -52,13 +52,13 @@ fn ask(server: &str, name: &str, kind: u16) -> Option<DnsAnswer> {
 }
 
 /// Three servers that found each other, and two clients.
-struct Cluster {
-    servers: Vec<Agent>,
-    clients: Vec<Agent>,
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Agent>,
+    pub(crate) clients: Vec<Agent>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut options: Vec<Options> = (1..=3)
             .map(|n| Options::new(&format!("server-{n}"), &["-server", "-bootstrap-expect", "3"]))
             .collect();
@@ -86,7 +86,7 @@ impl Cluster {
     }
 
     /// Takes the leader out of the servers.
-    fn take_leader(&mut self) -> Agent {
+    pub(crate) fn take_leader(&mut self) -> Agent {
         let at = wait_until("a leader", LONG, || {
             let leader = self.servers[0].json("/v1/status/leader");
             let host = leader.as_str()?.split(':').next()?.to_owned();

@@ -9,6 +9,7 @@ mod coordinates;
 mod encryption;
 mod events;
 mod founding_page;
+mod kv;
 mod reload;
 mod serf_commands;
 mod serf_peer;

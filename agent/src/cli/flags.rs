@@ -13,6 +13,8 @@ pub(super) const BOOLEAN: &str = "bool";
 /// What ends a command: something to print, and the exit code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
+    /// For standard output, before the text: bytes as they are.
+    pub raw: Vec<u8>,
     /// For standard output.
     pub stdout: String,
     /// For standard error.

@@ -45,6 +45,7 @@ pub(super) fn run(words: &[String]) -> Exit {
             stdout: format!("Successfully joined cluster by contacting {count} nodes.\n"),
             stderr: errors,
             code: 0,
+            ..Exit::default()
         },
     }
 }

@@ -8,6 +8,7 @@ mod info;
 mod join;
 mod keygen;
 mod keyring;
+mod kv;
 mod leave;
 mod members;
 mod monitor;
@@ -43,6 +44,7 @@ const COMMANDS: &[Command] = &[
         summary: "Changes or lists the keys that encrypt gossip",
         run: keyring::run,
     },
+    Command { name: "kv", summary: "Reads and writes keys and values", run: kv::run },
     Command {
         name: "leave",
         summary: "Makes an agent leave its cluster and stop",
@@ -72,15 +74,33 @@ pub fn run(words: &[String]) -> Exit {
     }
 }
 
-fn usage() -> String {
-    let mut text = "Usage: terraform [--version] [--help] <command> [<args>]\n\n\
-                    Available commands are:\n"
-        .to_owned();
-    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
-    for command in COMMANDS {
-        text.push_str(&format!("    {:width$}    {}\n", command.name, command.summary));
+/// Runs the command of a group that `words` ask for.
+fn group(name: &str, commands: &[Command], words: &[String]) -> Exit {
+    let usage = || {
+        let list = listed(commands);
+        format!("Usage: terraform {name} <subcommand> [options] [args]\n\nSubcommands:\n{list}")
+    };
+    match words.split_first() {
+        Some((word, _)) if matches!(word.as_str(), "-h" | "-help" | "--help") => {
+            Exit::success(usage())
+        }
+        Some((word, rest)) => match commands.iter().find(|command| command.name == word) {
+            Some(command) => (command.run)(rest),
+            None => Exit::failure(usage()),
+        },
+        None => Exit::failure(usage()),
     }
-    text
+}
+
+fn usage() -> String {
+    let usage = "Usage: terraform [--version] [--help] <command> [<args>]";
+    format!("{usage}\n\nAvailable commands are:\n{}", listed(COMMANDS))
+}
+
+fn listed(commands: &[Command]) -> String {
+    let width = commands.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    let line = |command: &Command| format!("    {:width$}    {}\n", command.name, command.summary);
+    commands.iter().map(line).collect()
 }
 
 #[cfg(test)]

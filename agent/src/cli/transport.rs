@@ -148,6 +148,23 @@ pub(super) fn http_with(
     path: &str,
     body: Vec<u8>,
 ) -> Result<ClientResponse, String> {
+    let response = any_status(base, method, path, body)?;
+    if response.status == 200 { Ok(response) } else { Err(unexpected(&response)) }
+}
+
+/// What is said of a status that a command has no use for.
+pub(super) fn unexpected(response: &ClientResponse) -> String {
+    let body = String::from_utf8_lossy(&response.body);
+    format!("Unexpected response code: {} ({body})", response.status)
+}
+
+/// The same, whatever the status is.
+pub(super) fn any_status(
+    base: &str,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<ClientResponse, String> {
     let url = format!("{base}{path}");
     let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
     request.body = body.into();
@@ -157,13 +174,7 @@ pub(super) fn http_with(
         request.headers.push(("X-Consul-Token".to_owned(), token));
     }
     let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
-    let response =
-        smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))?;
-    if response.status == 200 {
-        return Ok(response);
-    }
-    let body = String::from_utf8_lossy(&response.body).into_owned();
-    Err(format!("Unexpected response code: {} ({body})", response.status))
+    smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))
 }
 
 /// `text` as one segment of a URL's path.
