@@ -48,7 +48,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 16] = [
+const MUTANTS: [(&str, Profile, u64); 17] = [
     ("M01", Profile::Cluster, 200),
     ("M03", Profile::Cluster, 50),
     ("M05", Profile::Cluster, 2000),
@@ -65,6 +65,7 @@ const MUTANTS: [(&str, Profile, u64); 16] = [
     ("M47", Profile::Gossip, 500),
     ("M48", Profile::Gossip, 200),
     ("M49", Profile::Cluster, 20),
+    ("M55", Profile::Cluster, 200),
 ];
 
 /// Members of a large pool unless another number is asked for.
@@ -144,19 +145,29 @@ struct Summary {
     violation: Option<Violation>,
     hash: TraceHash,
     simulated: Duration,
+    undecided: usize,
+}
+
+/// What the worlds of a swarm come to.
+#[derive(Debug, Default)]
+struct Totals {
+    simulated: Duration,
+    /// Keys whose history could not be judged.
+    undecided: usize,
 }
 
 /// Runs the world of a seed to its end, or to a panic, whose text is the error.
 fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
     caught(|| match profile {
         Profile::Cluster => {
-            let run::Outcome { violation, hash, simulated, .. } = run::run(Plan::of_seed(seed)).0;
-            Summary { violation, hash, simulated }
+            let run::Outcome { violation, hash, simulated, undecided, .. } =
+                run::run(Plan::of_seed(seed)).0;
+            Summary { violation, hash, simulated, undecided }
         }
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
                 gossip::run(GossipPlan::of_seed(seed)).0;
-            Summary { violation, hash, simulated }
+            Summary { violation, hash, simulated, undecided: 0 }
         }
     })
 }
@@ -196,6 +207,9 @@ fn one(plan: Plan) -> ExitCode {
         "{} events, {} entries committed, {done} of {answered} operations succeeded",
         outcome.events, outcome.committed
     );
+    if outcome.undecided > 0 {
+        println!("the history of {} keys could not be judged", outcome.undecided);
+    }
     println!("{}", ratio(outcome.simulated, wall));
     verdict(&repro, &run.world, outcome.violation)
 }
@@ -266,12 +280,12 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
     let started = Instant::now();
     let next = Mutex::new(seeds.clone());
     let failed = AtomicBool::new(false);
-    let simulated = Mutex::new(Duration::ZERO);
+    let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(seed) = next.lock().ok().and_then(|mut seeds| seeds.next()) {
-                    let passed = swarm_one(profile, seed, &simulated);
+                    let passed = swarm_one(profile, seed, &totals);
                     if !passed {
                         failed.store(true, Ordering::Relaxed);
                     }
@@ -279,19 +293,24 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
             });
         }
     });
-    let simulated = simulated.into_inner().unwrap_or_default();
+    let Totals { simulated, undecided } = totals.into_inner().unwrap_or_default();
     let count = seeds.end.saturating_sub(seeds.start);
-    println!("{count} seeds; {}", ratio(simulated, started.elapsed()));
+    let keys = match profile {
+        Profile::Cluster => format!(" {undecided} histories of keys undecided;"),
+        Profile::Gossip => String::new(),
+    };
+    println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
     if failed.into_inner() { ExitCode::from(10) } else { ExitCode::SUCCESS }
 }
 
 /// Runs one seed of a swarm; prints what is wrong with it.
-fn swarm_one(profile: Profile, seed: u64, simulated: &Mutex<Duration>) -> bool {
+fn swarm_one(profile: Profile, seed: u64, totals: &Mutex<Totals>) -> bool {
     match summary(profile, seed) {
         Err(text) => println!("seed {seed}: panic: {text}"),
         Ok(ran) => {
-            if let Ok(mut total) = simulated.lock() {
-                *total += ran.simulated;
+            if let Ok(mut totals) = totals.lock() {
+                totals.simulated += ran.simulated;
+                totals.undecided += ran.undecided;
             }
             match &ran.violation {
                 None => return true,

@@ -1,8 +1,8 @@
 //! Whole clusters in one thread: the shipped core in a simulated world.
 //!
 //! A [`world::World`] has hosts, links, disks and time; [`run::run`] drives one world through
-//! start, faults, healing and rest, with [`checker`] watching; [`plan::Plan`] makes one of a seed.
-//! The same seed gives the same hash, always.
+//! start, faults, healing and rest, with clients ([`workload`], [`kv`]) and [`checker`] watching;
+//! [`plan::Plan`] makes one of a seed. The same seed gives the same hash, always.
 
 #![expect(
     clippy::indexing_slicing,
@@ -20,6 +20,7 @@ pub mod federation;
 pub mod gossip;
 pub mod hash;
 pub mod host;
+pub mod kv;
 pub mod lifeguard;
 pub mod net;
 pub mod plan;

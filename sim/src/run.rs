@@ -5,6 +5,7 @@ use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::{Crash, Loss};
 use crate::hash::TraceHash;
 use crate::host::address_of;
+use crate::kv;
 use crate::net::{HostId, NetOptions};
 use crate::plan::{Fault, Plan};
 use crate::workload::Workload;
@@ -45,6 +46,8 @@ pub struct Outcome {
     pub operations: (u64, u64),
     /// Committed entries.
     pub committed: usize,
+    /// Keys whose history could not be judged without the log.
+    pub undecided: usize,
 }
 
 /// A world with its clients, checkers and operator.
@@ -65,6 +68,8 @@ pub struct Run {
     heal_at: Option<Instant>,
     /// The fault that waits for its moment, while faults happen.
     watch: Option<Watch>,
+    /// Keys whose history was too long to judge.
+    undecided: usize,
     rng: Rng,
 }
 
@@ -82,6 +87,7 @@ pub fn run(plan: Plan) -> (Outcome, Run) {
         events: world.events,
         operations: (run.workload.succeeded, run.workload.answered),
         committed: run.checkers.committed(),
+        undecided: run.undecided,
     };
     (outcome, run)
 }
@@ -105,6 +111,7 @@ impl Run {
             next_tick: Instant::ZERO,
             heal_at: None,
             watch: None,
+            undecided: 0,
             rng: world_rng(plan.seed, Stream::Serf),
             world,
             plan,
@@ -126,6 +133,12 @@ impl Run {
         self.plan.servers
     }
 
+    /// Whether everything holds that must hold at rest.
+    pub fn is_at_rest(&self) -> Result<(), Violation> {
+        let (acknowledged, kv) = (&self.workload.acknowledged, self.checkers.kv.newest());
+        at_rest(&self.world, &self.expected, acknowledged, kv)
+    }
+
     fn phases(&mut self) -> Result<(), Violation> {
         for host in 0..self.world.hosts.len() {
             self.start(host)?;
@@ -134,7 +147,16 @@ impl Run {
         self.faults()?;
         self.heal()?;
         self.come_to_rest()?;
+        self.judge_history()?;
         self.keep_a_cut()
+    }
+
+    /// Judges what the clients of the key-value table were told, once nothing is on its way.
+    pub fn judge_history(&mut self) -> Result<(), Violation> {
+        let history = &self.workload.kv.history;
+        self.checkers.kv.at_end(history)?;
+        self.undecided = kv::judge::judge(history)?;
+        Ok(())
     }
 
     /// Starts a host that should run from here on.
@@ -163,10 +185,10 @@ impl Run {
                 self.stopped_ok()?;
             }
             self.strike();
-            self.workload.take_replies(&mut self.world)?;
+            self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
             if busy && self.world.now >= self.next_act {
                 let hosts: Vec<HostId> = (0..self.world.hosts.len()).collect();
-                self.workload.act(&mut self.world, &hosts);
+                self.workload.act(&mut self.world, &hosts, &mut self.checkers.kv)?;
                 self.next_act = self.world.now + self.plan.act_every;
             }
             if self.world.now >= self.next_tick {
@@ -377,7 +399,7 @@ impl Run {
         let end = self.world.now + REST_LIMIT;
         loop {
             self.advance(Duration::from_secs(5), false)?;
-            match at_rest(&self.world, &self.expected, &self.workload.acknowledged) {
+            match self.is_at_rest() {
                 Ok(()) => return Ok(()),
                 Err(violation) if self.world.now >= end => return Err(violation),
                 Err(_) => {}

@@ -20,7 +20,7 @@
 //! (the log of `it` says that its UDP does not arrive elsewhere), `rest` (every rule of a world at
 //! rest holds). The rules that are checked after every event are checked all the time.
 
-use crate::checker::{Expectation, Violation, at_rest, has_leader, seen_by_all};
+use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
 use crate::net::HostId;
 use crate::plan::Plan;
@@ -113,7 +113,7 @@ impl Scenario {
         let run = Run::new(Plan::quiet(seed, self.servers, self.clients));
         let started = if self.later { self.servers } else { self.servers + self.clients };
         let mut play = Play { run, it: 0, busy: false };
-        let result = play.all(started, &self.steps);
+        let result = play.all(started, &self.steps).and_then(|()| play.run.judge_history());
         (result, play.run)
     }
 }
@@ -188,7 +188,7 @@ impl Play {
             "unreached" => self.one_way_told(true),
             "failed" => seen_by_all(world, expected, self.it, MemberStatus::Failed),
             "left" => seen_by_all(world, expected, self.it, MemberStatus::Left),
-            "rest" => at_rest(world, expected, &self.run.workload.acknowledged),
+            "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
     }

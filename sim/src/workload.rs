@@ -1,11 +1,13 @@
-//! Clients of the simulated cluster: registers in the catalog, and services on agents.
+//! Clients of the simulated cluster: registers in the catalog, services on agents, and those of the
+//! key-value table ([`crate::kv`]).
 //!
 //! A register is an external node whose metadata carries a version. It has one write on its way at
 //! a time, so what a read may return is a range: not below the newest write acknowledged before the
 //! read was sent, not above the newest one ever sent (linearizability of a single-writer register;
 //! raft.md I11, I12). Stale reads may return anything that was ever sent.
 
-use crate::checker::Violation;
+use crate::checker::{KvChecker, Violation};
+use crate::kv::KvClients;
 use crate::net::HostId;
 use crate::streams::Process;
 use crate::world::{Reply, World, world_rng};
@@ -80,6 +82,8 @@ pub struct Workload {
     pub answered: u64,
     /// Operations answered with success.
     pub succeeded: u64,
+    /// Clients of the key-value table.
+    pub kv: KvClients,
     waiting: BTreeMap<(Process, RequestId), Operation>,
     rng: Rng,
 }
@@ -96,17 +100,26 @@ impl Workload {
             acknowledged: Acknowledged { registers },
             answered: 0,
             succeeded: 0,
+            kv: KvClients::new(seed),
             waiting: BTreeMap::new(),
             rng: world_rng(seed, Stream::Rpc),
         }
     }
 
     /// One client does something at one of `hosts`.
-    pub fn act(&mut self, world: &mut World, hosts: &[HostId]) {
+    pub fn act(
+        &mut self,
+        world: &mut World,
+        hosts: &[HostId],
+        kv: &mut KvChecker,
+    ) -> Result<(), Violation> {
+        if self.rng.chance(2, 5) {
+            return self.kv.act(world, kv);
+        }
         let host = hosts.get(self.rng.index(hosts.len())).copied();
         let register = self.rng.index(self.acknowledged.registers.len());
         let choice = self.rng.below(100);
-        let Some(host) = host.filter(|host| world.hosts[*host].is_up()) else { return };
+        let Some(host) = host.filter(|host| world.hosts[*host].is_up()) else { return Ok(()) };
         match choice {
             0..40 => self.write(world, host, register),
             40..60 => self.read(world, host, register, Consistency::Leader),
@@ -114,6 +127,7 @@ impl Workload {
             70..80 => self.read(world, host, register, Consistency::Stale),
             _ => self.register_service(world, host),
         }
+        Ok(())
     }
 
     fn send(&mut self, world: &mut World, host: HostId, request: Request, operation: Operation) {
@@ -175,21 +189,31 @@ impl Workload {
     }
 
     /// Takes in the answers that have arrived; an impossible one is a violation.
-    pub fn take_replies(&mut self, world: &mut World) -> Result<(), Violation> {
+    pub fn take_replies(&mut self, world: &mut World, kv: &mut KvChecker) -> Result<(), Violation> {
         for reply in std::mem::take(&mut world.replies) {
-            let Reply { process, id, result } = reply;
+            let Reply { process, id, event, result } = reply;
+            if let Some(judged) = self.kv.take((process, id), &result, event, kv) {
+                self.count(&result);
+                judged?;
+                continue;
+            }
             let Some(operation) = self.waiting.remove(&(process, id)) else { continue };
             let shown = result.as_ref().map(|_| "done");
             world.note(format!("< host {} answers {operation:?}: {shown:?}", process.host));
-            self.answered += 1;
-            self.succeeded += u64::from(result.is_ok());
+            self.count(&result);
             self.judge(operation, result)?;
         }
         Ok(())
     }
 
+    fn count(&mut self, result: &Result<Response, RequestError>) {
+        self.answered += 1;
+        self.succeeded += u64::from(result.is_ok());
+    }
+
     /// Whoever waits for an answer of this process waits in vain.
     pub fn forget(&mut self, process: Process) {
+        self.kv.forget(process);
         let gone: Vec<_> = self.waiting.keys().filter(|(of, _)| *of == process).copied().collect();
         for key in gone {
             if let Some(Operation::Write { register, version }) = self.waiting.remove(&key) {

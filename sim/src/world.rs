@@ -91,6 +91,8 @@ pub struct Reply {
     pub process: Process,
     /// Which request.
     pub id: RequestId,
+    /// During which event, by number.
+    pub event: u64,
     /// The answer.
     pub result: Result<Response, RequestError>,
 }
@@ -482,7 +484,7 @@ impl World {
                 self.hash.number(5);
                 self.hash.number(id.get());
                 self.hash.number(u64::from(result.is_ok()));
-                self.replies.push(Reply { process, id, result });
+                self.replies.push(Reply { process, id, event: self.events, result });
             }
             Output::Event(event) => {
                 if let Some(deliveries) = &mut self.deliveries {

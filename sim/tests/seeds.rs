@@ -1,8 +1,14 @@
 //! Seeds that once found a bug, and the same seed twice.
 
 use sim::gossip::{self, plan::GossipPlan};
+use sim::kv::history::{Call, Outcome, Record};
 use sim::plan::Plan;
 use sim::run::run;
+use std::collections::BTreeSet;
+use terraform_core::catalog::kv::KvWrite;
+use terraform_core::catalog::query::Consistency;
+use terraform_core::catalog::transaction::TransactionResult;
+use terraform_core::node::request::Response;
 
 #[test]
 fn seeds_that_found_bugs_pass() {
@@ -28,4 +34,49 @@ fn two_runs_of_a_seed_are_the_same_run() {
         assert_eq!(first.violation, None, "seed {seed}");
         assert_eq!((first.hash, first.events), (second.hash, second.events), "seed {seed}");
     }
+}
+
+/// What became of the operations on keys in some worlds, by kind.
+fn kinds(records: &[Record]) -> BTreeSet<String> {
+    let kind = |record: &Record| {
+        let what = match &record.call {
+            Call::Write(KvWrite::Put(put)) if put.only_at.is_some() => "cas",
+            Call::Write(KvWrite::Put(_)) => "put",
+            Call::Write(KvWrite::Delete(delete)) if delete.only_at.is_some() => "delete-cas",
+            Call::Write(KvWrite::Delete(_)) => "delete",
+            Call::Write(KvWrite::DeleteTree(_)) => "delete-tree",
+            Call::Transaction(_) => "transaction",
+            Call::Read(_, Consistency::Leader) => "read",
+            Call::Read(_, Consistency::Consistent) => "consistent",
+            Call::Read(_, Consistency::Stale) => "stale",
+        };
+        let outcome = match &record.outcome {
+            Outcome::Open => "open",
+            Outcome::NotDone => "not done",
+            Outcome::Answered(Response::Unmet) => "unmet",
+            Outcome::Answered(Response::Transaction(TransactionResult::Failed(_))) => "failed",
+            Outcome::Answered(_) => "done",
+        };
+        format!("{what} {outcome}")
+    };
+    records.iter().map(kind).collect()
+}
+
+#[test]
+fn clients_of_keys_meet_every_outcome() {
+    let mut met = BTreeSet::new();
+    for seed in 0..8 {
+        let (outcome, run) = run(Plan::of_seed(seed));
+        assert_eq!((outcome.violation, outcome.undecided), (None, 0), "seed {seed}");
+        met.extend(kinds(run.workload.kv.history.records()));
+    }
+    let done = ["cas", "put", "delete-cas", "delete", "delete-tree", "transaction", "read"]
+        .into_iter()
+        .chain(["consistent", "stale"]);
+    let expected = done.map(|what| format!("{what} done")).chain(
+        ["cas unmet", "delete-cas unmet", "transaction failed", "put open", "put not done"]
+            .map(str::to_owned),
+    );
+    let missing: Vec<String> = expected.filter(|kind| !met.contains(kind)).collect();
+    assert!(missing.is_empty(), "{missing:?} never happened, but {met:?}");
 }

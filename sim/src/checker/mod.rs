@@ -4,6 +4,8 @@
 //! a world is kept with the facts that contradict each other; nothing after it counts.
 
 mod gossip;
+mod kv;
+pub mod linear;
 mod raft;
 mod rest;
 
@@ -14,6 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use terraform_core::id::NodeName;
 
+pub use kv::KvChecker;
 pub use rest::{Expectation, at_rest, has_leader, seen_by_all};
 
 /// One broken rule.
@@ -54,6 +57,8 @@ impl Default for Permissions {
 pub struct Checkers {
     raft: raft::RaftChecker,
     gossip: gossip::GossipChecker,
+    /// The key-value table by the committed log.
+    pub kv: KvChecker,
     /// What is allowed in this world.
     pub permissions: Permissions,
     /// The first broken rule.
@@ -77,6 +82,11 @@ impl Checkers {
         touched.dedup();
         for host in touched {
             if let Err(violation) = self.look_at(world, host) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+        for entry in self.raft.take_fresh() {
+            if let Err(violation) = self.kv.commit(&entry, world.events) {
                 self.violation.get_or_insert(violation);
             }
         }

@@ -6,7 +6,7 @@ use crate::streams::Process;
 use crate::world::World;
 use std::collections::BTreeMap;
 use terraform_core::id::{LogIndex, NodeId, StoreId, Term};
-use terraform_core::raft::{Body, EntryKind, Message, Raft, RoleKind};
+use terraform_core::raft::{Body, Entry, EntryKind, Message, Raft, RoleKind};
 use terraform_core::time::Instant;
 use terraform_core::wire::pack;
 use terraform_core::wire::rpc::Frame;
@@ -33,6 +33,8 @@ pub(super) struct RaftChecker {
     committed: Vec<(Term, u64)>,
     /// In which term each was committed; an entry may be older than that.
     committed_in: Vec<Term>,
+    /// Committed entries that nobody has taken yet, in order.
+    fresh: Vec<Entry>,
     seen: BTreeMap<Process, Seen>,
     /// To whom each store gave its vote.
     votes: BTreeMap<(StoreId, Term), NodeId>,
@@ -41,6 +43,11 @@ pub(super) struct RaftChecker {
 impl RaftChecker {
     pub(super) fn committed(&self) -> usize {
         self.committed.len()
+    }
+
+    /// The entries that were seen committed since the last call, in order.
+    pub(super) fn take_fresh(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Looks at one server after an event.
@@ -199,6 +206,13 @@ impl RaftChecker {
     ) -> Result<(), Violation> {
         let from = usize::try_from(seen.commit.get()).unwrap_or(usize::MAX);
         let to = usize::try_from(raft.commit().get()).unwrap_or(usize::MAX);
+        let known = self.committed.len();
+        if to > known {
+            let newest = raft.entries().rev().take_while(|entry| entry.index.get() > known as u64);
+            let fresh = newest.filter(|entry| entry.index <= raft.commit()).cloned();
+            self.fresh.extend(fresh);
+            self.fresh.sort_by_key(|entry| entry.index);
+        }
         for at in from..to {
             let Some(mine) = seen.log.get(at).copied() else {
                 return broken("R8", format!("{} commits beyond its log", shown(process)));

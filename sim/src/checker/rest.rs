@@ -2,6 +2,7 @@
 //! §9.4).
 
 use super::{Violation, broken};
+use crate::kv::model::Model;
 use crate::net::HostId;
 use crate::workload::Acknowledged;
 use crate::world::World;
@@ -36,6 +37,7 @@ pub fn at_rest(
     world: &World,
     expected: &[Expectation],
     acknowledged: &Acknowledged,
+    keys: &Model,
 ) -> Result<(), Violation> {
     members_agree(world, expected)?;
     wan_pool_agrees(world, expected)?;
@@ -46,7 +48,8 @@ pub fn at_rest(
     for (host, expectation) in expected.iter().enumerate() {
         catalog_shows(&catalog, host, *expectation)?;
     }
-    acknowledged_is_there(&catalog, acknowledged)
+    acknowledged_is_there(&catalog, acknowledged)?;
+    keys_are_the_models(&catalog, keys)
 }
 
 /// The catalog of the leader, read as clients read it.
@@ -324,4 +327,15 @@ fn acknowledged_is_there(
         }
     }
     Ok(())
+}
+
+/// C5: every key is what the committed log makes of it.
+fn keys_are_the_models(catalog: &Catalog<'_>, model: &Model) -> Result<(), Violation> {
+    let query = Query::KeyTree(String::new());
+    let expected = model.answer(&query).map(|(rows, _)| rows);
+    let found = catalog.ask(&query);
+    if found == expected {
+        return Ok(());
+    }
+    broken("C5", format!("the keys are {found:?}, the log makes them {expected:?}"))
 }

@@ -1,0 +1,246 @@
+//! The key-value table, judged by the committed log (simulation.md §8.1, checker A).
+//!
+//! What is committed is replayed in a [`Model`], and every answer must be the model's at a position
+//! that the operation may have been done at. Positions are a total order, so operations that are
+//! over before others begin must have the lower ones; each operation is taken to be at the lowest
+//! position that explains its answer, which leaves the most room to those after it.
+//!
+//! - I11: an acknowledged write is committed, once, and its outcome is the model's. So no two
+//!   conditional writes at one index are both done.
+//! - I12: a default or consistent read is the model's at a position between the highest one known
+//!   before it began and the highest one committed when it was answered.
+//! - C6: a stale read is the model's at a position not below what its server had applied.
+//! - C7: answers carry the model's indexes.
+//! - C11: what was answered as not done is never committed.
+//!
+//! A deletion carries nothing that tells whose it is, so those with the same text are counted: at
+//! the end there are at least as many as were acknowledged, and no more than may have been done.
+
+use super::{Violation, broken};
+use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
+use crate::kv::model::{Model, same_result, same_rows};
+use std::collections::{BTreeMap, BTreeSet};
+use terraform_core::catalog::command::{Applied, Command};
+use terraform_core::catalog::kv::{KvDelete, KvWrite};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
+use terraform_core::id::ModifyIndex;
+use terraform_core::node::request::Response;
+use terraform_core::raft::{Entry, EntryKind};
+
+/// The text of a deletion: whether of a tree, of what, and on which condition.
+type Deletion = (bool, String, Option<ModifyIndex>);
+
+/// What the committed log says about keys.
+#[derive(Debug)]
+pub struct KvChecker {
+    /// The model after each position that changed it, oldest first; the first is before all.
+    states: Vec<(u64, Model)>,
+    /// During which event each position was first seen committed.
+    committed_in: Vec<u64>,
+    /// Where each operation is, and what became of it.
+    found: BTreeMap<OpId, (u64, Applied)>,
+    /// Where deletions are, and whether their condition was met.
+    deletions: BTreeMap<Deletion, Vec<(u64, bool)>>,
+    /// Operations whose clients were told that nothing happened.
+    not_done: BTreeSet<OpId>,
+    /// The lowest position that whatever begins now may be done at.
+    floor: u64,
+}
+
+impl Default for KvChecker {
+    fn default() -> Self {
+        Self {
+            states: vec![(0, Model::default())],
+            committed_in: Vec::new(),
+            found: BTreeMap::new(),
+            deletions: BTreeMap::new(),
+            not_done: BTreeSet::new(),
+            floor: 0,
+        }
+    }
+}
+
+impl KvChecker {
+    /// The table after everything that is committed.
+    pub fn newest(&self) -> &Model {
+        &self.states[self.states.len() - 1].1
+    }
+
+    /// The lowest position that a read which begins now may be answered at.
+    pub const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The next entry is seen committed, after the event of this number.
+    pub fn commit(&mut self, entry: &Entry, event: u64) -> Result<(), Violation> {
+        self.committed_in.push(event);
+        if entry.kind != EntryKind::Command {
+            return Ok(());
+        }
+        let Ok(command) = Command::decode(&entry.payload) else { return Ok(()) };
+        if !matches!(command, Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_))
+        {
+            return Ok(());
+        }
+        let at = entry.index.get();
+        let mut next = self.newest().clone();
+        let Some(applied) = next.apply(ModifyIndex::new(at), &command) else { return Ok(()) };
+        if next != *self.newest() {
+            self.states.push((at, next));
+        }
+        if let Some(deletion) = deletion_of(&command) {
+            self.deletions.entry(deletion).or_default().push((at, applied == Applied::Done));
+        }
+        let Some(id) = origin_of(&command) else { return Ok(()) };
+        if self.not_done.contains(&id) {
+            return broken("C11", format!("operation {id}, told not done, is at index {at}"));
+        }
+        match self.found.insert(id, (at, applied)) {
+            Some((first, _)) => broken("I11", format!("operation {id} is at {first} and {at}")),
+            None => Ok(()),
+        }
+    }
+
+    /// An operation was answered, during the event of this number.
+    pub fn answered(&mut self, id: OpId, record: &Record, event: u64) -> Result<(), Violation> {
+        let response = match &record.outcome {
+            Outcome::Open => return Ok(()),
+            Outcome::NotDone => {
+                self.not_done.insert(id);
+                return match self.found.get(&id) {
+                    None => Ok(()),
+                    Some((at, _)) => broken("C11", format!("{id} is at {at}: {record:?}")),
+                };
+            }
+            Outcome::Answered(response) => response,
+        };
+        let top = self.committed_in.partition_point(|of| *of <= event) as u64;
+        let at = match (&record.call, response) {
+            (Call::Read(query, _), Response::Answer(answer)) => {
+                let at = self.explain(query, answer, record.floor, top);
+                at.ok_or_else(|| self.inexplicable(query, record, top))?
+            }
+            _ => self.find(id, record, response, top)?,
+        };
+        let is_stale = matches!(record.call, Call::Read(_, Consistency::Stale));
+        if !is_stale {
+            self.floor = self.floor.max(at);
+        }
+        Ok(())
+    }
+
+    /// The lowest position from `floor` to `top` at which the model gives this answer.
+    fn explain(&self, query: &Query, answer: &QueryAnswer, floor: u64, top: u64) -> Option<u64> {
+        let from = self.states.partition_point(|(at, _)| *at <= floor).saturating_sub(1);
+        let window = self.states.iter().skip(from).take_while(|(at, _)| *at <= top);
+        let mut fits = window.filter(|(_, model)| {
+            model.answer(query).is_some_and(|(rows, index)| {
+                index == answer.index && same_rows(&answer.rows, &rows)
+            })
+        });
+        fits.next().map(|(at, _)| floor.max(*at))
+    }
+
+    /// What is broken when no position explains an answer: its index, if its rows are not wrong at
+    /// all, or the freshness that was asked for.
+    fn inexplicable(&self, query: &Query, record: &Record, top: u64) -> Violation {
+        let Outcome::Answered(Response::Answer(answer)) = &record.outcome else {
+            return Violation { rule: "C11", facts: format!("{record:?}") };
+        };
+        let window = self.states.iter().take_while(|(at, _)| *at <= top);
+        let known = window.filter_map(|(_, model)| model.answer(query));
+        let mut known = known.filter(|(rows, _)| same_rows(&answer.rows, rows)).peekable();
+        let wrong_index = known.peek().is_some() && known.all(|(_, index)| index != answer.index);
+        let rule = match answer.consistency {
+            _ if wrong_index => "C7",
+            Consistency::Stale => "C6",
+            Consistency::Leader | Consistency::Consistent => "I12",
+        };
+        let floor = record.floor;
+        let facts = format!("nothing from index {floor} to {top} gives this: {record:?}");
+        Violation { rule, facts }
+    }
+
+    /// The position of an acknowledged write, whose outcome must be the model's.
+    fn find(
+        &self,
+        id: OpId,
+        record: &Record,
+        response: &Response,
+        top: u64,
+    ) -> Result<u64, Violation> {
+        let may_be = |at: u64| at > record.floor && at <= top;
+        let command = match &record.call {
+            Call::Write(write) => Command::Kv(write.clone()),
+            Call::Transaction(operations) => Command::Transaction(operations.clone()),
+            Call::Read(..) => return broken("C11", format!("{record:?}")),
+        };
+        if let Some(deletion) = deletion_of(&command) {
+            let done = *response == Response::Done;
+            let same = self.deletions.get(&deletion).map_or(&[][..], Vec::as_slice);
+            let mut fits = same.iter().filter(|(at, met)| may_be(*at) && *met == done);
+            return match fits.next() {
+                Some((at, _)) => Ok(*at),
+                None => broken("I11", format!("not committed by index {top}: {record:?}")),
+            };
+        }
+        let Some((at, applied)) = self.found.get(&id).filter(|(at, _)| may_be(*at)) else {
+            return broken("I11", format!("not committed by index {top}: {record:?}"));
+        };
+        let same = match (applied, response) {
+            (Applied::Done, Response::Done) | (Applied::Unmet, Response::Unmet) => true,
+            (Applied::Transaction(model), Response::Transaction(told)) => same_result(told, model),
+            _ => false,
+        };
+        if same {
+            return Ok(*at);
+        }
+        broken("I11", format!("at index {at} it is {applied:?}: {record:?}"))
+    }
+
+    /// Counts the deletions, once nothing is on its way any more.
+    pub fn at_end(&self, history: &History) -> Result<(), Violation> {
+        let mut told: BTreeMap<Deletion, (usize, usize)> = BTreeMap::new();
+        for record in history.records() {
+            let Call::Write(write) = &record.call else { continue };
+            let Some(deletion) = deletion_of(&Command::Kv(write.clone())) else { continue };
+            let (acknowledged, open) = told.entry(deletion).or_default();
+            match record.outcome {
+                Outcome::Open => *open += 1,
+                Outcome::NotDone => {}
+                Outcome::Answered(_) => *acknowledged += 1,
+            }
+        }
+        for deletion in told.keys().chain(self.deletions.keys()) {
+            let (acknowledged, open) = told.get(deletion).copied().unwrap_or_default();
+            let committed = self.deletions.get(deletion).map_or(0, Vec::len);
+            if committed < acknowledged {
+                let facts = format!("{acknowledged} of {deletion:?} told, {committed} committed");
+                return broken("I11", facts);
+            }
+            if committed > acknowledged + open {
+                let facts = format!("{committed} of {deletion:?} committed, {acknowledged} told");
+                return broken("C11", format!("{facts}, {open} open"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn deletion_of(command: &Command) -> Option<Deletion> {
+    match command {
+        Command::Kv(KvWrite::Delete(KvDelete { key, only_at })) => {
+            Some((false, key.clone(), *only_at))
+        }
+        Command::Kv(KvWrite::DeleteTree(prefix)) => Some((true, prefix.clone(), None)),
+        Command::Kv(KvWrite::Put(_))
+        | Command::Transaction(_)
+        | Command::Register(_)
+        | Command::Deregister(_)
+        | Command::Coordinates(_)
+        | Command::ReapTombstones(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

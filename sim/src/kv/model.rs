@@ -1,0 +1,222 @@
+//! What the key-value table must be: a plain map, written apart from the table that ships.
+//!
+//! Source: http-api.md §9 and §12, simulation.md §8.1.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use terraform_core::catalog::command::{Applied, Command};
+use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
+use terraform_core::catalog::query::{Query, Rows};
+use terraform_core::catalog::transaction::{Operation, OperationError, TransactionResult};
+use terraform_core::id::ModifyIndex;
+
+/// The table after some committed commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    entries: BTreeMap<Arc<str>, Arc<KvEntry>>,
+    /// Deleted keys and trees, and when.
+    graves: BTreeMap<Arc<str>, ModifyIndex>,
+    /// When something last changed.
+    changed: ModifyIndex,
+}
+
+impl Model {
+    /// Does what a committed command says; `None` if it is not about keys.
+    pub fn apply(&mut self, index: ModifyIndex, command: &Command) -> Option<Applied> {
+        let met = match command {
+            Command::Kv(write) => self.write(index, write),
+            Command::Transaction(operations) => {
+                let mut next = self.clone();
+                let result = next.run(index, operations);
+                if matches!(result, TransactionResult::Done(_)) {
+                    *self = next;
+                }
+                return Some(Applied::Transaction(result));
+            }
+            Command::ReapTombstones(up_to) => {
+                self.graves.retain(|_, at| *at > *up_to);
+                true
+            }
+            Command::Register(_) | Command::Deregister(_) | Command::Coordinates(_) => return None,
+        };
+        Some(if met { Applied::Done } else { Applied::Unmet })
+    }
+
+    /// The answer to a question about keys, and its index; `None` if it is about something else.
+    pub fn answer(&self, query: &Query) -> Option<(Rows, ModifyIndex)> {
+        let (rows, index) = match query {
+            Query::Key(key) => {
+                let entry = self.entries.get(key.as_str());
+                let index = entry.map_or(self.changed, |entry| entry.modify_index);
+                (Rows::Entries(entry.cloned().into_iter().collect()), index)
+            }
+            Query::KeyTree(prefix) => {
+                (Rows::Entries(self.under(prefix).cloned().collect()), self.tree_index(prefix))
+            }
+            Query::Keys(KeyList { prefix, separator }) => {
+                let mut keys: Vec<_> =
+                    self.under(prefix).map(|e| cut(e, prefix, separator)).collect();
+                keys.dedup();
+                (Rows::Names(keys), self.tree_index(prefix))
+            }
+            Query::Transaction(operations) => {
+                let result = self.clone().run(ModifyIndex::ZERO, operations);
+                (Rows::Transaction(result), ModifyIndex::ZERO)
+            }
+            Query::Nodes(_)
+            | Query::Services(_)
+            | Query::ServiceNodes(_)
+            | Query::Node(_)
+            | Query::NodeChecks(_)
+            | Query::ServiceChecks(_)
+            | Query::ChecksInState(_)
+            | Query::ServiceHealth(_)
+            | Query::Datacenters
+            | Query::Leader
+            | Query::Peers
+            | Query::AddressOwner(_)
+            | Query::NodeNamed(_)
+            | Query::Coordinates(_)
+            | Query::DatacenterCoordinates => return None,
+        };
+        // An index of zero would let a blocking query return at once for ever.
+        Some((rows, index.max(ModifyIndex::new(1))))
+    }
+
+    fn write(&mut self, index: ModifyIndex, write: &KvWrite) -> bool {
+        match write {
+            KvWrite::Put(KvPut { key, value, flags, only_at }) => {
+                let old = self.entries.get(key.as_str()).cloned();
+                let (created, modified) = old
+                    .as_ref()
+                    .map_or((index, ModifyIndex::ZERO), |old| (old.create_index, old.modify_index));
+                if only_at.is_some_and(|only_at| only_at != modified) {
+                    return false;
+                }
+                if old.is_some_and(|old| old.value == *value && old.flags == *flags) {
+                    return true;
+                }
+                let entry = KvEntry {
+                    key: key.as_str().into(),
+                    value: value.clone(),
+                    flags: *flags,
+                    create_index: created,
+                    modify_index: index,
+                };
+                self.entries.insert(Arc::clone(&entry.key), Arc::new(entry));
+                self.changed = index;
+                true
+            }
+            KvWrite::Delete(KvDelete { key, only_at }) => {
+                let Some(old) = self.entries.get(key.as_str()) else { return true };
+                if only_at.is_some_and(|only_at| only_at != old.modify_index) {
+                    return false;
+                }
+                self.entries.remove(key.as_str());
+                self.graves.insert(key.as_str().into(), index);
+                self.changed = index;
+                true
+            }
+            KvWrite::DeleteTree(prefix) => {
+                let before = self.entries.len();
+                self.entries.retain(|key, _| !key.starts_with(prefix.as_str()));
+                if self.entries.len() < before {
+                    self.graves.insert(prefix.as_str().into(), index);
+                    self.changed = index;
+                }
+                true
+            }
+        }
+    }
+
+    fn run(&mut self, index: ModifyIndex, operations: &[Operation]) -> TransactionResult {
+        let (mut entries, mut failed) = (Vec::new(), Vec::new());
+        for (number, operation) in (0..).zip(operations) {
+            match self.run_one(index, operation) {
+                Some(found) => entries.extend(found),
+                None => failed.push(OperationError { operation: number, what: String::new() }),
+            }
+        }
+        if failed.is_empty() {
+            TransactionResult::Done(entries)
+        } else {
+            TransactionResult::Failed(failed)
+        }
+    }
+
+    /// What one operation of a transaction gives; `None` if it fails.
+    fn run_one(&mut self, index: ModifyIndex, operation: &Operation) -> Option<Vec<Arc<KvEntry>>> {
+        let bare = |entry: &Arc<KvEntry>| {
+            Arc::new(KvEntry { value: bytes::Bytes::new(), ..(**entry).clone() })
+        };
+        match operation {
+            Operation::Write(write) => {
+                if !self.write(index, write) {
+                    return None;
+                }
+                let stored = match write {
+                    KvWrite::Put(put) => self.entries.get(put.key.as_str()),
+                    KvWrite::Delete(_) | KvWrite::DeleteTree(_) => None,
+                };
+                Some(stored.map(bare).into_iter().collect())
+            }
+            Operation::Get(key) => self.entries.get(key.as_str()).map(|entry| vec![entry.clone()]),
+            Operation::GetTree(prefix) => Some(self.under(prefix).cloned().collect()),
+            Operation::CheckIndex(check) => {
+                let entry = self.entries.get(check.key.as_str());
+                let entry = entry.filter(|entry| entry.modify_index == check.index)?;
+                Some(vec![bare(entry)])
+            }
+            Operation::CheckNotExists(key) => {
+                (!self.entries.contains_key(key.as_str())).then(Vec::new)
+            }
+            Operation::Unknown(_) => None,
+        }
+    }
+
+    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<KvEntry>> {
+        self.entries.values().filter(move |entry| entry.key.starts_with(prefix))
+    }
+
+    fn tree_index(&self, prefix: &str) -> ModifyIndex {
+        let entries = self.under(prefix).map(|entry| entry.modify_index);
+        let graves = self.graves.iter().filter(|(key, _)| key.starts_with(prefix));
+        let newest = entries.chain(graves.map(|(_, at)| *at)).max();
+        newest.filter(|_| !prefix.is_empty()).unwrap_or(self.changed)
+    }
+}
+
+/// The entry's key up to and with the first `separator` behind `prefix`.
+fn cut(entry: &Arc<KvEntry>, prefix: &str, separator: &str) -> String {
+    let key = &*entry.key;
+    if separator.is_empty() {
+        return key.to_owned();
+    }
+    match key[prefix.len()..].split_once(separator) {
+        Some((first, _)) => format!("{prefix}{first}{separator}"),
+        None => key.to_owned(),
+    }
+}
+
+/// Whether the told result is the model's; texts of errors are for people and not compared.
+pub fn same_result(told: &TransactionResult, model: &TransactionResult) -> bool {
+    let numbers = |errors: &[OperationError]| -> Vec<u64> {
+        errors.iter().map(|error| error.operation).collect()
+    };
+    match (told, model) {
+        (TransactionResult::Done(told), TransactionResult::Done(model)) => told == model,
+        (TransactionResult::Failed(told), TransactionResult::Failed(model)) => {
+            numbers(told) == numbers(model)
+        }
+        (TransactionResult::Done(_), TransactionResult::Failed(_))
+        | (TransactionResult::Failed(_), TransactionResult::Done(_)) => false,
+    }
+}
+
+/// Whether the told rows are the model's.
+pub fn same_rows(told: &Rows, model: &Rows) -> bool {
+    match (told, model) {
+        (Rows::Transaction(told), Rows::Transaction(model)) => same_result(told, model),
+        _ => told == model,
+    }
+}
