@@ -63,6 +63,8 @@ mod enabled {
             pub(super) static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
             /// The world's seed, and how often any place has asked; without a seed nothing happens.
             pub(super) static BUGGIFY: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+            /// A place that is unusual every time.
+            pub(super) static ALWAYS: Cell<Option<&'static str>> = const { Cell::new(None) };
         }
     }
 
@@ -86,9 +88,17 @@ mod enabled {
         cells::BUGGIFY.with(|cell| cell.set(seed.map(|seed| (seed, 0))));
     }
 
+    /// Lets the unusual thing at one place on this thread happen every time, or at none.
+    pub fn set_always(place: Option<&'static str>) {
+        cells::ALWAYS.with(|always| always.set(place));
+    }
+
     /// Whether the unusual happens at the place `name` this time: a quarter of the places are
     /// active in a world, and an active one fires every fourth time.
     pub fn buggified(name: &str) -> bool {
+        if cells::ALWAYS.with(|always| always.get() == Some(name)) {
+            return true;
+        }
         let Some((seed, asked)) = cells::BUGGIFY.with(Cell::get) else { return false };
         cells::BUGGIFY.with(|cell| cell.set(Some((seed, asked + 1))));
         let place = name.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)));
@@ -115,4 +125,6 @@ mod enabled {
 }
 
 #[cfg(feature = "sim")]
-pub use enabled::{buggified, hit, in_hash_order, mutant_on, set_buggify, set_mutant, take_hits};
+pub use enabled::{
+    buggified, hit, in_hash_order, mutant_on, set_always, set_buggify, set_mutant, take_hits,
+};

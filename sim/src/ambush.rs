@@ -23,11 +23,13 @@ pub enum Cue {
     Configures,
     /// A leader commits.
     Commits,
+    /// A leader hands over, which it does when it leaves.
+    HandsOver,
 }
 
 /// Changes of the configuration are the rarest cue and meet few blows, so they are drawn twice.
-const CUES: [Cue; 5] =
-    [Cue::Elected, Cue::Persists, Cue::Configures, Cue::Commits, Cue::Configures];
+const CUES: [Cue; 6] =
+    [Cue::Elected, Cue::Persists, Cue::Configures, Cue::Commits, Cue::Configures, Cue::HandsOver];
 
 /// What befalls the server.
 const BLOWS: [Fault; 6] =
@@ -49,7 +51,14 @@ pub struct Ambush {
 impl Ambush {
     /// Whether it is laid in vain unless servers come and go.
     pub fn awaits_changes(self) -> bool {
-        self.cue == Cue::Configures
+        matches!(self.cue, Cue::Configures | Cue::HandsOver)
+    }
+
+    /// What is unusual in its world every time: a leader that hands over when it leaves changes no
+    /// configuration, so that no change would meet another one.
+    pub fn always(self) -> Option<&'static str> {
+        let meets = self.cue == Cue::Configures && self.blow == Fault::Leave;
+        meets.then_some("leave.nobody_takes_over")
     }
 
     /// An ambush for a seed.
@@ -58,9 +67,17 @@ impl Ambush {
         let (cue, blow) = (CUES[rng.index(CUES.len())], BLOWS[rng.index(BLOWS.len())]);
         // Only another change can meet a change, and a leader that leaves makes one.
         let meets = cue == Cue::Configures && rng.chance(3, 4);
+        // A paused leader does not hear that it was replaced: its lease must be void before.
+        let sleeps = cue == Cue::HandsOver && rng.chance(1, 2);
         Self {
             cue,
-            blow: if meets { Fault::Leave } else { blow },
+            blow: if meets {
+                Fault::Leave
+            } else if sleeps {
+                Fault::Pause
+            } else {
+                blow
+            },
             delay_max: if rng.chance(1, 3) { Duration::ZERO } else { delay },
             pause_max: Duration::from_millis(250 << rng.below(6)),
         }
@@ -74,6 +91,7 @@ struct Mien {
     persists: bool,
     configures: bool,
     commit: u64,
+    hands_over: bool,
 }
 
 impl Mien {
@@ -88,6 +106,7 @@ impl Mien {
             persists: world.hosts[host].queued[0] > 0,
             configures: leads && !raft.configuration_is_committed(),
             commit: if leads { raft.commit().get() } else { 0 },
+            hands_over: raft.hands_over_to().is_some(),
         }
     }
 
@@ -97,6 +116,7 @@ impl Mien {
             Cue::Persists => self.persists && !before.persists,
             Cue::Configures => self.configures && !before.configures,
             Cue::Commits => before.leads && self.commit > before.commit,
+            Cue::HandsOver => self.hands_over && !before.hands_over,
         }
     }
 }

@@ -48,16 +48,18 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 17] = [
+const MUTANTS: [(&str, Profile, u64); 19] = [
     ("M01", Profile::Cluster, 200),
     ("M03", Profile::Cluster, 50),
     ("M05", Profile::Cluster, 2000),
     ("M06", Profile::Cluster, 200),
     ("M07", Profile::Cluster, 200),
     ("M13", Profile::Cluster, 50),
+    ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
     ("M21", Profile::Cluster, 100),
+    ("M37", Profile::Cluster, 500),
     ("M43", Profile::Gossip, 100),
     ("M44", Profile::Gossip, 100),
     ("M45", Profile::Cluster, 100),

@@ -76,9 +76,11 @@ pub struct Run {
 /// Runs the world of `plan` to its end.
 pub fn run(plan: Plan) -> (Outcome, Run) {
     marks::set_buggify(Some(plan.seed));
+    marks::set_always(plan.ambush.and_then(Ambush::always));
     let mut run = Run::new(plan);
     let violation = run.phases().err();
     marks::set_buggify(None);
+    marks::set_always(None);
     let world = &run.world;
     let outcome = Outcome {
         violation,

@@ -1,16 +1,18 @@
 //! Leaving and stopping: the order of steps, each bounded in time.
 //!
-//! Anti-entropy stops first, so that nothing re-registers what the leave removes. A leader takes
-//! itself out of the configuration, then a server leaves the WAN pool, so that other datacenters
-//! turn to its peers, then every agent leaves the LAN pool; a follower waits until the leader has
-//! taken it out. The last voter leaves gossip only and stays in its own configuration,
-//! so that a restart finds its data (DESIGN.md §8; cluster-behaviour.md §8).
+//! Anti-entropy stops first, so that nothing re-registers what the leave removes. A leader hands
+//! leadership over, so that writes go on at once (raft.md §8); where that fails it takes itself out
+//! of the configuration. Then a server leaves the WAN pool, so that other datacenters turn to its
+//! peers, then every agent leaves the LAN pool; a follower waits until the leader has taken it out.
+//! The last voter leaves gossip only and stays in its own configuration, so that a restart finds
+//! its data (DESIGN.md §6 and §8; cluster-behaviour.md §8).
 
 use super::output::StopReason;
 use super::request::{RequestError, Response};
 use super::writes::Purpose;
 use super::{LEAVE_STEP, Node, NodeTrace};
 use crate::anti_entropy::AntiEntropyInput;
+use crate::buggify;
 use crate::id::{PoolName, RequestId};
 use crate::machine::Machine as _;
 use crate::raft::{LeaveVerdict, RoleKind};
@@ -55,6 +57,8 @@ pub(super) struct Leave {
 enum Step {
     /// Until anti-entropy has nothing on its way.
     AntiEntropy,
+    /// Until another server leads.
+    HandOver,
     /// Until this leader is out of the configuration.
     OwnRemoval,
     /// Until the farewell has spread in the WAN pool.
@@ -69,6 +73,7 @@ impl Step {
     const fn name(self) -> &'static str {
         match self {
             Self::AntiEntropy => "the end of its synchronisation",
+            Self::HandOver => "handing leadership over",
             Self::OwnRemoval => "leaving the configuration",
             Self::Wan => "the spread of its farewell in the WAN pool",
             Self::Gossip => "the spread of its farewell",
@@ -164,19 +169,43 @@ impl Node {
 
     /// Anti-entropy has nothing on its way any more.
     pub(super) fn synchronisation_stopped(&mut self, now: Instant) {
-        let Some(leave) = self.at_step(Step::AntiEntropy) else { return };
-        let force = leave.force;
-        let leads = self.server.as_deref().is_some_and(|s| s.raft.role() == RoleKind::Leader);
+        if self.at_step(Step::AntiEntropy).is_none() {
+            return;
+        }
+        // Where the others would have no quorum, none of them could remove this server.
+        let allowed = self.leave_verdict() == Some(LeaveVerdict::Allowed);
+        if self.is_leader() && allowed && !buggify!("leave.nobody_takes_over") {
+            self.go_to(now, Step::HandOver, LEAVE_STEP);
+            self.hand_over(now);
+        } else {
+            self.leave_consensus(now);
+        }
+    }
+
+    /// Another server leads now and will remove this one, or it does not come to that.
+    pub(super) fn hand_over_ended(&mut self, now: Instant) {
+        if self.at_step(Step::HandOver).is_some() {
+            self.leave_consensus(now);
+        }
+    }
+
+    /// Takes this server out of the configuration if it leads.
+    fn leave_consensus(&mut self, now: Instant) {
+        let Lifecycle::Leaving(Leave { force, .. }) = self.lifecycle else { return };
         let votes = !matches!(
             self.leave_verdict(),
             None | Some(LeaveVerdict::NotVoter | LeaveVerdict::LastVoter)
         );
-        if leads && votes {
+        if self.is_leader() && votes {
             self.go_to(now, Step::OwnRemoval, LEAVE_STEP);
             self.propose_own_removal(now, self.id, force);
         } else {
             self.leave_gossip(now);
         }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.server.as_deref().is_some_and(|server| server.raft.role() == RoleKind::Leader)
     }
 
     /// This server's removal is committed, or will not be.
@@ -245,6 +274,7 @@ impl Node {
         self.trace(Level::Warn, NodeTrace::LeaveStep(step.name()));
         match step {
             Step::AntiEntropy => self.synchronisation_stopped(now),
+            Step::HandOver => self.hand_over_ended(now),
             Step::OwnRemoval => self.leave_gossip(now),
             Step::Wan => self.leave_lan(now),
             Step::Gossip => self.farewell_spread(now, PoolName::Lan),

@@ -12,7 +12,7 @@ use crate::catalog::command::Applied;
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Machine as _;
-use crate::raft::{ProposalError, ProposalId, RaftInput, ReadId};
+use crate::raft::{ProposalError, ProposalId, RaftInput, ReadId, TransferId};
 use crate::reconcile::{ReconcileInput, ReconcileTicket, StepError};
 use crate::rpc::{RpcInput, Ticket};
 use crate::time::Instant;
@@ -125,6 +125,14 @@ impl Node {
         server.raft.handle(now, input, &mut self.boxes.raft);
     }
 
+    /// Asks consensus to hand leadership over for the leave of this server.
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        // One leave has one transfer.
+        let input = RaftInput::Transfer { id: TransferId(0), to: None };
+        server.raft.handle(now, input, &mut self.boxes.raft);
+    }
+
     /// A proposal is committed and applied here.
     pub(super) fn proposal_applied(&mut self, now: Instant, id: ProposalId, index: LogIndex) {
         let Some(server) = self.server.as_deref_mut() else { return };
@@ -175,7 +183,9 @@ impl Node {
 /// What a write's failure means to whoever asked for it.
 fn write_error(error: ProposalError) -> RequestError {
     match error {
-        ProposalError::NotLeader | ProposalError::Unreachable => RequestError::NoLeader,
+        ProposalError::NotLeader | ProposalError::HandingOver | ProposalError::Unreachable => {
+            RequestError::NoLeader
+        }
         ProposalError::LeadershipLost => RequestError::Unknown(error.to_string()),
         ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
         ProposalError::Refused(_) => RequestError::Refused(error.to_string()),

@@ -51,17 +51,23 @@ impl Raft {
         let shared = &mut self.shared;
         shared.leader = None;
         if shared.configs.latest().is_sole_voter(shared.id()) {
-            return self.ask_for_votes(now, out);
+            return self.ask_for_votes(now, None, out);
         }
         shared.stats.pre_votes_started += 1;
         self.begin(now, Stage::PreVote);
         let term = self.shared.hard.term.next();
-        self.ask_everybody(now, term, out);
+        self.ask_everybody(now, (term, None), out);
         self.count(now, out);
     }
 
-    /// Raises the term, votes for itself and asks the others.
-    fn ask_for_votes(&mut self, now: Instant, out: &mut Outbox<RaftOutput>) {
+    /// Raises the term, votes for itself and asks the others, with the permission of the leader of
+    /// `transfer_from` if there is one.
+    pub(super) fn ask_for_votes(
+        &mut self,
+        now: Instant,
+        transfer_from: Option<Term>,
+        out: &mut Outbox<RaftOutput>,
+    ) {
         let shared = &mut self.shared;
         let (address, role) = (shared.settings.address, RoleKind::Candidate);
         trace!(out, Level::Info, RaftTrace::Entering { address, role });
@@ -70,7 +76,7 @@ impl Raft {
         let term = shared.hard.term.next();
         let own = shared.save_hard(HardState { term, voted_for: Some(shared.id()) });
         self.begin(now, Stage::Vote { own: Some(own) });
-        self.ask_everybody(now, term, out);
+        self.ask_everybody(now, (term, transfer_from), out);
     }
 
     fn begin(&mut self, now: Instant, stage: Stage) {
@@ -83,11 +89,16 @@ impl Raft {
         self.role = Role::Candidate(Candidate { stage, answers, deadline });
     }
 
-    fn ask_everybody(&mut self, now: Instant, term: Term, out: &mut Outbox<RaftOutput>) {
+    fn ask_everybody(
+        &mut self,
+        now: Instant,
+        (term, transfer_from): (Term, Option<Term>),
+        out: &mut Outbox<RaftOutput>,
+    ) {
         let Role::Candidate(candidate) = &self.role else { return };
         let shared = &mut self.shared;
         let (last_index, last_term) = (shared.log.last_index(), shared.log.last_term());
-        let campaign = Campaign { term, last_index, last_term };
+        let campaign = Campaign { term, last_index, last_term, transfer_from };
         for (id, server) in shared.configs.latest().voters.clone() {
             if id != shared.id() {
                 let body = match candidate.stage {
@@ -187,7 +198,7 @@ impl Raft {
             return;
         }
         match candidate.stage {
-            Stage::PreVote => self.ask_for_votes(now, out),
+            Stage::PreVote => self.ask_for_votes(now, None, out),
             Stage::Vote { .. } => {
                 let tally = candidate.granted();
                 trace!(out, Level::Info, RaftTrace::ElectionWon { tally });

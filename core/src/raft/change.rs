@@ -9,7 +9,7 @@ use super::leader::Leader;
 use super::shared::Shared;
 use super::{
     Configuration, EntryKind, Header, ProposalError, ProposalId, Raft, RaftOutput, Role, Server,
-    quorum,
+    TransferError, quorum,
 };
 use crate::id::{NodeId, StoreId};
 use crate::machine::Outbox;
@@ -39,7 +39,7 @@ impl Raft {
         let shared = &mut self.shared;
         let error = match &mut self.role {
             Role::Follower(_) | Role::Candidate(_) => ProposalError::NotLeader,
-            Role::Leader(leader) => match leader.unchangeable(shared) {
+            Role::Leader(leader) => match leader.unchangeable(shared, None) {
                 Some(rule) => ProposalError::Refused(rule),
                 None if server == shared.id() => ProposalError::Refused("the leader votes already"),
                 None => {
@@ -65,7 +65,7 @@ impl Raft {
         };
         let Some(joining) = leader.joining.take_if(expected) else { return };
         let shared = &mut self.shared;
-        if let Some(rule) = leader.unchangeable(shared) {
+        if let Some(rule) = leader.unchangeable(shared, None) {
             let error = ProposalError::Refused(rule);
             return out.push(RaftOutput::ProposalFailed { id: joining.id, error });
         }
@@ -108,7 +108,7 @@ impl Raft {
         } else {
             None
         };
-        let refused = leader.unchangeable(shared).or(broken);
+        let refused = leader.unchangeable(shared, Some(server)).or(broken);
         match refused {
             Some(rule) => {
                 let error = ProposalError::Refused(rule);
@@ -129,6 +129,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let shared = &mut self.shared;
         assert_neighbours(shared.configs.latest(), next);
+        leader.end_transfer(Err(TransferError::Aborted), out);
         leader.append(shared, id, EntryKind::Config, pack::to_bytes(next), out);
         leader.match_peers(shared, now);
         leader.heartbeat_soon(now);
@@ -139,8 +140,8 @@ impl Raft {
 }
 
 impl Leader {
-    /// Which rule forbids any change at the moment (raft.md §10.2).
-    fn unchangeable(&self, shared: &Shared) -> Option<&'static str> {
+    /// Which rule forbids any change at the moment, or one that removes `removed` (raft.md §10.2).
+    fn unchangeable(&self, shared: &Shared, removed: Option<NodeId>) -> Option<&'static str> {
         if shared.commit < self.noop {
             crate::mark!("raft.config.p1_refused");
             return Some("P1: nothing of this term is committed yet");
@@ -148,6 +149,9 @@ impl Leader {
         if shared.configs.latest_index() > shared.commit && !mutant!(M21) {
             crate::mark!("raft.config.p2_refused");
             return Some("P2: the configuration before is not committed yet");
+        }
+        if self.transfer_forbids(shared, removed) {
+            return Some("P7: leadership is being handed over");
         }
         self.joining.is_some().then_some("P2: another server is being added")
     }

@@ -3,6 +3,7 @@
 //! Storage encodes a [`PersistBatch`] and recovers a [`RestoredRaft`]; both sides agree on these
 //! types and on nothing else (raft.md §2, §11.4).
 
+use super::TransferRefusal;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::pack_struct;
 use bytes::Bytes;
@@ -113,6 +114,10 @@ pub struct ProposalId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
+/// One request to hand leadership over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransferId(pub u64);
+
 /// Number of a persist request; completions come in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PersistSeq(pub u64);
@@ -123,6 +128,9 @@ pub enum ProposalError {
     /// Not the leader; not appended, safe to retry.
     #[error("not the leader")]
     NotLeader,
+    /// Leadership is being handed over; not appended, safe to retry.
+    #[error("leadership is being handed over")]
+    HandingOver,
     /// Nobody answered at the address to add; not appended, safe to retry.
     #[error("the server to add does not answer")]
     Unreachable,
@@ -146,4 +154,24 @@ pub enum ReadError {
     /// Too many reads wait.
     #[error("too many unfinished reads")]
     Overloaded,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Not the leader.
+    #[error("not the leader")]
+    NotLeader,
+    /// Nobody else votes and answers, or not the one that was named.
+    #[error("there is no other voter that answers")]
+    NoTarget,
+    /// The target does not campaign.
+    #[error("the server does not campaign: {0}")]
+    Rejected(TransferRefusal),
+    /// Nobody was elected within an election timeout.
+    #[error("nobody was elected in time")]
+    TimedOut,
+    /// Another transfer, or the removal of a server it concerns, came in between.
+    #[error("something else came in between")]
+    Aborted,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Configuration, Entry, Message, PersistBatch, PersistSeq, ProposalError, ProposalId, RaftTrace,
-    ReadError, ReadId,
+    ReadError, ReadId, TransferError, TransferId,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::trace::Level;
@@ -27,6 +27,13 @@ pub enum RaftInput {
     Read {
         /// The answer names it.
         id: ReadId,
+    },
+    /// Hand leadership over; answered by `TransferEnded`.
+    Transfer {
+        /// The answer names it.
+        id: TransferId,
+        /// To whom; `None` for whoever is fit for it best.
+        to: Option<NodeId>,
     },
     /// Take one step towards `server` voting at `address`; answered like a proposal.
     ///
@@ -159,6 +166,13 @@ pub enum RaftOutput {
         id: ReadId,
         /// Why.
         error: ReadError,
+    },
+    /// A transfer is over: this server does not lead any more, or it goes on to lead.
+    TransferEnded {
+        /// Which.
+        id: TransferId,
+        /// Why it still leads, if so.
+        result: Result<(), TransferError>,
     },
     /// Role, term or leader changed; the last output of its call but for traces.
     RoleChanged {

@@ -7,6 +7,7 @@ use super::change::Joining;
 use super::progress::Progress;
 use super::read::Reads;
 use super::shared::{Destination, Shared};
+use super::transfer::Transfer;
 use super::{
     Body, EntryKind, ProposalError, ProposalId, Raft, RaftOutput, RaftTrace, Role, RoleKind, quorum,
 };
@@ -35,6 +36,13 @@ pub(super) struct Leader {
     /// The server that is to be added.
     pub(super) joining: Option<Joining>,
     pub(super) reads: Reads,
+    pub(super) transfer: Option<Transfer>,
+    /// Transfers of this term so far.
+    pub(super) transfers: u64,
+    /// Whether somebody has, or had, this leader's permission to be elected.
+    pub(super) lease_void: bool,
+    /// Whether it tried to hand over because its disk does not answer.
+    pub(super) fled_disk: bool,
 }
 
 /// Another server, as its leader sees it.
@@ -71,6 +79,10 @@ impl Raft {
             heartbeat_at: now,
             joining: None,
             reads: Reads::default(),
+            transfer: None,
+            transfers: 0,
+            lease_void: false,
+            fled_disk: false,
         };
         leader.match_peers(shared, now);
         let noop = shared.append_own(EntryKind::Noop, Bytes::new(), out);
@@ -130,21 +142,19 @@ impl Raft {
 
     /// A leader's heartbeat is due.
     pub(super) fn on_heartbeat_due(&mut self, now: Instant, out: &mut Outbox<RaftOutput>) {
-        let Role::Leader(leader) = &mut self.role else { return };
-        let shared = &mut self.shared;
-        if !leader.hears_quorum(shared, now) {
+        let Role::Leader(leader) = &self.role else { return };
+        if !leader.hears_quorum(&self.shared, now) {
             mark!("raft.leader.lost_quorum");
             return self.become_follower(now, "a quorum has not answered for too long", out);
         }
-        if shared.disk_stalled(now) {
-            mark!("raft.leader.disk_stalled");
-            return self.become_follower(now, "the disk does not answer", out);
-        }
+        self.go_on_with_transfer(now, out);
+        self.mind_the_disk(now, out);
+        let Role::Leader(leader) = &mut self.role else { return };
         leader.give_up_joining(now, out);
         leader.peers.retain(|_, peer| {
             peer.departing.and_then(|departing| departing.until).is_none_or(|until| until > now)
         });
-        leader.heartbeat(shared, now, out);
+        leader.heartbeat(&mut self.shared, now, out);
     }
 }
 
@@ -248,7 +258,8 @@ impl Leader {
     }
 
     /// The term is over: what was appended may or may not be committed by others.
-    fn end(self, out: &mut Outbox<RaftOutput>) {
+    fn end(mut self, out: &mut Outbox<RaftOutput>) {
+        self.end_transfer(Ok(()), out);
         for id in self.waiting.into_values() {
             let error = ProposalError::LeadershipLost;
             out.push(RaftOutput::ProposalFailed { id, error });

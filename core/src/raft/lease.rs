@@ -8,15 +8,18 @@
 use super::leader::Leader;
 use super::quorum;
 use super::shared::Shared;
+use crate::mutant;
 use crate::time::Instant;
 use std::time::Duration;
 
 impl Leader {
     /// Until when this leader may answer reads from its own state; `None` before the state holds
-    /// everything committed in earlier terms.
+    /// everything committed in earlier terms, and once another server has the permission to be
+    /// elected (raft.md §8).
     pub(super) fn lease_until(&self, shared: &Shared, now: Instant) -> Option<Instant> {
         let (id, configuration) = (shared.id(), shared.configs.latest());
-        if shared.applied < self.noop || !configuration.is_voter(id) {
+        let void = self.lease_void && !mutant!(M16);
+        if shared.applied < self.noop || !configuration.is_voter(id) || void {
             return None;
         }
         if configuration.is_sole_voter(id) {

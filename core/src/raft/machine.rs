@@ -89,6 +89,10 @@ impl Raft {
             Body::HeartbeatAnswer { round, applied, patience } => {
                 self.on_heartbeat_answer(now, &header, round, (applied, patience), out);
             }
+            Body::TimeoutNow { transfer } => self.on_timeout_now(now, &header, transfer, out),
+            Body::TransferReject { transfer, reason } => {
+                self.on_transfer_reject(now, &header, (transfer, reason), out);
+            }
         }
     }
 
@@ -154,6 +158,7 @@ impl Machine for Raft {
         match input {
             RaftInput::Receive(message) => self.receive(now, message, out),
             RaftInput::Propose { id, payload } => self.on_propose(now, id, payload, out),
+            RaftInput::Transfer { id, to } => self.on_transfer(now, id, to, out),
             RaftInput::Read { id } => self.on_read(now, id, out),
             RaftInput::AddServer { id, server, address } => {
                 self.on_add_server(now, (id, server, address), out);

@@ -85,6 +85,18 @@ pub enum Body {
         /// How long this server sticks to a leader it hears.
         patience: Duration,
     },
+    /// Campaign at once: the leader has no lease any more, and the receiver holds its whole log.
+    TimeoutNow {
+        /// Counts the transfers of the term.
+        transfer: u64,
+    },
+    /// The answer of a server that does not campaign.
+    TransferReject {
+        /// The refused transfer.
+        transfer: u64,
+        /// Why.
+        reason: TransferRefusal,
+    },
 }
 
 impl Body {
@@ -97,7 +109,9 @@ impl Body {
             | Self::RequestVote(_)
             | Self::VoteAnswer { .. }
             | Self::Heartbeat { .. }
-            | Self::HeartbeatAnswer { .. } => Lane::Heartbeat,
+            | Self::HeartbeatAnswer { .. }
+            | Self::TimeoutNow { .. }
+            | Self::TransferReject { .. } => Lane::Heartbeat,
         }
     }
 
@@ -105,7 +119,11 @@ impl Body {
     pub const fn is_request(&self) -> bool {
         matches!(
             self,
-            Self::PreVote(_) | Self::RequestVote(_) | Self::Append(_) | Self::Heartbeat { .. }
+            Self::PreVote(_)
+                | Self::RequestVote(_)
+                | Self::Append(_)
+                | Self::Heartbeat { .. }
+                | Self::TimeoutNow { .. }
         )
     }
 }
@@ -119,6 +137,19 @@ pub struct Campaign {
     pub last_index: LogIndex,
     /// That entry's term.
     pub last_term: Term,
+    /// The term before, if its leader permitted this campaign; never in a pre-vote (§8).
+    pub transfer_from: Option<Term>,
+}
+
+/// Why a server does not campaign although its leader permits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferRefusal {
+    /// It does not vote.
+    #[error("it is not a voter")]
+    NotVoter,
+    /// Its disk does not answer.
+    #[error("its disk does not answer")]
+    DiskStalled,
 }
 
 /// Why a vote was refused.

@@ -21,7 +21,7 @@
 //! | INV-RAFT-13 | nothing is said before what it rests on is durable |
 //! | INV-RAFT-14 | next > match; windows stay within their limits |
 //!
-//! Not here: snapshots, learners, leadership transfer.
+//! Not here: snapshots, learners.
 
 pub mod bootstrap;
 mod candidate;
@@ -46,16 +46,19 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod transfer;
 mod vote;
 
 pub use crate::wire::rpc::Lane;
 pub use bootstrap::BootstrapTrace;
 pub use entry::{
     Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
-    ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server,
+    ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server, TransferError, TransferId,
 };
 pub use event::{RaftInput, RaftOutput, RoleKind};
-pub use message::{Append, AppendReject, Body, Campaign, Header, Message, Refusal};
+pub use message::{
+    Append, AppendReject, Body, Campaign, Header, Message, Refusal, TransferRefusal,
+};
 pub use settings::{RaftLimits, RaftSettings, Timing};
 pub use stats::RaftStats;
 pub use status::LeaveVerdict;

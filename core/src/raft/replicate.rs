@@ -35,6 +35,10 @@ impl Raft {
                 mark!("raft.propose.overloaded");
                 ProposalError::Overloaded
             }
+            Role::Leader(leader) if leader.hands_over(shared, now) => {
+                mark!("raft.propose.handing_over");
+                ProposalError::HandingOver
+            }
             Role::Leader(leader) => {
                 leader.append(shared, id, EntryKind::Command, payload, out);
                 return leader.replicate_all(shared, now, out);
@@ -82,6 +86,7 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role {
             leader.dismiss(header.from);
             leader.replicate(&mut self.shared, now, header.from, out);
+            leader.permit_once(&mut self.shared, now, out);
         }
     }
 
@@ -166,7 +171,7 @@ impl Raft {
     }
 
     /// Whether an answer is for this leader, of this term, and from the store that counts.
-    fn counts_as_answer(
+    pub(super) fn counts_as_answer(
         &mut self,
         now: Instant,
         header: &Header,

@@ -79,6 +79,14 @@ impl Raft {
         &self.shared.stats
     }
 
+    /// To whom this leader is handing over, if it does.
+    pub fn hands_over_to(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer.as_ref().map(|transfer| transfer.target),
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+
     /// Until when this server may answer reads as the leader.
     pub fn lease_until(&self, now: Instant) -> Option<Instant> {
         match &self.role {

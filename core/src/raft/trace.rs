@@ -1,6 +1,6 @@
 //! What consensus tells about itself.
 
-use super::{Refusal, RoleKind};
+use super::{Refusal, RoleKind, TransferError};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,6 +46,23 @@ pub enum RaftTrace {
         term: Term,
         /// Why.
         reason: &'static str,
+    },
+    /// A leader begins to hand over.
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// A leader goes on to lead, since nobody took over.
+    TransferFailed {
+        /// Who should have.
+        to: NodeId,
+        /// Why not.
+        error: TransferError,
+    },
+    /// The leader wants this server to take over.
+    HandedOver {
+        /// The leader.
+        by: NodeId,
     },
     /// A configuration was appended, or a truncation brought an older one back.
     Configuration {
@@ -113,6 +130,13 @@ impl fmt::Display for RaftTrace {
             }
             Self::SteppedDown { term, reason } => {
                 write!(f, "Stepping down as leader of term {term}: {reason}")
+            }
+            Self::Transferring { to } => write!(f, "Handing leadership over: to={to}"),
+            Self::TransferFailed { to, error } => {
+                write!(f, "Leadership was not handed over: to={to} error=\"{error}\"")
+            }
+            Self::HandedOver { by } => {
+                write!(f, "The leader hands over, starting election: leader={by}")
             }
             Self::Configuration { index, voters } => {
                 write!(f, "Configuration: index={index} voters={voters:?}")

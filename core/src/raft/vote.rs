@@ -6,6 +6,7 @@
 //! for: the voter's configuration may be behind (Raft thesis §4.1).
 
 use super::shared::{Destination, Shared};
+use super::transfer::is_permitted;
 use super::{Body, Campaign, HardState, Header, Raft, RaftOutput, RaftTrace, Refusal, Role};
 use crate::id::NodeId;
 use crate::machine::Outbox;
@@ -43,13 +44,14 @@ impl Raft {
         campaign: &Campaign,
         out: &mut Outbox<RaftOutput>,
     ) {
-        if campaign.term != header.term {
+        let from = campaign.transfer_from;
+        if campaign.term != header.term || from.is_some_and(|from| from.next() != campaign.term) {
             self.shared.stats.malformed += 1;
             return;
         }
         // A server that must not vote ignores the term too: adopting it would depose the leader
-        // that this server hears, or heard before its restart.
-        let unwilling = self.unwilling(now);
+        // that this server hears, or heard before its restart; unless that one asks for it itself.
+        let unwilling = if is_permitted(&self.shared, from) { None } else { self.unwilling(now) };
         if unwilling.is_none() && header.term > self.shared.hard.term {
             self.adopt_term(now, header.term, "a candidate has a higher term", out);
         }

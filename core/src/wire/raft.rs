@@ -11,6 +11,7 @@ use crate::log::chain;
 use crate::raft::bootstrap::{BootstrapMessage, Promise, Verdict};
 use crate::raft::{
     Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
+    TransferRefusal,
 };
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
 pack_struct!(Message { header, body });
-pack_struct!(Campaign { term, last_index, last_term });
+pack_struct!(Campaign { term, last_index, last_term, transfer_from });
+pack_enum!(TransferRefusal { 1 => NotVoter, 2 => DiskStalled });
 pack_struct!(AppendReject { prev_index, hint_index, hint_term });
 pack_enum!(EntryKind { 1 => Command, 2 => Noop, 3 => Config });
 pack_enum!(Refusal { 1 => LeaderAlive, 2 => Embargo(Duration), 3 => Term, 4 => Log });
@@ -102,6 +104,19 @@ struct HeartbeatAnswer {
 }
 pack_struct!(HeartbeatAnswer { round, applied, patience });
 
+/// The permission to campaign on the wire.
+struct TimeoutNow {
+    transfer: u64,
+}
+pack_struct!(TimeoutNow { transfer });
+
+/// The answer to it on the wire.
+struct TransferReject {
+    transfer: u64,
+    reason: TransferRefusal,
+}
+pack_struct!(TransferReject { transfer, reason });
+
 /// `Body` with one value for each variant.
 enum WireBody {
     PreVote(Campaign),
@@ -113,13 +128,16 @@ enum WireBody {
     AppendReject(AppendReject),
     HeartbeatAnswer(HeartbeatAnswer),
     Heartbeat(Heartbeat),
+    TimeoutNow(TimeoutNow),
+    TransferReject(TransferReject),
 }
 // 8 was a heartbeat without a round.
 pack_enum!(WireBody {
     1 => PreVote(Campaign), 2 => PreVoteAnswer(PreVoteAnswer), 3 => RequestVote(Campaign),
     4 => VoteAnswer(Option<Refusal>), 5 => Append(Append), 6 => AppendOk(AppendOk),
     7 => AppendReject(AppendReject), 9 => HeartbeatAnswer(HeartbeatAnswer),
-    10 => Heartbeat(Heartbeat),
+    10 => Heartbeat(Heartbeat), 11 => TimeoutNow(TimeoutNow),
+    12 => TransferReject(TransferReject),
 });
 
 impl Pack for Body {
@@ -139,6 +157,10 @@ impl Pack for Body {
             Self::Heartbeat { commit, round } => WireBody::Heartbeat(Heartbeat { commit, round }),
             Self::HeartbeatAnswer { round, applied, patience } => {
                 WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience })
+            }
+            Self::TimeoutNow { transfer } => WireBody::TimeoutNow(TimeoutNow { transfer }),
+            Self::TransferReject { transfer, reason } => {
+                WireBody::TransferReject(TransferReject { transfer, reason })
             }
         };
         wire.pack(out);
@@ -160,6 +182,10 @@ impl Pack for Body {
             WireBody::Heartbeat(Heartbeat { commit, round }) => Self::Heartbeat { commit, round },
             WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience }) => {
                 Self::HeartbeatAnswer { round, applied, patience }
+            }
+            WireBody::TimeoutNow(TimeoutNow { transfer }) => Self::TimeoutNow { transfer },
+            WireBody::TransferReject(TransferReject { transfer, reason }) => {
+                Self::TransferReject { transfer, reason }
             }
         })
     }
@@ -272,7 +298,9 @@ mod tests {
             log.append_new(Term::new(term), kind, Bytes::from_static(b"payload"));
         }
         let (one, two) = (LogIndex::new(1), Term::new(2));
-        let campaign = Campaign { term: two, last_index: one, last_term: Term::new(1) };
+        let last_term = Term::new(1);
+        let campaign = Campaign { term: two, last_index: one, last_term, transfer_from: None };
+        let transferred = Campaign { transfer_from: Some(Term::new(1)), ..campaign };
         let patience = Duration::from_secs(1);
         vec![
             Body::PreVote(campaign),
@@ -290,6 +318,9 @@ mod tests {
             Body::AppendReject(AppendReject { prev_index: one, hint_index: one, hint_term: two }),
             Body::Heartbeat { commit: one, round: 3 },
             Body::HeartbeatAnswer { round: 3, applied: one, patience },
+            Body::RequestVote(transferred),
+            Body::TimeoutNow { transfer: 1 },
+            Body::TransferReject { transfer: 1, reason: TransferRefusal::DiskStalled },
         ]
     }
 
@@ -332,7 +363,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(which in 0usize..9, at in 0usize..400, byte: u8) {
+        fn a_damaged_message_never_panics(which in 0usize..12, at in 0usize..400, byte: u8) {
             let message = Message { header: header(1), body: bodies().remove(which) };
             let mut bytes = to_bytes(&message).to_vec();
             let at = at % bytes.len();

@@ -97,9 +97,11 @@ impl Checkers {
             return Ok(());
         };
         let process = world.hosts[host].process();
-        let local = world.hosts[host].local_time(world.now);
         if let Some(raft) = running.node.raft() {
-            self.raft.look(process, running.node.id(), raft, local)?;
+            let begins_to_lead = self.raft.look(process, running.node.id(), raft)?;
+            if begins_to_lead {
+                raft::no_other_lease(world, host)?;
+            }
         }
         self.gossip.look(process, &running.node, &self.permissions)
     }

@@ -2,12 +2,13 @@
 
 use super::{Violation, broken, shown};
 use crate::durable::{Durable, durable_now};
+use crate::host::Host;
+use crate::net::HostId;
 use crate::streams::Process;
 use crate::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::id::{LogIndex, NodeId, StoreId, Term};
 use terraform_core::raft::{Body, Entry, EntryKind, Message, Raft, RoleKind};
-use terraform_core::time::Instant;
 use terraform_core::wire::pack;
 use terraform_core::wire::rpc::Frame;
 
@@ -22,7 +23,7 @@ struct Seen {
     log: Vec<(Term, u64)>,
 }
 
-/// The rules R1 to R7, R9, R11, R17.
+/// The rules R1 to R7, R9, R11, R16, R17, R19.
 #[derive(Debug, Default)]
 pub(super) struct RaftChecker {
     /// Who led each term.
@@ -38,6 +39,8 @@ pub(super) struct RaftChecker {
     seen: BTreeMap<Process, Seen>,
     /// To whom each store gave its vote.
     votes: BTreeMap<(StoreId, Term), NodeId>,
+    /// Whom the leader of each term permitted to campaign.
+    permitted: BTreeSet<(Term, NodeId)>,
 }
 
 impl RaftChecker {
@@ -50,24 +53,23 @@ impl RaftChecker {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Looks at one server after an event.
+    /// Looks at one server after an event. Whether it began to lead.
     pub(super) fn look(
         &mut self,
         process: Process,
         id: NodeId,
         raft: &Raft,
-        _local: Instant,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let mut seen = self.seen.remove(&process).unwrap_or_default();
         self.monotone(process, raft, &seen)?;
         self.log_matches(process, raft, &mut seen)?;
-        self.leads_rightly(process, id, raft, &mut seen)?;
+        let fresh = self.leads_rightly(process, id, raft, &mut seen)?;
         self.commits_rightly(process, raft, &seen)?;
         seen.term = raft.term();
         seen.commit = raft.commit();
         seen.applied = raft.applied();
         self.seen.insert(process, seen);
-        Ok(())
+        Ok(fresh)
     }
 
     /// R6: within one run nothing that was known is unknown again.
@@ -150,19 +152,19 @@ impl RaftChecker {
     }
 
     /// R1, R4, R9: one leader for each term, with all that was committed before it, and at most one
-    /// configuration on its way.
+    /// configuration on its way. Whether it leads since this event.
     fn leads_rightly(
         &mut self,
         process: Process,
         id: NodeId,
         raft: &Raft,
         seen: &mut Seen,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let leads = raft.role() == RoleKind::Leader;
         let fresh = leads && !(seen.leads && seen.term == raft.term());
         seen.leads = leads;
         if !leads {
-            return Ok(());
+            return Ok(false);
         }
         let term = raft.term();
         let leader = *self.leaders.entry(term).or_insert(id);
@@ -182,10 +184,10 @@ impl RaftChecker {
             return broken("R9", format!("{who} has {uncommitted} uncommitted configurations"));
         }
         if !fresh {
-            return Ok(());
+            return Ok(false);
         }
         let before = self.committed_in.iter().rposition(|of| *of < term);
-        let Some(at) = before else { return Ok(()) };
+        let Some(at) = before else { return Ok(true) };
         if seen.log.get(at) != self.committed.get(at) {
             let who = shown(process);
             let index = at + 1;
@@ -194,7 +196,7 @@ impl RaftChecker {
                 format!("{who} leads term {term} without committed index {index}"),
             );
         }
-        Ok(())
+        Ok(true)
     }
 
     /// R5: what one server commits, every server commits.
@@ -235,6 +237,25 @@ impl RaftChecker {
         Ok(())
     }
 
+    /// R16: whoever claims the permission of a leader has it; anybody else could break a lease and
+    /// depose a leader that all hear.
+    fn is_permitted(&mut self, process: Process, message: &Message) -> Result<(), Violation> {
+        let header = message.header;
+        if let Body::TimeoutNow { .. } = message.body {
+            self.permitted.insert((header.term, header.to));
+        }
+        let Body::RequestVote(campaign) = message.body else { return Ok(()) };
+        let Some(from) = campaign.transfer_from else { return Ok(()) };
+        if self.permitted.contains(&(from, header.from)) {
+            return Ok(());
+        }
+        let (who, term) = (shown(process), header.term);
+        broken(
+            "R16",
+            format!("{who} campaigns in term {term}: the leader of {from} did not ask it to"),
+        )
+    }
+
     /// R7, R17: what a server says is on its disk, and it votes once in a term, across restarts.
     pub(super) fn sent(
         &mut self,
@@ -245,6 +266,7 @@ impl RaftChecker {
         for message in raft_messages(data) {
             let header = message.header;
             Self::is_durable(world, process, &message)?;
+            self.is_permitted(process, &message)?;
             let candidate = match message.body {
                 Body::VoteAnswer { refusal: None } => header.to,
                 Body::RequestVote(_) => header.from,
@@ -255,7 +277,9 @@ impl RaftChecker {
                 | Body::AppendOk { .. }
                 | Body::AppendReject(_)
                 | Body::Heartbeat { .. }
-                | Body::HeartbeatAnswer { .. } => continue,
+                | Body::HeartbeatAnswer { .. }
+                | Body::TimeoutNow { .. }
+                | Body::TransferReject { .. } => continue,
             };
             let (store, term) = (header.from_store, header.term);
             let known = *self.votes.entry((store, term)).or_insert(candidate);
@@ -288,7 +312,9 @@ impl RaftChecker {
                     | Body::Append(_)
                     | Body::AppendReject(_)
                     | Body::Heartbeat { .. }
-                    | Body::HeartbeatAnswer { .. } => true,
+                    | Body::HeartbeatAnswer { .. }
+                    | Body::TimeoutNow { .. }
+                    | Body::TransferReject { .. } => true,
                 }
         };
         if !world.hosts[process.host].is_up() {
@@ -300,6 +326,26 @@ impl RaftChecker {
             Err(error) => broken("R18", format!("{}: a power loss now: {error}", shown(process))),
         }
     }
+}
+
+/// R19: when a server begins to lead, no other one of its cluster may answer reads as the leader,
+/// by its own clock.
+pub(super) fn no_other_lease(world: &World, host: HostId) -> Result<(), Violation> {
+    let cluster = raft(&world.hosts[host]).and_then(Raft::cluster);
+    for other in world.hosts.iter().filter(|other| other.id != host) {
+        let Some(raft) = raft(other).filter(|raft| raft.cluster() == cluster) else { continue };
+        let now = other.local_time(world.now);
+        if let Some(until) = raft.lease_until(now).filter(|end| *end > now) {
+            let who = shown(other.process());
+            let facts = format!("host {host} leads now, {who} has a lease: {until:?} > {now:?}");
+            return broken("R19", facts);
+        }
+    }
+    Ok(())
+}
+
+fn raft(host: &Host) -> Option<&Raft> {
+    host.running.as_ref()?.node.raft()
 }
 
 fn not_durable(process: Process, message: &Message) -> Result<(), Violation> {

@@ -265,5 +265,5 @@ fn from_view(
     let view = world.hosts[host].running.as_ref()?.view.as_ref()?;
     let now = world.hosts[host].local_time(world.now);
     let answer = view.answer(context, query, now)?;
-    Some(answer.map(|answer| Response::Answer(Box::new(answer))))
+    Some(Ok(Response::Answer(Box::new(answer))))
 }

@@ -43,6 +43,12 @@ pub(super) struct Cluster {
     pub(super) done: BTreeMap<ProposalId, LogIndex>,
     pub(super) failed: BTreeMap<ProposalId, ProposalError>,
     payloads: BTreeMap<ProposalId, Bytes>,
+    /// The server whose disk does not answer.
+    pub(super) stuck: Option<u8>,
+    /// Whether nobody hears of a candidate.
+    pub(super) no_votes: bool,
+    pub(super) transfers: BTreeMap<TransferId, Result<(), TransferError>>,
+    next_transfer: u64,
     pub(super) reads_done: BTreeSet<ReadId>,
     pub(super) reads_failed: BTreeMap<ReadId, ReadError>,
     /// The newest position acknowledged to anybody before each read came.
@@ -68,6 +74,10 @@ impl Cluster {
             done: BTreeMap::new(),
             failed: BTreeMap::new(),
             payloads: BTreeMap::new(),
+            stuck: None,
+            no_votes: false,
+            transfers: BTreeMap::new(),
+            next_transfer: 1,
             reads_done: BTreeSet::new(),
             reads_failed: BTreeMap::new(),
             floors: BTreeMap::new(),
@@ -145,6 +155,13 @@ impl Cluster {
         let floor = self.done.values().max().copied();
         self.floors.insert(id, floor.unwrap_or(LogIndex::ZERO));
         self.input(n, RaftInput::Read { id });
+        id
+    }
+
+    pub(super) fn transfer(&mut self, n: u8, to: Option<u8>) -> TransferId {
+        let id = TransferId(self.next_transfer);
+        self.next_transfer += 1;
+        self.input(n, RaftInput::Transfer { id, to: to.map(node) });
         id
     }
 
@@ -226,13 +243,16 @@ impl Cluster {
                     host.writing = Some((seq, batch));
                     let life = host.life;
                     let delay = self.rng.jitter(self.sync_max);
-                    self.schedule(delay, Event::Synced { to: n, life, seq });
+                    if self.stuck != Some(n) {
+                        self.schedule(delay, Event::Synced { to: n, life, seq });
+                    }
                 }
                 RaftOutput::Send { to, address: place, message, .. } => {
                     self.check_send(n, &message);
                     let to = to.as_bytes()[0];
                     assert_eq!(place, address(to));
-                    let lost = self.rng.chance(self.loss_percent, 100);
+                    let vote = matches!(message.body, Body::RequestVote(_));
+                    let lost = self.rng.chance(self.loss_percent, 100) || (vote && self.no_votes);
                     if !lost && !self.cut.contains(&(n, to)) && self.hosts.contains_key(&to) {
                         let delay = Duration::from_micros(100) + self.rng.jitter(self.delay_max);
                         self.schedule(delay, Event::Deliver { to, message });
@@ -264,6 +284,9 @@ impl Cluster {
                     assert!(!self.reads_done.contains(&id));
                     self.reads_failed.insert(id, error);
                 }
+                RaftOutput::TransferEnded { id, result } => {
+                    assert!(self.transfers.insert(id, result).is_none());
+                }
                 RaftOutput::RoleChanged { role: RoleKind::Leader, term, .. } => {
                     self.check_leader(n, term);
                 }
@@ -291,6 +314,11 @@ impl Cluster {
             assert_eq!(&entry, held, "INV-RAFT-4: leader {n} of term {term} lacks an entry");
         }
         assert!(log.len() >= self.committed.len(), "INV-RAFT-4: leader {n} has a short log");
+        for (other, host) in self.hosts.iter().filter(|(other, _)| **other != n) {
+            let lease = host.raft.as_ref().and_then(|raft| raft.lease_until(self.now));
+            let over = lease.is_none_or(|until| until <= self.now);
+            assert!(over, "INV-RAFT-10: {n} leads term {term} while {other} has a lease");
+        }
     }
 
     /// State Machine Safety (Raft paper §5.4), and no gap or repetition.
@@ -334,7 +362,9 @@ impl Cluster {
             | Body::Append(_)
             | Body::AppendReject(_)
             | Body::Heartbeat { .. }
-            | Body::HeartbeatAnswer { .. } => {}
+            | Body::HeartbeatAnswer { .. }
+            | Body::TimeoutNow { .. }
+            | Body::TransferReject { .. } => {}
         }
     }
 

@@ -261,6 +261,7 @@ enum Fault {
     Delay(u64),
     Remove(u8),
     Add(u8),
+    Transfer(u8),
     Run(u64),
 }
 
@@ -278,7 +279,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (1u64..400).prop_map(Fault::SlowDisk),
         1 => (1u64..300).prop_map(Fault::Delay),
         1 => server.clone().prop_map(Fault::Remove),
-        1 => server.prop_map(Fault::Add),
+        1 => server.clone().prop_map(Fault::Add),
+        2 => server.prop_map(Fault::Transfer),
         10 => (1u64..2500).prop_map(Fault::Run),
     ]
 }
@@ -319,6 +321,10 @@ fn inflict(cluster: &mut Cluster, fault: Fault) {
             let leader = cluster.leader().unwrap_or(n);
             let add = RaftInput::AddServer { id, server: node(n), address: address(n) };
             cluster.input(leader, add);
+        }
+        Fault::Transfer(n) => {
+            let leader = cluster.leader().unwrap_or(n);
+            cluster.transfer(leader, (leader != n).then_some(n));
         }
         Fault::Run(millis) => cluster.run(Duration::from_millis(millis)),
     }

@@ -5,6 +5,7 @@ mod faults;
 mod paper;
 mod reads;
 mod server;
+mod transfer;
 
 use super::*;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};

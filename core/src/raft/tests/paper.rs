@@ -160,6 +160,7 @@ fn a_pre_vote_changes_nothing_and_its_refusal_teaches_the_term() {
         term: Term::new(term),
         last_index: LogIndex::new(9),
         last_term: Term::new(4),
+        transfer_from: None,
     };
     let answers = server.receive(2, 8, Body::PreVote(campaign(9)));
     assert!(matches!(answers.as_slice(), [Body::PreVoteAnswer { refusal: None, .. }]));
@@ -242,16 +243,18 @@ fn a_second_change_waits_for_the_first() {
 #[test]
 fn every_planted_bug_is_noticed() {
     let form: fn() = || drop(cluster::Cluster::formed(2, &[1, 2, 3]));
-    let planted: [(&'static str, fn()); 9] = [
+    let planted: [(&'static str, fn()); 11] = [
         ("M01", form),
         ("M03", form),
         ("M05", an_entry_of_an_older_term_is_committed_only_through_one_of_the_own_term),
         ("M06", a_follower_commits_no_further_than_the_message_vouches_for),
         ("M07", a_late_short_append_shortens_nothing),
         ("M13", a_server_that_hears_its_leader_neither_votes_nor_adopts_the_term),
+        ("M16", transfer::after_a_transfer_that_failed_proposals_go_on_and_the_lease_stays_void),
         ("M17", reads::a_new_leader_answers_no_read_before_its_noop_is_committed_and_applied),
         ("M18", reads::a_round_that_began_before_the_read_does_not_confirm_it),
         ("M21", a_second_change_waits_for_the_first),
+        ("M37", transfer::a_late_permission_of_an_older_term_starts_nothing),
     ];
     for (id, test) in planted {
         crate::marks::set_mutant(Some(id));

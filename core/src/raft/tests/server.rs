@@ -17,6 +17,9 @@ pub(super) struct Server1 {
     /// Reads that were answered, and those that were not, in order.
     pub(super) ready: Vec<ReadId>,
     pub(super) refused: Vec<(ReadId, ReadError)>,
+    /// How transfers and proposals ended, in order.
+    pub(super) transfers: Vec<(TransferId, Result<(), TransferError>)>,
+    pub(super) failed: Vec<(ProposalId, ProposalError)>,
 }
 
 pub(super) fn log_of(terms: &[u64]) -> Log {
@@ -45,8 +48,16 @@ impl Server1 {
         let rng = Rng::for_stream(Seed::from_number(1), Stream::Raft);
         let raft = Raft::new(settings, restored, rng, Instant::ZERO, &mut out);
         let now = Instant::ZERO + Duration::from_millis(1001);
-        let (sent, applied, ready, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut server = Self { raft, now, sent, applied, ready, refused };
+        let mut server = Self {
+            raft,
+            now,
+            sent: Vec::new(),
+            applied: Vec::new(),
+            ready: Vec::new(),
+            refused: Vec::new(),
+            transfers: Vec::new(),
+            failed: Vec::new(),
+        };
         server.perform(out);
         server
     }
@@ -66,8 +77,9 @@ impl Server1 {
                 RaftOutput::Fatal(rule) => panic!("{rule}"),
                 RaftOutput::ReadReady { id } => self.ready.push(id),
                 RaftOutput::ReadFailed { id, error } => self.refused.push((id, error)),
+                RaftOutput::TransferEnded { id, result } => self.transfers.push((id, result)),
+                RaftOutput::ProposalFailed { id, error } => self.failed.push((id, error)),
                 RaftOutput::ProposalApplied { .. }
-                | RaftOutput::ProposalFailed { .. }
                 | RaftOutput::RoleChanged { .. }
                 | RaftOutput::LeaderReady { .. }
                 | RaftOutput::LeadershipLost { .. }
@@ -93,13 +105,18 @@ impl Server1 {
         self.input(RaftInput::Receive(Message { header, body }))
     }
 
+    /// What was sent because of the last input.
+    pub(super) fn sent_bodies(&self) -> Vec<Body> {
+        self.sent.iter().map(|message| message.body.clone()).collect()
+    }
+
     /// Returns what is sent because of an input.
     pub(super) fn input(&mut self, input: RaftInput) -> Vec<Body> {
         let mut out = Outbox::new(Level::Error);
         self.sent.clear();
         self.raft.handle(self.now, input, &mut out);
         self.perform(out);
-        self.sent.iter().map(|message| message.body.clone()).collect()
+        self.sent_bodies()
     }
 
     /// Lets its next timer fire; returns what is sent because of it.
@@ -109,13 +126,18 @@ impl Server1 {
         self.sent.clear();
         self.raft.handle_timeout(self.now, &mut out);
         self.perform(out);
-        self.sent.iter().map(|message| message.body.clone()).collect()
+        self.sent_bodies()
     }
 
     pub(super) fn ask_vote(&mut self, from: u8, term: u64, last: (u64, u64)) -> Option<Refusal> {
         let (last_index, last_term) = (LogIndex::new(last.0), Term::new(last.1));
-        let campaign = Campaign { term: Term::new(term), last_index, last_term };
-        match self.receive(from, term, Body::RequestVote(campaign)).as_slice() {
+        let transfer_from = None;
+        let campaign = Campaign { term: Term::new(term), last_index, last_term, transfer_from };
+        self.ask_vote_for(from, campaign)
+    }
+
+    pub(super) fn ask_vote_for(&mut self, from: u8, campaign: Campaign) -> Option<Refusal> {
+        match self.receive(from, campaign.term.get(), Body::RequestVote(campaign)).as_slice() {
             [Body::VoteAnswer { refusal }] => *refusal,
             other => panic!("{other:?}"),
         }

@@ -16,6 +16,7 @@ use terraform_core::node::request::RequestError;
 use terraform_core::raft::bootstrap::{BootstrapMessage, Verdict};
 use terraform_core::raft::{
     Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
+    TransferRefusal,
 };
 use terraform_core::wire::gossip::{
     Ack, Alive, Dead, IndirectPing, Message as Gossip, PeerState, PeerStates, Ping, PushPull,
@@ -228,15 +229,20 @@ fn entries(choices: &mut Choices<'_>, prev: (LogIndex, u64), term: Term) -> Vec<
 
 /// What a peer asks by itself.
 fn demand(choices: &mut Choices<'_>, term: Term) -> Body {
-    let campaign = Campaign {
-        term: Term::new(around(choices, term.get())),
-        last_index: LogIndex::new(around(choices, 1)),
-        last_term: Term::new(around(choices, term.get())),
-    };
+    // What drew a number of its own would give every later byte of the corpus another meaning.
+    let asked = Term::new(around(choices, term.get()));
+    let last_index = LogIndex::new(around(choices, 1));
+    let last_term = Term::new(around(choices, term.get()));
+    let before = Term::new(asked.get().saturating_sub(1));
+    let transfer_from = (last_index.get() > 1).then_some(before);
+    let campaign = Campaign { term: asked, last_index, last_term, transfer_from };
     match choices.byte() % 4 {
         0 => Body::PreVote(campaign),
         1 => Body::RequestVote(campaign),
-        2 => Body::Heartbeat { commit: LogIndex::new(around(choices, 1)), round: 1 },
+        2 => match around(choices, 1) {
+            3 => Body::TimeoutNow { transfer: 1 },
+            commit => Body::Heartbeat { commit: LogIndex::new(commit), round: 1 },
+        },
         _ => {
             let prev_index = LogIndex::new(u64::from(choices.byte() % 4));
             let prev_chain = u64::from(choices.byte()) & 1;
@@ -273,7 +279,9 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
                 hint_term: Term::new(around(choices, append.prev_term.get())),
             })
         }
-        // Drawing the round would give every later byte of the corpus another meaning.
+        Body::TimeoutNow { transfer } => {
+            Body::TransferReject { transfer: *transfer, reason: TransferRefusal::NotVoter }
+        }
         Body::Heartbeat { round, .. } => {
             let round = round.saturating_add(applied.get());
             Body::HeartbeatAnswer { round, applied, patience }
@@ -282,7 +290,8 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
         | Body::VoteAnswer { .. }
         | Body::AppendOk { .. }
         | Body::AppendReject(_)
-        | Body::HeartbeatAnswer { .. } => demand(choices, term),
+        | Body::HeartbeatAnswer { .. }
+        | Body::TransferReject { .. } => demand(choices, term),
     }
 }
 
