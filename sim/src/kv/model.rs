@@ -220,3 +220,6 @@ pub fn same_rows(told: &Rows, model: &Rows) -> bool {
         _ => told == model,
     }
 }
+
+#[cfg(test)]
+mod tests;

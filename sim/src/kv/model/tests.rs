@@ -1,0 +1,105 @@
+//! The model against the table that ships, with commands no world has time for.
+
+use super::*;
+use proptest::prelude::*;
+use terraform_core::catalog::Tables;
+use terraform_core::catalog::query::Consistency;
+use terraform_core::catalog::transaction::IndexCheck;
+use terraform_core::id::{LogIndex, Term};
+use terraform_core::time::Instant;
+use terraform_core::view::{ConsensusView, ServerState, answer_now};
+
+fn any_index() -> impl Strategy<Value = ModifyIndex> {
+    (0..24_u64).prop_map(ModifyIndex::new)
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    "[ab](/[ab]){0,2}"
+}
+
+fn any_write() -> impl Strategy<Value = KvWrite> {
+    let only_at = || proptest::option::of(any_index());
+    prop_oneof![
+        4 => (any_key(), "[xy]", 0..2_u64, only_at()).prop_map(|(key, value, flags, only_at)| {
+            KvWrite::Put(KvPut { key, value: value.into(), flags, only_at })
+        }),
+        2 => (any_key(), only_at())
+            .prop_map(|(key, only_at)| KvWrite::Delete(KvDelete { key, only_at })),
+        1 => "[ab]/?".prop_map(KvWrite::DeleteTree),
+    ]
+}
+
+fn any_operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        4 => any_write().prop_map(Operation::Write),
+        1 => any_key().prop_map(Operation::Get),
+        1 => "[ab]?/?".prop_map(Operation::GetTree),
+        1 => (any_key(), any_index())
+            .prop_map(|(key, index)| Operation::CheckIndex(IndexCheck { key, index })),
+        1 => any_key().prop_map(Operation::CheckNotExists),
+    ]
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        6 => any_write().prop_map(Command::Kv),
+        3 => proptest::collection::vec(any_operation(), 1..4).prop_map(Command::Transaction),
+        1 => any_index().prop_map(Command::ReapTombstones),
+    ]
+}
+
+fn questions() -> Vec<Query> {
+    let list = |prefix: &str, separator: &str| {
+        Query::Keys(KeyList { prefix: prefix.to_owned(), separator: separator.to_owned() })
+    };
+    let all = ["a", "b", "a/a", "b/a/b"].map(str::to_owned);
+    let trees = ["", "a", "a/", "b/a", "c"];
+    let gets = all.clone().map(Operation::Get).to_vec();
+    let keys = all.into_iter().map(Query::Key);
+    let trees = trees.iter().flat_map(|prefix| {
+        [Query::KeyTree((*prefix).to_owned()), list(prefix, ""), list(prefix, "/")]
+    });
+    keys.chain(trees).chain([Query::Transaction(gets)]).collect()
+}
+
+fn consensus() -> ConsensusView {
+    ConsensusView {
+        role: "Leader",
+        term: Term::ZERO,
+        leader: None,
+        leader_contact_at: None,
+        lease_until: None,
+        commit: LogIndex::ZERO,
+        applied: LogIndex::ZERO,
+        last: LogIndex::ZERO,
+        last_term: Term::ZERO,
+        peers: Vec::new(),
+        configuration_index: LogIndex::ZERO,
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_model_and_the_table_are_one(
+        commands in proptest::collection::vec(any_command(), 1..24),
+    ) {
+        let (mut model, mut tables, consensus) = (Model::default(), Tables::default(), consensus());
+        for (index, command) in (1..).zip(commands) {
+            let expected = model.apply(ModifyIndex::new(index), &command);
+            let done = tables.apply(LogIndex::new(index), command.clone()).ok();
+            match (&done, &expected) {
+                (Some(Applied::Transaction(done)), Some(Applied::Transaction(model))) => {
+                    prop_assert!(same_result(done, model), "{:?}: {:?} {:?}", command, done, model);
+                }
+                _ => prop_assert_eq!(&done, &expected, "{:?}", command),
+            }
+            let state = ServerState { tables: &tables, consensus: &consensus, datacenters: &[] };
+            for query in questions() {
+                let told = answer_now(state, &query, Consistency::Leader, Instant::ZERO);
+                let (rows, index) = model.answer(&query).expect("it is about keys");
+                prop_assert!(same_rows(&told.rows, &rows), "{:?}: {:?} {:?}", query, told, rows);
+                prop_assert_eq!(told.index, index, "{:?} after {:?}", query, command);
+            }
+        }
+    }
+}
