@@ -48,13 +48,14 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 19] = [
+const MUTANTS: [(&str, Profile, u64); 20] = [
     ("M01", Profile::Cluster, 200),
     ("M03", Profile::Cluster, 50),
     ("M05", Profile::Cluster, 2000),
     ("M06", Profile::Cluster, 200),
     ("M07", Profile::Cluster, 200),
     ("M13", Profile::Cluster, 50),
+    ("M15", Profile::Cluster, 2000),
     ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
