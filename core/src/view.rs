@@ -4,7 +4,9 @@
 //! they find valid was valid when the state was read (DESIGN.md §8).
 
 use crate::catalog::Tables;
-use crate::catalog::query::{Consistency, DatacenterCoordinates, Query, QueryAnswer, Rows};
+use crate::catalog::query::{
+    Consistency, DatacenterCoordinates, Query, QueryAnswer, RaftConfiguration, RaftServer, Rows,
+};
 use crate::event::KeptEvents;
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
@@ -187,6 +189,9 @@ pub fn answer_now(
         Query::Transaction(operations) => {
             (Rows::Transaction(tables.read_together(operations)), ModifyIndex::ZERO)
         }
+        Query::RaftConfiguration => {
+            (Rows::RaftConfiguration(configuration(tables, consensus)), ModifyIndex::ZERO)
+        }
         Query::DatacenterCoordinates => {
             let mut rows = datacenters.to_vec();
             // A server outside of the WAN pool knows its peers from the LAN pool alone.
@@ -216,6 +221,18 @@ pub fn answer_now(
         last_contact: state.last_contact(now),
         consistency,
     }
+}
+
+fn configuration(tables: &Tables, consensus: &ConsensusView) -> RaftConfiguration {
+    let leader = consensus.leader.as_ref().map(|leader| leader.id);
+    let server = |(id, address): &(NodeId, SocketAddr)| RaftServer {
+        id: *id,
+        name: tables.name_of(*id).cloned(),
+        address: *address,
+        leader: leader == Some(*id),
+    };
+    let servers = consensus.peers.iter().map(server).collect();
+    RaftConfiguration { index: consensus.configuration_index, servers }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod encryption;
 mod events;
 mod founding_page;
 mod kv;
+mod operator;
 mod reload;
 mod serf_commands;
 mod serf_peer;

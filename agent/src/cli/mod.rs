@@ -12,6 +12,7 @@ mod kv;
 mod leave;
 mod members;
 mod monitor;
+mod operator;
 mod reload;
 mod rtt;
 mod tags;
@@ -52,6 +53,7 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "members", summary: "Lists the members of a cluster", run: members::run },
     Command { name: "monitor", summary: "Streams the logs of an agent", run: monitor::run },
+    Command { name: "operator", summary: "Looks after the servers", run: operator::run },
     Command { name: "reload", summary: "Makes an agent read its configuration", run: reload::run },
     Command { name: "rtt", summary: "Estimates the round trip of two members", run: rtt::run },
     Command { name: "tags", summary: "Changes the tags of an agent", run: tags::run },

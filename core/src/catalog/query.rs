@@ -6,9 +6,10 @@
 use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::transaction::{Operation, TransactionResult};
-use crate::id::{Datacenter, ModifyIndex, NodeName, ServiceName};
+use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceName};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub enum Query {
     Keys(KeyList),
     /// A transaction that only reads.
     Transaction(Vec<Operation>),
+    /// Who takes part in consensus.
+    RaftConfiguration,
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
@@ -64,6 +67,7 @@ pack_enum!(Query {
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
     14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
     17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
+    20 => RaftConfiguration,
 });
 
 /// Which coordinates are wanted.
@@ -92,6 +96,30 @@ impl DatacenterCoordinates {
     }
 }
 pack_struct!(DatacenterCoordinates { datacenter, servers });
+
+/// Who takes part in consensus, as the answering server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftConfiguration {
+    /// The position of the configuration in the log.
+    pub index: LogIndex,
+    /// The voters, by identity.
+    pub servers: Vec<RaftServer>,
+}
+pack_struct!(RaftConfiguration { index, servers });
+
+/// One voter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftServer {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its name, if the catalog has a node of this identity.
+    pub name: Option<NodeName>,
+    /// Its server port.
+    pub address: SocketAddr,
+    /// Whether it leads.
+    pub leader: bool,
+}
+pack_struct!(RaftServer { id, name, address, leader });
 
 /// Which instances of a service are wanted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +237,8 @@ pub enum Rows {
     Entries(Vec<Arc<KvEntry>>),
     /// To `Transaction`.
     Transaction(TransactionResult),
+    /// To `RaftConfiguration`.
+    RaftConfiguration(RaftConfiguration),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
@@ -216,7 +246,7 @@ pack_enum!(Rows {
     5 => Checks(Vec<Arc<Check>>), 6 => Instances(Vec<Arc<Instance>>), 7 => Names(Vec<String>),
     8 => Text(String), 9 => Owner(AddressOwner), 10 => Coordinates(Vec<Arc<NodeCoordinate>>),
     11 => DatacenterCoordinates(Vec<DatacenterCoordinates>), 12 => Entries(Vec<Arc<KvEntry>>),
-    13 => Transaction(TransactionResult),
+    13 => Transaction(TransactionResult), 14 => RaftConfiguration(RaftConfiguration),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

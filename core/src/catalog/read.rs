@@ -160,6 +160,12 @@ impl Tables {
         ids.filter_map(row).collect()
     }
 
+    /// The name of the node of this identity.
+    pub(crate) fn name_of(&self, id: NodeId) -> Option<&NodeName> {
+        let row = self.nodes.get(&**self.node_ids.get(&id)?)?;
+        Some(&row.node.name)
+    }
+
     /// The entry of a key, as one row or none.
     pub(crate) fn key(&self, key: &str) -> (Rows, ModifyIndex) {
         let (entry, index) = self.kv.one(key);

@@ -74,6 +74,7 @@ impl Tables {
             | Query::DatacenterCoordinates
             | Query::Leader
             | Query::Peers
+            | Query::RaftConfiguration
             | Query::Transaction(_) => Vec::new(),
         }
     }

@@ -71,7 +71,8 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::Key(_)
         | Query::KeyTree(_)
         | Query::Keys(_)
-        | Query::Transaction(_) => panic!("DNS does not ask {query:?}"),
+        | Query::Transaction(_)
+        | Query::RaftConfiguration => panic!("DNS does not ask {query:?}"),
     }
 }
 

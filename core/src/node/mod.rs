@@ -12,6 +12,7 @@ mod info;
 pub mod input;
 mod keys;
 mod leave;
+mod operator;
 pub mod output;
 mod pool;
 mod publish;

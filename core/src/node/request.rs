@@ -9,7 +9,7 @@ use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::catalog::transaction::TransactionResult;
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
-use crate::id::{CheckId, Datacenter, ModifyIndex, NodeName, PoolName, ServiceId};
+use crate::id::{CheckId, Datacenter, ModifyIndex, NodeId, NodeName, PoolName, ServiceId};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
@@ -89,6 +89,8 @@ pub enum RequestBody {
     /// it; in another datacenter through a server there. Answered by `Response::Serf` once the
     /// members have answered.
     Keys(KeyringRequest),
+    /// Change who takes part in consensus, or who leads it. Answered by `Response::Done`.
+    Operator(OperatorRequest),
     /// Tell nodes something once, chosen by filters; in another datacenter by a server there.
     /// Answered by `Response::Event`.
     FireEvent(Box<FireEvent>),
@@ -146,11 +148,38 @@ pub struct KeyringRequest {
 }
 pack_struct!(KeyringRequest { pool, operation, relay_factor });
 
+/// What an operator asks of consensus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorRequest {
+    /// Take a server out of the configuration, if the others can go on without it.
+    RemovePeer(PeerName),
+    /// Let this voter lead, or whichever is fit for it best.
+    TransferLeadership(Option<NodeId>),
+}
+pack_enum!(OperatorRequest { 1 => RemovePeer(PeerName), 2 => TransferLeadership(Option<NodeId>) });
+
+/// How a server of the configuration is named, by the text that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// By its identity.
+    Id(String),
+    /// By its server port, `ip:port`.
+    Address(String),
+}
+pack_enum!(PeerName { 1 => Id(String), 2 => Address(String) });
+
 impl RequestBody {
     /// Whether another agent may answer it: a server, for everything that is not the asked agent's
     /// own.
     pub const fn is_forwarded(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Write(_) | Self::FireEvent(_) | Self::Keys(_))
+        matches!(
+            self,
+            Self::Query(_)
+                | Self::Write(_)
+                | Self::FireEvent(_)
+                | Self::Keys(_)
+                | Self::Operator(_)
+        )
     }
 }
 

@@ -76,7 +76,8 @@ impl Node {
             RequestBody::Query(_)
             | RequestBody::Write(_)
             | RequestBody::FireEvent(_)
-            | RequestBody::Keys(_) => {
+            | RequestBody::Keys(_)
+            | RequestBody::Operator(_) => {
                 let caller = Caller::Request(id);
                 let request = Box::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };

@@ -27,6 +27,8 @@ enum Proposer {
     Write(Ticket),
     /// Leader duties.
     Reconcile(ReconcileTicket),
+    /// An operator.
+    Operator(Ticket),
     /// The leave of this server.
     Leave,
 }
@@ -36,6 +38,9 @@ enum Proposer {
 pub(super) struct Serving {
     issued: u64,
     waiting: BTreeMap<ProposalId, Proposer>,
+    transfers_issued: u64,
+    /// Operators who wait for a transfer of leadership.
+    transfers: BTreeMap<TransferId, Ticket>,
     reads_issued: u64,
     /// Reads that a quorum is to confirm.
     reads: BTreeMap<ReadId, Parked>,
@@ -47,6 +52,24 @@ impl Serving {
         let id = ProposalId(self.issued);
         self.waiting.insert(id, proposer);
         id
+    }
+
+    /// Notes an operator who waits for a change of the configuration.
+    pub(super) fn issue_change(&mut self, ticket: Ticket) -> ProposalId {
+        self.issue(Proposer::Operator(ticket))
+    }
+
+    /// Notes an operator who waits for another leader.
+    pub(super) fn issue_transfer(&mut self, ticket: Ticket) -> TransferId {
+        self.transfers_issued += 1;
+        let id = TransferId(self.transfers_issued);
+        self.transfers.insert(id, ticket);
+        id
+    }
+
+    /// The operator who waits for this transfer.
+    pub(super) fn take_transfer(&mut self, id: TransferId) -> Option<Ticket> {
+        self.transfers.remove(&id)
     }
 
     /// Notes a read that is to be confirmed.
@@ -80,6 +103,10 @@ impl Node {
                 let fire = FireEvent::clone(fire);
                 self.fire_event(now, Asker::Execution(ticket), fire);
                 return;
+            }
+            RequestBody::Operator(wanted) => {
+                let wanted = wanted.clone();
+                return self.operate(now, ticket, wanted);
             }
             RequestBody::Keys(keys) => {
                 self.ask_for_keys(now, Asker::Execution(ticket), keys.clone());
@@ -128,8 +155,7 @@ impl Node {
     /// Asks consensus to hand leadership over for the leave of this server.
     pub(super) fn hand_over(&mut self, now: Instant) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        // One leave has one transfer.
-        let input = RaftInput::Transfer { id: TransferId(0), to: None };
+        let input = RaftInput::Transfer { id: TransferId::OF_LEAVE, to: None };
         server.raft.handle(now, input, &mut self.boxes.raft);
     }
 
@@ -152,6 +178,7 @@ impl Node {
                 let result = outcome.map(|_| ()).map_err(StepError::Refused);
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
             }
+            Proposer::Operator(ticket) => self.change_ended(now, ticket, Ok(())),
             Proposer::Leave => self.own_removal_settled(now),
         }
     }
@@ -166,6 +193,7 @@ impl Node {
                 let result = Err(StepError::Failed(error));
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });
             }
+            Proposer::Operator(ticket) => self.change_ended(now, ticket, Err(error)),
             Proposer::Leave => self.own_removal_settled(now),
         }
     }
@@ -181,7 +209,7 @@ impl Node {
 }
 
 /// What a write's failure means to whoever asked for it.
-fn write_error(error: ProposalError) -> RequestError {
+pub(super) fn write_error(error: ProposalError) -> RequestError {
     match error {
         ProposalError::NotLeader | ProposalError::HandingOver | ProposalError::Unreachable => {
             RequestError::NoLeader

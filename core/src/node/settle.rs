@@ -294,7 +294,7 @@ impl Node {
             RaftOutput::ProposalFailed { id, error } => self.proposal_failed(now, id, error),
             RaftOutput::ReadReady { id } => self.read_ready(now, id),
             RaftOutput::ReadFailed { id, error } => self.read_failed(now, id, error),
-            RaftOutput::TransferEnded { .. } => self.hand_over_ended(now),
+            RaftOutput::TransferEnded { id, result } => self.transfer_ended(now, id, result),
             RaftOutput::RoleChanged { role, leader, .. } => self.role_changed(now, role, leader),
             RaftOutput::LeaderReady { .. } => {
                 self.tell_reconcile(now, ReconcileInput::LeaderReady);

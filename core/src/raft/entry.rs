@@ -118,6 +118,11 @@ pub struct ReadId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransferId(pub u64);
 
+impl TransferId {
+    /// The one that the leave of this server asks for; there is at most one.
+    pub const OF_LEAVE: Self = Self(0);
+}
+
 /// Number of a persist request; completions come in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PersistSeq(pub u64);

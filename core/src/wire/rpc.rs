@@ -20,7 +20,7 @@ use crate::catalog::transaction::TransactionResult;
 use crate::event::{Event, FireEvent};
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::node::request::{
-    KeyringRequest, Request, RequestBody, RequestContext, RequestError, Response,
+    KeyringRequest, OperatorRequest, Request, RequestBody, RequestContext, RequestError, Response,
 };
 use crate::serf::{KeyReport, SerfReply};
 use crate::time::WallClock;
@@ -192,10 +192,11 @@ enum ForwardedBody {
     Write(Command),
     FireEvent(Box<FireEvent>),
     Keys(KeyringRequest),
+    Operator(OperatorRequest),
 }
 pack_enum!(ForwardedBody {
     1 => Query(Query), 2 => Write(Command), 3 => FireEvent(Box<FireEvent>),
-    4 => Keys(KeyringRequest),
+    4 => Keys(KeyringRequest), 5 => Operator(OperatorRequest),
 });
 
 struct Forwarded {
@@ -224,6 +225,9 @@ impl Pack for Request {
         } else if let RequestBody::Keys(keys) = &self.body {
             pack::put_unsigned(out, 4);
             keys.pack(out);
+        } else if let RequestBody::Operator(wanted) = &self.body {
+            pack::put_unsigned(out, 5);
+            wanted.pack(out);
         } else {
             unreachable!("what is not forwarded was packed");
         }
@@ -236,6 +240,7 @@ impl Pack for Request {
             ForwardedBody::Write(command) => RequestBody::Write(command),
             ForwardedBody::FireEvent(fire) => RequestBody::FireEvent(fire),
             ForwardedBody::Keys(keys) => RequestBody::Keys(keys),
+            ForwardedBody::Operator(wanted) => RequestBody::Operator(wanted),
         };
         Ok(Self { context, body })
     }
@@ -308,6 +313,10 @@ mod tests {
             asked(7, request),
             asked(9, fire),
             asked(10, keys),
+            asked(
+                11,
+                Request::new(RequestBody::Operator(OperatorRequest::TransferLeadership(None))),
+            ),
             Frame::Reply(RemoteReply { id: 7, outcome: Outcome::Done }),
             Frame::Reply(RemoteReply { id: 8, outcome: Outcome::Failed(RequestError::NoLeader) }),
             Frame::Reply(RemoteReply { id: 9, outcome: Outcome::Event(Box::new(event)) }),

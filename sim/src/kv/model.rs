@@ -74,6 +74,7 @@ impl Model {
             | Query::Datacenters
             | Query::Leader
             | Query::Peers
+            | Query::RaftConfiguration
             | Query::AddressOwner(_)
             | Query::NodeNamed(_)
             | Query::Coordinates(_)

@@ -30,7 +30,8 @@ fn names(rows: Rows) -> Vec<String> {
         | Rows::Coordinates(_)
         | Rows::DatacenterCoordinates(_)
         | Rows::Entries(_)
-        | Rows::Transaction(_) => {
+        | Rows::Transaction(_)
+        | Rows::RaftConfiguration(_) => {
             panic!("rows without names: {rows:?}")
         }
     }

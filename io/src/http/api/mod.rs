@@ -13,6 +13,7 @@ mod kv;
 mod local;
 mod operator;
 mod options;
+mod raft;
 mod register;
 mod status;
 mod txn;
@@ -167,6 +168,9 @@ impl Api {
             Endpoint::HealthService => self.health_service(request).await,
             Endpoint::Kv => self.kv(request).await,
             Endpoint::OperatorKeyring => self.operator_keyring(request).await,
+            Endpoint::RaftConfiguration => self.raft_configuration(request).await,
+            Endpoint::RaftPeer => self.raft_peer(request).await,
+            Endpoint::RaftTransfer => self.raft_transfer(request).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,

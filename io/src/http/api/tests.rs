@@ -27,6 +27,7 @@ mod event;
 mod kv;
 mod local;
 mod operator;
+mod raft;
 mod shared;
 mod sharing;
 mod values;
