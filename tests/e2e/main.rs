@@ -14,4 +14,5 @@ mod operator;
 mod reload;
 mod serf_commands;
 mod serf_peer;
+mod torture;
 mod wan;

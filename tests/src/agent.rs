@@ -121,12 +121,8 @@ impl Options {
         });
         let mut agent = Agent { options: self, child, lines };
         wait_until("the agent's banner", LONG, || {
-            if let Some(status) = agent.child.try_wait().expect("the child can be asked") {
-                let mut text = String::new();
-                if let Some(stderr) = &mut agent.child.stderr {
-                    let _ = stderr.read_to_string(&mut text);
-                }
-                panic!("{} ended with {status}: {:?} {text}", agent.options.name, agent.lines());
+            if let Some(why) = agent.ended() {
+                panic!("{why}");
             }
             agent.lines().iter().any(|line| line == "==> Terraform agent running!").then_some(())
         });
@@ -147,6 +143,16 @@ impl Agent {
     /// What it printed so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no writer panicked").clone()
+    }
+
+    /// How it ended and its last words; `None` while it runs.
+    pub fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().expect("the child can be asked")?;
+        let mut text = String::new();
+        if let Some(stderr) = &mut self.child.stderr {
+            let _ = stderr.read_to_string(&mut text);
+        }
+        Some(format!("{} ended with {status}: {:?} {text}", self.options.name, self.lines()))
     }
 
     /// Its address as text.

@@ -2,14 +2,25 @@
 //!
 //! Each agent of a test has a loopback address of its own, so that all of them use the default
 //! ports. The binary is `$TERRAFORM_BIN`, or is built once with `-p agent` alone: a workspace build
-//! would carry the simulator's feature. Nothing here sleeps but [`wait_until`].
+//! would carry the simulator's feature. Nothing here sleeps but [`wait_until`]
+//! and [`torture`].
+
+#![expect(clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+pub mod torture;
 
 mod agent;
+mod connection;
+mod flags;
 mod http;
+mod random;
 mod serf;
 
 pub use agent::{Agent, Options, binary, command, loopback, temp_dir};
+pub use connection::{Answer, Connection};
+pub use flags::Flags;
 pub use http::{Response, get, put, raw};
+pub use random::Random;
 pub use serf::{SerfAgent, Statuses, serf, serf_command, serf_members};
 
 use std::time::{Duration, Instant};
