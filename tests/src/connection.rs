@@ -35,7 +35,11 @@ pub struct Connection {
 impl Connection {
     /// Connects; `patience` bounds this and each wait for more of an answer.
     pub fn open(host: SocketAddr, patience: Duration) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&host, patience)?;
+        Self::over(TcpStream::connect_timeout(&host, patience)?, host, patience)
+    }
+
+    /// The same over a connection that was made.
+    pub fn over(stream: TcpStream, host: SocketAddr, patience: Duration) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
@@ -58,15 +62,12 @@ impl Connection {
         let status = self.line()?.split(' ').nth(1).and_then(|word| word.parse().ok());
         let status = status.ok_or_else(|| malformed("status"))?;
         let (mut length, mut is_chunked) = (0, false);
-        loop {
-            let line = self.line()?.to_ascii_lowercase();
-            match line.split_once(':').map(|(name, value)| (name, value.trim())) {
-                None => break,
-                Some(("content-length", value)) => {
-                    length = value.parse().map_err(|_| malformed("length"))?;
-                }
-                Some(("transfer-encoding", value)) => is_chunked = value == "chunked",
-                Some(_) => {}
+        while let Some((name, value)) = self.line()?.split_once(':') {
+            let value = value.trim();
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.parse().map_err(|_| malformed("length"))?;
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                is_chunked = value.eq_ignore_ascii_case("chunked");
             }
         }
         let mut body = Vec::new();
