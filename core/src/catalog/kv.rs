@@ -140,17 +140,25 @@ impl KvTable {
         for key in doomed {
             self.entries.remove(&*key);
         }
-        // Whoever watches a longer prefix finds nothing under it and sees the table's index, so
-        // one tombstone stands for all of them.
+        // One tombstone stands for all of them: whoever watches a longer prefix finds nothing under
+        // it and sees the table's index. A tombstone left there would take its index back to a
+        // deletion that was seen long ago, and nobody would learn of this one.
+        let earlier: Vec<_> = starting_with(&self.tombstones, prefix)
+            .map(|(key, at)| (*at, Arc::clone(key)))
+            .collect();
+        for deletion in earlier {
+            self.tombstones.remove(&*deletion.1);
+            self.deletions.remove(&deletion);
+        }
         self.bury(index, prefix.into());
     }
 
     fn bury(&mut self, index: ModifyIndex, key: Arc<str>) {
+        self.changed = index;
         if let Some(earlier) = self.tombstones.insert(Arc::clone(&key), index) {
             self.deletions.remove(&(earlier, Arc::clone(&key)));
         }
         self.deletions.insert((index, key));
-        self.changed = index;
     }
 
     /// Forgets what was deleted up to `index`.
@@ -218,23 +226,23 @@ impl KvTable {
         if prefix.is_empty() {
             return self.changed;
         }
-        let deleted = starting_with(&self.tombstones, prefix).copied().max();
+        let deleted = starting_with(&self.tombstones, prefix).map(|(_, at)| *at).max();
         newest.max(deleted).unwrap_or(self.changed)
     }
 
     fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<KvEntry>> {
-        starting_with(&self.entries, prefix)
+        starting_with(&self.entries, prefix).map(|(_, entry)| entry)
     }
 }
 
-/// The values whose key begins with `prefix`, by key.
+/// What is stored under keys that begin with `prefix`, by key.
 fn starting_with<'a, V>(
     map: &'a OrdMap<Arc<str>, V>,
     prefix: &'a str,
-) -> impl Iterator<Item = &'a V> {
+) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
     let from = (Bound::Included(prefix), Bound::Unbounded);
     let all = map.range::<_, str>(from);
-    all.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, value)| value)
+    all.take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 /// `key` up to and with the first `separator` at or behind `from`.
@@ -324,6 +332,14 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_tree_takes_no_index_under_it_back() {
+        let mut table = table(&[put("a/b", "", None), delete("a/b", None), put("a/b", "", None)]);
+        assert_eq!(keys(&table, "a/b", "").1, 3);
+        table.write(ModifyIndex::new(4), &KvWrite::DeleteTree("a/".to_owned()));
+        assert_eq!(keys(&table, "a/b", ""), (Vec::new(), 4));
+    }
+
+    #[test]
     fn a_tree_is_a_plain_prefix_and_keys_are_cut_behind_the_separator() {
         let table = table(&[
             put("a", "", None),
@@ -380,6 +396,7 @@ mod tests {
                     let before = self.entries.len();
                     self.entries.retain(|key, _| !key.starts_with(prefix));
                     if self.entries.len() < before {
+                        self.deleted.retain(|key, _| !key.starts_with(prefix.as_str()));
                         self.deleted.insert(prefix.clone(), index);
                         self.changed = index;
                     }

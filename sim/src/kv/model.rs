@@ -122,6 +122,7 @@ impl Model {
                 let before = self.entries.len();
                 self.entries.retain(|key, _| !key.starts_with(prefix.as_str()));
                 if self.entries.len() < before {
+                    self.graves.retain(|key, _| !key.starts_with(prefix.as_str()));
                     self.graves.insert(prefix.as_str().into(), index);
                     self.changed = index;
                 }
