@@ -49,8 +49,12 @@ impl Node {
     /// A read may be answered from what is applied here.
     pub(super) fn read_ready(&mut self, now: Instant, id: ReadId) {
         let read = self.server.as_deref_mut().and_then(|server| server.serving.take_read(id));
-        if let Some(read) = read {
+        let Some(read) = read else { return };
+        if self.rpc.awaits(read.ticket) {
             self.read_now(now, read);
+        } else {
+            // Whoever gave up while a quorum was asked would be left waiting here.
+            crate::mark!("watch.given_up");
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) enum Timer {
 }
 
 /// Where a call came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     /// This node.
     Local(Caller),
@@ -164,12 +164,16 @@ impl Rpc {
         assert!(body.is_forwarded(), "the node answers {body:?} itself");
         let id = self.next_call;
         self.next_call += 1;
-        match call.origin {
-            Origin::Local(caller) => {
-                let earlier = self.by_caller.insert(caller, id);
-                assert!(earlier.is_none(), "a caller's number is used once at a time: {caller:?}");
-            }
-            Origin::Remote(stream, _) => *self.remote_counts.entry(stream).or_insert(0) += 1,
+        if let Some(earlier) = self.by_origin.get(&call.origin).copied() {
+            let origin = call.origin;
+            let remote = matches!(origin, Origin::Remote(..));
+            assert!(remote, "a caller's number is used once at a time: {origin:?}");
+            // Another agent that uses a number again waits for the newer answer alone.
+            self.drop_call(now, earlier, out);
+        }
+        self.by_origin.insert(call.origin, id);
+        if let Origin::Remote(stream, _) = call.origin {
+            *self.remote_counts.entry(stream).or_insert(0) += 1;
         }
         let full = match call.origin {
             Origin::Local(_) => false,
@@ -427,16 +431,10 @@ impl Rpc {
     /// A stream is gone: calls that it brought are dropped, calls sent on it tried again if that
     /// is safe.
     pub(super) fn calls_lost(&mut self, now: Instant, lost: &Lost, out: &mut Outbox<RpcOutput>) {
-        let of_stream =
-            |origin| matches!(origin, Origin::Remote(stream, _) if stream == lost.stream);
-        let brought: Vec<u64> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| of_stream(call.origin))
-            .map(|(id, _)| *id)
-            .collect();
+        let of_stream = Origin::Remote(lost.stream, 0)..=Origin::Remote(lost.stream, u64::MAX);
+        let brought: Vec<u64> = self.by_origin.range(of_stream).map(|(_, id)| *id).collect();
         for id in brought {
-            self.drop_call(id, out);
+            self.drop_call(now, id, out);
         }
         self.remote_counts.remove(&lost.stream);
         if lost.opened_here {
@@ -488,7 +486,9 @@ impl Rpc {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             if let State::Sent(stream, _) = call.state {
                 self.pool.settle(stream);
+                self.cancel(now, id, stream, out);
             }
+            let Some(call) = self.calls.get_mut(&id) else { continue };
             call.state = State::Held;
             call.start_over(now, self.config.hold);
             self.dispatch(now, id, out);
@@ -497,39 +497,38 @@ impl Rpc {
 
     /// Nobody waits for this call any more, nor does the server that has it need to.
     pub(super) fn abandoned(&mut self, now: Instant, caller: Caller, out: &mut Outbox<RpcOutput>) {
-        let Some(id) = self.by_caller.get(&caller).copied() else { return };
-        let state = self.calls.get(&id).map(|call| call.state);
-        self.drop_call(id, out);
-        if let Some(State::Sent(stream, _)) = state
-            && let Ok(data) = Frame::Cancel(id).encode()
-        {
-            self.pool.send(now, stream, data, out);
-        }
+        self.forget(now, Origin::Local(caller), out);
     }
 
     /// Another agent waits no longer for what it asked by this stream.
     pub(super) fn cancelled(
         &mut self,
+        now: Instant,
         (stream, number): (StreamId, u64),
         out: &mut Outbox<RpcOutput>,
     ) {
-        let origin = Origin::Remote(stream, number);
-        let ids: Vec<u64> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| call.origin == origin)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.drop_call(id, out);
+        self.forget(now, Origin::Remote(stream, number), out);
+    }
+
+    fn forget(&mut self, now: Instant, origin: Origin, out: &mut Outbox<RpcOutput>) {
+        if let Some(id) = self.by_origin.get(&origin).copied() {
+            self.drop_call(now, id, out);
         }
     }
 
-    /// Takes a call away without an answer.
-    fn drop_call(&mut self, id: u64, out: &mut Outbox<RpcOutput>) {
-        let call = self.remove(id);
-        if call.is_some_and(|call| call.state == State::Executing) {
-            out.push(RpcOutput::Forget { ticket: Ticket(id) });
+    /// Takes a call away without an answer, also from whoever has it.
+    fn drop_call(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        match self.remove(id).map(|call| call.state) {
+            Some(State::Executing) => out.push(RpcOutput::Forget { ticket: Ticket(id) }),
+            Some(State::Sent(stream, _)) => self.cancel(now, id, stream, out),
+            Some(State::Held) | None => {}
+        }
+    }
+
+    /// Tells the server that a call was sent to that nobody waits for its answer.
+    fn cancel(&mut self, now: Instant, id: u64, stream: StreamId, out: &mut Outbox<RpcOutput>) {
+        if let Ok(data) = Frame::Cancel(id).encode() {
+            self.pool.send(now, stream, data, out);
         }
     }
 
@@ -564,17 +563,13 @@ impl Rpc {
         let call = self.calls.remove(&id)?;
         self.timers.cancel(&Timer::Call(id));
         self.weight -= call.weight;
-        match call.origin {
-            Origin::Local(caller) => {
-                self.by_caller.remove(&caller);
-            }
-            Origin::Remote(stream, _) => {
-                if let Some(count) = self.remote_counts.get_mut(&stream) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.remote_counts.remove(&stream);
-                    }
-                }
+        self.by_origin.remove(&call.origin);
+        if let Origin::Remote(stream, _) = call.origin
+            && let Some(count) = self.remote_counts.get_mut(&stream)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.remote_counts.remove(&stream);
             }
         }
         if let State::Sent(stream, _) = call.state {

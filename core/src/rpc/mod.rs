@@ -234,7 +234,7 @@ pub struct Rpc {
     leaving: bool,
     /// Requests on their way, by number.
     calls: BTreeMap<u64, Call>,
-    by_caller: BTreeMap<Caller, u64>,
+    by_origin: BTreeMap<Origin, u64>,
     /// How many of them each stream brought.
     remote_counts: BTreeMap<StreamId, usize>,
     /// Their size, as far as they wait or were sent on.
@@ -259,12 +259,17 @@ impl Rpc {
             leader: None,
             leaving: false,
             calls: BTreeMap::new(),
-            by_caller: BTreeMap::new(),
+            by_origin: BTreeMap::new(),
             remote_counts: BTreeMap::new(),
             weight: 0,
             next_call: 1,
             timers,
         }
+    }
+
+    /// Whether somebody still waits for the outcome of `Execute`.
+    pub(crate) fn awaits(&self, ticket: Ticket) -> bool {
+        self.calls.contains_key(&ticket.0)
     }
 
     fn send_raft(
@@ -319,7 +324,7 @@ impl Rpc {
             (Frame::Request(request), Lane::Data) if server => {
                 self.accept(now, (stream, request), bytes, out);
             }
-            (Frame::Cancel(id), Lane::Data) if server => self.cancelled((stream, id), out),
+            (Frame::Cancel(id), Lane::Data) if server => self.cancelled(now, (stream, id), out),
             (Frame::Reply(reply), Lane::Data) => self.reply(now, (stream, reply), out),
             (
                 Frame::Raft(_)
