@@ -48,7 +48,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 20] = [
+const MUTANTS: [(&str, Profile, u64); 22] = [
     ("M01", Profile::Cluster, 200),
     ("M03", Profile::Cluster, 50),
     ("M05", Profile::Cluster, 2000),
@@ -61,6 +61,8 @@ const MUTANTS: [(&str, Profile, u64); 20] = [
     ("M18", Profile::Cluster, 500),
     ("M21", Profile::Cluster, 100),
     ("M37", Profile::Cluster, 500),
+    ("M40", Profile::Cluster, 500),
+    ("M41", Profile::Cluster, 200),
     ("M43", Profile::Gossip, 100),
     ("M44", Profile::Gossip, 100),
     ("M45", Profile::Cluster, 100),

@@ -1,7 +1,8 @@
 //! Whole clusters in one thread: the shipped core in a simulated world.
 //!
 //! A [`world::World`] has hosts, links, disks and time; [`run::run`] drives one world through
-//! start, faults, healing and rest, with clients ([`workload`], [`kv`]) and [`checker`] watching;
+//! start, faults, healing and rest, with clients ([`workload`], [`kv`], [`watch`]) and [`checker`]
+//! watching;
 //! [`plan::Plan`] makes one of a seed. The same seed gives the same hash, always.
 
 #![expect(
@@ -32,5 +33,6 @@ pub mod scenario;
 pub mod streams;
 pub mod swim;
 pub mod trace;
+pub mod watch;
 pub mod workload;
 pub mod world;

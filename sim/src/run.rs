@@ -1,6 +1,7 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
 use crate::ambush::{Ambush, Watch};
+use crate::checker::watch::none_waits;
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::{Crash, Loss};
 use crate::hash::TraceHash;
@@ -28,6 +29,8 @@ const REST_LIMIT: Duration = Duration::from_secs(600);
 /// How long the cluster is given to form before faults begin.
 const START_TIME: Duration = Duration::from_secs(20);
 
+/// How long servers may take to hear that nobody waits for a read any more.
+const HANG_UP_TIME: Duration = Duration::from_secs(1);
 /// How long one link stays cut at the end.
 const CUT_TIME: Duration = Duration::from_secs(15);
 
@@ -148,6 +151,7 @@ impl Run {
         self.advance(START_TIME, true)?;
         self.faults()?;
         self.heal()?;
+        self.hang_up()?;
         self.come_to_rest()?;
         self.judge_history()?;
         self.keep_a_cut()
@@ -394,6 +398,13 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// R20: once those that watch have hung up, no server keeps what they asked.
+    fn hang_up(&mut self) -> Result<(), Violation> {
+        self.workload.watchers.leave(&mut self.world)?;
+        self.advance(HANG_UP_TIME, false)?;
+        none_waits(&self.world, &self.workload.watchers.gone)
     }
 
     /// Waits until everything that must hold at rest does, or gives up.

@@ -1,5 +1,5 @@
-//! Clients of the simulated cluster: registers in the catalog, services on agents, and those of the
-//! key-value table ([`crate::kv`]).
+//! Clients of the simulated cluster: registers in the catalog, services on agents, those of the
+//! key-value table ([`crate::kv`]), and those that watch ([`crate::watch`]).
 //!
 //! A register is an external node whose metadata carries a version. It has one write on its way at
 //! a time, so what a read may return is a range: not below the newest write acknowledged before the
@@ -10,6 +10,7 @@ use crate::checker::{KvChecker, Violation};
 use crate::kv::KvClients;
 use crate::net::HostId;
 use crate::streams::Process;
+use crate::watch::Watchers;
 use crate::world::{Reply, World, world_rng};
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Command, Registration};
@@ -84,6 +85,8 @@ pub struct Workload {
     pub succeeded: u64,
     /// Clients of the key-value table.
     pub kv: KvClients,
+    /// Clients that watch.
+    pub watchers: Watchers,
     waiting: BTreeMap<(Process, RequestId), Operation>,
     rng: Rng,
 }
@@ -101,18 +104,20 @@ impl Workload {
             answered: 0,
             succeeded: 0,
             kv: KvClients::new(seed),
+            watchers: Watchers::new(seed),
             waiting: BTreeMap::new(),
             rng: world_rng(seed, Stream::Rpc),
         }
     }
 
-    /// One client does something at one of `hosts`.
+    /// One client does something at one of `hosts`, and those that watch go on.
     pub fn act(
         &mut self,
         world: &mut World,
         hosts: &[HostId],
         kv: &mut KvChecker,
     ) -> Result<(), Violation> {
+        self.watchers.act(world, kv)?;
         if self.rng.chance(2, 5) {
             return self.kv.act(world, kv);
         }
@@ -191,7 +196,11 @@ impl Workload {
     /// Takes in the answers that have arrived; an impossible one is a violation.
     pub fn take_replies(&mut self, world: &mut World, kv: &mut KvChecker) -> Result<(), Violation> {
         for reply in std::mem::take(&mut world.replies) {
-            let Reply { process, id, event, result } = reply;
+            if let Some(judged) = self.watchers.take(&reply, kv) {
+                judged?;
+                continue;
+            }
+            let Reply { process, id, at: _, event, result } = reply;
             if let Some(judged) = self.kv.take((process, id), &result, event, kv) {
                 self.count(&result);
                 judged?;
@@ -214,6 +223,7 @@ impl Workload {
     /// Whoever waits for an answer of this process waits in vain.
     pub fn forget(&mut self, process: Process) {
         self.kv.forget(process);
+        self.watchers.forget(process);
         let gone: Vec<_> = self.waiting.keys().filter(|(of, _)| *of == process).copied().collect();
         for key in gone {
             if let Some(Operation::Write { register, version }) = self.waiting.remove(&key) {

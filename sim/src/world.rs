@@ -91,6 +91,8 @@ pub struct Reply {
     pub process: Process,
     /// Which request.
     pub id: RequestId,
+    /// When.
+    pub at: Instant,
     /// During which event, by number.
     pub event: u64,
     /// The answer.
@@ -484,7 +486,8 @@ impl World {
                 self.hash.number(5);
                 self.hash.number(id.get());
                 self.hash.number(u64::from(result.is_ok()));
-                self.replies.push(Reply { process, id, event: self.events, result });
+                let (at, event) = (self.now, self.events);
+                self.replies.push(Reply { process, id, at, event, result });
             }
             Output::Event(event) => {
                 if let Some(deliveries) = &mut self.deliveries {

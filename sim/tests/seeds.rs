@@ -36,6 +36,19 @@ fn two_runs_of_a_seed_are_the_same_run() {
     }
 }
 
+#[test]
+fn clients_that_watch_are_answered_for_every_reason() {
+    let mut met = BTreeSet::new();
+    for seed in 0..8 {
+        terraform_core::marks::take_hits();
+        assert_eq!(run(Plan::of_seed(seed)).0.violation, None, "seed {seed}");
+        met.extend(terraform_core::marks::take_hits().into_keys());
+    }
+    for mark in ["parked", "woken", "over", "leader_gone", "given_up"] {
+        assert!(met.contains(&*format!("watch.{mark}")), "{mark} never happened, but {met:?}");
+    }
+}
+
 /// What became of the operations on keys in some worlds, by kind.
 fn kinds(records: &[Record]) -> BTreeSet<String> {
     let kind = |record: &Record| {

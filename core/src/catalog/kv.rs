@@ -155,6 +155,9 @@ impl KvTable {
 
     fn bury(&mut self, index: ModifyIndex, key: Arc<str>) {
         self.changed = index;
+        if crate::mutant!(M41) {
+            return;
+        }
         if let Some(earlier) = self.tombstones.insert(Arc::clone(&key), index) {
             self.deletions.remove(&(earlier, Arc::clone(&key)));
         }

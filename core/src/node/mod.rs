@@ -368,6 +368,11 @@ impl Node {
         self.server.as_deref().map(|server| &server.tables)
     }
 
+    /// Reads that wait here, for checkers; `None` on clients.
+    pub fn watches(&self) -> Option<&crate::watch::Watches> {
+        self.server.as_deref().map(|server| &server.watches)
+    }
+
     /// Fires every timer that is due.
     fn fire_timers(&mut self, now: Instant) {
         self.lan.handle_timeout(now);

@@ -64,6 +64,11 @@ impl Watches {
         self.queries.is_empty()
     }
 
+    /// All reads that wait.
+    pub fn parked(&self) -> impl Iterator<Item = &Parked> {
+        self.groups.values().flat_map(|group| group.parked.values())
+    }
+
     /// When the next one has waited long enough.
     pub const fn next_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
@@ -138,9 +143,8 @@ impl Watches {
 
     /// Takes all reads that match.
     pub fn take_if(&mut self, matches: impl Fn(&Request) -> bool) -> Vec<Parked> {
-        let all = self.groups.values().flat_map(|group| group.parked.values());
-        let tickets: Vec<Ticket> =
-            all.filter(|parked| matches(&parked.request)).map(|parked| parked.ticket).collect();
+        let matching = self.parked().filter(|parked| matches(&parked.request));
+        let tickets: Vec<Ticket> = matching.map(|parked| parked.ticket).collect();
         tickets.into_iter().filter_map(|ticket| self.remove(ticket)).collect()
     }
 

@@ -114,19 +114,38 @@ impl KvChecker {
             }
             Outcome::Answered(response) => response,
         };
-        let top = self.committed_in.partition_point(|of| *of <= event) as u64;
+        let top = self.committed_by(event);
         let at = match (&record.call, response) {
-            (Call::Read(query, _), Response::Answer(answer)) => {
-                let at = self.explain(query, answer, record.floor, top);
-                at.ok_or_else(|| self.inexplicable(query, record, top))?
+            (Call::Read(query, consistency), Response::Answer(answer)) => {
+                return self.read((query, *consistency), record.floor, answer, event);
             }
             _ => self.find(id, record, response, top)?,
         };
-        let is_stale = matches!(record.call, Call::Read(_, Consistency::Stale));
-        if !is_stale {
+        self.floor = self.floor.max(at);
+        Ok(())
+    }
+
+    /// A question about keys, asked when nothing below `floor` would do, was answered during the
+    /// event of this number.
+    pub fn read(
+        &mut self,
+        (query, consistency): (&Query, Consistency),
+        floor: u64,
+        answer: &QueryAnswer,
+        event: u64,
+    ) -> Result<(), Violation> {
+        let top = self.committed_by(event);
+        let at = self.explain(query, answer, floor, top);
+        let at = at.ok_or_else(|| self.inexplicable(query, answer, floor, top))?;
+        if consistency != Consistency::Stale {
             self.floor = self.floor.max(at);
         }
         Ok(())
+    }
+
+    /// The newest position that was committed when the event of this number was over.
+    fn committed_by(&self, event: u64) -> u64 {
+        self.committed_in.partition_point(|of| *of <= event) as u64
     }
 
     /// The lowest position from `floor` to `top` at which the model gives this answer.
@@ -143,10 +162,7 @@ impl KvChecker {
 
     /// What is broken when no position explains an answer: its index, if its rows are not wrong at
     /// all, or the freshness that was asked for.
-    fn inexplicable(&self, query: &Query, record: &Record, top: u64) -> Violation {
-        let Outcome::Answered(Response::Answer(answer)) = &record.outcome else {
-            return Violation { rule: "C11", facts: format!("{record:?}") };
-        };
+    fn inexplicable(&self, query: &Query, answer: &QueryAnswer, floor: u64, top: u64) -> Violation {
         let window = self.states.iter().take_while(|(at, _)| *at <= top);
         let known = window.filter_map(|(_, model)| model.answer(query));
         let mut known = known.filter(|(rows, _)| same_rows(&answer.rows, rows)).peekable();
@@ -156,8 +172,7 @@ impl KvChecker {
             Consistency::Stale => "C6",
             Consistency::Leader | Consistency::Consistent => "I12",
         };
-        let floor = record.floor;
-        let facts = format!("nothing from index {floor} to {top} gives this: {record:?}");
+        let facts = format!("nothing from index {floor} to {top} answers {query:?}: {answer:?}");
         Violation { rule, facts }
     }
 

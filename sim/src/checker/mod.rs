@@ -8,13 +8,16 @@ mod kv;
 pub mod linear;
 mod raft;
 mod rest;
+pub mod watch;
 
 use crate::net::HostId;
 use crate::streams::Process;
 use crate::world::World;
 use std::collections::BTreeSet;
 use std::fmt;
+use terraform_core::catalog::query::{Consistency, DatacenterCoordinates, Query, QueryAnswer};
 use terraform_core::id::NodeName;
+use terraform_core::view::{ServerState, answer_now};
 
 pub use kv::KvChecker;
 pub use rest::{Expectation, at_rest, has_leader, seen_by_all};
@@ -57,6 +60,7 @@ impl Default for Permissions {
 pub struct Checkers {
     raft: raft::RaftChecker,
     gossip: gossip::GossipChecker,
+    watch: watch::WatchChecker,
     /// The key-value table by the committed log.
     pub kv: KvChecker,
     /// What is allowed in this world.
@@ -102,6 +106,7 @@ impl Checkers {
             if begins_to_lead {
                 raft::no_other_lease(world, host)?;
             }
+            self.watch.look(world, host)?;
         }
         self.gossip.look(process, &running.node, &self.permissions)
     }
@@ -115,6 +120,17 @@ impl Checkers {
 /// A broken rule.
 pub(crate) fn broken<T>(rule: &'static str, facts: impl Into<String>) -> Result<T, Violation> {
     Err(Violation { rule, facts: facts.into() })
+}
+
+/// What a server would answer at this moment, from what it has applied.
+pub(crate) fn ask(world: &World, host: HostId, query: &Query) -> Option<QueryAnswer> {
+    let host = world.hosts.get(host)?;
+    let node = &host.running.as_ref()?.node;
+    let now = host.local_time(world.now);
+    let datacenters = &[DatacenterCoordinates::unknown(host.config.datacenter.clone())];
+    let (tables, consensus) = (node.tables()?, &node.raft()?.view(now));
+    let state = ServerState { tables, consensus, datacenters };
+    Some(answer_now(state, query, Consistency::Leader, now))
 }
 
 /// A process in a report.

@@ -1,7 +1,7 @@
 //! What must hold once every fault is healed and the world has come to rest (simulation.md §9.3,
 //! §9.4).
 
-use super::{Violation, broken};
+use super::{Violation, ask, broken};
 use crate::kv::model::Model;
 use crate::net::HostId;
 use crate::workload::Acknowledged;
@@ -10,14 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use terraform_core::catalog::command::SERF_HEALTH;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
-use terraform_core::catalog::query::{
-    Consistency, DatacenterCoordinates, NodeServices, Query, Rows,
-};
+use terraform_core::catalog::query::{NodeServices, Query, Rows};
 use terraform_core::id::{NodeName, ServiceId};
 use terraform_core::node::Node;
 use terraform_core::raft::RoleKind;
 use terraform_core::serf::MemberStatus;
-use terraform_core::view::{ServerState, answer_now};
 
 /// What became of a host, as the world knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +57,7 @@ struct Catalog<'a> {
 
 impl Catalog<'_> {
     fn ask(&self, query: &Query) -> Option<Rows> {
-        let node = node(self.world, self.leader)?;
-        let now = self.world.hosts[self.leader].local_time(self.world.now);
-        let consensus = node.raft()?.view(now);
-        let own = self.world.hosts[self.leader].config.datacenter.clone();
-        let datacenters = &[DatacenterCoordinates::unknown(own)];
-        let (tables, consensus) = (node.tables()?, &consensus);
-        let state = ServerState { tables, consensus, datacenters };
-        Some(answer_now(state, query, Consistency::Leader, now).rows)
+        ask(self.world, self.leader, query).map(|answer| answer.rows)
     }
 
     fn node(&self, name: &NodeName) -> Option<NodeServices> {

@@ -16,7 +16,7 @@ use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
 use std::collections::BTreeMap;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvPut, KvWrite};
-use terraform_core::catalog::query::{Consistency, Query};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
 use terraform_core::catalog::transaction::{IndexCheck, Operation};
 use terraform_core::id::{ModifyIndex, RequestId};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
@@ -94,6 +94,7 @@ impl KvClients {
                 if self.rng.chance(1, 2)
                     && let Some(answer) = from_view(world, host, &context, &query)
                 {
+                    let answer = Ok(Response::Answer(Box::new(answer)));
                     return self.finish(id, answer, world.events, checker);
                 }
                 Request { context, body: RequestBody::Query(query) }
@@ -250,20 +251,19 @@ fn any_consistency(rng: &mut Rng) -> Consistency {
 }
 
 /// What a server has applied; a client agent promises nothing, since it asks any server.
-fn applied_at(world: &World, host: HostId) -> u64 {
+pub(crate) fn applied_at(world: &World, host: HostId) -> u64 {
     let running = world.hosts[host].running.as_ref();
     running.and_then(|running| running.node.raft()).map_or(0, |raft| raft.applied().get())
 }
 
 /// The answer from the published view, which the HTTP interface looks at before it asks the node.
-fn from_view(
+pub(crate) fn from_view(
     world: &World,
     host: HostId,
     context: &RequestContext,
     query: &Query,
-) -> Option<Result<Response, RequestError>> {
+) -> Option<QueryAnswer> {
     let view = world.hosts[host].running.as_ref()?.view.as_ref()?;
     let now = world.hosts[host].local_time(world.now);
-    let answer = view.answer(context, query, now)?;
-    Some(Ok(Response::Answer(Box::new(answer))))
+    view.answer(context, query, now)
 }
