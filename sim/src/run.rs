@@ -179,7 +179,7 @@ impl Run {
     pub fn advance(&mut self, span: Duration, busy: bool) -> Result<(), Violation> {
         let end = self.world.now + span;
         while self.world.now < end {
-            let mut until = end.min(self.next_tick);
+            let mut until = end.min(self.next_tick).min(self.next_back());
             if busy {
                 until = until.min(self.next_act);
             }
@@ -191,6 +191,7 @@ impl Run {
                 self.stopped_ok()?;
             }
             self.strike();
+            self.come_back()?;
             self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
             if busy && self.world.now >= self.next_act {
                 let hosts: Vec<HostId> = (0..self.world.hosts.len()).collect();
@@ -225,7 +226,30 @@ impl Run {
         }
     }
 
-    /// What an operator's supervisor does: restarts what should run, joins what is alone.
+    /// When the next host that is down comes back.
+    fn next_back(&self) -> Instant {
+        let back = self.back_at.iter().zip(&self.world.hosts);
+        // A pause may keep a host from coming to the end of its leave in time.
+        let down = back.filter(|(_, host)| host.running.is_none()).filter_map(|(at, _)| *at);
+        down.min().unwrap_or(Instant::from_nanos(u64::MAX))
+    }
+
+    /// Starts the hosts whose time to come back has come: each at its own moment, so that some
+    /// restart while others still count on what they said before.
+    fn come_back(&mut self) -> Result<(), Violation> {
+        if self.next_back() > self.world.now {
+            return Ok(());
+        }
+        for host in 0..self.world.hosts.len() {
+            let is_due = self.back_at[host].is_some_and(|at| at <= self.world.now);
+            if is_due && self.world.hosts[host].running.is_none() {
+                self.start(host)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an operator does: takes down what has stopped, joins what is alone.
     fn operate(&mut self) -> Result<(), Violation> {
         if self.heal_at.is_some_and(|at| at <= self.world.now) {
             self.heal_at = None;
@@ -239,11 +263,6 @@ impl Run {
                 .is_some_and(|running| running.stopped.is_some());
             if stopped {
                 self.take_down(host, Crash::Process);
-            }
-            // A pause may keep a host from coming to the end of its leave in time.
-            let is_due = self.back_at[host].is_some_and(|at| at <= self.world.now);
-            if is_due && self.world.hosts[host].running.is_none() {
-                self.start(host)?;
             }
             self.join_if_alone(host);
         }
