@@ -217,7 +217,7 @@ impl KvTable {
     }
 
     /// Adds the keys that were stored, changed or deleted since `old`, and the prefixes that were
-    /// deleted.
+    /// deleted or whose deletion was forgotten.
     pub(super) fn keys_changed_since(&self, old: &Self, keys: &mut BTreeSet<Arc<str>>) {
         keys.extend(old.entries.diff(&self.entries).map(|item| Arc::clone(key_of(&item))));
         // What was stored and deleted in between differs in nothing but its tombstone.

@@ -114,10 +114,11 @@ impl Tables {
         }
         if self.kv.changed_at() != old.kv.changed_at() {
             changes.topics.insert(Topic::Kv);
-            self.kv.keys_changed_since(&old.kv, &mut changes.keys);
-            let keys = changes.keys.iter().cloned().map(Topic::Key);
-            changes.topics.extend(keys);
         }
+        // Tombstones that are forgotten change what a prefix has as its index, and nothing else.
+        self.kv.keys_changed_since(&old.kv, &mut changes.keys);
+        let keys = changes.keys.iter().cloned().map(Topic::Key);
+        changes.topics.extend(keys);
         changes
     }
 }

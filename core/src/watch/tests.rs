@@ -100,6 +100,21 @@ fn what_was_stored_and_deleted_between_two_looks_wakes() {
 }
 
 #[test]
+fn a_prefix_whose_last_tombstone_is_forgotten_wakes_with_the_index_of_the_table() {
+    let mut tables = Tables::default();
+    put(&mut tables, 1, "a/b");
+    let delete = KvDelete { key: "a/b".to_owned(), only_at: None };
+    tables.apply(LogIndex::new(2), Command::Kv(KvWrite::Delete(delete))).unwrap();
+    put(&mut tables, 3, "x");
+    let mut watches = Watches::default();
+    park(&mut watches, &tables, 1, &tree("a/"), ModifyIndex::new(2));
+    let reap = Command::ReapTombstones(ModifyIndex::new(2));
+    tables.apply(LogIndex::new(4), reap).unwrap();
+    assert_eq!(index_of(&tables, &tree("a/")).get(), 3);
+    assert_eq!(woken(&mut watches, &tables), [1]);
+}
+
+#[test]
 fn those_that_ask_the_same_are_woken_by_what_each_has() {
     let mut tables = Tables::default();
     put(&mut tables, 1, "a");
