@@ -328,12 +328,13 @@ impl RaftChecker {
     }
 }
 
-/// R19: when a server begins to lead, no other one of its cluster may answer reads as the leader,
-/// by its own clock.
+/// R19: when a server begins to lead, no leader of an earlier term of its cluster may answer reads,
+/// by its own clock. One that learns late that it won a term which is over commits nothing.
 pub(super) fn no_other_lease(world: &World, host: HostId) -> Result<(), Violation> {
-    let cluster = raft(&world.hosts[host]).and_then(Raft::cluster);
+    let Some(new) = raft(&world.hosts[host]) else { return Ok(()) };
+    let is_earlier = |raft: &&Raft| raft.cluster() == new.cluster() && raft.term() < new.term();
     for other in world.hosts.iter().filter(|other| other.id != host) {
-        let Some(raft) = raft(other).filter(|raft| raft.cluster() == cluster) else { continue };
+        let Some(raft) = raft(other).filter(is_earlier) else { continue };
         let now = other.local_time(world.now);
         if let Some(until) = raft.lease_until(now).filter(|end| *end > now) {
             let who = shown(other.process());
