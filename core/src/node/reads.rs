@@ -10,7 +10,7 @@ use super::request::{Request, RequestBody, RequestError, Response};
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::id::ModifyIndex;
 use crate::machine::Machine as _;
-use crate::raft::{RaftInput, ReadError, ReadId, RoleKind};
+use crate::raft::{RaftInput, ReadError, ReadId};
 use crate::rpc::Ticket;
 use crate::time::Instant;
 use crate::view::{ServerState, answer_now};
@@ -28,15 +28,18 @@ impl Node {
 
     /// Answers a read, or lets it wait, or confirms first that this server leads.
     fn read_until(&mut self, now: Instant, read: Parked) {
-        let Some(server) = self.server.as_deref_mut() else { return };
-        let leads = server.raft.role() == RoleKind::Leader;
-        let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
-        let fresh = match read.request.context.consistency {
-            Consistency::Stale => true,
-            Consistency::Leader => leads && lease,
-            Consistency::Consistent => false,
-        };
-        if fresh { self.read_now(now, read) } else { self.confirm(now, read) }
+        let has_lease = self.has_lease(now);
+        if is_fresh(read.request.context.consistency, has_lease) {
+            self.read_now(now, read);
+        } else {
+            self.confirm(now, read);
+        }
+    }
+
+    /// Whether this server may answer default reads without asking anybody.
+    fn has_lease(&self, now: Instant) -> bool {
+        let raft = self.server.as_deref().map(|server| &server.raft);
+        raft.and_then(|raft| raft.lease_until(now)).is_some_and(|until| until > now)
     }
 
     /// Answers a read once a quorum has confirmed that this server leads.
@@ -119,21 +122,15 @@ impl Node {
         let Some(answer) = self.answer_from_here(now, query, Consistency::Leader) else {
             return false;
         };
+        let has_lease = self.has_lease(now);
         let Some(server) = self.server.as_deref_mut() else { return false };
         let index = if crate::mutant!(M40) { ModifyIndex::ZERO } else { answer.index };
         let taken = server.watches.take_older(query, index, &server.tables);
-        let lease = server.raft.lease_until(now).is_some_and(|until| until > now);
-        let leads = lease && server.raft.role() == RoleKind::Leader;
         let woken = !taken.is_empty();
         for read in taken {
             crate::mark!("watch.woken");
             let consistency = read.request.context.consistency;
-            let fresh = match consistency {
-                Consistency::Stale => true,
-                Consistency::Leader => leads,
-                Consistency::Consistent => false,
-            };
-            if fresh {
+            if is_fresh(consistency, has_lease) {
                 let answer = QueryAnswer { consistency, ..answer.clone() };
                 self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
             } else {
@@ -167,5 +164,14 @@ impl Node {
             crate::mark!("watch.leader_gone");
             self.executed(now, read.ticket, Err(RequestError::NoLeader));
         }
+    }
+}
+
+/// Whether the applied state of a server is as fresh as a read wants it.
+const fn is_fresh(consistency: Consistency, has_lease: bool) -> bool {
+    match consistency {
+        Consistency::Stale => true,
+        Consistency::Leader => has_lease,
+        Consistency::Consistent => false,
     }
 }
