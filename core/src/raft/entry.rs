@@ -3,7 +3,7 @@
 //! Storage encodes a [`PersistBatch`] and recovers a [`RestoredRaft`]; both sides agree on these
 //! types and on nothing else (raft.md §2, §11.4).
 
-use super::TransferRefusal;
+use super::{ENTRY_BYTES_MAX, TransferRefusal};
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::pack_struct;
 use bytes::Bytes;
@@ -145,6 +145,12 @@ pub enum ProposalError {
     /// A queue is full; not appended.
     #[error("too many unfinished writes")]
     Overloaded,
+    /// The command is too large for an entry; not appended.
+    #[error("the command has {bytes} bytes, at most {ENTRY_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// A configuration change broke rule P1 to P8 (raft.md §10.2); not appended.
     #[error("configuration change refused: {0}")]
     Refused(&'static str),

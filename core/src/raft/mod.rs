@@ -59,7 +59,7 @@ pub use event::{RaftInput, RaftOutput, RoleKind};
 pub use message::{
     Append, AppendReject, Body, Campaign, Header, Message, Refusal, TransferRefusal,
 };
-pub use settings::{RaftLimits, RaftSettings, Timing};
+pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
 pub use stats::RaftStats;
 pub use status::LeaveVerdict;
 pub use trace::RaftTrace;

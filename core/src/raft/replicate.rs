@@ -9,8 +9,8 @@ use super::leader::Leader;
 use super::progress::Flow;
 use super::shared::{Destination, Shared};
 use super::{
-    Append, AppendReject, Body, EntryKind, Header, ProposalError, ProposalId, Raft, RaftOutput,
-    RaftTrace, Role, quorum,
+    Append, AppendReject, Body, ENTRY_BYTES_MAX, EntryKind, Header, ProposalError, ProposalId,
+    Raft, RaftOutput, RaftTrace, Role, quorum,
 };
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Outbox;
@@ -38,6 +38,9 @@ impl Raft {
             Role::Leader(leader) if leader.hands_over(shared, now) => {
                 mark!("raft.propose.handing_over");
                 ProposalError::HandingOver
+            }
+            Role::Leader(_) if payload.len() > ENTRY_BYTES_MAX => {
+                ProposalError::TooLarge { bytes: payload.len() }
             }
             Role::Leader(leader) => {
                 leader.append(shared, id, EntryKind::Command, payload, out);

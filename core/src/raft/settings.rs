@@ -43,6 +43,9 @@ impl Timing {
     }
 }
 
+/// Payload bytes of one entry: twice what HTTP takes, and far from the frame that must hold it.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+
 /// Sizes (raft.md §1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftLimits {

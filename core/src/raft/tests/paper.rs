@@ -219,6 +219,24 @@ fn a_wiped_voter_does_not_vote_twice() {
 }
 
 /// Raft thesis §4.1 and raft.md P2: a change waits until the one before it is committed.
+/// What does not fit into one message would be sent for ever.
+#[test]
+fn a_proposal_too_large_for_an_entry_is_refused_and_appends_nothing() {
+    let mut server = Server1::new(2, &[2]);
+    server.elect();
+    let last = server.raft.last_index();
+    let propose = |server: &mut Server1, id, bytes| {
+        let (id, payload) = (ProposalId(id), Bytes::from(vec![0; bytes]));
+        server.input(RaftInput::Propose { id, payload });
+    };
+    propose(&mut server, 1, ENTRY_BYTES_MAX + 1);
+    let bytes = ENTRY_BYTES_MAX + 1;
+    assert_eq!(server.failed, [(ProposalId(1), ProposalError::TooLarge { bytes })]);
+    assert_eq!(server.raft.last_index(), last);
+    propose(&mut server, 2, ENTRY_BYTES_MAX);
+    assert_eq!(server.raft.last_index(), last.next());
+}
+
 #[test]
 fn a_second_change_waits_for_the_first() {
     let mut server = Server1::new(2, &[2]);
