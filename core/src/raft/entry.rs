@@ -55,6 +55,22 @@ pub struct Configuration {
 }
 pack_struct!(Configuration { voters });
 
+/// What a snapshot stands for: everything up to a position, all of it committed (raft.md §9).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The newest entry it covers.
+    pub index: LogIndex,
+    /// That entry's term.
+    pub term: Term,
+    /// That entry's chain value.
+    pub chain: u64,
+    /// The newest configuration it covers.
+    pub configuration: Configuration,
+    /// That configuration's position.
+    pub configuration_index: LogIndex,
+}
+pack_struct!(SnapshotMeta { index, term, chain, configuration, configuration_index });
+
 /// The durable part of a server's vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
@@ -75,13 +91,15 @@ pub struct IdentityChange {
     pub heartbeat_timeout: Option<Duration>,
 }
 
-/// What to make durable, in this order: identity, hard state, truncation, entries.
+/// What to make durable, in this order: identity, hard state, reset, truncation, entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PersistBatch {
     /// Changes to the identity file.
     pub identity: IdentityChange,
     /// A new hard state.
     pub hard: Option<HardState>,
+    /// Forget the whole log; it goes on after this position, which a durable snapshot covers.
+    pub reset: Option<LogIndex>,
     /// Forget entries from here on.
     pub truncate_from: Option<LogIndex>,
     /// Append these.
@@ -99,7 +117,9 @@ pub struct RestoredRaft {
     pub promise: Option<Bytes>,
     /// Term and vote.
     pub hard: HardState,
-    /// The whole log.
+    /// The newest usable snapshot; the catalog was restored from it.
+    pub snapshot: Option<SnapshotMeta>,
+    /// The log: consecutive, without a gap behind the snapshot, or from index 1 on without one.
     pub entries: Vec<Entry>,
     /// The largest heartbeat timeout of earlier runs; sets the vote embargo.
     pub heartbeat_timeout: Duration,

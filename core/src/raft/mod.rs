@@ -53,7 +53,8 @@ pub use crate::wire::rpc::Lane;
 pub use bootstrap::BootstrapTrace;
 pub use entry::{
     Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
-    ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server, TransferError, TransferId,
+    ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server, SnapshotMeta,
+    TransferError, TransferId,
 };
 pub use event::{RaftInput, RaftOutput, RoleKind};
 pub use message::{

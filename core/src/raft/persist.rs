@@ -40,6 +40,7 @@ impl Persister {
             queued: PersistBatch {
                 identity: IdentityChange { cluster: None, promise: None, heartbeat_timeout: None },
                 hard: None,
+                reset: None,
                 truncate_from: None,
                 entries: Vec::new(),
             },

@@ -615,6 +615,7 @@ fn restored_raft(identity: &Identity, hard: HardState, entries: Vec<Entry>) -> R
         cluster: identity.cluster,
         promise: identity.promise.clone(),
         hard,
+        snapshot: None,
         entries,
         heartbeat_timeout: identity.heartbeat_timeout,
     }

@@ -341,6 +341,7 @@ impl Wal {
         if let Some(hard) = batch.hard {
             self.hard.put(hard, &mut ops);
         }
+        assert!(batch.reset.is_none(), "a log is replayed whole until snapshots are stored");
         let mut items = Vec::with_capacity(batch.entries.len() + 1);
         if let Some(from) = batch.truncate_from {
             assert!(from > LogIndex::ZERO, "the log begins at index 1");

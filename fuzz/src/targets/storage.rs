@@ -26,6 +26,7 @@ fn write_log(choices: &mut Choices<'_>, wal: &mut Wal, disk: &mut Disk) -> Writt
         let mut batch = PersistBatch {
             identity: IdentityChange::default(),
             hard: choices.byte().is_multiple_of(4).then_some(hard),
+            reset: None,
             truncate_from: None,
             entries: Vec::new(),
         };

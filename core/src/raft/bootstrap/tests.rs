@@ -59,6 +59,7 @@ impl World {
                 cluster: None,
                 promise: None,
                 hard: HardState::default(),
+                snapshot: None,
                 entries: Vec::new(),
                 heartbeat_timeout: Duration::ZERO,
             };

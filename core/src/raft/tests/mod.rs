@@ -46,6 +46,7 @@ fn blank(n: u8) -> RestoredRaft {
         cluster: None,
         promise: None,
         hard: HardState::default(),
+        snapshot: None,
         entries: Vec::new(),
         heartbeat_timeout: Duration::ZERO,
     }
