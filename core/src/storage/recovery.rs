@@ -18,7 +18,7 @@ use super::scan::{ScanError, Scanned, Scanner, TornTail};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
-use crate::id::{NameError, NodeId, PoolName, StoreId};
+use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
 use crate::mark;
 use crate::raft::{Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
@@ -188,6 +188,12 @@ pub enum RecoveryError {
          vote twice; remove the data directory and let the server join anew"
     )]
     HardStateLost,
+    /// The beginning of the log is gone, and nothing stands for it.
+    #[error("the log begins behind entry {base}, and no usable snapshot reaches to it")]
+    SnapshotsLost {
+        /// The position behind which the log begins.
+        base: LogIndex,
+    },
     /// `raft/identity` is missing where a server has run before.
     #[error("raft/identity is missing, but {file} holds a server's state")]
     IdentityLost {
@@ -547,6 +553,9 @@ impl Recovery {
     /// A server that has run before.
     fn resume(&mut self, scanned: Scanned) -> Result<RestoredServer, RecoveryError> {
         let identity = self.identity.clone().expect("a scan needs the store's identity");
+        if scanned.base > LogIndex::ZERO {
+            return Err(RecoveryError::SnapshotsLost { base: scanned.base });
+        }
         let chosen = hard::choose(identity.store, &self.hard);
         let Chosen { hard, slots, ops } = chosen.ok_or(RecoveryError::HardStateLost)?;
         self.ops.extend(ops);
@@ -555,7 +564,7 @@ impl Recovery {
         self.ops.extend(scanned.unused.into_iter().rev().flat_map(remove));
         self.notes.extend(scanned.torn.map(RecoveryNote::TornTail));
         let raft = restored_raft(&identity, hard, scanned.entries);
-        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, &scanned.tail);
+        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, None);
         self.ops.extend(ops);
         Ok(RestoredServer { raft, wal, wan: std::mem::take(&mut self.wan) })
     }
@@ -582,7 +591,7 @@ impl Recovery {
         };
         let raft = restored_raft(&identity, HardState::default(), Vec::new());
         let write_identity = identity.write();
-        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, &Tail::empty(store));
+        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, Tail::empty(store), None);
         self.ops.extend(ops);
         // The slots and `wal` are in the folder before the identity is.
         self.ops.push(FileOp::SyncDir(Some(FilePath::new("raft"))));

@@ -8,6 +8,18 @@
 //! - *torn* otherwise: the newest batch, whose sync never returned. It is cut as a whole, and
 //!   nobody was told of it.
 //!
+//! The oldest segments are removed once snapshots cover them (`Wal::compact`), so the first one
+//! present may have any number, and what it begins with need not begin the log. What came before is
+//! the *base*: the position behind which the log's entries begin. Recovery decides whether a
+//! snapshot reaches to it.
+//!
+//! - The first entry found sets the base to the position before it.
+//! - A truncation at or below the base lowers it. What was removed held entries that a snapshot
+//!   covers; those the truncation forgets were then replaced, by entries that follow here. Entries
+//!   that a snapshot covers are committed, so no truncation that came after the snapshot reaches
+//!   below it.
+//! - A reset sets the base, and nothing lowers it from there on.
+//!
 //! Bytes are hostile: a scan never panics and keeps no more than the bytes it was given.
 
 use super::StorageDamage;
@@ -21,6 +33,9 @@ use crate::mark;
 use crate::raft::Entry;
 use bytes::Bytes;
 use thiserror::Error;
+
+/// Positions and epochs beyond this are not counted to in any server's life.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a log cannot be used. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -52,7 +67,9 @@ pub struct TornTail {
 /// A readable log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
-    /// All entries, from index 1.
+    /// The position after which the entries begin; zero for a whole log.
+    pub base: LogIndex,
+    /// All entries, without a gap.
     pub entries: Vec<Entry>,
     /// What the writer continues after.
     pub tail: Tail,
@@ -91,7 +108,14 @@ struct Current {
 #[derive(Clone, Debug)]
 pub(super) struct Scanner {
     store: StoreId,
+    /// The position after which the entries begin; `None` as long as nothing tells it.
+    base: Option<LogIndex>,
+    /// Whether entries at or below the base may have been in segments that were removed.
+    open: bool,
     entries: Vec<Entry>,
+    /// The largest position that the current segment ever held, and each before it.
+    largest: Option<LogIndex>,
+    closed: Vec<LogIndex>,
     /// The epoch of the last valid batch.
     epoch: u64,
     /// The epoch of the last valid batch that is more than a seal.
@@ -110,7 +134,11 @@ impl Scanner {
     pub(super) const fn new(store: StoreId) -> Self {
         Self {
             store,
+            base: Some(LogIndex::ZERO),
+            open: false,
             entries: Vec::new(),
+            largest: None,
+            closed: Vec::new(),
             epoch: 0,
             content_epoch: 0,
             current: None,
@@ -121,8 +149,10 @@ impl Scanner {
 
     /// Takes the next segment.
     pub(super) fn segment(&mut self, number: u64, bytes: Bytes) -> Result<(), ScanError> {
-        let current = self.current.as_ref().map_or(0, |current| current.number);
-        let expected = current + self.unused.len() as u64 + 1;
+        let expected = match &self.current {
+            None => number.max(1),
+            Some(current) => current.number + self.unused.len() as u64 + 1,
+        };
         if number != expected {
             return Err(damage(expected, 0, "the segment is missing"));
         }
@@ -133,7 +163,11 @@ impl Scanner {
                     let rule = "the segment header is unreadable, and a later segment is in use";
                     return Err(damage(*unreadable, 0, rule));
                 }
-                self.check_end_of_previous(head)?;
+                if self.current.is_none() && number > 1 {
+                    self.begin_after_removed(head)?;
+                } else {
+                    self.check_end_of_previous(head)?;
+                }
                 self.replay(number, bytes)
             }
             Err(HeadFault::Version(version)) => {
@@ -141,6 +175,16 @@ impl Scanner {
             }
             Err(HeadFault::Unreadable(rule)) => self.without_header(binding, &bytes, rule),
         }
+    }
+
+    /// Those before the first segment were removed, so what its header says of them is taken over.
+    fn begin_after_removed(&mut self, head: SegmentHead) -> Result<(), ScanError> {
+        if head.previous_epoch > NUMBER_MAX {
+            return Err(damage(head.binding.file, 0, "the segment header has an impossible epoch"));
+        }
+        self.epoch = head.previous_epoch;
+        (self.base, self.open) = (None, true);
+        Ok(())
     }
 
     /// The header of a segment tells where the one before it ended.
@@ -183,6 +227,9 @@ impl Scanner {
         let mut end = SEGMENT_HEAD_BYTES;
         let mut content_end = end;
         self.content_epoch = self.epoch;
+        if self.current.is_some() {
+            self.closed.push(self.largest.take().unwrap_or(LogIndex::ZERO));
+        }
         let broken = loop {
             match read_batch(&bytes, end, binding, self.epoch + 1) {
                 Ok(batch) => {
@@ -210,31 +257,58 @@ impl Scanner {
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         let head = record.head;
-        match head.kind {
-            kind::SEAL => Ok(()),
+        if head.kind == kind::SEAL {
+            return Ok(());
+        }
+        let before = head.index.checked_sub(1).filter(|before| *before < NUMBER_MAX);
+        let before = LogIndex::new(before.ok_or("a record has an impossible position")?);
+        let position = match head.kind {
+            kind::RESET => {
+                self.entries.clear();
+                (self.base, self.open) = (Some(before), false);
+                before
+            }
             kind::TRUNCATE => {
-                let kept = head.index.checked_sub(1).and_then(|kept| usize::try_from(kept).ok());
-                let kept = kept.filter(|kept| *kept <= self.entries.len());
-                self.entries.truncate(kept.ok_or("a truncation lies beyond the end of the log")?);
-                Ok(())
+                self.truncate_after(before)?;
+                before
             }
             kind::ENTRY => {
                 let last = self.entries.last();
-                let follows = head.index == self.entries.len() as u64 + 1;
+                let base = *self.base.get_or_insert(before);
+                let follows = base.get() + self.entries.len() as u64 == before.get();
                 if !follows || last.is_some_and(|last| head.term < last.term.get()) {
                     return Err("an entry does not follow the one before it");
                 }
                 self.entries.push(read_entry(record).ok_or("an entry's payload is not legal")?);
-                Ok(())
+                before.next()
             }
-            _ => Err("a record is of unknown kind"),
+            _ => return Err("a record is of unknown kind"),
+        };
+        self.largest = self.largest.max(Some(position));
+        Ok(())
+    }
+
+    fn truncate_after(&mut self, kept: LogIndex) -> Result<(), &'static str> {
+        let base = *self.base.get_or_insert(kept);
+        if kept < base {
+            if !self.open {
+                return Err("a truncation lies before the beginning of the log");
+            }
+            mark!("storage.base_lowered");
+            self.base = Some(kept);
         }
+        let count = usize::try_from(kept.above(base)).ok();
+        let count = count.filter(|count| *count <= self.entries.len());
+        self.entries.truncate(count.ok_or("a truncation lies beyond the end of the log")?);
+        Ok(())
     }
 
     /// The verdict on the whole log.
     pub(super) fn finish(self) -> Result<Scanned, ScanError> {
         let current = self.current.ok_or_else(|| damage(1, 0, "the segment is missing"))?;
-        let last = LogIndex::new(self.entries.len() as u64);
+        let unknown = "the oldest segment does not tell where the log begins";
+        let base = self.base.ok_or_else(|| damage(current.number, current.end, unknown))?;
+        let last = self.entries.last().map_or(base, |entry| entry.index);
         let torn_here = current.broken.map(|rule| TornTail {
             file: segment_file(current.number),
             offset: current.end as u64,
@@ -250,8 +324,10 @@ impl Scanner {
             content: current.bytes.slice(..current.content_end),
             epoch: self.content_epoch,
             last,
+            largest: self.largest,
+            closed: self.closed,
         };
-        Ok(Scanned { entries: self.entries, tail, torn, unused })
+        Ok(Scanned { base, entries: self.entries, tail, torn, unused })
     }
 }
 

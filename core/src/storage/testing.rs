@@ -3,7 +3,7 @@
 use super::identity::Identity;
 use super::op::{FileOp, FilePath};
 use super::recovery::{Answer, Recovery, RecoveryConfig, RecoveryError, Restored, Step};
-use super::wal::WalConfig;
+use super::wal::{WalConfig, segment_number};
 use crate::id::{LogIndex, NodeId, StoreId, Term};
 use crate::raft::{Entry, EntryKind};
 use crate::rng::{Rng, Seed, Stream};
@@ -50,6 +50,14 @@ impl MemDisk {
         let content = self.file(file);
         content.resize(content.len().max(end), 0);
         content[start..end].copy_from_slice(data);
+    }
+
+    /// The numbers and contents of the log's segments.
+    pub(super) fn segments(&self) -> Vec<(u64, Bytes)> {
+        let number = |path: &str| segment_number(path.strip_prefix("raft/wal/")?);
+        let files = self.files.iter();
+        let segments = files.filter_map(|(path, bytes)| Some((number(path)?, bytes)));
+        segments.map(|(number, bytes)| (number, Bytes::copy_from_slice(bytes))).collect()
     }
 
     pub(super) fn put(&mut self, file: &str, content: &[u8]) {

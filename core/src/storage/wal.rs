@@ -2,11 +2,12 @@
 //!
 //! Source: raft.md §11.2, §11.3. [`super::scan`] reads what is written here.
 //!
-//! A segment is `raft/wal/N.seg`, numbered from 1 without gaps: a header, then batches, then
-//! zeros. Each batch is one group commit: a `BatchHead` record, then its records, all of the
-//! batch's epoch; epochs count up by one. One batch is one write and one sync, never spans
-//! segments, and a batch is written only after the sync of the one before it returned (lanes work
-//! in order, and stop at a failure). Nothing is overwritten: a truncation is a record.
+//! A segment is `raft/wal/N.seg`, numbered from 1: a header, then batches, then zeros. The oldest
+//! ones go away once snapshots cover them ([`Wal::compact`]); the others' numbers have no gap.
+//! Each batch is one group commit: a `BatchHead` record, then its records, all of the batch's
+//! epoch; epochs count up by one. One batch is one write and one sync, never spans segments, and a
+//! batch is written only after the sync of the one before it returned (lanes work in order, and
+//! stop at a failure). Nothing is overwritten: a truncation is a record.
 //!
 //! | offset | bytes | segment header |
 //! |---|---|---|
@@ -26,6 +27,10 @@
 //! | 2 | `Entry` | the entry's | chain u64, entry kind u8, the entry's payload |
 //! | 3 | `Truncate` | first index forgotten, 0 | none |
 //! | 4 | `Seal` | 0 | none |
+//! | 5 | `Reset` | first index after it, 0 | none |
+//!
+//! A reset forgets the whole log, which goes on at the record's index: everything in front of it is
+//! in a snapshot that is durable before the record is written (raft.md §9).
 //!
 //! Differs: no `PadToEnd` and no hard state in headers or records. A segment's end stands in its
 //! successor's header, which is written with the successor's first batch, so a segment that has a
@@ -44,6 +49,7 @@ use crate::id::{LogIndex, StoreId};
 use crate::mark;
 use crate::raft::{Entry, EntryKind, PersistBatch};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 /// Bytes of a segment's header.
 pub(super) const SEGMENT_HEAD_BYTES: usize = 64;
@@ -56,6 +62,7 @@ pub(super) mod kind {
     pub(in crate::storage) const ENTRY: u8 = 2;
     pub(in crate::storage) const TRUNCATE: u8 = 3;
     pub(in crate::storage) const SEAL: u8 = 4;
+    pub(in crate::storage) const RESET: u8 = 5;
 }
 
 /// Sizes of the log's files; any values give a correct log.
@@ -152,22 +159,35 @@ impl SegmentHead {
 /// One record of a batch.
 #[derive(Clone, Copy, Debug)]
 enum Item<'a> {
+    Reset(LogIndex),
     Truncate(LogIndex),
     Entry(&'a Entry),
     Seal,
 }
 
 impl Item<'_> {
+    /// The newest position of the log that it tells of.
+    const fn position(&self) -> Option<LogIndex> {
+        match self {
+            Self::Reset(first) | Self::Truncate(first) => Some(first.previous()),
+            Self::Entry(entry) => Some(entry.index),
+            Self::Seal => None,
+        }
+    }
+
     const fn payload_bytes(&self) -> usize {
         match self {
             Self::Entry(entry) => 9 + entry.payload.len(),
-            Self::Truncate(_) | Self::Seal => 0,
+            Self::Reset(_) | Self::Truncate(_) | Self::Seal => 0,
         }
     }
 
     fn put(&self, out: &mut Vec<u8>, binding: Binding, offset: u64, epoch: u64) {
         let head = |kind, index, term| Head { kind, index, term, epoch };
         match self {
+            Self::Reset(first) => {
+                record::put(out, binding, offset, head(kind::RESET, first.get(), 0), &[]);
+            }
             Self::Truncate(from) => {
                 record::put(out, binding, offset, head(kind::TRUNCATE, from.get(), 0), &[]);
             }
@@ -254,6 +274,10 @@ pub struct Wal {
     epoch: u64,
     /// The newest entry written.
     last: LogIndex,
+    /// The largest position in the current segment; `None` while it holds seals only.
+    largest: Option<LogIndex>,
+    /// The largest position in each segment that is still there before it, oldest first.
+    closed: VecDeque<LogIndex>,
     spare: Spare,
     preparing: Option<Preparing>,
 }
@@ -269,6 +293,10 @@ pub struct Tail {
     pub(super) epoch: u64,
     /// The newest entry of the log.
     pub(super) last: LogIndex,
+    /// The largest position that the segment ever held; `None` if it holds seals only.
+    pub(super) largest: Option<LogIndex>,
+    /// The same for each segment that is there before it, oldest first.
+    pub(super) closed: Vec<LogIndex>,
 }
 
 impl Tail {
@@ -277,7 +305,14 @@ impl Tail {
         let binding = Binding { store, file: 1 };
         let mut content = Vec::new();
         SegmentHead { binding, previous_end: 0, previous_epoch: 0 }.put(&mut content);
-        Self { segment: 1, content: content.into(), epoch: 0, last: LogIndex::ZERO }
+        Self {
+            segment: 1,
+            content: content.into(),
+            epoch: 0,
+            last: LogIndex::ZERO,
+            largest: None,
+            closed: Vec::new(),
+        }
     }
 }
 
@@ -285,24 +320,31 @@ impl Wal {
     /// A writer after `tail`, and the operations that make the tail durable and sealed.
     ///
     /// The tail's segment is replaced by a copy of its valid part, whatever it held behind it: what
-    /// was read may have been in the page cache only (raft.md §11.5 step 5).
+    /// was read may have been in the page cache only (raft.md §11.5 step 5). With a `reset` the
+    /// whole log is forgotten in the same step and goes on after that position.
     pub(super) fn resume(
         config: WalConfig,
         identity: Identity,
         hard: HardSlots,
-        tail: &Tail,
+        tail: Tail,
+        reset: Option<LogIndex>,
     ) -> (Self, Vec<FileOp>) {
         let binding = Binding { store: identity.store, file: tail.segment };
         let base = tail.content.len() as u64;
-        let mut seal = Vec::new();
-        put_batch(&mut seal, base, binding, tail.epoch + 1, &[Item::Seal]);
-        let end = base + seal.len() as u64;
+        let mut added = Vec::new();
+        let mut epoch = tail.epoch;
+        let reset_item = reset.map(|position| Item::Reset(position.next()));
+        for item in reset_item.into_iter().chain([Item::Seal]) {
+            epoch += 1;
+            put_batch(&mut added, base, binding, epoch, &[item]);
+        }
+        let end = base + added.len() as u64;
         let zeroed = (end + config.step_bytes).min(config.segment_bytes).max(end);
         let copy = FilePath::new("raft/wal/tail.tmp");
         let file = |file: &FilePath| file.clone();
         let ops = vec![
-            FileOp::Write { file: file(&copy), offset: 0, data: tail.content.clone() },
-            FileOp::Write { file: file(&copy), offset: base, data: seal.into() },
+            FileOp::Write { file: file(&copy), offset: 0, data: tail.content },
+            FileOp::Write { file: file(&copy), offset: base, data: added.into() },
             FileOp::SetLen { file: file(&copy), len: end },
             FileOp::WriteZeros { file: file(&copy), offset: end, len: zeroed - end },
             FileOp::Sync(file(&copy)),
@@ -316,8 +358,10 @@ impl Wal {
             segment: tail.segment,
             offset: end,
             zeroed,
-            epoch: tail.epoch + 2,
-            last: tail.last,
+            epoch: epoch + 1,
+            last: reset.unwrap_or(tail.last),
+            largest: tail.largest.max(reset),
+            closed: tail.closed.into(),
             spare: Spare::Filling(0),
             preparing: None,
         };
@@ -333,6 +377,7 @@ impl Wal {
     /// - Source: raft.md §11.3, §11.4.
     /// - Cost: copies the batch once.
     /// - Panics: if the entries do not follow the log's end, or a truncation lies beyond it.
+    ///   That a durable snapshot reaches to a reset is the caller's duty.
     pub fn append(&mut self, batch: &PersistBatch) -> Vec<FileOp> {
         let mut ops = Vec::with_capacity(6);
         if self.identity.change(&batch.identity) {
@@ -341,8 +386,12 @@ impl Wal {
         if let Some(hard) = batch.hard {
             self.hard.put(hard, &mut ops);
         }
-        assert!(batch.reset.is_none(), "a log is replayed whole until snapshots are stored");
-        let mut items = Vec::with_capacity(batch.entries.len() + 1);
+        let mut items = Vec::with_capacity(batch.entries.len() + 2);
+        if let Some(position) = batch.reset {
+            assert!(position > LogIndex::ZERO, "a snapshot covers at least one entry");
+            self.last = position;
+            items.push(Item::Reset(position.next()));
+        }
         if let Some(from) = batch.truncate_from {
             assert!(from > LogIndex::ZERO, "the log begins at index 1");
             assert!(from <= self.last.next(), "a truncation lies within the log");
@@ -372,8 +421,12 @@ impl Wal {
         let mut data = Vec::new();
         let full = self.offset + bytes > self.config.segment_bytes;
         let mut base = self.offset;
-        if full && self.spare == Spare::Ready {
+        if full
+            && self.spare == Spare::Ready
+            && let Some(largest) = self.largest.take()
+        {
             mark!("storage.segment_switch");
+            self.closed.push_back(largest);
             self.segment += 1;
             let head = SegmentHead {
                 binding: self.binding(),
@@ -385,6 +438,7 @@ impl Wal {
             self.zeroed = self.config.segment_bytes;
             self.spare = Spare::Filling(0);
         }
+        self.largest = items.iter().filter_map(Item::position).max().max(self.largest);
         put_batch(&mut data, base, self.binding(), self.epoch, items);
         self.offset = base + data.len() as u64;
         self.zeroed = self.zeroed.max(self.offset);
@@ -396,6 +450,35 @@ impl Wal {
 
     const fn binding(&self) -> Binding {
         Binding { store: self.identity.store, file: self.segment }
+    }
+
+    /// This data directory.
+    pub const fn store(&self) -> StoreId {
+        self.identity.store
+    }
+
+    /// The operations that remove the oldest segments, as far as all they ever held is at or before
+    /// `to`; for any lane.
+    ///
+    /// Whatever a removed segment says, also of entries that a truncation forgot later, is covered
+    /// by every snapshot at or after `to`, of which one must be durable. The oldest goes first, and
+    /// its name is gone for good before the next one goes: a gap in the numbers is damage.
+    ///
+    /// The current segment and the one before it stay, also if they are covered: the header of the
+    /// current one may still be on its way to the disk, and the oldest segment must be readable.
+    /// With one batch on its way at a time, as raft persists, the header before it is durable.
+    ///
+    /// - Source: raft.md §9, §11.4. Segments are removed, not used again under a new number: the
+    ///   next one is zeroed ahead of the writer anyway, and a file has one history.
+    pub fn compact(&mut self, to: LogIndex) -> Vec<FileOp> {
+        let mut ops = Vec::new();
+        while self.closed.len() > 1 && self.closed.front().is_some_and(|largest| *largest <= to) {
+            mark!("storage.segment_removed");
+            ops.push(FileOp::Remove(segment_file(self.segment - self.closed.len() as u64)));
+            ops.push(FileOp::SyncDir(Some(wal_dir())));
+            self.closed.pop_front();
+        }
+        ops
     }
 
     /// The next step of preparing room ahead of the writer, if one is due and none is on its way.
@@ -441,5 +524,7 @@ impl Wal {
     }
 }
 
+#[cfg(test)]
+mod compaction;
 #[cfg(test)]
 mod tests;

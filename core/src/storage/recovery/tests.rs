@@ -108,6 +108,26 @@ fn damage_of_the_log_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_log_whose_beginning_is_missing_is_refused_without_a_snapshot() {
+    let (mut disk, before) = ran();
+    let mut wal = before.server.unwrap().wal;
+    for index in 3..12 {
+        let entries = vec![entry(index, 3, 300)];
+        disk.perform(wal.append(&PersistBatch { entries, ..Default::default() }));
+        while let Some(step) = wal.prepare() {
+            disk.perform(step.ops);
+            wal.prepared();
+        }
+    }
+    disk.files.remove("raft/wal/0000000000000001.seg");
+    let before = disk.clone();
+    let error = disk.recover(server()).unwrap_err();
+    let line = "the log begins behind entry 3, and no usable snapshot reaches to it";
+    assert_eq!(error.to_string(), line);
+    assert_eq!(disk, before);
+}
+
+#[test]
 fn a_lost_vote_is_refused_and_one_lost_slot_is_repaired() {
     let (mut disk, _) = ran();
     disk.files.remove("raft/hard.a");

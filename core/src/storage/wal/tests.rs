@@ -20,7 +20,7 @@ struct Log {
 impl Log {
     fn new() -> Self {
         let (slots, _) = HardSlots::create(STORE);
-        let (wal, ops) = Wal::resume(TINY, identity(STORE), slots, &Tail::empty(STORE));
+        let (wal, ops) = Wal::resume(TINY, identity(STORE), slots, Tail::empty(STORE), None);
         let mut disk = MemDisk::default();
         disk.perform(ops);
         Self { wal, disk, entries: Vec::new(), term: 1 }
@@ -47,16 +47,8 @@ impl Log {
         }
     }
 
-    /// The segments' numbers and contents.
-    fn segments(&self) -> Vec<(u64, Bytes)> {
-        let number = |path: &str| segment_number(path.strip_prefix("raft/wal/")?);
-        let files = self.disk.files.iter();
-        let segments = files.filter_map(|(path, bytes)| Some((number(path)?, bytes)));
-        segments.map(|(number, bytes)| (number, Bytes::copy_from_slice(bytes))).collect()
-    }
-
     fn scan(&self) -> Result<Scanned, ScanError> {
-        scan(STORE, self.segments())
+        scan(STORE, self.disk.segments())
     }
 
     fn current(&mut self) -> &mut Vec<u8> {
@@ -143,7 +135,7 @@ fn a_batch_larger_than_a_segment_is_kept_whole() {
 #[test]
 fn a_missing_segment_is_damage() {
     let log = log_of(&vec![(None, vec![200]); 12]);
-    let mut segments = log.segments();
+    let mut segments = log.disk.segments();
     assert!(segments.len() > 3);
     segments.remove(1);
     let error = scan(STORE, segments).unwrap_err();
@@ -195,7 +187,7 @@ proptest! {
         let mut log = log_of(&before);
         let scanned = log.scan().unwrap();
         let (slots, _) = HardSlots::create(STORE);
-        let (wal, ops) = Wal::resume(TINY, identity(STORE), slots, &scanned.tail);
+        let (wal, ops) = Wal::resume(TINY, identity(STORE), slots, scanned.tail, None);
         log.disk.perform(scanned.unused.into_iter().map(FileOp::Remove).collect());
         log.disk.perform(ops);
         log.wal = wal;
@@ -237,7 +229,7 @@ proptest! {
         let mut log = log_of(&commits);
         let ops = log.wal.seal();
         log.disk.perform(ops);
-        let mut segments = log.segments();
+        let mut segments = log.disk.segments();
         let used = usize::try_from(log.wal.segment).unwrap();
         let number = segment.index(used);
         let mut bytes = segments[number].1.to_vec();
@@ -257,7 +249,7 @@ proptest! {
     ) {
         let _ = scan(STORE, [(1, bytes.clone().into())]);
         let log = log_of(&commits);
-        let mut segments = log.segments();
+        let mut segments = log.disk.segments();
         let number = at.index(segments.len());
         let mut mixed = segments[number].1.to_vec();
         let place = at.index(mixed.len());
