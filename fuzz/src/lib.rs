@@ -22,6 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns", targets::dns),
     ("gossip_wire", targets::gossip_wire),
     ("http", targets::http),
+    ("image", targets::image),
     ("ipc", targets::ipc),
     ("node", targets::node),
     ("pack", targets::pack),

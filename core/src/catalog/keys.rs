@@ -48,13 +48,22 @@ pub(super) fn under<'a, V>(
     map: &'a OrdMap<Arc<str>, V>,
     first: &str,
 ) -> impl Iterator<Item = &'a V> + use<'a, V> {
+    under_after(map, first, None).map(|(_, value)| value)
+}
+
+/// The same with their keys, only those behind the key `after` if it is given.
+pub(super) fn under_after<'a, V>(
+    map: &'a OrdMap<Arc<str>, V>,
+    first: &str,
+    after: Option<&str>,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> + use<'a, V> {
     let mut low = String::with_capacity(first.len() + 1);
     low.push_str(first);
     let mut high = low.clone();
     low.push(SEPARATOR);
     high.push(AFTER_SEPARATOR);
-    let range = (Bound::Included(low.as_str()), Bound::Excluded(high.as_str()));
-    map.range::<_, str>(range).map(|(_, value)| value)
+    let low = after.map_or(Bound::Included(low.as_str()), Bound::Excluded);
+    map.range::<_, str>((low, Bound::Excluded(high.as_str())))
 }
 
 /// Whether two texts are the same name: equal when lower-cased.

@@ -81,13 +81,13 @@ pack_struct!(KeyList { prefix, separator });
 /// The table as persistent maps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct KvTable {
-    entries: OrdMap<Arc<str>, Arc<KvEntry>>,
+    pub(super) entries: OrdMap<Arc<str>, Arc<KvEntry>>,
     /// Deleted keys and prefixes, and when.
-    tombstones: OrdMap<Arc<str>, ModifyIndex>,
+    pub(super) tombstones: OrdMap<Arc<str>, ModifyIndex>,
     /// The same by age.
-    deletions: OrdSet<(ModifyIndex, Arc<str>)>,
+    pub(super) deletions: OrdSet<(ModifyIndex, Arc<str>)>,
     /// When something last changed, deletions included; zero if never.
-    changed: ModifyIndex,
+    pub(super) changed: ModifyIndex,
 }
 
 impl KvTable {

@@ -10,9 +10,12 @@
 //! - INV-CATALOG-2: the instances of the service index hold the newest record of their node, their
 //!   service and all checks that decide their health.
 //! - INV-CATALOG-3: an identical write raises no index (http-api.md §1.6).
+//! - INV-CATALOG-4: no index of a node, a service or a check is above that of its table, and none
+//!   of a service's health above those of all three.
 
 mod apply;
 pub mod command;
+pub mod image;
 mod keys;
 pub mod kv;
 pub mod model;

@@ -16,6 +16,13 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// The checksum of what has the checksum `before`, followed by `bytes`.
+pub fn crc32_after(before: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
 /// Puts `packet` under a checksum.
 pub fn with_crc(packet: &[u8]) -> Bytes {
     [&crc_head(packet), packet].concat().into()
@@ -55,6 +62,7 @@ mod tests {
     #[test]
     fn the_check_value_of_the_standard_holds() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32_after(crc32(b"1234"), b"56789"), 0xcbf4_3926);
     }
 
     #[test]

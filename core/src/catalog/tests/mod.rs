@@ -1,5 +1,6 @@
 //! The catalog's rules one by one, and all of them against a naive model.
 
+mod image;
 mod model_check;
 mod rules;
 

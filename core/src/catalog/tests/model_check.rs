@@ -187,7 +187,8 @@ const SERVICES: [&str; 3] = ["web", "Web", "db"];
 const IDS: [&str; 3] = ["s1", "s2", "s3"];
 const CHECKS: [&str; 3] = ["serfHealth", "c1", "c2"];
 
-fn commands() -> impl Strategy<Value = Command> {
+/// Commands about few nodes, services and checks.
+pub(super) fn commands() -> impl Strategy<Value = Command> {
     let status = prop_oneof![
         3 => Just(CheckStatus::Passing),
         1 => Just(CheckStatus::Critical),

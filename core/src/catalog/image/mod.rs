@@ -1,0 +1,151 @@
+//! The tables as bytes: what a snapshot of the log and a user's backup hold.
+//!
+//! An image is a sequence of blocks, a block one or more whole records. Both sides work on one
+//! block at a time: [`ImageEncoder`] walks a clone of the tables, [`ImageDecoder`] builds
+//! persistent maps. What follows from other records is not written: which node has which
+//! identity, the instances of services, and deletions by age.
+//!
+//! | offset | bytes | record |
+//! |---|---|---|
+//! | 0 | 4 | bytes that follow, the tag included |
+//! | 4 | 1 | tag |
+//! | 5 | | payload |
+//!
+//! | tag | record | payload |
+//! |---|---|---|
+//! | 1 | `Head` | version, 1; the [`Head`] as msgpack |
+//! | 2 | `Node` | the node as msgpack |
+//! | 3 | `Service` | the service as msgpack; it is on the node before it |
+//! | 4 | `Check` | the check as msgpack; so is it |
+//! | 5 | `Coordinate` | the coordinate as msgpack; so is it |
+//! | 6 | `ServiceIndex` | index u64, the folded name of the service |
+//! | 7 | `Entry` | created u64, modified u64, flags u64, bytes of the key u32, key, value |
+//! | 8 | `Tombstone` | index u64, the deleted key or prefix |
+//! | 255 | `End` | records before it u64, CRC-32 of all bytes before it u32 |
+//!
+//! Numbers are big-endian. The head is first. Each node is followed by its services, its checks
+//! and its coordinates; then come the other records in the order of their tags. Within one tag
+//! keys ascend, so that equal tables have equal images, and whatever is doubled, missing or out of
+//! place is refused. The end is the last record of the last block.
+//!
+//! Differs: nodes bring along what is on them, instead of one section for each table, so that the
+//! instances of a node can be made when its part ends and no step of the decoder is a long one.
+//! Entries are written by hand: naming their fields would double the bytes of small ones.
+//!
+//! Source: raft.md §9.
+
+mod decode;
+mod encode;
+
+pub use decode::ImageDecoder;
+pub use encode::ImageEncoder;
+
+use super::{TableIndexes, Tables};
+use crate::id::ModifyIndex;
+use crate::pack_struct;
+use crate::wire::DecodeError;
+use thiserror::Error;
+
+/// Bytes after which a block is closed. A block is longer only if a single record is.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// The version of the format, the first byte of the head.
+const VERSION: u8 = 1;
+
+/// The kinds of records in the order they stand in; their numbers are their tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// No record: what is before the first one.
+    #[default]
+    Start = 0,
+    Head = 1,
+    Node = 2,
+    Service = 3,
+    Check = 4,
+    Coordinate = 5,
+    ServiceIndex = 6,
+    Entry = 7,
+    Tombstone = 8,
+    End = 255,
+}
+
+impl Kind {
+    const fn of_tag(tag: u8) -> Option<Self> {
+        Some(match tag {
+            1 => Self::Head,
+            2 => Self::Node,
+            3 => Self::Service,
+            4 => Self::Check,
+            5 => Self::Coordinate,
+            6 => Self::ServiceIndex,
+            7 => Self::Entry,
+            8 => Self::Tombstone,
+            255 => Self::End,
+            _ => return None,
+        })
+    }
+
+    /// How errors name it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Head => "head",
+            Self::Node => "node",
+            Self::Service => "service",
+            Self::Check => "check",
+            Self::Coordinate => "coordinate",
+            Self::ServiceIndex => "service index",
+            Self::Entry => "entry",
+            Self::Tombstone => "tombstone",
+            Self::End => "end",
+        }
+    }
+}
+
+/// What the tables hold beside their rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Head {
+    nodes: ModifyIndex,
+    services: ModifyIndex,
+    checks: ModifyIndex,
+    coordinates: ModifyIndex,
+    service_lost: ModifyIndex,
+    kv: ModifyIndex,
+}
+pack_struct!(Head { nodes, services, checks, coordinates, service_lost, kv });
+
+impl Head {
+    const fn of(tables: &Tables) -> Self {
+        let TableIndexes { nodes, services, checks, coordinates, service_lost } = tables.changed;
+        Self { nodes, services, checks, coordinates, service_lost, kv: tables.kv.changed }
+    }
+
+    /// Tables without rows.
+    fn into_tables(self) -> Tables {
+        let Self { nodes, services, checks, coordinates, service_lost, kv } = self;
+        let changed = TableIndexes { nodes, services, checks, coordinates, service_lost };
+        let mut tables = Tables { changed, ..Tables::default() };
+        tables.kv.changed = kv;
+        tables
+    }
+}
+
+/// Why an image was refused. Whoever made or carried it is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ImageError {
+    /// A record cannot be read or breaks a rule, which its cause names. The decoder is of no use
+    /// any more.
+    #[error("record {record} of the image: {source}")]
+    Record {
+        /// How many records stand before it.
+        record: u64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The end is missing.
+    #[error("the image ends early, after {records} records")]
+    Unfinished {
+        /// How many records there are.
+        records: u64,
+    },
+}
