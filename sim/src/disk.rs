@@ -457,6 +457,13 @@ impl SimDisk {
                 }
                 content => Answer::Content(content.map(Bytes::copy_from_slice)),
             },
+            Step::ReadPart { file, offset, limit } => {
+                let part = |content: &[u8]| {
+                    let rest = content.get(size(*offset)..).unwrap_or_default();
+                    Bytes::copy_from_slice(rest.get(..size(*limit)).unwrap_or(rest))
+                };
+                Answer::Content(self.read(file).map(part))
+            }
             Step::Perform(ops) => match self.perform(ops) {
                 Ok(()) => Answer::Performed,
                 Err(fault) => Answer::Failed(fault),

@@ -21,7 +21,7 @@ pub fn recover(disk: &mut SimDisk, config: &NodeConfig, seed: Seed) -> Result<Re
         match step {
             Step::Done(restored) => return Ok(*restored),
             Step::Refused(error) => return Err(error.to_string()),
-            Step::List(_) | Step::Read { .. } | Step::Perform(_) => {}
+            Step::List(_) | Step::Read { .. } | Step::ReadPart { .. } | Step::Perform(_) => {}
         }
     }
 }

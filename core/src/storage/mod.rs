@@ -10,6 +10,9 @@
 //! | `raft/identity` | store, cluster, promise, heartbeat timeout | [`identity`] |
 //! | `raft/hard.a`, `raft/hard.b` | term and vote, twice | [`hard`] |
 //! | `raft/wal/N.seg` | the Raft log | [`wal`], [`scan`] |
+//! | `raft/snap/INDEX-TERM.snap` | the applied state at a position of the log | [`snapshot`] |
+//! | `raft/snap/{own,received}.tmp` | a snapshot that is being written | [`snapshot`] |
+//! | `raft/snap/INDEX-TERM.bad` | a snapshot found damaged, for the operator | [`recovery`] |
 //! | `local/registrations.log` | services, checks, TTL states registered here | [`registrations`] |
 //! | `serf/{local,remote}.snapshot` | members known in the LAN and WAN pool, written by Serf | – |
 //! | `serf/{local,remote}.keyring` | keys of gossip | [`crate::gossip::keyring`] |
@@ -22,6 +25,7 @@ mod record;
 pub mod recovery;
 pub mod registrations;
 pub mod scan;
+pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wal;

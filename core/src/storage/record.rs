@@ -1,6 +1,6 @@
 //! One record of a log file: a header with a checksum of its own, a payload, padding.
 //!
-//! Shared by the write-ahead log and the registrations (raft.md §11.2).
+//! Shared by the write-ahead log, snapshots and the registrations (raft.md §11.2).
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -93,20 +93,21 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Header fields, payload length and payload checksum at `at`; an error names the broken rule.
+/// Header fields, payload length and payload checksum of the record that `bytes` begin with, which
+/// stand at `offset` of the file; an error names the broken rule.
 fn read_head(
     bytes: &[u8],
-    at: usize,
+    offset: u64,
     binding: Binding,
 ) -> Result<(Head, usize, u32), &'static str> {
     let cut = "the file ends inside a record header";
-    let raw: &[u8; HEAD_BYTES] = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(cut)?;
+    let raw: &[u8; HEAD_BYTES] = bytes.first_chunk().ok_or(cut)?;
     let (fields, crc) = raw.split_at(HEAD_BYTES - 4);
     let (magic, rest) = fields.split_first_chunk::<3>().ok_or(cut)?;
     if *magic != MAGIC {
         return Err("there is no record header");
     }
-    if crc != head_crc(fields, binding, at as u64).to_be_bytes() {
+    if crc != head_crc(fields, binding, offset).to_be_bytes() {
         return Err("the checksum of the record header does not match");
     }
     let (kind, rest) = rest.split_first().ok_or(cut)?;
@@ -126,13 +127,35 @@ fn read_head(
     Ok((head, length, u32::from_be_bytes(*payload_crc)))
 }
 
-/// Reads the record that begins at byte `at`; an error names the broken rule.
+/// Bytes of the record that `bytes` begin with, which stand at `offset` of a longer file; those of
+/// a header if not even that is there. An error names the broken rule.
+pub(super) fn wanted(bytes: &[u8], offset: u64, binding: Binding) -> Result<usize, &'static str> {
+    if bytes.len() < HEAD_BYTES {
+        return Ok(HEAD_BYTES);
+    }
+    let (_, length, _) = read_head(bytes, offset, binding)?;
+    length.checked_add(HEAD_BYTES + ALIGN).ok_or("the payload is too large for this machine")?;
+    Ok(size(length))
+}
+
+/// Reads the record that begins at byte `at` of a whole file; an error names the broken rule.
 pub(super) fn read(bytes: &[u8], at: usize, binding: Binding) -> Result<Record<'_>, &'static str> {
-    let (head, length, payload_crc) = read_head(bytes, at, binding)?;
-    let end = at.checked_add(length).and_then(|end| end.checked_add(HEAD_BYTES + ALIGN));
-    end.ok_or("the payload is too large for this machine")?;
-    let end = at + size(length);
-    let body = bytes.get(at + HEAD_BYTES..end).ok_or("the file ends inside a record")?;
+    let rest = bytes.get(at..).unwrap_or_default();
+    let record = read_first(rest, at as u64, binding)?;
+    Ok(Record { end: at + record.end, ..record })
+}
+
+/// Reads the record that `bytes` begin with, which stand at `offset` of the file; its `end` counts
+/// from there. An error names the broken rule.
+pub(super) fn read_first(
+    bytes: &[u8],
+    offset: u64,
+    binding: Binding,
+) -> Result<Record<'_>, &'static str> {
+    let (head, length, payload_crc) = read_head(bytes, offset, binding)?;
+    length.checked_add(HEAD_BYTES + ALIGN).ok_or("the payload is too large for this machine")?;
+    let end = size(length);
+    let body = bytes.get(HEAD_BYTES..end).ok_or("the file ends inside a record")?;
     let (payload, padding) =
         body.split_at_checked(length).ok_or("the file ends inside a record")?;
     if crc32fast::hash(payload) != payload_crc {
@@ -151,9 +174,9 @@ pub(super) fn later_epoch(bytes: &[u8], from: usize, binding: Binding, epoch: u6
     assert!(from.is_multiple_of(ALIGN), "records begin at multiples of {ALIGN} bytes");
     let rest = bytes.get(from..).unwrap_or_default();
     rest.chunks(ALIGN).enumerate().any(|(step, chunk)| {
-        chunk.starts_with(&MAGIC)
-            && read_head(bytes, from + step * ALIGN, binding)
-                .is_ok_and(|(head, _, _)| head.epoch > epoch)
+        let at = from + step * ALIGN;
+        let head = || read_head(bytes.get(at..).unwrap_or_default(), at as u64, binding);
+        chunk.starts_with(&MAGIC) && head().is_ok_and(|(head, _, _)| head.epoch > epoch)
     })
 }
 

@@ -9,12 +9,15 @@
 //! the next recovery finds the old state or the new one. `raft/identity` comes last of a new
 //! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
 
+mod snapshots;
+
 use super::StorageDamage;
 use super::hard::{self, Chosen, HardSlots};
 use super::identity::{self, Identity, IdentityError};
 use super::op::{FileOp, FilePath, StorageFault};
 use super::registrations::{RegistrationLog, RegistrationsError, registrations_file};
 use super::scan::{ScanError, Scanned, Scanner, TornTail};
+use super::snapshot::{Snapshot, SnapshotFiles, snap_dir};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
@@ -24,6 +27,7 @@ use crate::raft::{Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
 use crate::serf::snapshot_file;
 use bytes::Bytes;
+use snapshots::{Beginning, Progress, Search};
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -61,6 +65,15 @@ pub enum Step {
         /// Bytes.
         limit: u64,
     },
+    /// Read a part of a file: `limit` bytes, or fewer if it ends before. Answered by `Content`.
+    ReadPart {
+        /// The file.
+        file: FilePath,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Bytes.
+        limit: u64,
+    },
     /// Perform these in order. Answered by `Performed`.
     Perform(Vec<FileOp>),
     /// The end: the node can be made.
@@ -74,7 +87,7 @@ pub enum Step {
 pub enum Answer {
     /// The names in the folder, in any order.
     Names(Vec<String>),
-    /// The file's content; `None` if it is missing.
+    /// The content of the file or part; `None` if the file is missing.
     Content(Option<Bytes>),
     /// The file has this many bytes, more than wanted.
     TooLarge(u64),
@@ -113,6 +126,10 @@ pub struct RestoredPool {
 pub struct RestoredServer {
     /// Term, vote and log.
     pub raft: RestoredRaft,
+    /// The blocks of the snapshot that `raft` begins with; none without one.
+    pub image: Vec<Bytes>,
+    /// The snapshots that are stored.
+    pub snapshots: SnapshotFiles,
     /// The writer of all of it.
     pub wal: Wal,
     /// What is known of the WAN pool.
@@ -126,6 +143,15 @@ pub enum RecoveryNote {
     TornTail(TornTail),
     /// The newest change of the registrations was never durable and is forgotten.
     TornRegistrations,
+    /// A snapshot is not as it was written; an older one and the log stand for it.
+    UnusableSnapshot(StorageDamage),
+    /// The log did not connect to the snapshot and was forgotten in favour of it.
+    LogReset {
+        /// Where it ended.
+        last: LogIndex,
+        /// Where it goes on.
+        position: LogIndex,
+    },
 }
 
 impl fmt::Display for RecoveryNote {
@@ -137,6 +163,13 @@ impl fmt::Display for RecoveryNote {
             }
             Self::TornRegistrations => {
                 write!(f, "unfinished write cut: file={}", registrations_file())
+            }
+            Self::UnusableSnapshot(damage) => {
+                let StorageDamage { file, offset, rule } = damage;
+                write!(f, "snapshot not usable: file={file} offset={offset} reason={rule:?}")
+            }
+            Self::LogReset { last, position } => {
+                write!(f, "log replaced by a snapshot: last={last} snapshot={position}")
             }
         }
     }
@@ -188,11 +221,15 @@ pub enum RecoveryError {
          vote twice; remove the data directory and let the server join anew"
     )]
     HardStateLost,
-    /// The beginning of the log is gone, and nothing stands for it.
-    #[error("the log begins behind entry {base}, and no usable snapshot reaches to it")]
+    /// The beginning of the log is gone, and nothing stands for it. The disk is at fault; the
+    /// server can join anew on an empty data directory.
+    #[error("the log begins behind entry {base}, and no usable snapshot reaches to it{}",
+            list(.unusable))]
     SnapshotsLost {
         /// The position behind which the log begins.
         base: LogIndex,
+        /// The snapshots that are there, newest first, and why they do not serve.
+        unusable: Vec<StorageDamage>,
     },
     /// `raft/identity` is missing where a server has run before.
     #[error("raft/identity is missing, but {file} holds a server's state")]
@@ -218,6 +255,14 @@ pub enum RecoveryError {
         /// How it failed.
         fault: StorageFault,
     },
+}
+
+/// The files that cannot be used, as they stand at the end of a message.
+fn list(unusable: &[StorageDamage]) -> String {
+    let reason = |StorageDamage { file, offset, rule }: &StorageDamage| {
+        format!("; {file} at byte {offset}: {rule}")
+    };
+    unusable.iter().map(reason).collect()
 }
 
 impl From<ScanError> for RecoveryError {
@@ -247,6 +292,8 @@ enum Phase {
     HardB,
     Segments,
     Segment(u64),
+    Snapshots,
+    Snapshot,
     Performing,
     Ended,
 }
@@ -267,6 +314,8 @@ pub struct Recovery {
     hard: [Option<Bytes>; 2],
     segments: VecDeque<u64>,
     scanner: Option<Scanner>,
+    scanned: Option<Scanned>,
+    search: Option<Search>,
     server: Option<RestoredServer>,
     ops: Vec<FileOp>,
     notes: Vec<RecoveryNote>,
@@ -294,6 +343,8 @@ impl Recovery {
             hard: [None, None],
             segments: VecDeque::new(),
             scanner: None,
+            scanned: None,
+            search: None,
             server: None,
             ops: Vec::new(),
             notes: Vec::new(),
@@ -326,8 +377,11 @@ impl Recovery {
                 if let Phase::Folder(folder) = &self.phase {
                     return self.folder(folder.clone().as_ref(), names);
                 }
-                assert!(matches!(self.phase, Phase::Segments), "names answer a wish for them");
-                self.segment_names(&names)
+                if matches!(self.phase, Phase::Segments) {
+                    return self.segment_names(&names);
+                }
+                assert!(matches!(self.phase, Phase::Snapshots), "names answer a wish for them");
+                self.snapshot_names(&names)
             }
             Some(Answer::Content(content)) => self.content(content),
             Some(Answer::TooLarge(bytes)) => match self.asked.take() {
@@ -340,7 +394,9 @@ impl Recovery {
             Some(Answer::Failed(fault)) => {
                 let during = match self.asked.take() {
                     Some(Step::List(Some(folder))) => format!("listing {folder}"),
-                    Some(Step::Read { file, .. }) => format!("reading {file}"),
+                    Some(Step::Read { file, .. } | Step::ReadPart { file, .. }) => {
+                        format!("reading {file}")
+                    }
                     Some(Step::Perform(_)) => "writing".to_owned(),
                     _ => "listing the data directory".to_owned(),
                 };
@@ -390,9 +446,15 @@ impl Recovery {
                 Ok(Step::List(Some(wal_dir())))
             }
             Phase::Segment(number) => self.read_segment(number, content),
+            Phase::Snapshot => {
+                let search = self.search.as_mut().expect("a part is read for a search");
+                let progress = search.part(content)?;
+                self.after_part(progress)
+            }
             Phase::Start
             | Phase::Folder(_)
             | Phase::Segments
+            | Phase::Snapshots
             | Phase::Performing
             | Phase::Ended => panic!("a file's content does not answer {:?}", self.phase),
         }
@@ -527,11 +589,35 @@ impl Recovery {
             let file = segment_file(number);
             return Ok(self.read(Phase::Segment(number), file, SEGMENT_BYTES_MAX));
         }
-        self.server = Some(match self.scanner.take() {
-            Some(scanner) => self.resume(scanner.finish()?)?,
-            None => self.create()?,
-        });
-        Ok(self.perform())
+        self.scanned = self.scanner.take().map(Scanner::finish).transpose()?;
+        self.phase = Phase::Snapshots;
+        Ok(Step::List(Some(snap_dir())))
+    }
+
+    fn snapshot_names(&mut self, names: &[String]) -> Result<Step, RecoveryError> {
+        let (Some(identity), Some(scanned)) = (&self.identity, &self.scanned) else {
+            if let Some(id) = snapshots::snapshots(names, "snap").last() {
+                return Err(RecoveryError::IdentityLost { file: id.file() });
+            }
+            self.server = Some(self.create()?);
+            return Ok(self.perform());
+        };
+        let search = Search::new(identity.store, scanned.base, names);
+        let progress = self.search.insert(search).begin();
+        self.after_part(progress)
+    }
+
+    fn after_part(&mut self, progress: Progress) -> Result<Step, RecoveryError> {
+        match progress {
+            Progress::Wanted(step) => {
+                self.phase = Phase::Snapshot;
+                Ok(step)
+            }
+            Progress::Ended(chosen) => {
+                self.server = Some(self.resume(chosen)?);
+                Ok(self.perform())
+            }
+        }
     }
 
     fn read_segment(&mut self, number: u64, content: Option<Bytes>) -> Result<Step, RecoveryError> {
@@ -551,22 +637,29 @@ impl Recovery {
     }
 
     /// A server that has run before.
-    fn resume(&mut self, scanned: Scanned) -> Result<RestoredServer, RecoveryError> {
+    fn resume(&mut self, snapshot: Option<Snapshot>) -> Result<RestoredServer, RecoveryError> {
         let identity = self.identity.clone().expect("a scan needs the store's identity");
-        if scanned.base > LogIndex::ZERO {
-            return Err(RecoveryError::SnapshotsLost { base: scanned.base });
-        }
+        let mut scanned = self.scanned.take().expect("the log is scanned before snapshots are");
+        let search = self.search.take().expect("a search led here");
+        let beginning = search.end(snapshot.as_ref(), &mut scanned)?;
+        let Beginning { files: snapshots, reset, ops: snapshot_ops, notes } = beginning;
         let chosen = hard::choose(identity.store, &self.hard);
         let Chosen { hard, slots, ops } = chosen.ok_or(RecoveryError::HardStateLost)?;
         self.ops.extend(ops);
+        self.ops.extend(snapshot_ops);
         // The last first: at no time may a number be missing below another.
         let remove = |file| [FileOp::Remove(file), FileOp::SyncDir(Some(wal_dir()))];
         self.ops.extend(scanned.unused.into_iter().rev().flat_map(remove));
         self.notes.extend(scanned.torn.map(RecoveryNote::TornTail));
-        let raft = restored_raft(&identity, hard, scanned.entries);
-        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, None);
+        self.notes.extend(notes);
+        let mut raft = restored_raft(&identity, hard);
+        let (meta, image) = snapshot.map(|snapshot| (snapshot.meta, snapshot.image)).unzip();
+        (raft.snapshot, raft.entries) = (meta, scanned.entries);
+        check_connected(&raft);
+        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, reset);
         self.ops.extend(ops);
-        Ok(RestoredServer { raft, wal, wan: std::mem::take(&mut self.wan) })
+        let (image, wan) = (image.unwrap_or_default(), std::mem::take(&mut self.wan));
+        Ok(RestoredServer { raft, image, snapshots, wal, wan })
     }
 
     /// A server that has never run on this data directory.
@@ -578,7 +671,7 @@ impl Recovery {
         }
         mark!("storage.store_created");
         let store = StoreId::from_random(self.rng.bytes16());
-        self.ops.push(FileOp::CreateDir(wal_dir()));
+        self.ops.extend([wal_dir(), snap_dir()].map(FileOp::CreateDir));
         self.ops.push(FileOp::SyncDir(None));
         let (slots, ops) = HardSlots::create(store);
         self.ops.extend(ops);
@@ -589,14 +682,15 @@ impl Recovery {
             promise: None,
             heartbeat_timeout: Duration::ZERO,
         };
-        let raft = restored_raft(&identity, HardState::default(), Vec::new());
+        let raft = restored_raft(&identity, HardState::default());
         let write_identity = identity.write();
         let (wal, ops) = Wal::resume(self.config.wal, identity, slots, Tail::empty(store), None);
         self.ops.extend(ops);
-        // The slots and `wal` are in the folder before the identity is.
+        // The slots, `wal` and `snap` are in the folder before the identity is.
         self.ops.push(FileOp::SyncDir(Some(FilePath::new("raft"))));
         self.ops.extend(write_identity);
-        Ok(RestoredServer { raft, wal, wan: std::mem::take(&mut self.wan) })
+        let (snapshots, wan) = (SnapshotFiles::default(), std::mem::take(&mut self.wan));
+        Ok(RestoredServer { raft, image: Vec::new(), snapshots, wal, wan })
     }
 
     fn perform(&mut self) -> Step {
@@ -618,14 +712,27 @@ impl Recovery {
     }
 }
 
-fn restored_raft(identity: &Identity, hard: HardState, entries: Vec<Entry>) -> RestoredRaft {
+/// Checks INV-STORAGE-1: entries are consecutive and begin right behind the snapshot at the latest.
+fn check_connected(raft: &RestoredRaft) {
+    let covered = raft.snapshot.as_ref().map_or(LogIndex::ZERO, |meta| meta.index);
+    let gap = raft.entries.first().is_some_and(|entry| entry.index > covered.next());
+    assert!(!gap, "INV-STORAGE-1: no gap between a snapshot and the log");
+    let consecutive = |pair: &[Entry]| matches!(pair, [a, b] if b.index == a.index.next());
+    assert!(
+        raft.entries.windows(2).all(consecutive),
+        "INV-STORAGE-1: the entries of a log are consecutive"
+    );
+}
+
+/// The consensus state without a log.
+fn restored_raft(identity: &Identity, hard: HardState) -> RestoredRaft {
     RestoredRaft {
         store: identity.store,
         cluster: identity.cluster,
         promise: identity.promise.clone(),
         hard,
         snapshot: None,
-        entries,
+        entries: Vec::new(),
         heartbeat_timeout: identity.heartbeat_timeout,
     }
 }

@@ -2,10 +2,12 @@
 
 use super::identity::Identity;
 use super::op::{FileOp, FilePath};
+use super::record::{self, Head};
 use super::recovery::{Answer, Recovery, RecoveryConfig, RecoveryError, Restored, Step};
+use super::snapshot::{Purpose, SnapshotId, SnapshotWriter};
 use super::wal::{WalConfig, segment_number};
 use crate::id::{LogIndex, NodeId, StoreId, Term};
-use crate::raft::{Entry, EntryKind};
+use crate::raft::{Configuration, Entry, EntryKind, Server, SnapshotMeta};
 use crate::rng::{Rng, Seed, Stream};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -64,6 +66,28 @@ impl MemDisk {
         self.files.insert(file.to_owned(), content.to_vec());
     }
 
+    /// `limit` bytes of a file from `offset` on, or fewer if it ends before.
+    pub(super) fn part(&self, file: &FilePath, offset: u64, limit: u64) -> Option<Bytes> {
+        let content = self.files.get(file.as_str())?;
+        let rest = content.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let limit = usize::try_from(limit).unwrap();
+        Some(Bytes::copy_from_slice(rest.get(..limit).unwrap_or(rest)))
+    }
+
+    /// Writes a whole snapshot.
+    pub(super) fn write_snapshot(
+        &mut self,
+        store: StoreId,
+        purpose: Purpose,
+        meta: &SnapshotMeta,
+        blocks: &[Bytes],
+    ) {
+        let (mut writer, ops) = SnapshotWriter::begin(store, purpose, meta);
+        self.perform(ops);
+        blocks.iter().for_each(|block| self.perform(writer.block(block)));
+        self.perform(writer.finish());
+    }
+
     fn names(&self, folder: Option<&FilePath>) -> Vec<String> {
         let prefix = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
         let below = self.files.keys().filter_map(|path| path.strip_prefix(&prefix));
@@ -82,6 +106,9 @@ impl MemDisk {
                 }
                 content => Answer::Content(content.map(|content| Bytes::copy_from_slice(content))),
             },
+            Step::ReadPart { file, offset, limit } => {
+                Answer::Content(self.part(&file, offset, limit))
+            }
             Step::Perform(ops) => {
                 self.perform(ops);
                 Answer::Performed
@@ -99,7 +126,10 @@ impl MemDisk {
             match recovery.step(answer.take()) {
                 Step::Done(restored) => return Ok(*restored),
                 Step::Refused(error) => return Err(error),
-                step @ (Step::List(_) | Step::Read { .. } | Step::Perform(_)) => {
+                step @ (Step::List(_)
+                | Step::Read { .. }
+                | Step::ReadPart { .. }
+                | Step::Perform(_)) => {
                     answer = Some(self.answer(step));
                 }
             }
@@ -132,6 +162,28 @@ pub(super) const fn client() -> RecoveryConfig {
 /// What a client agent begins with on an empty disk.
 pub(crate) fn restored_client() -> Restored {
     MemDisk::default().recover(client()).expect("an empty disk is usable")
+}
+
+/// The description of a snapshot of a log that holds `entry(index, term, ..)`.
+pub(super) fn snapshot_meta(index: u64, term: u64) -> SnapshotMeta {
+    let address = "127.0.0.1:8300".parse().unwrap();
+    let server = Server { address, store: StoreId::from_bytes([2; 16]) };
+    SnapshotMeta {
+        index: LogIndex::new(index),
+        term: Term::new(term),
+        chain: entry(index, term, 0).chain,
+        configuration: Configuration { voters: [(NodeId::from_bytes([1; 16]), server)].into() },
+        configuration_index: LogIndex::new(1),
+    }
+}
+
+/// A snapshot of the format `version`, which is not known.
+pub(super) fn snapshot_of_version(store: StoreId, meta: &SnapshotMeta, version: u32) -> Vec<u8> {
+    let head = Head { kind: 1, index: 0, term: meta.term.get(), epoch: 1 };
+    let mut bytes = Vec::new();
+    let binding = SnapshotId::of(meta).binding(store);
+    record::put(&mut bytes, binding, 0, head, &[&version.to_be_bytes(), b"what is to come"]);
+    bytes
 }
 
 /// An entry of `len` bytes at `index`.

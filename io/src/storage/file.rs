@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use terraform_core::storage::op::{FileOp, FilePath, StorageFault};
@@ -164,23 +164,54 @@ impl Files {
     /// The content of a file of at most `limit` bytes.
     pub(super) fn read(&self, file: &FilePath, limit: u64) -> Result<Answer, DiskFailure> {
         let path = self.path(Some(file));
-        let reading = |error: io::Error| failure("reading", &path, &error);
-        // A pipe or a device would be waited for, or never end.
-        let metadata = match fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Answer::Content(None)),
-            other => other.map_err(reading)?,
+        let read = || {
+            let Some((opened, bytes)) = open_regular(&path)? else {
+                return Ok(Answer::Content(None));
+            };
+            if bytes > limit {
+                return Ok(Answer::TooLarge(bytes));
+            }
+            read_at_most(opened, limit)
         };
-        if !metadata.is_file() {
-            return Err(reading(io::Error::other("it is not a regular file")));
-        }
-        if metadata.len() > limit {
-            return Ok(Answer::TooLarge(metadata.len()));
-        }
-        let opened = File::open(&path).map_err(reading)?;
-        let mut content = Vec::new();
-        opened.take(limit).read_to_end(&mut content).map_err(reading)?;
-        Ok(Answer::Content(Some(Bytes::from(content))))
+        read().map_err(|error: io::Error| failure("reading", &path, &error))
     }
+
+    /// `limit` bytes of a file from `offset` on, or fewer if it ends before.
+    pub(super) fn read_part(
+        &self,
+        file: &FilePath,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Answer, DiskFailure> {
+        let path = self.path(Some(file));
+        let read = || {
+            let Some((mut opened, _)) = open_regular(&path)? else {
+                return Ok(Answer::Content(None));
+            };
+            opened.seek(SeekFrom::Start(offset))?;
+            read_at_most(opened, limit)
+        };
+        read().map_err(|error: io::Error| failure("reading", &path, &error))
+    }
+}
+
+/// The file and its size; `None` if it is missing.
+fn open_regular(path: &Path) -> io::Result<Option<(File, u64)>> {
+    // A pipe or a device would be waited for, or never end.
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(Some((File::open(path)?, metadata.len())))
+}
+
+fn read_at_most(file: File, limit: u64) -> io::Result<Answer> {
+    let mut content = Vec::new();
+    file.take(limit).read_to_end(&mut content)?;
+    Ok(Answer::Content(Some(Bytes::from(content))))
 }
 
 fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {

@@ -35,6 +35,7 @@ pub fn recover(dir: &DataDir, mut recovery: Recovery) -> Result<Restored, Recove
         answer = Some(match recovery.step(answer.take()) {
             Step::List(folder) => Answer::Names(files.list(folder.as_ref())?),
             Step::Read { file, limit } => files.read(&file, limit)?,
+            Step::ReadPart { file, offset, limit } => files.read_part(&file, offset, limit)?,
             Step::Perform(ops) => {
                 files.perform(&ops)?;
                 Answer::Performed

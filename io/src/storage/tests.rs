@@ -148,6 +148,23 @@ fn a_server_finds_itself_again_on_a_real_disk() {
 }
 
 #[test]
+fn a_part_of_a_file_ends_with_the_file() {
+    let temporary = Temporary::new();
+    let dir = temporary.dir();
+    fs::write(temporary.file("f"), b"0123456789").unwrap();
+    let files = Files::new(dir.path());
+    let wanted = [(0, "0123"), (4, "4567"), (8, "89"), (10, ""), (50, "")];
+    for (offset, part) in wanted {
+        let answer = files.read_part(&path("f"), offset, 4).unwrap();
+        assert_eq!(answer, Answer::Content(Some(Bytes::from(part))));
+    }
+    assert_eq!(files.read_part(&path("none"), 0, 4).unwrap(), Answer::Content(None));
+    fs::create_dir(temporary.file("raft")).unwrap();
+    let failure = files.read_part(&path("raft"), 0, 4).unwrap_err();
+    assert!(failure.text.ends_with("it is not a regular file"), "{}", failure.text);
+}
+
+#[test]
 fn consuls_directory_and_odd_files_are_refused() {
     let temporary = Temporary::new();
     let dir = temporary.dir();

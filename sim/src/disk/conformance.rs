@@ -7,10 +7,12 @@ use super::SimDisk;
 use bytes::Bytes;
 use std::fs;
 use std::path::Path;
-use terraform_core::id::WriteId;
+use terraform_core::id::{LogIndex, WriteId};
+use terraform_core::raft::SnapshotMeta;
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::op::{FileOp, FilePath, Lane, StorageOp};
-use terraform_core::storage::recovery::{Recovery, RecoveryConfig};
+use terraform_core::storage::recovery::{Recovery, RecoveryConfig, Restored, Step};
+use terraform_core::storage::snapshot::{Purpose, SnapshotWriter};
 use terraform_core::storage::wal::WalConfig;
 use terraform_io::storage::{DataDir, Disk, recover};
 
@@ -83,6 +85,15 @@ fn both_disks_read_alike_after_the_same_operations() {
     }
 }
 
+fn recovered(disk: &mut SimDisk, mut machine: Recovery) -> Restored {
+    let mut step = machine.step(None);
+    while let Some(answer) = disk.answer(&step) {
+        step = machine.step(Some(answer));
+    }
+    let Step::Done(restored) = step else { panic!("the disk is usable: {step:?}") };
+    *restored
+}
+
 #[test]
 fn a_recovery_writes_the_same_files_on_both_disks() {
     let root = temporary("recovery");
@@ -92,13 +103,26 @@ fn a_recovery_writes_the_same_files_on_both_disks() {
         Recovery::new(config, Rng::for_stream(Seed::from_number(1), Stream::Identity))
     };
     let mut simulated = SimDisk::new();
-    for _ in 0..2 {
-        recover(&DataDir::open(&root).unwrap(), recovery()).unwrap();
-        let mut machine = recovery();
-        let mut step = machine.step(None);
-        while let Some(answer) = simulated.answer(&step) {
-            step = machine.step(Some(answer));
+    for round in 0..2 {
+        // The second time there is a snapshot to be read, longer than a part.
+        if round == 1 {
+            let meta = SnapshotMeta { index: LogIndex::new(3), ..SnapshotMeta::default() };
+            let store = recovered(&mut simulated.clone(), recovery()).server.unwrap().raft.store;
+            let (mut writer, mut ops) = SnapshotWriter::begin(store, Purpose::Received, &meta);
+            (0..5).for_each(|byte| ops.extend(writer.block(&vec![byte; 1 << 20])));
+            ops.extend(writer.finish());
+            simulated.perform(&ops).unwrap();
+            let (sender, reports) = std::sync::mpsc::channel();
+            let report = move |completion| drop(sender.send(completion));
+            let real = Disk::start(DataDir::open(&root).unwrap(), report).unwrap();
+            real.submit(WriteId::new(1), StorageOp { lane: Lane::State, ops });
+            real.stop();
+            assert!(reports.recv().unwrap().result.is_ok());
         }
+        let real = recover(&DataDir::open(&root).unwrap(), recovery()).unwrap();
+        let same = recovered(&mut simulated, recovery());
+        assert!(real == same, "what was restored is not the same");
+        assert_eq!(same.server.unwrap().image.len(), 5 * round);
         assert_same(&simulated, &root, None);
     }
     fs::remove_dir_all(&root).unwrap();

@@ -3,10 +3,13 @@
 use super::*;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, LogIndex, NodeId, Term};
-use terraform_core::raft::{Entry as LogEntry, EntryKind, HardState, PersistBatch};
+use terraform_core::raft::{
+    Entry as LogEntry, EntryKind, HardState, PersistBatch, RestoredRaft, SnapshotMeta,
+};
 use terraform_core::rng::{Seed, Stream};
 use terraform_core::storage::recovery::{Recovery, RecoveryConfig, RecoveryError, Restored};
 use terraform_core::storage::registrations::{Change, RegistrationLog, Registrations, TtlState};
+use terraform_core::storage::snapshot::{Purpose, SnapshotFiles, SnapshotId, SnapshotWriter};
 use terraform_core::storage::wal::{Wal, WalConfig};
 use terraform_core::time::WallClock;
 
@@ -105,8 +108,39 @@ const TINY: WalConfig = WalConfig { segment_bytes: 4096, step_bytes: 1024 };
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     hard: HardState,
+    /// The position of the newest reset; the log is known from there on.
+    first: u64,
     entries: Vec<LogEntry>,
+    /// Up to here nothing is truncated.
+    committed: u64,
     registrations: Registrations,
+}
+
+impl State {
+    fn last(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Keeps positions up to `kept`.
+    fn truncate(&mut self, kept: u64) {
+        self.entries.truncate(size(kept - self.first));
+    }
+
+    /// The log once a snapshot has taken its place.
+    fn reset(&mut self, position: u64) {
+        (self.first, self.committed) = (position, position);
+        self.entries.clear();
+    }
+
+    /// Whether this is the log that was found, as far as no snapshot covers it.
+    fn has_log_of(&self, raft: &RestoredRaft) -> bool {
+        let position = raft.snapshot.as_ref().map_or(0, |meta| meta.index.get());
+        let base = raft.entries.first().map_or(position, |entry| entry.index.previous().get());
+        let skipped = base.checked_sub(self.first).map(size);
+        base <= position
+            && position <= self.committed
+            && skipped.is_some_and(|skipped| self.entries.iter().skip(skipped).eq(&raft.entries))
+    }
 }
 
 /// A server's storage, and what it was told of it.
@@ -120,6 +154,11 @@ struct Host {
     wanted: State,
     preparing: bool,
     writes: u64,
+    snapshots: SnapshotFiles,
+    /// A snapshot on its way, and whether a leader sent it.
+    storing: Option<(SnapshotMeta, bool)>,
+    /// One that is durable; what follows from it is not, or on its way.
+    stored: Option<(SnapshotMeta, bool)>,
 }
 
 /// Recovers, with crashes on the way, until it ends.
@@ -144,7 +183,9 @@ fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
             Step::Done(restored) => return *restored,
             Step::Refused(RecoveryError::Disk { .. }) => disk.crash(Crash::Process, rng),
             Step::Refused(error) => panic!("a crash was taken for damage: {error}"),
-            Step::List(_) | Step::Read { .. } | Step::Perform(_) => panic!("an unanswered step"),
+            Step::List(_) | Step::Read { .. } | Step::ReadPart { .. } | Step::Perform(_) => {
+                panic!("an unanswered step")
+            }
         }
     }
 }
@@ -161,6 +202,9 @@ impl Host {
             wanted: State::default(),
             preparing: false,
             writes: 0,
+            snapshots: SnapshotFiles::default(),
+            storing: None,
+            stored: None,
         }
     }
 
@@ -169,22 +213,70 @@ impl Host {
         self.disk.start(WriteId::new(self.writes), StorageOp { lane, ops });
     }
 
+    /// Now and then a snapshot: an own one of what is committed, or one that replaces the log.
+    fn snapshot(&mut self, rng: &mut Rng) {
+        if rng.chance(3, 4) {
+            return;
+        }
+        let state = &self.wanted;
+        let received = rng.chance(1, 5);
+        let index = if received { state.committed + 1 + rng.below(5) } else { state.committed };
+        if self.snapshots.newest().is_some_and(|id| id.index.get() >= index) || index == 0 {
+            return;
+        }
+        let own = state.entries.get(size((index - state.first).saturating_sub(1)));
+        let chain = if received { rng.bits() } else { own.map_or(0, |entry| entry.chain) };
+        if !received && index == state.first {
+            return;
+        }
+        let (index, term) = (LogIndex::new(index), Term::new(1));
+        let meta = SnapshotMeta { index, term, chain, ..SnapshotMeta::default() };
+        let purpose = if received { Purpose::Received } else { Purpose::Own };
+        let (mut writer, mut ops) = SnapshotWriter::begin(self.wal.store(), purpose, &meta);
+        for _ in 0..rng.below(4) {
+            ops.extend(writer.block(&image_block(&meta)));
+        }
+        if rng.chance(1, 10) {
+            ops.extend(writer.discard());
+        } else {
+            ops.extend(writer.finish());
+            self.storing = Some((meta, received));
+        }
+        self.start(Lane::State, ops);
+    }
+
+    /// What a stored snapshot makes superfluous, and the reset if it takes the log's place.
+    fn follow(&mut self) -> Option<LogIndex> {
+        let (meta, received) = self.stored.clone()?;
+        let retention = self.snapshots.add(SnapshotId::of(&meta));
+        self.start(Lane::State, retention.remove);
+        if let Some(to) = retention.compact {
+            let ops = self.wal.compact(to);
+            self.start(Lane::State, ops);
+        }
+        received.then_some(meta.index)
+    }
+
     /// One group commit as raft makes them, and what goes with it.
     fn commit(&mut self, rng: &mut Rng) {
-        let mut batch = PersistBatch::default();
+        let mut batch = PersistBatch { reset: self.follow(), ..PersistBatch::default() };
+        self.snapshot(rng);
         let state = &mut self.wanted;
+        if let Some(position) = batch.reset {
+            state.reset(position.get());
+        }
         if rng.chance(1, 4) {
             let voted_for = rng.chance(1, 2).then(|| NodeId::from_random(rng.bytes16()));
             state.hard = HardState { term: state.hard.term.next(), voted_for };
             batch.hard = Some(state.hard);
         }
-        if rng.chance(1, 5) && !state.entries.is_empty() {
-            let kept = rng.index(state.entries.len());
-            state.entries.truncate(kept);
-            batch.truncate_from = Some(LogIndex::new(kept as u64 + 1));
+        if rng.chance(1, 5) && state.last() > state.committed {
+            let kept = state.committed + rng.below(state.last() - state.committed);
+            state.truncate(kept);
+            batch.truncate_from = Some(LogIndex::new(kept + 1));
         }
         for _ in 0..rng.below(4) {
-            let index = LogIndex::new(state.entries.len() as u64 + 1);
+            let index = LogIndex::new(state.last() + 1);
             let length = rng.index(1200);
             let payload = (0..length).map(|_| rng.bits().to_be_bytes()[0]).collect();
             let (term, chain) = (Term::new(1), rng.bits());
@@ -210,6 +302,15 @@ impl Host {
         }
     }
 
+    /// Commits some of what is durable, unless a snapshot is coming that takes its place.
+    fn advance(&mut self, rng: &mut Rng) {
+        let last = self.durable.last().min(self.wanted.last());
+        let replaced = self.storing.as_ref().is_some_and(|(_, received)| *received);
+        if last > self.wanted.committed && !replaced {
+            self.wanted.committed += rng.below(last - self.wanted.committed + 1);
+        }
+    }
+
     /// Completes everything; false if the disk failed, which ends the run.
     fn finish(&mut self) -> bool {
         for lane in [Lane::Log, Lane::State] {
@@ -220,6 +321,7 @@ impl Host {
             }
         }
         self.durable = self.wanted.clone();
+        self.stored = self.storing.take();
         if std::mem::take(&mut self.preparing) {
             self.wal.prepared();
         }
@@ -231,19 +333,33 @@ impl Host {
         self.disk.crash(crash, rng);
         let restored = recover(&mut self.disk, rng);
         let server = restored.server.unwrap();
-        let found = State {
-            hard: server.raft.hard,
-            entries: server.raft.entries,
-            registrations: restored.registrations.registrations().clone(),
-        };
         let (durable, wanted) = (&self.durable, &self.wanted);
+        // A received snapshot that got its name takes the log's place, with its reset or without.
+        let mut replaced = durable.clone();
+        let received = [&self.stored, &self.storing].into_iter().flatten().find(|(_, sent)| *sent);
+        if let Some((meta, _)) = received {
+            replaced.reset(meta.index.get());
+        }
+        let log = [wanted, &replaced, durable].into_iter().find(|s| s.has_log_of(&server.raft));
+        let mut found = log.expect("the log is lost").clone();
+        found.hard = server.raft.hard;
+        found.registrations = restored.registrations.registrations().clone();
         assert!(found.hard == durable.hard || found.hard == wanted.hard, "the vote is lost");
-        assert!(found.entries == durable.entries || found.entries == wanted.entries, "log lost");
         let kept = [&durable.registrations, &wanted.registrations];
         assert!(kept.contains(&&found.registrations), "registrations are lost");
+        if let Some(meta) = &server.raft.snapshot {
+            assert!(server.image.iter().all(|block| *block == image_block(meta)), "other blocks");
+        }
+        self.snapshots = server.snapshots;
+        (self.storing, self.stored) = (None, None);
         (self.wal, self.registrations) = (server.wal, restored.registrations);
         (self.durable, self.wanted, self.preparing) = (found.clone(), found, false);
     }
+}
+
+/// A block of the snapshot's content.
+fn image_block(meta: &SnapshotMeta) -> Bytes {
+    Bytes::from(format!("the state at {} ", meta.index).repeat(40))
 }
 
 /// One server's life of commits, faults, crashes and recoveries.
@@ -256,6 +372,7 @@ fn survive(seed: u64) -> u64 {
             host.disk.fail_sync(faults[rng.index(2)]);
         }
         host.commit(&mut rng);
+        host.advance(&mut rng);
         let interrupted = rng.chance(1, 6);
         if interrupted || !host.finish() || rng.chance(1, 10) {
             let losses = [Loss::All, Loss::Nothing, Loss::Suffix, Loss::Subset, Loss::Mixed];
@@ -280,6 +397,9 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
         "storage.hard_slot_a_unreadable",
         "storage.hard_slot_b_unreadable",
         "storage.registrations_torn",
+        "storage.segment_removed",
+        "storage.base_lowered",
+        "storage.log_reset_by_recovery",
     ] {
         assert!(marks.contains_key(mark), "no run reached {mark}");
     }
@@ -291,14 +411,43 @@ fn a_life_is_a_function_of_its_seed() {
     assert_ne!(survive(5), survive(6));
 }
 
+/// The process ends between the name of a received snapshot and its durability; the recovery that
+/// resets the log in its favour must not rely on the cache.
+#[test]
+fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
+    let mut rng = rng(1);
+    let mut host = Host::new(&mut rng);
+    let (index, term) = (LogIndex::new(7), Term::new(1));
+    let meta = SnapshotMeta { index, term, ..SnapshotMeta::default() };
+    let (writer, mut ops) = SnapshotWriter::begin(host.wal.store(), Purpose::Received, &meta);
+    ops.extend(writer.finish());
+    assert_eq!(ops.pop(), Some(FileOp::SyncDir(Some(path("raft/snap")))));
+    host.disk.perform(&ops).unwrap();
+    host.disk.crash(Crash::Process, &mut rng);
+    for crash in [Crash::Power(Loss::All), Crash::Process] {
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let mut recovery = Recovery::new(config, rng.clone());
+        let mut step = recovery.step(None);
+        while let Some(answer) = host.disk.answer(&step) {
+            step = recovery.step(Some(answer));
+        }
+        let Step::Done(restored) = step else { panic!("the snapshot is lost: {step:?}") };
+        assert_eq!(restored.server.unwrap().raft.snapshot.as_ref(), Some(&meta));
+        host.disk.crash(crash, &mut rng);
+    }
+}
+
 #[test]
 fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
     for seed in 0..200 {
         let mut rng = rng(seed);
         let mut host = Host::new(&mut rng);
-        for _ in 0..12 {
+        let mut commits = 0;
+        while commits < 12 || host.stored.is_some() {
             host.commit(&mut rng);
+            host.advance(&mut rng);
             assert!(host.finish());
+            commits += 1;
         }
         host.disk.perform(&host.wal.seal()).unwrap();
         let segments = host.disk.list(Some(&path("raft/wal")));
@@ -311,7 +460,7 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
             step = recovery.step(Some(answer));
         }
         if let Step::Done(restored) = step {
-            assert_eq!(restored.server.unwrap().raft.entries, host.durable.entries);
+            assert!(host.durable.has_log_of(&restored.server.unwrap().raft));
         } else {
             assert!(matches!(step, Step::Refused(RecoveryError::Damage(_))));
         }
