@@ -274,6 +274,11 @@ uuid_id!(
     "event id"
 );
 uuid_id!(
+    /// One restore of a backup's identity, made by the leader that begins it.
+    RestoreId,
+    "restore id"
+);
+uuid_id!(
     /// One cluster's identity, made at bootstrap.
     ClusterId,
     "cluster id"

@@ -216,7 +216,7 @@ pub fn answer_now(
     };
     QueryAnswer {
         rows,
-        index: index.max(ModifyIndex::new(1)),
+        index: index.max(tables.restored_at()).max(ModifyIndex::new(1)),
         known_leader: consensus.leader.is_some(),
         last_contact: state.last_contact(now),
         consistency,

@@ -6,6 +6,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
     use terraform_core::catalog::command::{Command, Registration};
+    use terraform_core::catalog::image::ImageDecoder;
     use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
     use terraform_core::raft::bootstrap::BootstrapMessage;
     use terraform_core::raft::{Configuration, Message};
@@ -62,6 +63,10 @@ mod tests {
             while let Some(body) = decoder.next_frame().unwrap() {
                 Frame::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
             }
+        }
+        for (name, bytes) in read("image") {
+            let read = ImageDecoder::default().block(&bytes);
+            read.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for (name, bytes) in read("pack") {
             let decodes = Command::decode(&bytes).is_ok()

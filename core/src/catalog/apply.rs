@@ -1,6 +1,6 @@
 //! How commands change the tables (http-api.md §7.1, §7.2; cluster-behaviour.md §2).
 //!
-//! A refused command changes nothing: every rule is checked before the first write.
+//! A refused command changes nothing that is read: every rule is checked before the first write.
 //!
 //! Differs: where Consul 1.8.7 leaves a check with the old name and tags of a re-registered
 //! service, they follow the service here. A name that differs only in case is no other name, so
@@ -16,15 +16,16 @@ use crate::id::{CheckId, LogIndex, ModifyIndex, ServiceId};
 use std::sync::Arc;
 
 impl Tables {
-    /// Applies one committed command. Its position in the log becomes the index of everything it
-    /// changes.
+    /// Applies one committed command. Its position in the log, above the base that a restore may
+    /// have lifted, becomes the index of everything it changes.
     ///
-    /// - Source: http-api.md §7.1, §7.2, §9 and §12.
-    /// - Errors: nothing changed; the command breaks the named rule.
+    /// - Source: http-api.md §7.1, §7.2, §9 and §12; raft.md §9.
+    /// - Errors: nothing that is read changed; the command breaks the named rule.
     /// - Cost: O(log n), and O(services of the node) if the node or one of its own checks changed;
-    ///   O(n log n) for the n entries that a deletion or transaction is about.
-    pub fn apply(&mut self, index: LogIndex, command: Command) -> Result<Applied, ApplyError> {
-        let index = ModifyIndex::new(index.get());
+    ///   O(n log n) for the n entries that a deletion or transaction is about, or that are in the
+    ///   block of a backup.
+    pub fn apply(&mut self, position: LogIndex, command: Command) -> Result<Applied, ApplyError> {
+        let index = self.index_at(position);
         match command {
             Command::Register(registration) => self.register(index, *registration)?,
             Command::Deregister(target) => self.deregister(index, &target),
@@ -39,6 +40,9 @@ impl Tables {
                 return Ok(Applied::Transaction(self.transact(index, &operations)));
             }
             Command::ReapTombstones(up_to) => self.kv.reap(up_to),
+            Command::RestoreBlock(block) => self.restore_block(&block)?,
+            Command::RestoreCommit(commit) => self.restore_commit(position, &commit)?,
+            Command::RestoreAbort(restore) => self.restore_abort(restore),
         }
         Ok(Applied::Done)
     }

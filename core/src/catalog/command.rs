@@ -4,8 +4,9 @@
 
 use super::kv::KvWrite;
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::restore::{RestoreBlock, RestoreCommit, RestoreError};
 use super::transaction::{Operation, TransactionResult};
-use crate::id::{CheckId, ModifyIndex, NodeName, ServiceId};
+use crate::id::{CheckId, ModifyIndex, NodeName, RestoreId, ServiceId};
 use crate::wire::{DecodeError, pack};
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -29,11 +30,18 @@ pub enum Command {
     Transaction(Vec<Operation>),
     /// Forgets what was deleted from the key-value table up to this index.
     ReapTombstones(ModifyIndex),
+    /// Takes one block of a backup; the first one begins a restore (raft.md §9).
+    RestoreBlock(RestoreBlock),
+    /// Puts the backup in the place of everything.
+    RestoreCommit(RestoreCommit),
+    /// Discards what came of this restore; one that is not under way is no failure.
+    RestoreAbort(RestoreId),
 }
 pack_enum!(Command {
     1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
     3 => Coordinates(Vec<NodeCoordinate>), 4 => Kv(KvWrite), 5 => Transaction(Vec<Operation>),
-    6 => ReapTombstones(ModifyIndex),
+    6 => ReapTombstones(ModifyIndex), 7 => RestoreBlock(RestoreBlock),
+    8 => RestoreCommit(RestoreCommit), 9 => RestoreAbort(RestoreId),
 });
 
 /// What a command did.
@@ -92,7 +100,8 @@ impl Command {
     }
 }
 
-/// Why the catalog refused a command. Nothing changed; the texts are what clients see.
+/// Why the catalog refused a command. Nothing changed, except as a [`RestoreError`] says; the texts
+/// are what clients see.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ApplyError {
     /// A check names a service its node does not have.
@@ -126,6 +135,9 @@ pub enum ApplyError {
         /// Its address.
         owner_address: String,
     },
+    /// A step of a restore.
+    #[error("failed restoring: {0}")]
+    Restore(#[from] RestoreError),
     /// The entry cannot be read: written by a later release.
     #[error("unreadable command: {0}")]
     Unreadable(DecodeError),

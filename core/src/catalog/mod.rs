@@ -21,6 +21,7 @@ pub mod kv;
 pub mod model;
 pub mod query;
 mod read;
+pub mod restore;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod topic;
@@ -31,6 +32,7 @@ use imbl::OrdMap;
 use kv::KvTable;
 use model::{Check, Node, NodeCoordinate, Service};
 use query::Instance;
+use restore::Restoring;
 use std::sync::Arc;
 
 /// The tables of the catalog as persistent maps.
@@ -58,6 +60,12 @@ pub struct Tables {
     kv: KvTable,
     /// When each table of the catalog last changed.
     changed: TableIndexes,
+    /// What lies between a position in the log and the catalog index of its command; only grows.
+    index_base: u64,
+    /// When a backup was restored last; zero if never.
+    restored_at: ModifyIndex,
+    /// The restore that is under way.
+    restoring: Option<Box<Restoring>>,
 }
 
 /// A node with the checks that apply to all its services.

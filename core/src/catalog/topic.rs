@@ -94,7 +94,7 @@ impl Tables {
         topics
     }
 
-    /// What this state has changed since `old`.
+    /// What this state has changed since `old`, with no restore in between.
     pub(crate) fn changes_since(&self, old: &Self) -> Changes {
         let mut changes = Changes::default();
         let (new, was): (&TableIndexes, &TableIndexes) = (&self.changed, &old.changed);

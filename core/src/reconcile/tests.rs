@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::kv::{KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
+use crate::catalog::tests::restore::restore;
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::gossip::Versions;
 use crate::id::{LamportTime, LogIndex, ModifyIndex, PoolName, StoreId};
@@ -231,6 +232,37 @@ fn a_deletion_is_forgotten_a_quarter_of_an_hour_after_it_was_seen() {
     rig.settle(outputs);
     assert_eq!(rig.tables.newest_deletion(), None);
     assert_eq!(rig.at(now + PASS_INTERVAL * 3), []);
+}
+
+#[test]
+fn deletions_of_a_restored_backup_are_forgotten_too() {
+    let deletion = |index: u64| {
+        let mut tables = Tables::default();
+        let key = "k".to_owned();
+        let put = KvPut { key: key.clone(), value: Bytes::new(), flags: 0, only_at: None };
+        for (index, write) in
+            (index - 1..).zip([KvWrite::Put(put), KvWrite::Delete(KvDelete { key, only_at: None })])
+        {
+            tables.apply(LogIndex::new(index), Command::Kv(write)).unwrap();
+        }
+        tables
+    };
+    // Older and newer ones than the leader has seen here.
+    for there in [20, 5_000] {
+        let mut rig = Rig::ready(&[server("n1", 1)]);
+        let seen = rig.now + PASS_INTERVAL;
+        rig.index = restore(&mut rig.tables, 50, &deletion(60));
+        let outputs = rig.at(seen);
+        rig.settle(outputs);
+        rig.index = restore(&mut rig.tables, rig.index + 1, &deletion(there));
+        let mut now = seen;
+        while now < seen + TOMBSTONE_TIME + PASS_INTERVAL * 2 {
+            now = now + PASS_INTERVAL;
+            let outputs = rig.at(now);
+            rig.settle(outputs);
+        }
+        assert_eq!(rig.tables.newest_deletion(), None, "deleted at {there}");
+    }
 }
 
 #[test]

@@ -96,6 +96,11 @@ impl Watches {
         if self.is_empty() {
             return Vec::new();
         }
+        if tables.restored_at() != self.seen.restored_at() {
+            // Everything may be another, and every index has risen.
+            self.seen = tables.clone();
+            return self.groups.keys().cloned().collect();
+        }
         let changes = tables.changes_since(&self.seen);
         self.seen = tables.clone();
         let mut found: BTreeSet<Arc<Query>> = BTreeSet::new();

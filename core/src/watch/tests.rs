@@ -4,7 +4,10 @@ use super::*;
 use crate::catalog::command::Command;
 use crate::catalog::kv::{KeyList, KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
-use crate::catalog::query::{Consistency, DatacenterCoordinates, ServiceQuery, StateQuery};
+use crate::catalog::query::{
+    Consistency, DatacenterCoordinates, QueryAnswer, ServiceQuery, StateQuery,
+};
+use crate::catalog::tests::restore::restore;
 use crate::catalog::tests::{check, deregister, node, register, registration, service};
 use crate::id::{Datacenter, LogIndex, NodeName, ServiceName, Term};
 use crate::node::request::{RequestBody, RequestContext};
@@ -14,6 +17,10 @@ use proptest::prelude::*;
 
 /// The index that `query` is answered with.
 fn index_of(tables: &Tables, query: &Query) -> ModifyIndex {
+    answer_to(tables, query).index
+}
+
+fn answer_to(tables: &Tables, query: &Query) -> QueryAnswer {
     let consensus = ConsensusView {
         role: "Leader",
         term: Term::ZERO,
@@ -29,7 +36,7 @@ fn index_of(tables: &Tables, query: &Query) -> ModifyIndex {
     };
     let datacenters = [DatacenterCoordinates::unknown(Datacenter::parse("dc1").unwrap())];
     let state = ServerState { tables, consensus: &consensus, datacenters: &datacenters };
-    answer_now(state, query, Consistency::Stale, Instant::ZERO).index
+    answer_now(state, query, Consistency::Stale, Instant::ZERO)
 }
 
 fn park(watches: &mut Watches, tables: &Tables, number: u64, query: &Query, has: ModifyIndex) {
@@ -243,6 +250,46 @@ proptest! {
                     let has = parked.request.context.min_index;
                     prop_assert!(index_of(&tables, query) <= has, "{:?} sleeps", query);
                 }
+            }
+        }
+    }
+
+    /// INV-RESTORE-1.
+    #[test]
+    fn a_restore_wakes_everybody_and_takes_no_index_back(
+        here in proptest::collection::vec(any_change(), 0..20),
+        there in proptest::collection::vec(any_change(), 0..20),
+        first in prop_oneof![Just(1_u64), 1..60_u64, Just(1_000)],
+        after in proptest::collection::vec(any_change(), 1..8),
+        twice: bool,
+    ) {
+        let (mut tables, mut backup) = (Tables::default(), Tables::default());
+        for (index, change) in (1..).zip(&here) {
+            apply(&mut tables, index, change);
+        }
+        for (index, change) in (first..).zip(&there) {
+            apply(&mut backup, index, change);
+        }
+        let mut index = here.len() as u64 + 1;
+        for _ in 0..=u8::from(twice) {
+            let mut watches = Watches::default();
+            for (number, query) in (1..).zip(&queries()) {
+                park(&mut watches, &tables, number, query, index_of(&tables, query));
+            }
+            index = 1 + restore(&mut tables, index, &backup);
+            let all: Vec<u64> = (1..).zip(&queries()).map(|(number, _)| number).collect();
+            prop_assert_eq!(woken(&mut watches, &tables), all);
+            prop_assert!(watches.is_empty());
+        }
+        // What is written from then on is seen by whoever has the index of the restore.
+        for change in &after {
+            let before = tables.clone();
+            apply(&mut tables, index, change);
+            index += 1;
+            // A node that is missing has no index of its own.
+            for query in queries().iter().filter(|query| !matches!(query, Query::Node(_))) {
+                let (was, is) = (answer_to(&before, query), answer_to(&tables, query));
+                prop_assert!(is.index > was.index || is.rows == was.rows, "{:?}", query);
             }
         }
     }

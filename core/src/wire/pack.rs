@@ -11,7 +11,7 @@ use super::serf::{decode_coordinate, encode_coordinate};
 use crate::coordinate::Coordinate;
 use crate::id::{
     CheckId, ClusterId, Datacenter, EventId, LamportTime, LogIndex, ModifyIndex, NodeId, NodeName,
-    RequestId, ServiceId, ServiceName, StoreId, Term,
+    RequestId, RestoreId, ServiceId, ServiceName, StoreId, Term,
 };
 use bytes::Bytes;
 use rmp::Marker;
@@ -503,7 +503,7 @@ macro_rules! pack_uuid {
         }
     )*};
 }
-pack_uuid!(NodeId, StoreId, ClusterId, EventId);
+pack_uuid!(NodeId, StoreId, ClusterId, EventId, RestoreId);
 
 /// A blob in the form that acks carry, whose reader knows every rule.
 impl Pack for Coordinate {

@@ -253,7 +253,10 @@ fn deletion_of(command: &Command) -> Option<Deletion> {
         | Command::Register(_)
         | Command::Deregister(_)
         | Command::Coordinates(_)
-        | Command::ReapTombstones(_) => None,
+        | Command::ReapTombstones(_)
+        | Command::RestoreBlock(_)
+        | Command::RestoreCommit(_)
+        | Command::RestoreAbort(_) => None,
     }
 }
 

@@ -126,7 +126,10 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
         | Command::Register(_)
         | Command::Deregister(_)
         | Command::Coordinates(_)
-        | Command::ReapTombstones(_) => None,
+        | Command::ReapTombstones(_)
+        | Command::RestoreBlock(_)
+        | Command::RestoreCommit(_)
+        | Command::RestoreAbort(_) => None,
     }
 }
 

@@ -37,7 +37,13 @@ impl Model {
                 self.graves.retain(|_, at| *at > *up_to);
                 true
             }
-            Command::Register(_) | Command::Deregister(_) | Command::Coordinates(_) => return None,
+            // No client of the simulator restores a backup, so indexes are positions in the log.
+            Command::Register(_)
+            | Command::Deregister(_)
+            | Command::Coordinates(_)
+            | Command::RestoreBlock(_)
+            | Command::RestoreCommit(_)
+            | Command::RestoreAbort(_) => return None,
         };
         Some(if met { Applied::Done } else { Applied::Unmet })
     }

@@ -3,8 +3,9 @@
 use super::super::kv::KvEntry;
 use super::super::model::{Check, Node, NodeCoordinate, Service};
 use super::super::query::Instance;
+use super::super::restore::{RESTORE_BYTES_MAX, Restoring};
 use super::super::{NodeRow, Tables, keys};
-use super::{Head, ImageError, Kind, VERSION};
+use super::{Head, ImageError, Kind, RestoreHead, VERSION};
 use crate::id::{ModifyIndex, ServiceId};
 use crate::wire::DecodeError;
 use crate::wire::checksum::crc32_after;
@@ -61,15 +62,44 @@ impl ImageDecoder {
 
     /// The tables, once the end was read.
     pub fn finish(self) -> Result<Tables, ImageError> {
-        if self.kind == Kind::End {
+        if self.has_ended() {
             Ok(self.tables)
         } else {
             Err(ImageError::Unfinished { records: self.records })
         }
     }
 
+    /// Whether the tables so far hold a restore that was under way.
+    pub(in crate::catalog) const fn holds_a_restore(&self) -> bool {
+        self.tables.restoring.is_some()
+    }
+
+    /// Whether the end was read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.kind == Kind::End
+    }
+
+    /// The tables so far.
+    pub(super) fn into_tables(self) -> Tables {
+        self.tables
+    }
+
+    /// What else an image holds of the restore that this is the decoder of.
+    pub(super) const fn head_of(&self, restoring: &Restoring) -> RestoreHead {
+        let Restoring { id, next, bytes, .. } = *restoring;
+        let (records, crc, head) = (self.records, self.crc, Head::of(&self.tables));
+        RestoreHead { id, next, bytes, records, crc, head }
+    }
+
     /// Takes one record; `before` is what stands before it in its block.
     fn record(&mut self, kind: Kind, payload: &[u8], before: &[u8]) -> Rule {
+        let is_row = (Kind::Node..=Kind::Tombstone).contains(&kind);
+        if let Some(restoring) = &mut self.tables.restoring
+            && self.kind == Kind::Restore
+            && is_row
+        {
+            return restoring.decoder.record(kind, payload, before);
+        }
         match kind {
             Kind::Start => Err(out_of_place(kind)),
             Kind::Head => self.head(payload),
@@ -80,6 +110,8 @@ impl ImageDecoder {
             Kind::ServiceIndex => self.put_service_index(payload),
             Kind::Entry => self.put_entry(payload),
             Kind::Tombstone => self.put_tombstone(payload),
+            Kind::Restore => self.put_restore(pack::from_bytes(payload)?),
+            Kind::RestoreEnd => self.end_restore(payload),
             Kind::End => self.end(payload, before),
         }
     }
@@ -299,9 +331,46 @@ impl ImageDecoder {
         if rest != crc32_after(self.crc, before).to_be_bytes() {
             return Err(DecodeError::Checksum { field: "image" });
         }
+        self.go_behind(kind)
+    }
+
+    /// Goes on to a record that has no key.
+    fn go_behind(&mut self, kind: Kind) -> Rule {
         self.close(kind)?;
         (self.kind, self.last) = (kind, None);
         Ok(())
+    }
+
+    /// A restore was under way; its rows follow.
+    fn put_restore(&mut self, restore: RestoreHead) -> Rule {
+        let kind = Kind::Restore;
+        if self.kind == Kind::Start || self.kind >= kind {
+            return Err(out_of_place(kind));
+        }
+        self.go_behind(kind)?;
+        let RestoreHead { id, next, bytes, records, crc, head } = restore;
+        let counts = 1..=bytes;
+        if !counts.contains(&next) || !counts.contains(&records) || bytes > RESTORE_BYTES_MAX {
+            return Err(broken(kind, "its counts are out of range"));
+        }
+        let tables = head.into_tables();
+        let decoder = Self { tables, kind: Kind::Head, node: None, last: None, records, crc };
+        self.tables.restoring = Some(Box::new(Restoring { id, next, bytes, decoder }));
+        Ok(())
+    }
+
+    fn end_restore(&mut self, payload: &[u8]) -> Rule {
+        let kind = Kind::RestoreEnd;
+        if self.kind != Kind::Restore {
+            return Err(out_of_place(kind));
+        }
+        if !payload.is_empty() {
+            return Err(broken(kind, "it holds something"));
+        }
+        if let Some(restoring) = &mut self.tables.restoring {
+            restoring.decoder.go_behind(Kind::End)?;
+        }
+        self.go_behind(kind)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tables to blocks.
 
 use super::super::kv::KvEntry;
+use super::super::restore::Restoring;
 use super::super::{Tables, keys};
 use super::{Head, Kind, VERSION};
 use crate::id::ModifyIndex;
@@ -16,7 +17,12 @@ use std::sync::Arc;
 /// Equal tables and sizes give equal blocks.
 #[derive(Clone, Debug)]
 pub struct ImageEncoder {
+    /// The tables, then those that the restore under way has so far.
     tables: Tables,
+    /// That restore, until its own rows come.
+    restoring: Option<Box<Restoring>>,
+    /// Whether a restore is written that has read its end.
+    ended: bool,
     cursor: Cursor,
     /// A record that the last block had no room for.
     carry: Vec<u8>,
@@ -47,11 +53,17 @@ struct Block {
 }
 
 impl ImageEncoder {
-    /// An encoder of these tables.
-    pub const fn new(tables: Tables) -> Self {
+    /// An encoder of these tables with the restore that is under way, for snapshots of the log.
+    pub fn new(mut tables: Tables) -> Self {
         let kind = Some(Kind::Head);
         let cursor = Cursor { kind, node: None, last: None, records: 0, crc: 0 };
-        Self { tables, cursor, carry: Vec::new() }
+        let restoring = tables.restoring.take();
+        Self { tables, restoring, ended: false, cursor, carry: Vec::new() }
+    }
+
+    /// An encoder of these tables without it, for backups of users.
+    pub fn of_backup(tables: Tables) -> Self {
+        Self::new(Tables { restoring: None, ..tables })
     }
 
     /// The next block, of at most `bytes_max` unless a single record is longer; `None` behind the
@@ -72,7 +84,7 @@ impl ImageEncoder {
 
     /// Writes records of this kind until the block is full or there are no more.
     fn advance(&mut self, kind: Kind, block: &mut Block) {
-        let Self { tables, cursor, .. } = self;
+        let Self { tables, restoring, ended, cursor, .. } = self;
         match kind {
             Kind::Start | Kind::Head => {
                 cursor.put(block, kind, |out| {
@@ -95,6 +107,8 @@ impl ImageEncoder {
             Kind::Coordinate => cursor.on_node(&tables.coordinates, block, kind, Kind::Node),
             Kind::ServiceIndex => {
                 let rows = after(&tables.service_indexes, cursor.last.as_ref());
+                // Zeros stand where a restore expects an index.
+                let rows = rows.filter(|(_, index)| **index > ModifyIndex::ZERO);
                 cursor.rows(rows, block, kind, Kind::Entry, put_index);
             }
             Kind::Entry => {
@@ -105,7 +119,22 @@ impl ImageEncoder {
             }
             Kind::Tombstone => {
                 let rows = after(&tables.kv.tombstones, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::End, put_index);
+                cursor.rows(rows, block, kind, Kind::Restore, put_index);
+            }
+            Kind::Restore => {
+                let Some(restoring) = restoring.take() else {
+                    return cursor.go_on(Some(Kind::RestoreEnd));
+                };
+                cursor.put(block, kind, |out| restoring.decoder.head_of(&restoring).pack(out));
+                *ended = restoring.decoder.has_ended();
+                *tables = restoring.decoder.into_tables();
+                cursor.go_on(Some(Kind::Node));
+            }
+            Kind::RestoreEnd => {
+                if *ended {
+                    cursor.put(block, kind, |_| {});
+                }
+                cursor.go_on(Some(Kind::End));
             }
             Kind::End => {
                 let (records, crc) = (cursor.records, crc32_after(cursor.crc, &block.bytes));

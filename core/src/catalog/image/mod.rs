@@ -21,12 +21,18 @@
 //! | 6 | `ServiceIndex` | index u64, the folded name of the service |
 //! | 7 | `Entry` | created u64, modified u64, flags u64, bytes of the key u32, key, value |
 //! | 8 | `Tombstone` | index u64, the deleted key or prefix |
+//! | 9 | `Restore` | the [`RestoreHead`] as msgpack: a restore is under way |
+//! | 10 | `RestoreEnd` | none: the restore has read its end |
 //! | 255 | `End` | records before it u64, CRC-32 of all bytes before it u32 |
 //!
 //! Numbers are big-endian. The head is first. Each node is followed by its services, its checks
 //! and its coordinates; then come the other records in the order of their tags. Within one tag
 //! keys ascend, so that equal tables have equal images, and whatever is doubled, missing or out of
 //! place is refused. The end is the last record of the last block.
+//!
+//! A `Restore` is followed by the rows that its decoder has read so far, in the same records. They
+//! stand in the order it read them, so reading them again takes a new decoder to the same place;
+//! what it has counted comes with the record.
 //!
 //! Differs: nodes bring along what is on them, instead of one section for each table, so that the
 //! instances of a node can be made when its part ends and no step of the decoder is a long one.
@@ -41,7 +47,7 @@ pub use decode::ImageDecoder;
 pub use encode::ImageEncoder;
 
 use super::{TableIndexes, Tables};
-use crate::id::ModifyIndex;
+use crate::id::{ModifyIndex, RestoreId};
 use crate::pack_struct;
 use crate::wire::DecodeError;
 use thiserror::Error;
@@ -66,6 +72,8 @@ enum Kind {
     ServiceIndex = 6,
     Entry = 7,
     Tombstone = 8,
+    Restore = 9,
+    RestoreEnd = 10,
     End = 255,
 }
 
@@ -80,6 +88,8 @@ impl Kind {
             6 => Self::ServiceIndex,
             7 => Self::Entry,
             8 => Self::Tombstone,
+            9 => Self::Restore,
+            10 => Self::RestoreEnd,
             255 => Self::End,
             _ => return None,
         })
@@ -97,6 +107,8 @@ impl Kind {
             Self::ServiceIndex => "service index",
             Self::Entry => "entry",
             Self::Tombstone => "tombstone",
+            Self::Restore => "restore",
+            Self::RestoreEnd => "end of the restore",
             Self::End => "end",
         }
     }
@@ -111,20 +123,53 @@ struct Head {
     coordinates: ModifyIndex,
     service_lost: ModifyIndex,
     kv: ModifyIndex,
+    index_base: u64,
+    restored_at: ModifyIndex,
 }
-pack_struct!(Head { nodes, services, checks, coordinates, service_lost, kv });
+pack_struct!(Head {
+    nodes,
+    services,
+    checks,
+    coordinates,
+    service_lost,
+    kv,
+    index_base,
+    restored_at,
+});
+
+/// What a restore under way is beside its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RestoreHead {
+    id: RestoreId,
+    next: u64,
+    bytes: u64,
+    records: u64,
+    crc: u32,
+    head: Head,
+}
+pack_struct!(RestoreHead { id, next, bytes, records, crc, head });
 
 impl Head {
     const fn of(tables: &Tables) -> Self {
         let TableIndexes { nodes, services, checks, coordinates, service_lost } = tables.changed;
-        Self { nodes, services, checks, coordinates, service_lost, kv: tables.kv.changed }
+        Self {
+            nodes,
+            services,
+            checks,
+            coordinates,
+            service_lost,
+            kv: tables.kv.changed,
+            index_base: tables.index_base,
+            restored_at: tables.restored_at,
+        }
     }
 
     /// Tables without rows.
     fn into_tables(self) -> Tables {
-        let Self { nodes, services, checks, coordinates, service_lost, kv } = self;
+        let Self { nodes, services, checks, coordinates, service_lost, .. } = self;
+        let Self { kv, index_base, restored_at, .. } = self;
         let changed = TableIndexes { nodes, services, checks, coordinates, service_lost };
-        let mut tables = Tables { changed, ..Tables::default() };
+        let mut tables = Tables { changed, index_base, restored_at, ..Tables::default() };
         tables.kv.changed = kv;
         tables
     }

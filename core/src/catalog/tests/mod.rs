@@ -2,6 +2,7 @@
 
 mod image;
 mod model_check;
+pub(crate) mod restore;
 mod rules;
 
 use super::Tables;

@@ -42,6 +42,9 @@ impl Naive {
             Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_) => {
                 unreachable!("the key-value table has a model of its own")
             }
+            Command::RestoreBlock(_) | Command::RestoreCommit(_) | Command::RestoreAbort(_) => {
+                unreachable!("restores have tests of their own")
+            }
         };
         if accepted {
             next.follow_services();
