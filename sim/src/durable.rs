@@ -8,7 +8,8 @@
 use crate::host::Host;
 use crate::recover::inspect;
 use std::collections::VecDeque;
-use terraform_core::id::{NodeId, Term};
+use terraform_core::id::{LogIndex, NodeId, Term};
+use terraform_core::raft::RestoredRaft;
 use terraform_core::storage::op::FileOp;
 
 /// After this many operations the whole disk is read again, through core's recovery.
@@ -67,15 +68,20 @@ pub fn durable_now(host: &mut Host) -> Result<Durable, String> {
     if let Some(known) = known.filter(|_| host.synced.completed < REREAD_EVERY) {
         return Ok(known);
     }
-    let read = match inspect(host)?.server {
-        None => Durable::default(),
-        Some(server) => Durable {
-            term: server.raft.hard.term,
-            vote: server.raft.hard.voted_for,
-            last: server.raft.entries.len() as u64,
-        },
-    };
+    let server = inspect(host)?.server;
+    let read = server.as_ref().map_or_else(Durable::default, |server| Durable {
+        term: server.raft.hard.term,
+        vote: server.raft.hard.voted_for,
+        last: last_of(&server.raft),
+    });
     host.synced.completed = 0;
+    // A snapshot that was received may be durable before the log is reset for it.
+    let bare = server.is_some_and(|server| server.raft.entries.is_empty());
+    if let Some(known) =
+        known.filter(|known| bare && Durable { last: known.last, ..read } == *known)
+    {
+        return Ok(known);
+    }
     host.synced.durable = Some(read);
     match known {
         Some(known) if known != read => {
@@ -83,6 +89,12 @@ pub fn durable_now(host: &mut Host) -> Result<Durable, String> {
         }
         Some(_) | None => Ok(read),
     }
+}
+
+/// Where a recovered log ends.
+fn last_of(raft: &RestoredRaft) -> u64 {
+    let covered = raft.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+    raft.entries.last().map_or(covered, |entry| entry.index).get()
 }
 
 fn effect_of(ops: &[FileOp]) -> Effect {
@@ -124,7 +136,7 @@ fn last_index(data: &[u8]) -> Option<u64> {
         let index = u64::from_be_bytes(number(data, at + 8)?);
         match kind {
             2 => last = Some(index),
-            3 => last = Some(index - 1),
+            3 | 5 => last = Some(index - 1),
             _ => {}
         }
         at += 40 + length.next_multiple_of(8);

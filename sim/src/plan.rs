@@ -104,6 +104,7 @@ impl Plan {
         let mut rng = world_rng(seed, Stream::Bootstrap);
         let limits = if rng.chance(1, 2) { small_limits(&mut rng) } else { RaftLimits::default() };
         let ambush = Ambush::draw(&mut rng);
+        let limits = if rng.chance(3, 4) { short_logs(limits, &mut rng) } else { limits };
         let ambush = (luck != 0 && rng.chance(1, 2)).then_some(ambush);
         let mut faults = faults;
         if ambush.is_some_and(Ambush::awaits_changes) && !faults.contains(&Fault::Leave) {
@@ -212,6 +213,18 @@ fn small_limits(rng: &mut Rng) -> RaftLimits {
         inflight_messages_max: 1 << rng.below(4),
         inflight_bytes_max: 256 << rng.below(8),
         ..RaftLimits::default()
+    }
+}
+
+/// Logs that are cut so often that snapshots are taken, sent and recovered from in every world.
+fn short_logs(limits: RaftLimits, rng: &mut Rng) -> RaftLimits {
+    RaftLimits {
+        snapshot_entries: 8 << rng.below(6),
+        snapshot_interval: Duration::from_millis(250 << rng.below(6)),
+        trailing_entries: rng.below(64),
+        block_bytes: 64 << rng.below(11),
+        blocks_max: 1 << rng.below(3),
+        ..limits
     }
 }
 

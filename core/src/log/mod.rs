@@ -26,48 +26,89 @@ pub fn chain(before: u64, index: LogIndex, term: Term, kind: &EntryKind, payload
     bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }
 
-/// The log.
+/// A place in the log and the history up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The index.
+    pub index: LogIndex,
+    /// The term of the entry there.
+    pub term: Term,
+    /// Its chain value.
+    pub chain: u64,
+}
+
+/// The log above its base. Entries up to the base are committed, and covered by a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    /// The newest entry that is not kept any more; index zero if all are.
+    base: Position,
     entries: Vec<Entry>,
+    /// Payload bytes of the entries.
+    bytes: usize,
 }
 
 impl Log {
-    /// The log that storage recovered.
+    /// The log that storage recovered: `entries` begin at index 1, or reach back at least to the
+    /// position after `snapshot`.
     ///
     /// Panics if an entry does not continue the one before it: storage verified each on reading.
-    pub fn restore(entries: Vec<Entry>) -> Self {
-        let mut log = Self { entries: Vec::with_capacity(entries.len()) };
-        for entry in entries {
-            log.append(entry);
+    pub fn restore(snapshot: Option<Position>, entries: Vec<Entry>) -> Self {
+        let mut entries = entries.into_iter();
+        let mut log = Self { base: snapshot.unwrap_or_default(), ..Self::default() };
+        // What lies before the oldest entry is not known, so that one becomes the base.
+        let older = entries.as_slice().first().is_some_and(|first| first.index <= log.base.index);
+        if older && let Some(first) = entries.next() {
+            log.base = first.position();
         }
+        entries.for_each(|entry| log.append(entry));
         log
     }
 
-    /// The newest position; zero if the log is empty.
+    /// The position before the first entry that is kept.
+    pub const fn base(&self) -> Position {
+        self.base
+    }
+
+    /// The newest position; zero if there was never an entry.
+    pub fn last(&self) -> Position {
+        self.entries.last().map_or(self.base, Entry::position)
+    }
+
+    /// The newest index; zero if there was never an entry.
     pub fn last_index(&self) -> LogIndex {
-        self.entries.last().map_or(LogIndex::ZERO, |entry| entry.index)
+        self.last().index
     }
 
-    /// The newest entry's term; zero if the log is empty.
+    /// The newest entry's term; zero if there was never an entry.
     pub fn last_term(&self) -> Term {
-        self.entries.last().map_or(Term::ZERO, |entry| entry.term)
+        self.last().term
     }
 
-    /// The entry at `index`, if there is one.
+    /// Payload bytes of the entries that are kept.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many entries are kept up to `index`.
+    fn count_to(&self, index: LogIndex) -> usize {
+        usize::try_from(index.above(self.base.index)).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
+    /// The entry at `index`, if it is kept.
     pub fn get(&self, index: LogIndex) -> Option<&Entry> {
-        let position = index.get().checked_sub(1)?;
-        self.entries.get(usize::try_from(position).ok()?)
+        let offset = index.get().checked_sub(self.base.index.get())?.checked_sub(1)?;
+        self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    /// The term at `index`; position zero has term zero, positions beyond the end have none.
+    /// What is known of `index`: of the base and of all entries kept, something.
+    pub fn position(&self, index: LogIndex) -> Option<Position> {
+        let base = (index == self.base.index).then_some(self.base);
+        base.or_else(|| self.get(index).map(Entry::position))
+    }
+
+    /// The term at `index`, if it is known.
     pub fn term(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex::ZERO { Some(Term::ZERO) } else { self.get(index).map(|e| e.term) }
-    }
-
-    /// The chain value at `index`, like [`Log::term`].
-    pub fn chain(&self, index: LogIndex) -> Option<u64> {
-        if index == LogIndex::ZERO { Some(0) } else { self.get(index).map(|e| e.chain) }
+        self.position(index).map(|position| position.term)
     }
 
     /// Appends an entry made elsewhere.
@@ -76,30 +117,44 @@ impl Log {
     pub fn append(&mut self, entry: Entry) {
         assert!(entry.index == self.last_index().next(), "INV-RAFT-3: positions are consecutive");
         assert!(entry.term >= self.last_term(), "INV-RAFT-3: terms never decrease in a log");
+        self.bytes += entry.payload.len();
         self.entries.push(entry);
     }
 
     /// Appends a new entry of `term` and returns it.
     pub fn append_new(&mut self, term: Term, kind: EntryKind, payload: Bytes) -> Entry {
-        let index = self.last_index().next();
-        let before = self.entries.last().map_or(0, |entry| entry.chain);
-        let chain = chain(before, index, term, &kind, &payload);
+        let last = self.last();
+        let index = last.index.next();
+        let chain = chain(last.chain, index, term, &kind, &payload);
         let entry = Entry { index, term, kind, payload, chain };
         self.append(entry.clone());
         entry
     }
 
     /// Forgets the entries from `index` on.
+    ///
+    /// Panics if `index` is not above the base: what a snapshot covers is committed.
     pub fn truncate_from(&mut self, index: LogIndex) {
-        let keep = usize::try_from(index.previous().get()).unwrap_or(usize::MAX);
-        self.entries.truncate(keep);
+        assert!(index > self.base.index, "INV-RAFT-4: a committed entry is never truncated");
+        let keep = self.count_to(index.previous());
+        let gone = self.entries.drain(keep..).map(|entry| entry.payload.len());
+        self.bytes -= gone.sum::<usize>();
     }
 
-    /// Entries from `first` on: at most `entries_max`, and `bytes_max` of payload but for the
-    /// first one, which always fits.
+    /// Forgets the entries up to `index`, which a snapshot covers.
+    pub fn compact(&mut self, index: LogIndex) {
+        let Some(base) = self.position(index) else { return };
+        let count = self.count_to(index);
+        let gone = self.entries.drain(..count).map(|entry| entry.payload.len());
+        self.bytes -= gone.sum::<usize>();
+        self.base = base;
+    }
+
+    /// Entries from `first` on, which is above the base: at most `entries_max`, and `bytes_max` of
+    /// payload but for the first one, which always fits.
     pub fn slice(&self, first: LogIndex, entries_max: usize, bytes_max: usize) -> Vec<Entry> {
         let mut bytes = 0;
-        let start = usize::try_from(first.previous().get()).unwrap_or(usize::MAX);
+        let start = self.count_to(first.previous());
         let fits = |(position, entry): &(usize, &Entry)| {
             bytes += entry.payload.len();
             *position == 0 || bytes <= bytes_max
@@ -109,24 +164,27 @@ impl Log {
         taken.map(|(_, entry)| entry.clone()).collect()
     }
 
-    /// The entries in `(after, up_to]`.
-    pub fn range(&self, after: LogIndex, up_to: LogIndex) -> Vec<Entry> {
-        let count = usize::try_from(up_to.above(after)).unwrap_or(usize::MAX);
-        let start = usize::try_from(after.get()).unwrap_or(usize::MAX);
-        self.entries.iter().skip(start).take(count).cloned().collect()
+    /// The entries in `(after, up_to]`; `after` is not below the base.
+    pub fn range(&self, after: LogIndex, up_to: LogIndex) -> &[Entry] {
+        let (start, end) = (self.count_to(after), self.count_to(up_to));
+        self.entries.get(start..end).unwrap_or_default()
     }
 
-    /// All entries, oldest first.
+    /// All entries kept, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// The newest position not after `limit` whose term is at most `term` (raft.md §6.2).
-    pub fn newest_at_most(&self, limit: LogIndex, term: Term) -> LogIndex {
-        let end = usize::try_from(limit.get()).unwrap_or(usize::MAX).min(self.entries.len());
+    /// The newest index not after `limit` whose term is at most `term` (raft.md §6.2); `None` if
+    /// it lies below the base.
+    pub fn newest_at_most(&self, limit: LogIndex, term: Term) -> Option<LogIndex> {
+        if limit < self.base.index || term < self.base.term {
+            return None;
+        }
         // Terms never decrease, so the entries of at most `term` come first.
         let older = self.entries.partition_point(|entry| entry.term <= term);
-        LogIndex::new(end.min(older) as u64)
+        let count = self.count_to(limit).min(older);
+        Some(LogIndex::new(self.base.index.get() + count as u64))
     }
 }
 
@@ -145,9 +203,10 @@ mod tests {
     #[test]
     fn equal_histories_have_equal_chains_and_others_do_not() {
         let end = LogIndex::new(3);
-        assert_eq!(log(&[1, 1, 2]).chain(end), log(&[1, 1, 2]).chain(end));
-        assert_ne!(log(&[1, 1, 2]).chain(end), log(&[1, 2, 2]).chain(end));
-        assert_eq!(log(&[]).chain(LogIndex::ZERO), Some(0));
+        let chain = |terms: &[u64]| log(terms).position(end).map(|position| position.chain);
+        assert_eq!(chain(&[1, 1, 2]), chain(&[1, 1, 2]));
+        assert_ne!(chain(&[1, 1, 2]), chain(&[1, 2, 2]));
+        assert_eq!(log(&[]).position(LogIndex::ZERO), Some(Position::default()));
     }
 
     #[test]
@@ -163,10 +222,14 @@ mod tests {
     #[test]
     fn the_hint_is_the_newest_entry_of_an_older_term() {
         let log = log(&[1, 1, 4, 4, 6]);
-        assert_eq!(log.newest_at_most(LogIndex::new(5), Term::new(5)), LogIndex::new(4));
-        assert_eq!(log.newest_at_most(LogIndex::new(3), Term::new(5)), LogIndex::new(3));
-        assert_eq!(log.newest_at_most(LogIndex::new(5), Term::new(3)), LogIndex::new(2));
-        assert_eq!(log.newest_at_most(LogIndex::new(9), Term::ZERO), LogIndex::ZERO);
+        let newest = |limit, term| {
+            let newest = log.newest_at_most(LogIndex::new(limit), Term::new(term));
+            newest.map(LogIndex::get)
+        };
+        assert_eq!(newest(5, 5), Some(4));
+        assert_eq!(newest(3, 5), Some(3));
+        assert_eq!(newest(5, 3), Some(2));
+        assert_eq!(newest(9, 0), Some(0));
     }
 
     #[test]
@@ -174,5 +237,36 @@ mod tests {
         let mut log = log(&[1, 2, 3]);
         log.truncate_from(LogIndex::new(2));
         assert_eq!((log.last_index(), log.last_term()), (LogIndex::new(1), Term::new(1)));
+    }
+
+    #[test]
+    fn a_compacted_log_knows_its_base_and_what_is_above() {
+        let whole = log(&[1, 1, 4, 4, 6]);
+        let mut log = whole.clone();
+        log.compact(LogIndex::new(3));
+        assert_eq!((log.base().index, log.bytes()), (LogIndex::new(3), 8));
+        assert_eq!(log.get(LogIndex::new(3)), None);
+        for index in (3..=6).map(LogIndex::new) {
+            assert_eq!(log.position(index), whole.position(index));
+        }
+        assert_eq!(log.position(LogIndex::new(2)), None);
+        assert_eq!(log.range(LogIndex::new(4), LogIndex::new(9)).len(), 1);
+        assert_eq!(log.newest_at_most(LogIndex::new(5), Term::new(5)), Some(LogIndex::new(4)));
+        assert_eq!(log.newest_at_most(LogIndex::new(3), Term::new(5)), Some(LogIndex::new(3)));
+        assert_eq!(log.newest_at_most(LogIndex::new(2), Term::new(5)), None);
+        assert_eq!(log.newest_at_most(LogIndex::new(5), Term::new(3)), None);
+    }
+
+    #[test]
+    fn a_log_is_restored_from_before_its_snapshot_or_right_behind_it() {
+        let whole = log(&[1, 1, 4, 4, 6]);
+        let entries: Vec<Entry> = whole.iter().cloned().collect();
+        let snapshot = whole.position(LogIndex::new(3));
+        let from = |first: usize| Log::restore(snapshot, entries[first..].to_vec());
+        assert_eq!(from(1).base().index, LogIndex::new(2));
+        assert_eq!(from(3).base().index, LogIndex::new(3));
+        assert_eq!(from(1).last(), whole.last());
+        assert_eq!(from(5).last().index, LogIndex::new(3));
+        assert_eq!(Log::restore(None, entries.clone()).base(), Position::default());
     }
 }

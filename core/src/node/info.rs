@@ -71,7 +71,8 @@ impl Node {
     }
 
     fn raft_section(&self, now: Instant) -> Option<Section> {
-        let raft = &self.server.as_deref()?.raft;
+        let server = self.server.as_deref()?;
+        let (raft, snapshot) = (&server.raft, server.snapshots.newest());
         let view = raft.view(now);
         let contact = match (view.is_leader(), view.leader_contact_at) {
             (true, _) => "0".to_owned(),
@@ -87,8 +88,9 @@ impl Node {
         section.set("last_contact", contact);
         section.set("last_log_index", view.last);
         section.set("last_log_term", view.last_term);
-        section.set("last_snapshot_index", 0);
-        section.set("last_snapshot_term", 0);
+        let (index, term) = snapshot.map_or((0, 0), |id| (id.index.get(), id.term.get()));
+        section.set("last_snapshot_index", index);
+        section.set("last_snapshot_term", term);
         let list: Vec<String> = voters.collect();
         section.set("latest_configuration", format!("[{}]", list.join(" ")));
         section.set("latest_configuration_index", view.configuration_index);

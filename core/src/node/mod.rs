@@ -23,6 +23,7 @@ mod serf_requests;
 mod serve;
 mod server;
 mod settle;
+mod snapshots;
 mod trace;
 mod wan;
 mod writes;
@@ -200,7 +201,7 @@ impl Node {
         let (wan, server) = match restored.server {
             Some(server) => (
                 Pool::wan(&config, id, server.wan, (seed, wall, now))?,
-                Some((server.raft, server.wal)),
+                Some((server.raft, server.wal, (server.tables, server.snapshots))),
             ),
             None => (None, None),
         };

@@ -1,6 +1,7 @@
 //! What only a server has: consensus, the catalog, leader duties, and their files.
 
 use super::serve::Serving;
+use super::snapshots::Snapshots;
 use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::anti_entropy::AntiEntropyInput;
@@ -18,6 +19,7 @@ use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::RpcInput;
 use crate::serf::{Member, MemberStatus, ServerInfo};
 use crate::storage::op::Lane;
+use crate::storage::snapshot::SnapshotFiles;
 use crate::storage::wal::Wal;
 use crate::time::Instant;
 use crate::trace::Level;
@@ -37,6 +39,7 @@ pub(super) struct ServerParts {
     pub(super) bootstrap: BootstrapMachine,
     pub(super) reconcile: Reconcile,
     pub(super) tables: Tables,
+    pub(super) snapshots: Snapshots,
     pub(super) serving: Serving,
     /// Reads that wait for a change.
     pub(super) watches: Watches,
@@ -44,7 +47,7 @@ pub(super) struct ServerParts {
     pub(super) changed: bool,
     /// How much longer than asked they wait.
     pub(super) rng: Rng,
-    wal: Wal,
+    pub(super) wal: Wal,
     /// What became of the commands of this round that were not simply done, by position.
     outcomes: BTreeMap<LogIndex, ApplyResult>,
 }
@@ -100,7 +103,7 @@ impl Node {
     pub(super) fn start_server(
         &mut self,
         now: Instant,
-        (restored, wal): (RestoredRaft, Wal),
+        (restored, wal, (tables, files)): (RestoredRaft, Wal, (Tables, SnapshotFiles)),
         seed: Seed,
     ) {
         let Some(config) = &self.config.server else {
@@ -135,7 +138,8 @@ impl Node {
             raft,
             bootstrap,
             reconcile,
-            tables: Tables::default(),
+            tables,
+            snapshots: Snapshots::new(files),
             serving: Serving::default(),
             watches: Watches::default(),
             changed: false,

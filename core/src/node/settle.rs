@@ -290,6 +290,7 @@ impl Node {
                 self.rpc.handle(now, input, &mut self.boxes.rpc);
             }
             RaftOutput::Apply { entries } => self.apply(now, entries),
+            RaftOutput::Snapshot(output) => self.route_snapshot(now, output),
             RaftOutput::ProposalApplied { id, index } => self.proposal_applied(now, id, index),
             RaftOutput::ProposalFailed { id, error } => self.proposal_failed(now, id, error),
             RaftOutput::ReadReady { id } => self.read_ready(now, id),
@@ -506,6 +507,7 @@ impl Node {
                 let input = LocalInput::Persisted(ticket);
                 self.local.handle(now, input, &mut self.boxes.local);
             }
+            Some(Purpose::Snapshot(write)) => self.snapshot_written(now, write),
             Some(Purpose::Seal) => self.sealed(),
             Some(Purpose::Keyring(pool)) => {
                 self.tell_gossip(now, pool, GossipInput::KeyringPersisted(Ok(())));
@@ -521,6 +523,7 @@ impl Node {
             Purpose::Raft(_) | Purpose::Bootstrap(_) | Purpose::Prepare => {
                 self.fatal(format!("writing the log failed: {error}"));
             }
+            Purpose::Snapshot(_) => self.fatal(format!("storing a snapshot failed: {error}")),
             Purpose::Seal => self.sealed(),
             Purpose::Local(ticket) => {
                 let input = LocalInput::PersistFailed { ticket, error };

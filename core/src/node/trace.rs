@@ -42,6 +42,8 @@ pub enum NodeTrace {
         /// What it says its datacenter is.
         datacenter: String,
     },
+    /// What a leader sent as a snapshot is none.
+    SnapshotRefused(String),
     /// The agent leaves the cluster.
     Leaving,
     /// The agent stops without leaving, and why.
@@ -96,6 +98,7 @@ impl fmt::Display for NodeTrace {
             Self::ForeignMember { name, datacenter } => {
                 write!(f, "member '{name}' part of wrong datacenter '{datacenter}'")
             }
+            Self::SnapshotRefused(error) => write!(f, "received snapshot refused: {error}"),
             Self::Leaving => f.write_str("leaving the cluster"),
             Self::NotLeaving(why) => write!(f, "stopping without leaving: {why}"),
             Self::LeaveStep(step) => write!(f, "leave goes on without {step}: it took too long"),

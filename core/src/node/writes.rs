@@ -1,6 +1,7 @@
 //! Which machine waits for which storage operation.
 
 use super::output::Output;
+use super::snapshots::SnapshotWrite;
 use crate::id::{PoolName, WriteId};
 use crate::local::PersistTicket;
 use crate::raft::PersistSeq;
@@ -22,6 +23,8 @@ pub(super) enum Purpose {
     Serf(PoolName),
     /// The keys of a pool's gossip.
     Keyring(PoolName),
+    /// A snapshot of the catalog.
+    Snapshot(SnapshotWrite),
     /// The log's seal at a clean stop.
     Seal,
 }

@@ -5,6 +5,7 @@
 
 use super::{ENTRY_BYTES_MAX, TransferRefusal};
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
+use crate::log::Position;
 use crate::pack_struct;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -35,6 +36,13 @@ pub struct Entry {
     pub payload: Bytes,
     /// FNV-1a over the previous chain value and this entry: equal chains, equal histories.
     pub chain: u64,
+}
+
+impl Entry {
+    /// Where it is, and the history up to it.
+    pub const fn position(&self) -> Position {
+        Position { index: self.index, term: self.term, chain: self.chain }
+    }
 }
 
 /// One server of a configuration.
@@ -70,6 +78,13 @@ pub struct SnapshotMeta {
     pub configuration_index: LogIndex,
 }
 pack_struct!(SnapshotMeta { index, term, chain, configuration, configuration_index });
+
+impl SnapshotMeta {
+    /// Where the log goes on behind it.
+    pub const fn position(&self) -> Position {
+        Position { index: self.index, term: self.term, chain: self.chain }
+    }
+}
 
 /// The durable part of a server's vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the consensus machine is told and what it wants done (raft.md §2.1).
 
 use super::{
-    Configuration, Entry, Message, PersistBatch, PersistSeq, ProposalError, ProposalId, RaftTrace,
-    ReadError, ReadId, TransferError, TransferId,
+    Configuration, Entry, ImageId, Message, PersistBatch, PersistSeq, ProposalError, ProposalId,
+    RaftTrace, ReadError, ReadId, ReceiptId, SnapshotMeta, TransferError, TransferId,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::trace::Level;
@@ -67,6 +67,8 @@ pub enum RaftInput {
         /// The last entry applied.
         index: LogIndex,
     },
+    /// About snapshots.
+    Snapshot(SnapshotInput),
     /// The transport lost its connection to a server.
     PeerUnreachable {
         /// Who.
@@ -83,6 +85,93 @@ pub enum RaftInput {
     Bound {
         /// The cluster.
         cluster: Option<ClusterId>,
+    },
+}
+
+/// What the Raft machine is told about snapshots (raft.md §9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotInput {
+    /// The snapshot that was to be taken is durable.
+    Taken {
+        /// The newest entry it covers.
+        index: LogIndex,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// The block that was asked for.
+    Block {
+        /// Of which image.
+        image: ImageId,
+        /// Its bytes.
+        data: Bytes,
+        /// Whether it is the image's last one.
+        last: bool,
+    },
+    /// A block received is written; not necessarily durable.
+    Stored {
+        /// Of which receipt.
+        receipt: ReceiptId,
+        /// Which block.
+        number: u64,
+    },
+    /// Everything received is what a snapshot is, and durable as one.
+    Durable {
+        /// Which.
+        receipt: ReceiptId,
+    },
+    /// What was received is no snapshot; nothing of it is kept.
+    Refused {
+        /// Which.
+        receipt: ReceiptId,
+    },
+}
+
+/// What the Raft machine wants done about snapshots (raft.md §9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOutput {
+    /// Store a snapshot of what is applied; answered by `Taken`. At most one is outstanding.
+    Take {
+        /// What it stands for.
+        meta: SnapshotMeta,
+    },
+    /// Set what is applied aside as an image.
+    Open {
+        /// Its name from here on.
+        image: ImageId,
+    },
+    /// Hand out the next block of an image; answered by `Block`.
+    Read {
+        /// Which.
+        image: ImageId,
+    },
+    /// Forget an image.
+    Close {
+        /// Which.
+        image: ImageId,
+    },
+    /// Store a block that arrived; answered by `Stored`, the last one by `Durable`, or at any
+    /// block by `Refused`.
+    Receive {
+        /// Which receipt; block 0 begins it.
+        receipt: ReceiptId,
+        /// What the snapshot stands for.
+        meta: SnapshotMeta,
+        /// Which block, each once and in order.
+        number: u64,
+        /// Its bytes.
+        data: Bytes,
+        /// Whether it is the last one.
+        last: bool,
+    },
+    /// Forget a receipt, and its file.
+    Drop {
+        /// Which.
+        receipt: ReceiptId,
+    },
+    /// What was received is what is applied from here on.
+    Install {
+        /// Which.
+        receipt: ReceiptId,
     },
 }
 
@@ -140,6 +229,8 @@ pub enum RaftOutput {
         /// The entries, consecutive, each exactly once in a run.
         entries: Vec<Entry>,
     },
+    /// About snapshots.
+    Snapshot(SnapshotOutput),
     /// The proposal is committed and applied here.
     ProposalApplied {
         /// Which.

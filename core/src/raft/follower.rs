@@ -124,7 +124,7 @@ impl Raft {
     }
 
     /// Tells a leader of an older term that the term is over (raft.md §4.1).
-    fn answer_old_leader(
+    pub(super) fn answer_old_leader(
         &mut self,
         header: &Header,
         prev_index: LogIndex,
@@ -154,6 +154,14 @@ impl Raft {
             return self.answer_old_leader(header, append.prev_index, out);
         }
         let shared = &mut self.shared;
+        let append = match above_base(shared, append) {
+            Ok(append) => append,
+            Err(Covered::Whole(end)) => return acknowledge(shared, header, end, out),
+            Err(Covered::Otherwise(index)) => {
+                let rule = format!("INV-RAFT-4: entry {index} is committed and replaced");
+                return shared.fatal(rule, out);
+            }
+        };
         if shared.log.term(append.prev_index) != Some(append.prev_term) {
             if append.prev_index <= shared.commit {
                 let rule =
@@ -162,7 +170,8 @@ impl Raft {
             }
             return reject(shared, header, &append, out);
         }
-        if shared.log.chain(append.prev_index) != Some(append.prev_chain) {
+        let own = shared.log.position(append.prev_index);
+        if own.is_none_or(|own| own.chain != append.prev_chain) {
             let rule = format!("INV-RAFT-3: histories differ up to entry {}", append.prev_index);
             return shared.fatal(rule, out);
         }
@@ -175,12 +184,48 @@ impl Raft {
         }
         let vouched = if mutant!(M06) { shared.log.last_index() } else { message_end };
         shared.advance_commit(append.commit.min(vouched), out);
-        let durable = message_end <= shared.persist.durable() || mutant!(M03);
-        let needs = if durable { None } else { shared.persist.newest() };
-        let patience = shared.settings.timing.heartbeat_timeout;
-        let body = Body::AppendOk { match_index: message_end, applied: shared.applied, patience };
-        shared.send_after(Destination::answer(header), body, needs, out);
+        acknowledge(shared, header, message_end, out);
     }
+}
+
+/// Says that everything up to `end` is held, once it is durable.
+fn acknowledge(shared: &mut Shared, header: &Header, end: LogIndex, out: &mut Outbox<RaftOutput>) {
+    let durable = end <= shared.persist.durable() || mutant!(M03);
+    let needs = if durable { None } else { shared.persist.newest() };
+    let patience = shared.settings.timing.heartbeat_timeout;
+    let body = Body::AppendOk { match_index: end, applied: shared.applied, patience };
+    shared.send_after(Destination::answer(header), body, needs, out);
+}
+
+/// What a message about entries below the log's base is.
+enum Covered {
+    /// All of it is covered by a snapshot, up to this entry.
+    Whole(LogIndex),
+    /// It has another history up to this entry, which is the base.
+    Otherwise(LogIndex),
+}
+
+/// The part of a message above the log's base. What is below is committed and the same everywhere;
+/// a late message may still bring it.
+fn above_base(shared: &Shared, mut append: Append) -> Result<Append, Covered> {
+    let base = shared.log.base();
+    if append.prev_index >= base.index {
+        return Ok(append);
+    }
+    mark!("raft.append.below_the_log");
+    let end = append.entries.last().map_or(append.prev_index, |entry| entry.index);
+    if end < base.index {
+        return Err(Covered::Whole(end));
+    }
+    let rest = append
+        .entries
+        .split_off(usize::try_from(base.index.above(append.prev_index)).unwrap_or(usize::MAX));
+    if append.entries.last().map(super::Entry::position) != Some(base) {
+        return Err(Covered::Otherwise(base.index));
+    }
+    append.entries = rest;
+    (append.prev_index, append.prev_term, append.prev_chain) = (base.index, base.term, base.chain);
+    Ok(append)
 }
 
 /// Whether entries follow each other, are not of a later term than their leader's, and hold what
@@ -202,7 +247,8 @@ fn well_formed(header: &Header, append: &Append) -> bool {
 fn reject(shared: &mut Shared, header: &Header, append: &Append, out: &mut Outbox<RaftOutput>) {
     let prev_index = append.prev_index;
     let limit = prev_index.min(shared.log.last_index());
-    let hint_index = shared.log.newest_at_most(limit, append.prev_term);
+    let newest = shared.log.newest_at_most(limit, append.prev_term);
+    let hint_index = newest.unwrap_or_else(|| shared.log.base().index);
     let hint_term = shared.log.term(hint_index).expect("the hint is within the log");
     let body = Body::AppendReject(AppendReject { prev_index, hint_index, hint_term });
     shared.send(Destination::answer(header), body, out);

@@ -7,6 +7,7 @@ use super::change::Joining;
 use super::progress::Progress;
 use super::read::Reads;
 use super::shared::{Destination, Shared};
+use super::snapshot::Sending;
 use super::transfer::Transfer;
 use super::{
     Body, EntryKind, ProposalError, ProposalId, Raft, RaftOutput, RaftTrace, Role, RoleKind, quorum,
@@ -25,6 +26,8 @@ use std::net::SocketAddr;
 pub(super) struct Leader {
     /// Every other server that is sent entries: the voters, and removed ones for a while.
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// Snapshots on their way.
+    pub(super) sendings: BTreeMap<NodeId, Sending>,
     /// The first entry of the term.
     pub(super) noop: LogIndex,
     ready: bool,
@@ -72,6 +75,7 @@ impl Raft {
         shared.leader = Some((shared.id(), address));
         let mut leader = Leader {
             peers: BTreeMap::new(),
+            sendings: BTreeMap::new(),
             noop: shared.log.last_index().next(),
             ready: false,
             waiting: BTreeMap::new(),
@@ -154,6 +158,7 @@ impl Raft {
         leader.peers.retain(|_, peer| {
             peer.departing.and_then(|departing| departing.until).is_none_or(|until| until > now)
         });
+        leader.close_sendings(&self.shared, now, out);
         leader.heartbeat(&mut self.shared, now, out);
     }
 }
@@ -260,6 +265,7 @@ impl Leader {
     /// The term is over: what was appended may or may not be committed by others.
     fn end(mut self, out: &mut Outbox<RaftOutput>) {
         self.end_transfer(Ok(()), out);
+        self.close_all(out);
         for id in self.waiting.into_values() {
             let error = ProposalError::LeadershipLost;
             out.push(RaftOutput::ProposalFailed { id, error });

@@ -9,7 +9,7 @@ use super::leader::Leader;
 use super::shared::Shared;
 use super::{
     Body, Configuration, EntryKind, HardState, Message, Raft, RaftInput, RaftOutput, RaftSettings,
-    RaftTrace, RestoredRaft, RoleKind,
+    RaftTrace, RestoredRaft, RoleKind, SnapshotInput,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::machine::{Machine, Outbox};
@@ -89,6 +89,10 @@ impl Raft {
             Body::HeartbeatAnswer { round, applied, patience } => {
                 self.on_heartbeat_answer(now, &header, round, (applied, patience), out);
             }
+            Body::SnapshotBlock(block) => self.on_snapshot_block(now, &header, block, out),
+            Body::SnapshotAnswer { snapshot, next } => {
+                self.on_snapshot_answer(now, &header, (snapshot, next), out);
+            }
             Body::TimeoutNow { transfer } => self.on_timeout_now(now, &header, transfer, out),
             Body::TransferReject { transfer, reason } => {
                 self.on_transfer_reject(now, &header, (transfer, reason), out);
@@ -130,6 +134,27 @@ impl Raft {
         self.own_vote_durable(now, seq, out);
         self.count_matches(now, out);
         self.shared.hand_out(out);
+    }
+
+    fn on_snapshot_input(
+        &mut self,
+        now: Instant,
+        input: SnapshotInput,
+        out: &mut Outbox<RaftOutput>,
+    ) {
+        match input {
+            SnapshotInput::Taken { index, bytes } => {
+                self.on_snapshot_taken(now, (index, bytes), out);
+            }
+            SnapshotInput::Block { image, data, last } => {
+                self.on_image_block(now, image, (data, last), out);
+            }
+            SnapshotInput::Stored { receipt, number } => {
+                self.on_block_stored(receipt, number, out);
+            }
+            SnapshotInput::Durable { receipt } => self.on_receipt_durable(receipt, out),
+            SnapshotInput::Refused { receipt } => self.on_receipt_refused(receipt),
+        }
     }
 
     /// What every call ends with.
@@ -175,7 +200,9 @@ impl Machine for Raft {
                     leader.applied(shared, index, out);
                 }
                 self.serve_reads(now, out);
+                self.take_snapshot_if_due(now, out);
             }
+            RaftInput::Snapshot(input) => self.on_snapshot_input(now, input, out),
             RaftInput::PeerUnreachable { peer } => self.on_peer_unreachable(peer),
             RaftInput::Bootstrapped { cluster, configuration } => {
                 self.on_bootstrapped(now, cluster, &configuration, out);

@@ -4,7 +4,7 @@
 //! and neighbours differ by at most one voter, so that their quorums intersect (INV-RAFT-9).
 
 use super::quorum;
-use super::{Configuration, EntryKind};
+use super::{Configuration, EntryKind, SnapshotMeta};
 use crate::id::{LogIndex, NodeId};
 use crate::log::Log;
 use crate::wire::pack;
@@ -27,8 +27,8 @@ impl Configuration {
     }
 }
 
-/// The configurations of a log: the newest, and the committed one before it.
-#[derive(Clone, Debug)]
+/// The configurations of a log, from the one that counts at its base on.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Configurations {
     none: Configuration,
     /// By position, oldest first.
@@ -36,17 +36,42 @@ pub(super) struct Configurations {
 }
 
 impl Configurations {
-    /// Those of a recovered log.
+    /// Those of a recovered snapshot and log.
     ///
     /// Panics if an entry is no configuration: it was checked before it was appended, and storage
     /// verified its bytes.
-    pub(super) fn of(log: &Log) -> Self {
+    pub(super) fn of(snapshot: Option<&SnapshotMeta>, log: &Log) -> Self {
         let read = |payload: &[u8]| {
             pack::from_bytes(payload).expect("configurations are checked before they are appended")
         };
-        let configs = log.iter().filter(|entry| entry.kind == EntryKind::Config);
-        let entries = configs.map(|entry| (entry.index, read(&entry.payload))).collect();
-        Self { none: Configuration::default(), entries }
+        let mut configs = snapshot.map_or_else(Self::default, Self::after);
+        for entry in log.iter().filter(|entry| entry.kind == EntryKind::Config) {
+            if entry.index > configs.latest_index() {
+                configs.append(entry.index, read(&entry.payload));
+            }
+        }
+        configs
+    }
+
+    /// That of a snapshot, where the log goes on after it.
+    pub(super) fn after(snapshot: &SnapshotMeta) -> Self {
+        let mut configs = Self::default();
+        if snapshot.configuration_index > LogIndex::ZERO {
+            configs.append(snapshot.configuration_index, snapshot.configuration.clone());
+        }
+        configs
+    }
+
+    /// The one that counts at `index`, and its position.
+    pub(super) fn at(&self, index: LogIndex) -> (LogIndex, &Configuration) {
+        let found = self.entries.iter().rev().find(|(position, _)| *position <= index);
+        found.map_or((LogIndex::ZERO, &self.none), |(position, config)| (*position, config))
+    }
+
+    /// Forgets those before the one that counts at `index`.
+    pub(super) fn compact(&mut self, index: LogIndex) {
+        let (first, _) = self.at(index);
+        self.entries.retain(|(position, _)| *position >= first);
     }
 
     /// The newest, committed or not; without voters if there is none.

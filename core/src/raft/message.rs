@@ -4,8 +4,9 @@
 //! An answer carries the `sent_at` of what it answers, so that the asker can measure its lease
 //! from the time of sending (§7.2); nobody else reads that number.
 
-use super::{Entry, Lane};
+use super::{Entry, Lane, SnapshotMeta};
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -67,6 +68,15 @@ pub enum Body {
         /// How long this server sticks to a leader it hears.
         patience: Duration,
     },
+    /// A part of a snapshot, for a server that lacks entries which the leader has no more (§9).
+    SnapshotBlock(SnapshotBlock),
+    /// So much of a snapshot is stored.
+    SnapshotAnswer {
+        /// Which, by the number its leader gave it.
+        snapshot: u64,
+        /// The block that is wanted next.
+        next: u64,
+    },
     /// The position to append after is not in this log.
     AppendReject(AppendReject),
     /// The leader is alive.
@@ -103,7 +113,11 @@ impl Body {
     /// Which lane it takes: only entries and their answers may be large or wait for the disk.
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Append(_) | Self::AppendOk { .. } | Self::AppendReject(_) => Lane::Data,
+            Self::Append(_)
+            | Self::AppendOk { .. }
+            | Self::AppendReject(_)
+            | Self::SnapshotBlock(_)
+            | Self::SnapshotAnswer { .. } => Lane::Data,
             Self::PreVote(_)
             | Self::PreVoteAnswer { .. }
             | Self::RequestVote(_)
@@ -122,6 +136,7 @@ impl Body {
             Self::PreVote(_)
                 | Self::RequestVote(_)
                 | Self::Append(_)
+                | Self::SnapshotBlock(_)
                 | Self::Heartbeat { .. }
                 | Self::TimeoutNow { .. }
         )
@@ -178,6 +193,22 @@ pub struct Append {
     pub commit: LogIndex,
     /// Consecutive entries from `prev_index + 1` on.
     pub entries: Vec<Entry>,
+}
+
+/// A part of a snapshot. It is installed once the last one is stored; the answer to that is an
+/// `AppendOk` for its position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotBlock {
+    /// The leader's number of the snapshot, never used again in its run.
+    pub snapshot: u64,
+    /// What the snapshot stands for.
+    pub meta: SnapshotMeta,
+    /// Which block, from 0 on.
+    pub number: u64,
+    /// Its bytes; whoever applies entries can read them.
+    pub data: Bytes,
+    /// Whether it is the last one.
+    pub last: bool,
 }
 
 /// Where a follower's log may agree with the leader's.

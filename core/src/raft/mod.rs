@@ -21,7 +21,7 @@
 //! | INV-RAFT-13 | nothing is said before what it rests on is durable |
 //! | INV-RAFT-14 | next > match; windows stay within their limits |
 //!
-//! Not here: snapshots, learners.
+//! Not here: learners.
 
 pub mod bootstrap;
 mod candidate;
@@ -41,6 +41,7 @@ mod read;
 mod replicate;
 mod settings;
 mod shared;
+mod snapshot;
 mod stats;
 mod status;
 #[cfg(test)]
@@ -56,11 +57,12 @@ pub use entry::{
     ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server, SnapshotMeta,
     TransferError, TransferId,
 };
-pub use event::{RaftInput, RaftOutput, RoleKind};
+pub use event::{RaftInput, RaftOutput, RoleKind, SnapshotInput, SnapshotOutput};
 pub use message::{
-    Append, AppendReject, Body, Campaign, Header, Message, Refusal, TransferRefusal,
+    Append, AppendReject, Body, Campaign, Header, Message, Refusal, SnapshotBlock, TransferRefusal,
 };
 pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
+pub use snapshot::{ImageId, ReceiptId};
 pub use stats::RaftStats;
 pub use status::LeaveVerdict;
 pub use trace::RaftTrace;

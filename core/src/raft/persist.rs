@@ -105,6 +105,15 @@ impl Persister {
         self.durable = self.durable.min(from.previous());
     }
 
+    /// Asks to forget the whole log, which a durable snapshot covers up to `position`.
+    pub(super) fn reset(&mut self, position: LogIndex) {
+        self.queued.entries.clear();
+        self.queued_bytes = 0;
+        self.queued.truncate_from = None;
+        self.queued.reset = Some(position);
+        self.durable = position;
+    }
+
     /// Asks for one more entry; durable with the returned request.
     pub(super) fn entry(&mut self, entry: Entry) -> PersistSeq {
         self.queued_bytes += entry.payload.len();
@@ -119,7 +128,8 @@ impl Persister {
         }
         let batch = std::mem::take(&mut self.queued);
         let bytes = std::mem::take(&mut self.queued_bytes);
-        let truncated = batch.truncate_from.map_or(self.disk_last, LogIndex::previous);
+        let before = batch.reset.unwrap_or(self.disk_last);
+        let truncated = batch.truncate_from.map_or(before, LogIndex::previous);
         let last = batch.entries.last().map_or(truncated, |entry| entry.index);
         let seq = self.next;
         self.next = PersistSeq(seq.0 + 1);
@@ -134,8 +144,10 @@ impl Persister {
         let flight = self.in_flight.take();
         let last = flight.filter(|flight| flight.seq == seq).map(|flight| flight.last);
         self.disk_last = last.expect("INV-RAFT-8: persist requests complete in order");
+        // What a waiting reset goes on after is durable by the snapshot.
+        let held = self.queued.reset.unwrap_or(self.disk_last);
         let cut = self.queued.truncate_from.map(LogIndex::previous);
-        self.durable = cut.map_or(self.disk_last, |cut| cut.min(self.disk_last));
+        self.durable = cut.map_or(held, |cut| cut.min(held));
     }
 }
 
@@ -189,6 +201,23 @@ mod tests {
         assert_eq!(batch.truncate_from, Some(LogIndex::new(2)));
         persister.done(second);
         assert_eq!(persister.durable(), LogIndex::new(2));
+    }
+
+    #[test]
+    fn a_reset_forgets_what_waits_and_counts_the_snapshot_as_durable() {
+        let mut persister = Persister::new(LogIndex::ZERO);
+        persister.entry(entry(1, 1));
+        let (first, _) = flush(&mut persister).unwrap();
+        persister.entry(entry(2, 1));
+        persister.reset(LogIndex::new(9));
+        assert_eq!(persister.durable(), LogIndex::new(9));
+        persister.done(first);
+        assert_eq!(persister.durable(), LogIndex::new(9));
+        persister.entry(entry(10, 3));
+        let (second, batch) = flush(&mut persister).unwrap();
+        assert_eq!((batch.reset, batch.entries.len()), (Some(LogIndex::new(9)), 1));
+        persister.done(second);
+        assert_eq!(persister.durable(), LogIndex::new(10));
     }
 
     #[test]

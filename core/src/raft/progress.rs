@@ -19,6 +19,8 @@ pub(super) enum Flow {
     },
     /// As the window allows.
     Replicate,
+    /// Nothing: what the server lacks is not kept any more, and a snapshot is on its way to it.
+    Snapshot,
 }
 
 /// One server's progress.
@@ -85,6 +87,7 @@ impl Progress {
                 self.inflight.len() < messages.min(limits.inflight_messages_max)
                     && self.inflight_bytes < limits.inflight_bytes_max
             }
+            Flow::Snapshot => false,
         }
     }
 
@@ -99,6 +102,7 @@ impl Progress {
                     self.inflight_bytes += bytes;
                 }
             }
+            Flow::Snapshot => {}
         }
     }
 
@@ -137,6 +141,12 @@ impl Progress {
     /// Whether it may; once.
     pub(super) const fn take_suspicion(&mut self) -> bool {
         std::mem::replace(&mut self.suspicious, false)
+    }
+
+    /// A snapshot of everything up to `index` will be sent.
+    pub(super) fn snapshot(&mut self, index: LogIndex) {
+        self.probe(index.next());
+        self.flow = Flow::Snapshot;
     }
 
     /// The search goes on at `next`, not at or below what is known.

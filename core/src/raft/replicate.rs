@@ -111,6 +111,7 @@ impl Raft {
         let current = match progress.flow {
             Flow::Probe { .. } => refused == progress.next.previous(),
             Flow::Replicate => refused < progress.next,
+            Flow::Snapshot => false,
         };
         if refused <= progress.matched || !current {
             mark!("raft.append.late_refusal");
@@ -119,6 +120,10 @@ impl Raft {
         // The newest entry here that the follower may have too: not after its hint, and of no
         // later term, so that each probe skips a whole term.
         let agree = self.shared.log.newest_at_most(reject.hint_index, reject.hint_term);
+        let Some(agree) = agree else {
+            mark!("raft.append.refused_below_the_log");
+            return leader.begin_snapshot(&mut self.shared, now, header.from, out);
+        };
         let next = agree.next().min(refused);
         progress.probe(next);
         self.shared.stats.probes += 1;
@@ -157,6 +162,7 @@ impl Raft {
                 let next = peer.progress.next;
                 leader.send_append(&mut self.shared, now, header.from, next, Vec::new(), out);
             }
+            leader.resend_blocks(&mut self.shared, now, header.from, out);
         }
         leader.dismiss(header.from);
         leader.replicate(&mut self.shared, now, header.from, out);
@@ -220,6 +226,9 @@ impl Leader {
         loop {
             let Some(peer) = self.peers.get(&to) else { return };
             let next = peer.progress.next;
+            if next <= shared.log.base().index {
+                return self.begin_snapshot(shared, now, to, out);
+            }
             let waiting = shared.log.last_index().above(next.previous());
             let full = waiting >= limits.append_entries_max as u64;
             if waiting == 0 || !peer.progress.may_send(&limits, full) {
@@ -252,14 +261,17 @@ impl Leader {
     ) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         let prev_index = next.previous();
-        let at_prev = shared.log.term(prev_index).zip(shared.log.chain(prev_index));
-        let (prev_term, prev_chain) = at_prev.expect("INV-RAFT-14: next is at most one after last");
+        let Some(prev) = shared.log.position(prev_index) else {
+            assert!(next <= shared.log.base().index, "INV-RAFT-14: next is at most one after last");
+            return self.begin_snapshot(shared, now, to, out);
+        };
         let last = entries.last().map_or(prev_index, |entry| entry.index);
         let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
         let commit = shared.commit;
         peer.progress.sent(last, bytes);
         peer.progress.sent_commit = commit.min(last).max(peer.progress.sent_commit);
         let destination = Destination::request(to, peer.address, now);
+        let (prev_term, prev_chain) = (prev.term, prev.chain);
         let append = Append { prev_index, prev_term, prev_chain, commit, entries };
         shared.send(destination, Body::Append(append), out);
     }

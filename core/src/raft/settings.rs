@@ -65,6 +65,21 @@ pub struct RaftLimits {
     pub apply_lag_max: u64,
     /// Reads that wait for a quorum.
     pub reads_max: usize,
+    /// Entries applied since the last snapshot that make one due.
+    pub snapshot_entries: u64,
+    /// Payload bytes of such entries that make one due at once.
+    pub snapshot_bytes: usize,
+    /// The shortest time between two snapshots that entries alone make due, before jitter of as
+    /// much again.
+    pub snapshot_interval: Duration,
+    /// Entries below a snapshot that are kept for servers that are a little behind.
+    pub trailing_entries: u64,
+    /// Payload bytes of the log up to which what a live server still lacks is kept.
+    pub pinned_bytes_max: usize,
+    /// Bytes of a block of a snapshot that is sent.
+    pub block_bytes: usize,
+    /// Blocks of a snapshot on their way to one server.
+    pub blocks_max: usize,
 }
 
 impl Default for RaftLimits {
@@ -79,6 +94,13 @@ impl Default for RaftLimits {
             unsynced_bytes_max: 32 * MIB,
             apply_lag_max: 8192,
             reads_max: 16_384,
+            snapshot_entries: 16_384,
+            snapshot_bytes: 64 * MIB,
+            snapshot_interval: Duration::from_secs(30),
+            trailing_entries: 10_240,
+            pinned_bytes_max: 256 * MIB,
+            block_bytes: MIB / 4,
+            blocks_max: 4,
         }
     }
 }

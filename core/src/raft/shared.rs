@@ -7,9 +7,10 @@
 
 use super::membership::Configurations;
 use super::persist::Persister;
+use super::snapshot::Snapshots;
 use super::{
     Body, Configuration, Entry, EntryKind, HardState, Header, IdentityChange, Message, PersistSeq,
-    RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft,
+    RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft, SnapshotMeta,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::log::Log;
@@ -73,6 +74,7 @@ pub(super) struct Shared {
     pub(super) leader: Option<(NodeId, SocketAddr)>,
     pub(super) leader_contact_at: Option<Instant>,
     pub(super) persist: Persister,
+    pub(super) snapshots: Snapshots,
     /// The request that makes the newest term, vote and cluster durable, until it is done.
     gate: Option<PersistSeq>,
     held: Vec<Held>,
@@ -91,8 +93,10 @@ impl Shared {
         rng: Rng,
         now: Instant,
     ) -> Self {
-        let log = Log::restore(restored.entries);
-        let configs = Configurations::of(&log);
+        let snapshot = restored.snapshot.as_ref();
+        let covered = snapshot.map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+        let log = Log::restore(snapshot.map(SnapshotMeta::position), restored.entries);
+        let configs = Configurations::of(snapshot, &log);
         let own_patience = settings.timing.heartbeat_timeout;
         // Exempt are servers that cannot have promised anything to a leader: the only voter, and
         // one that was never in the term of an elected leader, which is above 1 (raft.md §4.6).
@@ -106,9 +110,10 @@ impl Shared {
             rng,
             hard: restored.hard,
             configs,
-            commit: LogIndex::ZERO,
-            handed: LogIndex::ZERO,
-            applied: LogIndex::ZERO,
+            commit: covered,
+            handed: covered,
+            applied: covered,
+            snapshots: Snapshots::new(covered, now),
             leader: None,
             leader_contact_at: None,
             persist: Persister::new(log.last_index()),
@@ -306,7 +311,7 @@ impl Shared {
         }
     }
 
-    fn tell_configuration(&self, out: &mut Outbox<RaftOutput>) {
+    pub(super) fn tell_configuration(&self, out: &mut Outbox<RaftOutput>) {
         let (index, configuration) = (self.configs.latest_index(), self.configs.latest().clone());
         let voters = || configuration.voters.values().map(|server| server.address).collect();
         trace!(out, Level::Debug, RaftTrace::Configuration { index, voters: voters() });
@@ -327,7 +332,8 @@ impl Shared {
     pub(super) fn hand_out(&mut self, out: &mut Outbox<RaftOutput>) {
         let up_to = self.commit.min(self.persist.durable());
         if up_to > self.handed {
-            let entries = self.log.range(self.handed, up_to);
+            let entries = self.log.range(self.handed, up_to).to_vec();
+            self.snapshots.bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
             self.handed = up_to;
             out.push(RaftOutput::Apply { entries });
         }

@@ -15,6 +15,10 @@ pub struct RaftStats {
     pub truncations: u64,
     /// Times it looked further back for a common position.
     pub probes: u64,
+    /// Snapshots it began to send.
+    pub snapshots_sent: u64,
+    /// Snapshots that took its log's place.
+    pub snapshots_installed: u64,
     /// Messages that no correct server sends.
     pub malformed: u64,
     /// Messages meant for another server.

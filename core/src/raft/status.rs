@@ -3,6 +3,7 @@
 use super::machine::Role;
 use super::{Configuration, Raft, RaftStats, RoleKind};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
+use crate::log::Position;
 use crate::time::Instant;
 use crate::view::{ConsensusView, Leader};
 use std::collections::BTreeSet;
@@ -53,7 +54,17 @@ impl Raft {
         self.shared.log.last_index()
     }
 
-    /// The entries of the log, oldest first, for checkers.
+    /// Bytes of a block of a snapshot.
+    pub const fn block_bytes(&self) -> usize {
+        self.shared.settings.limits.block_bytes
+    }
+
+    /// Where the log begins: what it holds follows this position, for checkers.
+    pub const fn log_base(&self) -> Position {
+        self.shared.log.base()
+    }
+
+    /// The entries of the log that are kept, oldest first, for checkers.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = &super::Entry> {
         self.shared.log.iter()
     }

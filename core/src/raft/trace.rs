@@ -73,6 +73,37 @@ pub enum RaftTrace {
     },
     /// A committed configuration does not name this server any more.
     Removed,
+    /// A snapshot of what is applied is being stored.
+    TakingSnapshot {
+        /// The newest entry it covers.
+        index: LogIndex,
+    },
+    /// A snapshot is durable.
+    SnapshotTaken {
+        /// The newest entry it covers.
+        index: LogIndex,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// A server lacks entries that are not kept any more, and gets a snapshot.
+    SendingSnapshot {
+        /// Who.
+        to: NodeId,
+        /// The newest entry it covers.
+        index: LogIndex,
+    },
+    /// A leader sends a snapshot.
+    ReceivingSnapshot {
+        /// Who.
+        from: NodeId,
+        /// The newest entry it covers.
+        index: LogIndex,
+    },
+    /// A snapshot took the place of the log.
+    SnapshotInstalled {
+        /// The newest entry it covers.
+        index: LogIndex,
+    },
     /// Entries of an older leader were dropped.
     Truncated {
         /// The first one.
@@ -142,6 +173,17 @@ impl fmt::Display for RaftTrace {
                 write!(f, "Configuration: index={index} voters={voters:?}")
             }
             Self::Removed => f.write_str("This server was removed from the configuration"),
+            Self::TakingSnapshot { index } => write!(f, "Taking snapshot: index={index}"),
+            Self::SnapshotTaken { index, bytes } => {
+                write!(f, "Snapshot complete: index={index} bytes={bytes}")
+            }
+            Self::SendingSnapshot { to, index } => {
+                write!(f, "Sending snapshot: to={to} index={index}")
+            }
+            Self::ReceivingSnapshot { from, index } => {
+                write!(f, "Receiving snapshot: from={from} index={index}")
+            }
+            Self::SnapshotInstalled { index } => write!(f, "Installed snapshot: index={index}"),
             Self::Truncated { from } => write!(f, "Clearing log suffix from {from}"),
             Self::ForeignCluster { from, theirs, ours } => {
                 write!(

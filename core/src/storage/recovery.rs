@@ -19,6 +19,7 @@ use super::registrations::{RegistrationLog, RegistrationsError, registrations_fi
 use super::scan::{ScanError, Scanned, Scanner, TornTail};
 use super::snapshot::{Snapshot, SnapshotFiles, snap_dir};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
+use crate::catalog::Tables;
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
 use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
@@ -53,7 +54,7 @@ pub struct RecoveryConfig {
 }
 
 /// What the host is to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// List the names in a folder (`None`: the data directory); a missing one has none. Answered by
     /// `Names`.
@@ -98,7 +99,7 @@ pub enum Answer {
 }
 
 /// Everything a node begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Restored {
     /// Who this agent is.
     pub node_id: NodeId,
@@ -122,12 +123,12 @@ pub struct RestoredPool {
 }
 
 /// What a server begins with beside that.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RestoredServer {
     /// Term, vote and log.
     pub raft: RestoredRaft,
-    /// The blocks of the snapshot that `raft` begins with; none without one.
-    pub image: Vec<Bytes>,
+    /// The catalog as the snapshot has it that `raft` begins with; empty without one.
+    pub tables: Tables,
     /// The snapshots that are stored.
     pub snapshots: SnapshotFiles,
     /// The writer of all of it.
@@ -614,7 +615,7 @@ impl Recovery {
                 Ok(step)
             }
             Progress::Ended(chosen) => {
-                self.server = Some(self.resume(chosen)?);
+                self.server = Some(self.resume(chosen.map(|chosen| *chosen))?);
                 Ok(self.perform())
             }
         }
@@ -637,7 +638,10 @@ impl Recovery {
     }
 
     /// A server that has run before.
-    fn resume(&mut self, snapshot: Option<Snapshot>) -> Result<RestoredServer, RecoveryError> {
+    fn resume(
+        &mut self,
+        snapshot: Option<Snapshot<Tables>>,
+    ) -> Result<RestoredServer, RecoveryError> {
         let identity = self.identity.clone().expect("a scan needs the store's identity");
         let mut scanned = self.scanned.take().expect("the log is scanned before snapshots are");
         let search = self.search.take().expect("a search led here");
@@ -653,13 +657,13 @@ impl Recovery {
         self.notes.extend(scanned.torn.map(RecoveryNote::TornTail));
         self.notes.extend(notes);
         let mut raft = restored_raft(&identity, hard);
-        let (meta, image) = snapshot.map(|snapshot| (snapshot.meta, snapshot.image)).unzip();
+        let (meta, tables) = snapshot.map(|snapshot| (snapshot.meta, snapshot.content)).unzip();
         (raft.snapshot, raft.entries) = (meta, scanned.entries);
         check_connected(&raft);
         let (wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, reset);
         self.ops.extend(ops);
-        let (image, wan) = (image.unwrap_or_default(), std::mem::take(&mut self.wan));
-        Ok(RestoredServer { raft, image, snapshots, wal, wan })
+        let (tables, wan) = (tables.unwrap_or_default(), std::mem::take(&mut self.wan));
+        Ok(RestoredServer { raft, tables, snapshots, wal, wan })
     }
 
     /// A server that has never run on this data directory.
@@ -690,7 +694,7 @@ impl Recovery {
         self.ops.push(FileOp::SyncDir(Some(FilePath::new("raft"))));
         self.ops.extend(write_identity);
         let (snapshots, wan) = (SnapshotFiles::default(), std::mem::take(&mut self.wan));
-        Ok(RestoredServer { raft, image: Vec::new(), snapshots, wal, wan })
+        Ok(RestoredServer { raft, tables: Tables::default(), snapshots, wal, wan })
     }
 
     fn perform(&mut self) -> Step {

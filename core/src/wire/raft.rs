@@ -11,7 +11,7 @@ use crate::log::chain;
 use crate::raft::bootstrap::{BootstrapMessage, Promise, Verdict};
 use crate::raft::{
     Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
-    TransferRefusal,
+    SnapshotBlock, TransferRefusal,
 };
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
 pack_struct!(Message { header, body });
 pack_struct!(Campaign { term, last_index, last_term, transfer_from });
 pack_enum!(TransferRefusal { 1 => NotVoter, 2 => DiskStalled });
+pack_struct!(SnapshotBlock { snapshot, meta, number, data, last });
 pack_struct!(AppendReject { prev_index, hint_index, hint_term });
 pack_enum!(EntryKind { 1 => Command, 2 => Noop, 3 => Config });
 pack_enum!(Refusal { 1 => LeaderAlive, 2 => Embargo(Duration), 3 => Term, 4 => Log });
@@ -117,6 +118,13 @@ struct TransferReject {
 }
 pack_struct!(TransferReject { transfer, reason });
 
+/// How much of a snapshot is stored, on the wire.
+struct SnapshotAnswer {
+    snapshot: u64,
+    next: u64,
+}
+pack_struct!(SnapshotAnswer { snapshot, next });
+
 /// `Body` with one value for each variant.
 enum WireBody {
     PreVote(Campaign),
@@ -130,6 +138,8 @@ enum WireBody {
     Heartbeat(Heartbeat),
     TimeoutNow(TimeoutNow),
     TransferReject(TransferReject),
+    SnapshotBlock(SnapshotBlock),
+    SnapshotAnswer(SnapshotAnswer),
 }
 // 8 was a heartbeat without a round.
 pack_enum!(WireBody {
@@ -137,7 +147,8 @@ pack_enum!(WireBody {
     4 => VoteAnswer(Option<Refusal>), 5 => Append(Append), 6 => AppendOk(AppendOk),
     7 => AppendReject(AppendReject), 9 => HeartbeatAnswer(HeartbeatAnswer),
     10 => Heartbeat(Heartbeat), 11 => TimeoutNow(TimeoutNow),
-    12 => TransferReject(TransferReject),
+    12 => TransferReject(TransferReject), 13 => SnapshotBlock(SnapshotBlock),
+    14 => SnapshotAnswer(SnapshotAnswer),
 });
 
 impl Pack for Body {
@@ -154,6 +165,10 @@ impl Pack for Body {
                 WireBody::AppendOk(AppendOk { match_index, applied, patience })
             }
             Self::AppendReject(reject) => WireBody::AppendReject(reject),
+            Self::SnapshotBlock(block) => WireBody::SnapshotBlock(block),
+            Self::SnapshotAnswer { snapshot, next } => {
+                WireBody::SnapshotAnswer(SnapshotAnswer { snapshot, next })
+            }
             Self::Heartbeat { commit, round } => WireBody::Heartbeat(Heartbeat { commit, round }),
             Self::HeartbeatAnswer { round, applied, patience } => {
                 WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience })
@@ -179,6 +194,10 @@ impl Pack for Body {
                 Self::AppendOk { match_index, applied, patience }
             }
             WireBody::AppendReject(reject) => Self::AppendReject(reject),
+            WireBody::SnapshotBlock(block) => Self::SnapshotBlock(block),
+            WireBody::SnapshotAnswer(SnapshotAnswer { snapshot, next }) => {
+                Self::SnapshotAnswer { snapshot, next }
+            }
             WireBody::Heartbeat(Heartbeat { commit, round }) => Self::Heartbeat { commit, round },
             WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience }) => {
                 Self::HeartbeatAnswer { round, applied, patience }
@@ -275,6 +294,7 @@ mod tests {
     use super::*;
     use crate::id::ClusterId;
     use crate::log::Log;
+    use crate::raft::SnapshotMeta;
     use crate::wire::pack::{from_bytes, to_bytes};
     use proptest::prelude::*;
     use std::net::SocketAddr;
@@ -310,7 +330,7 @@ mod tests {
             Body::Append(Append {
                 prev_index: one,
                 prev_term: Term::new(1),
-                prev_chain: log.chain(one).unwrap(),
+                prev_chain: log.position(one).unwrap().chain,
                 commit: one,
                 entries: log.slice(LogIndex::new(2), 9, 9000),
             }),
@@ -321,6 +341,14 @@ mod tests {
             Body::RequestVote(transferred),
             Body::TimeoutNow { transfer: 1 },
             Body::TransferReject { transfer: 1, reason: TransferRefusal::DiskStalled },
+            Body::SnapshotBlock(SnapshotBlock {
+                snapshot: 3,
+                meta: SnapshotMeta { index: one, term: two, ..SnapshotMeta::default() },
+                number: 1,
+                data: Bytes::from_static(b"block"),
+                last: true,
+            }),
+            Body::SnapshotAnswer { snapshot: 3, next: 2 },
         ]
     }
 
@@ -363,7 +391,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(which in 0usize..12, at in 0usize..400, byte: u8) {
+        fn a_damaged_message_never_panics(which in 0usize..14, at in 0usize..400, byte: u8) {
             let message = Message { header: header(1), body: bodies().remove(which) };
             let mut bytes = to_bytes(&message).to_vec();
             let at = at % bytes.len();

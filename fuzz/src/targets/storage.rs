@@ -3,6 +3,10 @@
 use crate::choices::Choices;
 use crate::disk::{Disk, SERVER};
 use bytes::Bytes;
+use terraform_core::catalog::Tables;
+use terraform_core::catalog::command::{Applied, Command};
+use terraform_core::catalog::image::ImageEncoder;
+use terraform_core::catalog::kv::{KvPut, KvWrite};
 use terraform_core::id::{LogIndex, Term};
 use terraform_core::log::chain;
 use terraform_core::raft::{
@@ -39,10 +43,21 @@ impl Written {
     }
 }
 
-/// The content of every snapshot of that position.
+/// The state at a position, for these tests.
+fn state(meta: &SnapshotMeta) -> Tables {
+    let mut tables = Tables::default();
+    for index in (1..=meta.index.get() % 4).map(LogIndex::new) {
+        let key = format!("{index} of {}", meta.index);
+        let put = KvPut { key, value: Bytes::new(), flags: 0, only_at: None };
+        assert_eq!(tables.apply(index, Command::Kv(KvWrite::Put(put))), Ok(Applied::Done));
+    }
+    tables
+}
+
+/// That state in blocks.
 fn blocks(meta: &SnapshotMeta) -> Vec<Bytes> {
-    let block = |size: u64| Bytes::from(format!("{size} of {}", meta.index));
-    (0..meta.index.get() % 4).map(block).collect()
+    let mut encoder = ImageEncoder::new(state(meta));
+    std::iter::from_fn(|| encoder.next_block(100)).collect()
 }
 
 /// Stores a snapshot of what is in the log or, if the input wants it, of more than that; in that
@@ -174,10 +189,10 @@ pub fn storage(data: &[u8]) {
     }
     if let Some(meta) = &found.raft.snapshot {
         assert!(written.snapshots.contains(meta), "recovery makes no snapshot up");
-        assert_eq!(found.image, blocks(meta), "the blocks are those of the snapshot");
+        assert_eq!(found.tables, state(meta), "the state is that of the snapshot");
     }
     let again = disk.recover(SERVER).expect("what recovery wrote is readable");
     let again = again.server.expect("it is a server's");
     assert_eq!(again.raft, found.raft, "a second recovery finds what the first found");
-    assert_eq!(again.image, found.image, "a second recovery finds what the first found");
+    assert_eq!(again.tables, found.tables, "a second recovery finds what the first found");
 }

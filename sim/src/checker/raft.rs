@@ -107,6 +107,7 @@ impl RaftChecker {
             }
         }
         self.forgets(process, raft.term(), seen, last)?;
+        self.begins_rightly(process, raft, seen)?;
         let mut fresh = Vec::new();
         for entry in raft.entries().rev() {
             let at = usize::try_from(entry.index.get()).unwrap_or(usize::MAX) - 1;
@@ -128,6 +129,33 @@ impl RaftChecker {
                 );
             }
         }
+        Ok(())
+    }
+
+    /// R3, R18: a log that begins after a snapshot begins with what is committed.
+    fn begins_rightly(
+        &self,
+        process: Process,
+        raft: &Raft,
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let base = raft.log_base();
+        let covered = usize::try_from(base.index.get()).unwrap_or(usize::MAX);
+        let end = (base.term, base.chain);
+        if covered == 0 || seen.log.get(covered - 1) == Some(&end) {
+            return Ok(());
+        }
+        let Some(committed) = self.committed.get(..covered).filter(|c| c.last() == Some(&end))
+        else {
+            let (who, index) = (shown(process), base.index);
+            return broken(
+                "R3",
+                format!("{who} has a snapshot up to {index} that nobody committed"),
+            );
+        };
+        let same = seen.log.iter().zip(committed).take_while(|(a, b)| a == b).count();
+        self.forgets(process, raft.term(), seen, same)?;
+        seen.log.extend(committed.iter().skip(same));
         Ok(())
     }
 
@@ -276,6 +304,8 @@ impl RaftChecker {
                 | Body::Append(_)
                 | Body::AppendOk { .. }
                 | Body::AppendReject(_)
+                | Body::SnapshotBlock(_)
+                | Body::SnapshotAnswer { .. }
                 | Body::Heartbeat { .. }
                 | Body::HeartbeatAnswer { .. }
                 | Body::TimeoutNow { .. }
@@ -311,6 +341,8 @@ impl RaftChecker {
                     | Body::PreVoteAnswer { .. }
                     | Body::Append(_)
                     | Body::AppendReject(_)
+                    | Body::SnapshotBlock(_)
+                    | Body::SnapshotAnswer { .. }
                     | Body::Heartbeat { .. }
                     | Body::HeartbeatAnswer { .. }
                     | Body::TimeoutNow { .. }

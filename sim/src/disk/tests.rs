@@ -1,6 +1,10 @@
 //! What the disk loses and keeps, and that the core's storage survives all of it.
 
 use super::*;
+use terraform_core::catalog::Tables;
+use terraform_core::catalog::command::{Applied, Command};
+use terraform_core::catalog::image::ImageEncoder;
+use terraform_core::catalog::kv::{KvPut, KvWrite};
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, LogIndex, NodeId, Term};
 use terraform_core::raft::{
@@ -233,8 +237,8 @@ impl Host {
         let meta = SnapshotMeta { index, term, chain, ..SnapshotMeta::default() };
         let purpose = if received { Purpose::Received } else { Purpose::Own };
         let (mut writer, mut ops) = SnapshotWriter::begin(self.wal.store(), purpose, &meta);
-        for _ in 0..rng.below(4) {
-            ops.extend(writer.block(&image_block(&meta)));
+        for block in blocks(&meta) {
+            ops.extend(writer.block(&block));
         }
         if rng.chance(1, 10) {
             ops.extend(writer.discard());
@@ -348,7 +352,7 @@ impl Host {
         let kept = [&durable.registrations, &wanted.registrations];
         assert!(kept.contains(&&found.registrations), "registrations are lost");
         if let Some(meta) = &server.raft.snapshot {
-            assert!(server.image.iter().all(|block| *block == image_block(meta)), "other blocks");
+            assert_eq!(server.tables, state(meta), "the state is another one");
         }
         self.snapshots = server.snapshots;
         (self.storing, self.stored) = (None, None);
@@ -357,9 +361,21 @@ impl Host {
     }
 }
 
-/// A block of the snapshot's content.
-fn image_block(meta: &SnapshotMeta) -> Bytes {
-    Bytes::from(format!("the state at {} ", meta.index).repeat(40))
+/// The state at a position, for these tests.
+fn state(meta: &SnapshotMeta) -> Tables {
+    let mut tables = Tables::default();
+    for index in (1..=meta.index.get() % 4).map(LogIndex::new) {
+        let key = format!("{index} of {}", meta.index);
+        let put = KvPut { key, value: Bytes::new(), flags: 0, only_at: None };
+        assert_eq!(tables.apply(index, Command::Kv(KvWrite::Put(put))), Ok(Applied::Done));
+    }
+    tables
+}
+
+/// That state in blocks.
+fn blocks(meta: &SnapshotMeta) -> Vec<Bytes> {
+    let mut encoder = ImageEncoder::new(state(meta));
+    std::iter::from_fn(|| encoder.next_block(100)).collect()
 }
 
 /// One server's life of commits, faults, crashes and recoveries.
@@ -419,7 +435,10 @@ fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
     let mut host = Host::new(&mut rng);
     let (index, term) = (LogIndex::new(7), Term::new(1));
     let meta = SnapshotMeta { index, term, ..SnapshotMeta::default() };
-    let (writer, mut ops) = SnapshotWriter::begin(host.wal.store(), Purpose::Received, &meta);
+    let (mut writer, mut ops) = SnapshotWriter::begin(host.wal.store(), Purpose::Received, &meta);
+    for block in blocks(&meta) {
+        ops.extend(writer.block(&block));
+    }
     ops.extend(writer.finish());
     assert_eq!(ops.pop(), Some(FileOp::SyncDir(Some(path("raft/snap")))));
     host.disk.perform(&ops).unwrap();

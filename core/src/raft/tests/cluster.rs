@@ -13,8 +13,29 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One thing that will happen.
 #[derive(Debug)]
 enum Event {
-    Deliver { to: u8, message: Message },
-    Synced { to: u8, life: u64, seq: PersistSeq },
+    Deliver {
+        to: u8,
+        message: Message,
+    },
+    Synced {
+        to: u8,
+        life: u64,
+        seq: PersistSeq,
+    },
+    /// A snapshot is durable: the server's own, or one that it received.
+    Stored {
+        to: u8,
+        life: u64,
+        meta: SnapshotMeta,
+        receipt: Option<ReceiptId>,
+    },
+    /// A block that the server received is written.
+    Block {
+        to: u8,
+        life: u64,
+        receipt: ReceiptId,
+        number: u64,
+    },
 }
 
 /// A server: its machine while it runs, and its disk.
@@ -25,6 +46,19 @@ pub(super) struct Host {
     /// Counts its starts, so that a completion for an earlier one is recognised.
     life: u64,
     pub(super) applied: Vec<Entry>,
+    /// What is being received.
+    receipt: Option<(ReceiptId, SnapshotMeta)>,
+    /// How many blocks of each image were read.
+    images: BTreeMap<ImageId, u64>,
+}
+
+/// Blocks of every snapshot.
+const BLOCKS: u64 = 3;
+
+/// The newest position on a disk.
+fn disk_last(disk: &RestoredRaft) -> LogIndex {
+    let snapshot = disk.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+    disk.entries.last().map_or(snapshot, |entry| entry.index)
 }
 
 /// The world, and what is true of it so far.
@@ -55,6 +89,9 @@ pub(super) struct Cluster {
     floors: BTreeMap<ReadId, LogIndex>,
     pub(super) traces: Vec<String>,
     next_proposal: u64,
+    pub(super) limits: RaftLimits,
+    /// How long a snapshot takes to be durable, and a block to be written.
+    pub(super) store_time: Duration,
 }
 
 impl Cluster {
@@ -83,6 +120,8 @@ impl Cluster {
             floors: BTreeMap::new(),
             traces: Vec::new(),
             next_proposal: 1,
+            limits: RaftLimits::default(),
+            store_time: Duration::from_millis(3),
         };
         for n in servers {
             cluster.add_host(*n);
@@ -92,13 +131,20 @@ impl Cluster {
 
     pub(super) fn add_host(&mut self, n: u8) {
         let (raft, writing, life, applied) = (None, None, 0, Vec::new());
-        self.hosts.insert(n, Host { raft, disk: blank(n), writing, life, applied });
+        let (receipt, images) = (None, BTreeMap::new());
+        let host = Host { raft, disk: blank(n), writing, life, applied, receipt, images };
+        self.hosts.insert(n, host);
         self.start(n);
     }
 
     /// A cluster of `servers`, bootstrapped by the first and led by somebody.
     pub(super) fn formed(seed: u64, servers: &[u8]) -> Self {
-        let mut cluster = Self::new(seed, servers);
+        Self::new(seed, servers).form(servers)
+    }
+
+    /// Bootstraps it.
+    pub(super) fn form(self, servers: &[u8]) -> Self {
+        let mut cluster = self;
         let configuration = configuration(servers);
         let first = RaftInput::Bootstrapped { cluster: cluster_id(), configuration };
         cluster.input(servers[0], first);
@@ -112,11 +158,15 @@ impl Cluster {
         let host = self.hosts.get_mut(&n).unwrap();
         assert!(host.raft.is_none());
         host.life += 1;
-        host.applied.clear();
+        (host.receipt, host.images) = (None, BTreeMap::new());
+        recover(&mut host.disk);
+        let covered = host.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.index.get());
+        host.applied = self.committed[..usize::try_from(covered).unwrap()].to_vec();
         let mut out = Outbox::new(Level::Info);
         let rng = Rng::for_stream(seed, Stream::Raft);
         let restored = host.disk.clone();
-        host.raft = Some(Raft::new(settings(n), restored, rng, self.now, &mut out));
+        let settings = RaftSettings { limits: self.limits, ..settings(n) };
+        host.raft = Some(Raft::new(settings, restored, rng, self.now, &mut out));
         self.perform(n, out);
     }
 
@@ -226,6 +276,32 @@ impl Cluster {
                     self.input(to, RaftInput::PersistDone { seq });
                 }
             }
+            Event::Block { to, life, receipt, number } => {
+                if self.hosts[&to].life == life {
+                    let input = SnapshotInput::Stored { receipt, number };
+                    self.input(to, RaftInput::Snapshot(input));
+                }
+            }
+            Event::Stored { to, life, meta, receipt } => {
+                let host = self.hosts.get_mut(&to).unwrap();
+                if host.life != life || host.raft.is_none() {
+                    return;
+                }
+                let index = meta.index;
+                let older = host.disk.snapshot.as_ref();
+                if older.is_none_or(|older| older.index < index) {
+                    host.disk.snapshot = Some(meta);
+                }
+                let input = match receipt {
+                    Some(receipt) => SnapshotInput::Durable { receipt },
+                    None => {
+                        let kept = LogIndex::new(index.get().saturating_sub(3));
+                        host.disk.entries.retain(|entry| entry.index > kept);
+                        SnapshotInput::Taken { index, bytes: 100 }
+                    }
+                };
+                self.input(to, RaftInput::Snapshot(input));
+            }
         }
     }
 
@@ -264,6 +340,7 @@ impl Cluster {
                     self.hosts.get_mut(&n).unwrap().applied.extend(entries);
                     self.input(n, RaftInput::Applied { index });
                 }
+                RaftOutput::Snapshot(output) => self.perform_snapshot(n, output),
                 RaftOutput::ProposalApplied { id, index } => {
                     if let Some(payload) = self.payloads.get(&id) {
                         let entry = &self.committed[usize::try_from(index.get()).unwrap() - 1];
@@ -304,16 +381,68 @@ impl Cluster {
         }
     }
 
+    fn perform_snapshot(&mut self, n: u8, output: SnapshotOutput) {
+        let host = self.hosts.get_mut(&n).unwrap();
+        let (to, life, delay) = (n, host.life, self.store_time);
+        match output {
+            SnapshotOutput::Take { meta } => {
+                let index = host.applied.last().unwrap().index;
+                assert_eq!(meta.index, index, "INV-RAFT-8: a snapshot covers what is applied");
+                assert_eq!(meta.position(), host.applied.last().unwrap().position());
+                self.schedule(delay * 3, Event::Stored { to, life, meta, receipt: None });
+            }
+            SnapshotOutput::Open { image } => {
+                assert!(host.images.insert(image, 0).is_none());
+            }
+            SnapshotOutput::Read { image } => {
+                let read = host.images.get_mut(&image).unwrap();
+                *read += 1;
+                let data = Bytes::from(read.to_string());
+                let last = *read == BLOCKS;
+                let input = SnapshotInput::Block { image, data, last };
+                self.input(n, RaftInput::Snapshot(input));
+            }
+            SnapshotOutput::Close { image } => {
+                assert!(host.images.remove(&image).is_some());
+            }
+            SnapshotOutput::Receive { receipt, meta, number, data, last } => {
+                assert_eq!(data, (number + 1).to_string(), "blocks come once and in order");
+                if number == 0 {
+                    host.receipt = Some((receipt, meta.clone()));
+                }
+                assert_eq!(host.receipt, Some((receipt, meta.clone())));
+                self.schedule(delay, Event::Block { to, life, receipt, number });
+                if last {
+                    let receipt = Some(receipt);
+                    self.schedule(delay * 2, Event::Stored { to, life, meta, receipt });
+                }
+            }
+            SnapshotOutput::Drop { receipt } => {
+                host.receipt.take_if(|(held, _)| *held == receipt);
+            }
+            SnapshotOutput::Install { receipt } => {
+                let (held, meta) = host.receipt.take().unwrap();
+                assert_eq!(held, receipt);
+                let before = host.applied.len() as u64;
+                assert!(meta.index.get() > before, "INV-RAFT-6: applied never decreases");
+                let covered = usize::try_from(meta.index.get()).unwrap();
+                host.applied = self.committed[..covered].to_vec();
+                assert_eq!(host.applied.last().unwrap().position(), meta.position());
+            }
+        }
+    }
+
     /// Election Safety and Leader Completeness (Raft paper §5.2, §5.4).
     fn check_leader(&mut self, n: u8, term: Term) {
         let first = *self.leaders.entry(term).or_insert(n);
         assert_eq!(first, n, "INV-RAFT-1: two leaders in term {term}");
         let raft = self.hosts[&n].raft.as_ref().unwrap();
-        let log: Vec<&Entry> = raft.entries().collect();
-        for (entry, held) in self.committed.iter().zip(&log) {
-            assert_eq!(&entry, held, "INV-RAFT-4: leader {n} of term {term} lacks an entry");
+        let base = usize::try_from(raft.log_base().index.get()).unwrap();
+        for (entry, held) in self.committed.iter().skip(base).zip(raft.entries()) {
+            assert_eq!(entry, held, "INV-RAFT-4: leader {n} of term {term} lacks an entry");
         }
-        assert!(log.len() >= self.committed.len(), "INV-RAFT-4: leader {n} has a short log");
+        let last = raft.last_index().get();
+        assert!(last >= self.committed.len() as u64, "INV-RAFT-4: leader {n} has a short log");
         for (other, host) in self.hosts.iter().filter(|(other, _)| **other != n) {
             let lease = host.raft.as_ref().and_then(|raft| raft.lease_until(self.now));
             let over = lease.is_none_or(|until| until <= self.now);
@@ -330,7 +459,7 @@ impl Cluster {
                 let before = entries.iter().filter(|e| e.index < entry.index).count();
                 position + 1 - before
             });
-            assert!(position < disk.entries.len(), "INV-RAFT-8: applied what is not durable");
+            assert!(entry.index <= disk_last(disk), "INV-RAFT-8: applied what is not durable");
             match self.committed.get(position) {
                 Some(other) => assert_eq!(other, entry, "INV-RAFT-5: {n} applies another entry"),
                 None => self.committed.push(entry.clone()),
@@ -346,8 +475,8 @@ impl Cluster {
         assert_eq!(disk.cluster, Some(message.header.cluster));
         match &message.body {
             Body::AppendOk { match_index, .. } => {
-                let durable = disk.entries.len() as u64;
-                assert!(durable >= match_index.get(), "INV-RAFT-13: acknowledged before durable");
+                let durable = disk_last(disk);
+                assert!(durable >= *match_index, "INV-RAFT-13: acknowledged before durable");
             }
             Body::RequestVote(_) => {
                 assert_eq!(disk.hard.voted_for, Some(node(n)), "INV-RAFT-13: own vote");
@@ -361,6 +490,8 @@ impl Cluster {
             | Body::VoteAnswer { refusal: Some(_) }
             | Body::Append(_)
             | Body::AppendReject(_)
+            | Body::SnapshotBlock(_)
+            | Body::SnapshotAnswer { .. }
             | Body::Heartbeat { .. }
             | Body::HeartbeatAnswer { .. }
             | Body::TimeoutNow { .. }
@@ -375,8 +506,11 @@ impl Cluster {
             let Some(raft) = &host.raft else { continue };
             assert_eq!(raft.applied(), raft.commit(), "server {n} applied all that is committed");
             let commit = usize::try_from(raft.commit().get()).unwrap();
-            let held: Vec<&Entry> = raft.entries().take(commit).collect();
-            assert_eq!(held, self.committed.iter().take(commit).collect::<Vec<_>>());
+            assert_eq!(host.applied, self.committed[..commit]);
+            let base = raft.log_base().index;
+            let held = raft.entries().take_while(|entry| entry.index <= raft.commit());
+            let known = self.committed.iter().take(commit).skip_while(|e| e.index <= base);
+            assert_eq!(held.collect::<Vec<_>>(), known.collect::<Vec<_>>());
         }
         for (id, index) in &self.done {
             assert!(self.committed.iter().any(|entry| entry.index == *index), "lost {id:?}");
@@ -384,18 +518,33 @@ impl Cluster {
     }
 }
 
-/// Performs one batch on a disk: identity, hard state, truncation, entries.
+/// What recovery makes of a disk: a log that does not hold what the snapshot ends with is dropped,
+/// a crash came between the snapshot and the reset of the log.
+fn recover(disk: &mut RestoredRaft) {
+    let Some(snapshot) = &disk.snapshot else { return };
+    let held = disk.entries.iter().find(|entry| entry.index == snapshot.index);
+    let follows = disk.entries.first().is_some_and(|e| e.index == snapshot.index.next());
+    if !follows && held.map(Entry::position) != Some(snapshot.position()) {
+        disk.entries.clear();
+    }
+}
+
+/// Performs one batch on a disk: identity, hard state, reset, truncation, entries.
 fn write(disk: &mut RestoredRaft, batch: PersistBatch) {
     let identity = batch.identity;
     disk.cluster = identity.cluster.or(disk.cluster);
     disk.promise = identity.promise.or_else(|| disk.promise.take());
     disk.heartbeat_timeout = identity.heartbeat_timeout.unwrap_or(disk.heartbeat_timeout);
     disk.hard = batch.hard.unwrap_or(disk.hard);
+    if let Some(position) = batch.reset {
+        assert_eq!(disk.snapshot.as_ref().map(|snapshot| snapshot.index), Some(position));
+        disk.entries.clear();
+    }
     if let Some(from) = batch.truncate_from {
-        disk.entries.truncate(usize::try_from(from.previous().get()).unwrap());
+        disk.entries.retain(|entry| entry.index < from);
     }
     for entry in batch.entries {
-        assert_eq!(entry.index.get(), disk.entries.len() as u64 + 1, "the disk's log has no gap");
+        assert_eq!(entry.index, disk_last(disk).next(), "the disk's log has no gap");
         disk.entries.push(entry);
     }
 }

@@ -5,6 +5,7 @@ mod faults;
 mod paper;
 mod reads;
 mod server;
+mod snapshots;
 mod transfer;
 
 use super::*;

@@ -68,7 +68,7 @@ fn every_follower_of_figure_7_becomes_like_its_leader() {
             match server.append(8, &leader, (prev, 10), 0).as_slice() {
                 [Body::AppendReject(reject)] => {
                     let agree = leader.newest_at_most(reject.hint_index, reject.hint_term);
-                    prev = agree.get().min(prev - 1);
+                    prev = agree.unwrap().get().min(prev - 1);
                 }
                 answer => break answer.to_vec(),
             }

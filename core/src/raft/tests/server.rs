@@ -85,6 +85,7 @@ impl Server1 {
                 | RaftOutput::LeadershipLost { .. }
                 | RaftOutput::ConfigurationChanged { .. }
                 | RaftOutput::ClusterKnown { .. }
+                | RaftOutput::Snapshot(_)
                 | RaftOutput::Removed
                 | RaftOutput::Trace(..) => {}
             }
@@ -155,9 +156,9 @@ impl Server1 {
         let append = Append {
             prev_index: prev,
             prev_term: log.term(prev).unwrap(),
-            prev_chain: log.chain(prev).unwrap(),
+            prev_chain: log.position(prev).unwrap().chain,
             commit: LogIndex::new(commit),
-            entries: log.range(prev, last),
+            entries: log.range(prev, last).to_vec(),
         };
         self.receive(2, term, Body::Append(append))
     }

@@ -128,6 +128,8 @@ fn keep_in_office(server: &mut Server1, term: u64) {
         | Body::Append(_)
         | Body::AppendOk { .. }
         | Body::AppendReject(_)
+        | Body::SnapshotBlock(_)
+        | Body::SnapshotAnswer { .. }
         | Body::HeartbeatAnswer { .. }
         | Body::TimeoutNow { .. }
         | Body::TransferReject { .. } => None,

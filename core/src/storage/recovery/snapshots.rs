@@ -18,6 +18,8 @@
 //! the chosen one and the next older, as while running, and the newest damaged one as `….bad`.
 
 use super::{RecoveryError, RecoveryNote};
+use crate::catalog::Tables;
+use crate::catalog::image::ImageDecoder;
 use crate::id::{LogIndex, StoreId};
 use crate::mark;
 use crate::storage::StorageDamage;
@@ -37,7 +39,7 @@ pub(super) struct Search {
     base: LogIndex,
     /// Snapshots that are not read, oldest first.
     unread: Vec<SnapshotId>,
-    reader: Option<SnapshotReader>,
+    reader: Option<SnapshotReader<ImageDecoder>>,
     /// What is wrong with those that were read, newest first.
     damaged: Vec<(SnapshotId, StorageDamage)>,
     /// Those that an earlier recovery found damaged.
@@ -52,7 +54,7 @@ pub(super) enum Progress {
     /// This is to be read.
     Wanted(Step),
     /// It has ended.
-    Ended(Option<Snapshot>),
+    Ended(Option<Box<Snapshot<Tables>>>),
 }
 
 /// What a server begins with.
@@ -108,7 +110,7 @@ impl Search {
         let reader = self.reader.as_mut().expect("a part of this file was asked for");
         match reader.part(&part.unwrap_or_default()) {
             Ok(None) => Ok(Progress::Wanted(reader.wanted())),
-            Ok(Some(snapshot)) => Ok(Progress::Ended(Some(snapshot))),
+            Ok(Some(snapshot)) => Ok(Progress::Ended(Some(Box::new(snapshot)))),
             Err(SnapshotFault::Version(version)) => {
                 Err(RecoveryError::Version { file: reader.id().file(), version: version.into() })
             }
@@ -125,7 +127,7 @@ impl Search {
     /// If the log is to be reset, `scanned` has no entries any more.
     pub(super) fn end(
         self,
-        chosen: Option<&Snapshot>,
+        chosen: Option<&Snapshot<Tables>>,
         scanned: &mut Scanned,
     ) -> Result<Beginning, RecoveryError> {
         let damages = self.damaged.iter().map(|(_, damage)| damage.clone());
@@ -152,7 +154,7 @@ impl Search {
     }
 
     /// The files that stay, and the operations that make it so.
-    fn keep(mut self, chosen: Option<&Snapshot>) -> (SnapshotFiles, Vec<FileOp>) {
+    fn keep(mut self, chosen: Option<&Snapshot<Tables>>) -> (SnapshotFiles, Vec<FileOp>) {
         let mut files = SnapshotFiles::default();
         // A name may be in the page cache only, and the log is about to rely on it.
         let mut ops = vec![
@@ -181,7 +183,7 @@ impl Search {
 }
 
 /// Whether the log goes on where the snapshot ends.
-fn continues(snapshot: &Snapshot, scanned: &Scanned) -> bool {
+fn continues(snapshot: &Snapshot<Tables>, scanned: &Scanned) -> bool {
     let meta = &snapshot.meta;
     assert!(scanned.base <= meta.index, "a snapshot that the log begins behind is not chosen");
     let place = meta.index.above(scanned.base).checked_sub(1);

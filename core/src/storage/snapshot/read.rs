@@ -5,20 +5,45 @@
 //! nothing of it counts before its end was read and everything is as the writer left it.
 
 use super::{BLOCK_BYTES_MAX, EPOCH, PART_BYTES, SnapshotId, VERSION, kind};
+use crate::catalog::Tables;
+use crate::catalog::image::ImageDecoder;
 use crate::id::{LogIndex, StoreId};
 use crate::raft::SnapshotMeta;
 use crate::storage::StorageDamage;
 use crate::storage::record::{self, Binding, Record};
 use crate::storage::recovery::Step;
 use crate::wire::pack;
-use bytes::Bytes;
+
+/// What the blocks of a snapshot make.
+pub(in crate::storage) trait Content: Default {
+    /// What they make.
+    type Whole;
+
+    /// Takes the next block; an error names the rule that it breaks.
+    fn block(&mut self, block: &[u8]) -> Result<(), &'static str>;
+
+    /// What they made, once all of them were taken.
+    fn finish(self) -> Result<Self::Whole, &'static str>;
+}
+
+impl Content for ImageDecoder {
+    type Whole = Tables;
+
+    fn block(&mut self, block: &[u8]) -> Result<(), &'static str> {
+        self.block(block).map_err(|_| "a block is no part of a catalog")
+    }
+
+    fn finish(self) -> Result<Tables, &'static str> {
+        self.finish().map_err(|_| "the catalog in it is not whole")
+    }
+}
 
 /// A snapshot that was found to be whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::storage) struct Snapshot {
+pub(in crate::storage) struct Snapshot<T> {
     pub(in crate::storage) meta: SnapshotMeta,
-    /// Its blocks.
-    pub(in crate::storage) image: Vec<Bytes>,
+    /// The state.
+    pub(in crate::storage) content: T,
 }
 
 /// Why a snapshot's file cannot be used.
@@ -44,7 +69,7 @@ impl From<&'static str> for Fault {
 
 /// A reader of one snapshot.
 #[derive(Clone, Debug)]
-pub(in crate::storage) struct SnapshotReader {
+pub(in crate::storage) struct SnapshotReader<C> {
     id: SnapshotId,
     binding: Binding,
     /// Where the next record begins.
@@ -52,13 +77,13 @@ pub(in crate::storage) struct SnapshotReader {
     /// Records so far.
     records: u64,
     meta: Option<SnapshotMeta>,
-    image: Vec<Bytes>,
+    content: C,
     /// Over all blocks.
     crc: crc32fast::Hasher,
     ended: bool,
 }
 
-impl SnapshotReader {
+impl<C: Content> SnapshotReader<C> {
     pub(in crate::storage) fn new(store: StoreId, id: SnapshotId) -> Self {
         Self {
             id,
@@ -66,7 +91,7 @@ impl SnapshotReader {
             offset: 0,
             records: 0,
             meta: None,
-            image: Vec::new(),
+            content: C::default(),
             crc: crc32fast::Hasher::new(),
             ended: false,
         }
@@ -86,13 +111,17 @@ impl SnapshotReader {
     pub(in crate::storage) fn part(
         &mut self,
         part: &[u8],
-    ) -> Result<Option<Snapshot>, SnapshotFault> {
-        match self.take(part) {
-            Ok(false) => Ok(None),
-            Ok(true) => {
-                let meta = self.meta.take().expect("the end is accepted after the meta record");
-                Ok(Some(Snapshot { meta, image: std::mem::take(&mut self.image) }))
-            }
+    ) -> Result<Option<Snapshot<C::Whole>>, SnapshotFault> {
+        let whole = self.take(part).and_then(|ended| {
+            let meta = self.meta.take_if(|_| ended);
+            let finish = |meta| {
+                let content = std::mem::take(&mut self.content).finish()?;
+                Ok(Snapshot { meta, content })
+            };
+            meta.map(finish).transpose()
+        });
+        match whole {
+            Ok(snapshot) => Ok(snapshot),
             Err(Fault::Version(version)) => Err(SnapshotFault::Version(version)),
             Err(Fault::Rule(rule)) => Err(SnapshotFault::Damage(StorageDamage {
                 file: self.id.file(),
@@ -139,7 +168,10 @@ impl SnapshotReader {
             (kind::META, false) => self.meta = Some(self.read_meta(record.payload)?),
             (kind::BLOCK, true) => {
                 self.crc.update(record.payload);
-                accept_block(&mut self.image, record.payload)?;
+                if record.payload.is_empty() || record.payload.len() > BLOCK_BYTES_MAX {
+                    return Err("a block has an illegal size".into());
+                }
+                self.content.block(record.payload)?;
             }
             (kind::END, true) => {
                 let blocks = (self.records - 1).to_be_bytes();
@@ -170,14 +202,4 @@ impl SnapshotReader {
         }
         Ok(meta)
     }
-}
-
-/// Takes the next block over; an error names the rule that its content breaks.
-fn accept_block(image: &mut Vec<Bytes>, block: &[u8]) -> Result<(), &'static str> {
-    if block.is_empty() || block.len() > BLOCK_BYTES_MAX {
-        return Err("a block has an illegal size");
-    }
-    // A copy: a slice would keep the whole part in memory.
-    image.push(Bytes::copy_from_slice(block));
-    Ok(())
 }

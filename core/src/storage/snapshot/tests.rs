@@ -1,5 +1,6 @@
 //! A snapshot is read as it was written, or not at all.
 
+use super::read::Content;
 use super::*;
 use crate::raft::Configuration;
 use crate::storage::StorageDamage;
@@ -10,6 +11,22 @@ use proptest::prelude::*;
 
 const STORE: StoreId = StoreId::from_bytes([6; 16]);
 
+type Reader = SnapshotReader<Vec<Bytes>>;
+
+/// Blocks as they are; what a catalog makes of them is its own matter.
+impl Content for Vec<Bytes> {
+    type Whole = Self;
+
+    fn block(&mut self, block: &[u8]) -> Result<(), &'static str> {
+        self.push(Bytes::copy_from_slice(block));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Self, &'static str> {
+        Ok(self)
+    }
+}
+
 fn write(meta: &SnapshotMeta, blocks: &[Bytes]) -> MemDisk {
     let mut disk = MemDisk::default();
     disk.write_snapshot(STORE, Purpose::Own, meta, blocks);
@@ -17,8 +34,8 @@ fn write(meta: &SnapshotMeta, blocks: &[Bytes]) -> MemDisk {
 }
 
 /// Reads the snapshot with this identity; also says in how many parts.
-fn read(disk: &MemDisk, id: SnapshotId) -> Result<(Snapshot, usize), SnapshotFault> {
-    let mut reader = SnapshotReader::new(STORE, id);
+fn read(disk: &MemDisk, id: SnapshotId) -> Result<(Snapshot<Vec<Bytes>>, usize), SnapshotFault> {
+    let mut reader = Reader::new(STORE, id);
     for parts in 1.. {
         let Step::ReadPart { file, offset, limit } = reader.wanted() else {
             panic!("a reader wants parts")
@@ -88,7 +105,7 @@ fn two_snapshots_can_be_written_at_once() {
     disk.perform(own.finish());
     for (meta, block) in metas.iter().zip(["own", "received"]) {
         let (snapshot, _) = read(&disk, SnapshotId::of(meta)).unwrap();
-        assert_eq!((&snapshot.meta, &snapshot.image[..]), (meta, &[Bytes::from(block)][..]));
+        assert_eq!((&snapshot.meta, &snapshot.content[..]), (meta, &[Bytes::from(block)][..]));
     }
 }
 
@@ -109,7 +126,7 @@ fn a_snapshot_longer_than_a_part_is_read_in_several() {
     let blocks: Vec<Bytes> = (1..).zip(sizes).map(block).collect();
     let disk = write(&meta, &blocks);
     let (snapshot, parts) = read(&disk, SnapshotId::of(&meta)).unwrap();
-    assert!(snapshot.image == blocks, "the blocks are another's");
+    assert!(snapshot.content == blocks, "the blocks are another's");
     // The largest block takes a part alone.
     assert_eq!(parts, 4);
 }
@@ -193,7 +210,7 @@ fn a_snapshot_under_the_name_or_in_the_folder_of_another_is_unusable() {
         disk.put(id.file().as_str(), &bytes);
         assert_eq!(rule(&disk, id), expected);
     }
-    let mut reader = SnapshotReader::new(StoreId::from_bytes([7; 16]), SnapshotId::of(&meta));
+    let mut reader = Reader::new(StoreId::from_bytes([7; 16]), SnapshotId::of(&meta));
     assert!(reader.part(&bytes).is_err());
 }
 
@@ -201,7 +218,7 @@ fn a_snapshot_under_the_name_or_in_the_folder_of_another_is_unusable() {
 fn a_later_format_version_is_told_from_damage() {
     let meta = snapshot_meta(7, 2);
     let bytes = snapshot_of_version(STORE, &meta, 9);
-    let mut reader = SnapshotReader::new(STORE, SnapshotId::of(&meta));
+    let mut reader = Reader::new(STORE, SnapshotId::of(&meta));
     assert_eq!(reader.part(&bytes), Err(SnapshotFault::Version(9)));
 }
 
@@ -210,7 +227,7 @@ fn a_snapshot_without_blocks_or_configuration_is_legal() {
     let meta = SnapshotMeta { configuration: Configuration::default(), ..snapshot_meta(1, 1) };
     let disk = write(&meta, &[]);
     let (snapshot, _) = read(&disk, SnapshotId::of(&meta)).unwrap();
-    assert_eq!(snapshot, Snapshot { meta, image: Vec::new() });
+    assert_eq!(snapshot, Snapshot { meta, content: Vec::new() });
 }
 
 #[test]
@@ -245,12 +262,12 @@ proptest! {
         let meta = snapshot_meta(index, term);
         let disk = write(&meta, &blocks);
         let (snapshot, _) = read(&disk, SnapshotId::of(&meta)).unwrap();
-        prop_assert_eq!(snapshot, Snapshot { meta, image: blocks });
+        prop_assert_eq!(snapshot, Snapshot { meta, content: blocks });
     }
 
     #[test]
     fn arbitrary_bytes_are_no_snapshot(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let mut reader = SnapshotReader::new(STORE, SnapshotId::of(&snapshot_meta(7, 2)));
+        let mut reader = Reader::new(STORE, SnapshotId::of(&snapshot_meta(7, 2)));
         prop_assert!(reader.part(&bytes).is_err());
     }
 }

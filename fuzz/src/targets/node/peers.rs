@@ -6,6 +6,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use terraform_core::catalog::Tables;
+use terraform_core::catalog::image::ImageEncoder;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{
     ClusterId, Datacenter, Incarnation, LogIndex, NodeId, NodeName, PoolName, SeqNo, StoreId, Term,
@@ -15,8 +17,8 @@ use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::request::RequestError;
 use terraform_core::raft::bootstrap::{BootstrapMessage, Verdict};
 use terraform_core::raft::{
-    Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
-    TransferRefusal,
+    Append, AppendReject, Body, Campaign, Configuration, Entry, EntryKind, Header, Message,
+    Refusal, Server, SnapshotBlock, SnapshotMeta, TransferRefusal,
 };
 use terraform_core::wire::gossip::{
     Ack, Alive, Dead, IndirectPing, Message as Gossip, PeerState, PeerStates, Ping, PushPull,
@@ -227,6 +229,26 @@ fn entries(choices: &mut Choices<'_>, prev: (LogIndex, u64), term: Term) -> Vec<
     (0..count).map(entry).collect()
 }
 
+/// A part of a snapshot of any kind; without bytes in it, all that is one of an empty catalog.
+fn block(choices: &mut Choices<'_>, term: Term) -> SnapshotBlock {
+    let index = LogIndex::new(around(choices, 2));
+    let peer = Peer::number(1);
+    let server = Server { address: peer.address(8300), store: peer.store() };
+    let configuration = Configuration { voters: [(peer.id(), server)].into() };
+    let configuration_index = LogIndex::new(around(choices, 1));
+    let chain = u64::from(choices.byte()) & 1;
+    let meta = SnapshotMeta { index, term, chain, configuration, configuration_index };
+    let (snapshot, number) = (1, u64::from(choices.byte() % 4));
+    let last = choices.byte().is_multiple_of(2);
+    let len = usize::from(choices.byte() % 64);
+    let data = if len == 0 {
+        ImageEncoder::new(Tables::default()).next_block(1000).unwrap_or_default()
+    } else {
+        Bytes::copy_from_slice(choices.take(len))
+    };
+    SnapshotBlock { snapshot, meta, number, data, last }
+}
+
 /// What a peer asks by itself.
 fn demand(choices: &mut Choices<'_>, term: Term) -> Body {
     // What drew a number of its own would give every later byte of the corpus another meaning.
@@ -241,6 +263,7 @@ fn demand(choices: &mut Choices<'_>, term: Term) -> Body {
         1 => Body::RequestVote(campaign),
         2 => match around(choices, 1) {
             3 => Body::TimeoutNow { transfer: 1 },
+            4 => Body::SnapshotBlock(block(choices, asked)),
             commit => Body::Heartbeat { commit: LogIndex::new(commit), round: 1 },
         },
         _ => {
@@ -286,10 +309,15 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
             let round = round.saturating_add(applied.get());
             Body::HeartbeatAnswer { round, applied, patience }
         }
+        Body::SnapshotBlock(block) => {
+            let next = around(choices, block.number.saturating_add(1));
+            Body::SnapshotAnswer { snapshot: block.snapshot, next }
+        }
         Body::PreVoteAnswer { .. }
         | Body::VoteAnswer { .. }
         | Body::AppendOk { .. }
         | Body::AppendReject(_)
+        | Body::SnapshotAnswer { .. }
         | Body::HeartbeatAnswer { .. }
         | Body::TransferReject { .. } => demand(choices, term),
     }

@@ -3,16 +3,30 @@
 mod life;
 
 use super::*;
+use crate::catalog::command::{Applied, Command};
+use crate::catalog::image::ImageEncoder;
+use crate::catalog::kv::{KvPut, KvWrite};
 use crate::id::Term;
 use crate::raft::{Entry, PersistBatch, SnapshotMeta};
 use crate::storage::recovery::{Restored, RestoredServer};
 use crate::storage::testing::{MemDisk, entry, server, snapshot_meta, snapshot_of_version};
 use crate::storage::wal::Wal;
 
-/// What the state at a position is, for these tests.
-fn image(meta: &SnapshotMeta) -> Vec<Bytes> {
-    let block = |part: u64| Bytes::from(format!("{} of {}", part, meta.index));
-    (0..meta.index.get() % 4).map(block).collect()
+/// The state at a position, for these tests.
+fn state(meta: &SnapshotMeta) -> Tables {
+    let mut tables = Tables::default();
+    for index in (1..=meta.index.get() % 4).map(LogIndex::new) {
+        let key = format!("{index} of {}", meta.index);
+        let put = KvPut { key, value: Bytes::new(), flags: 0, only_at: None };
+        assert_eq!(tables.apply(index, Command::Kv(KvWrite::Put(put))), Ok(Applied::Done));
+    }
+    tables
+}
+
+/// That state in blocks.
+fn blocks(meta: &SnapshotMeta) -> Vec<Bytes> {
+    let mut encoder = ImageEncoder::new(state(meta));
+    std::iter::from_fn(|| encoder.next_block(100)).collect()
 }
 
 /// A server on a perfect disk.
@@ -51,7 +65,7 @@ impl Server {
 
     fn snapshot(&mut self, index: u64, term: u64) -> SnapshotMeta {
         let meta = snapshot_meta(index, term);
-        self.disk.write_snapshot(self.wal.store(), Purpose::Own, &meta, &image(&meta));
+        self.disk.write_snapshot(self.wal.store(), Purpose::Own, &meta, &blocks(&meta));
         meta
     }
 
@@ -98,7 +112,7 @@ fn a_snapshot_is_handed_over_with_the_log_that_holds_its_entry() {
     for _ in 0..2 {
         let (server, notes) = ran.recover().unwrap();
         assert_eq!(server.raft.snapshot.as_ref(), Some(&meta));
-        assert_eq!(server.image, image(&meta));
+        assert_eq!(server.tables, state(&meta));
         assert_eq!(indexes(&server.raft.entries), [1, 2, 3, 4, 5]);
         let mut files = SnapshotFiles::default();
         files.add(SnapshotId::of(&older));
@@ -143,7 +157,7 @@ fn the_reset_after_a_received_snapshot_is_done_if_it_is_missing() {
 fn an_entry_of_the_same_term_but_another_history_does_not_connect() {
     let mut ran = Server::with([1, 1, 1]);
     let meta = SnapshotMeta { chain: 99, ..snapshot_meta(2, 1) };
-    ran.disk.write_snapshot(ran.wal.store(), Purpose::Received, &meta, &[]);
+    ran.disk.write_snapshot(ran.wal.store(), Purpose::Received, &meta, &blocks(&meta));
     let (server, _) = ran.recover().unwrap();
     assert_eq!((server.raft.snapshot, server.raft.entries), (Some(meta), Vec::new()));
 }
@@ -161,7 +175,7 @@ fn a_rotten_newest_snapshot_is_survived_whichever_byte_it_is() {
         ran.file(11, 1)[at] ^= 1 << (at % 8);
         let (server, notes) = ran.recover().unwrap();
         assert_eq!(server.raft.snapshot.as_ref(), Some(&older));
-        assert_eq!(server.image, image(&older));
+        assert_eq!(server.tables, state(&older));
         assert_eq!(server.raft.entries.last(), Some(&entry(12, 1, 300)));
         assert!(server.raft.entries[0].index <= LogIndex::new(7));
         assert!(matches!(&notes[..], [RecoveryNote::UnusableSnapshot(_)]), "{notes:?}");
@@ -207,7 +221,7 @@ fn a_whole_log_stands_for_all_snapshots() {
     ran.rot(2, 1);
     ran.rot(4, 1);
     let (server, notes) = ran.recover().unwrap();
-    assert_eq!((server.raft.snapshot, server.image), (None, Vec::new()));
+    assert_eq!((server.raft.snapshot, server.tables), (None, Tables::default()));
     assert_eq!(indexes(&server.raft.entries), [1, 2, 3, 4, 5, 6]);
     assert_eq!(notes.len(), 2);
     assert_eq!(server.snapshots, SnapshotFiles::default());

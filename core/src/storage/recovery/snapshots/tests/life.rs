@@ -31,7 +31,7 @@ impl State {
         }
         if let Some(meta) = &server.raft.snapshot {
             assert_eq!(*meta, snapshot_meta(position, self.term_at(position)));
-            assert_eq!(server.image, image(meta));
+            assert_eq!(server.tables, state(meta));
         }
         let entries = &server.raft.entries;
         let first = entries.first().map_or(position + 1, |entry| entry.index.get());
@@ -98,7 +98,7 @@ impl Life {
     /// A snapshot, then the reset if there is one, then what may go; false if the process ends.
     fn store(&mut self, purpose: Purpose, meta: &SnapshotMeta, left: &mut usize) -> bool {
         let (mut writer, mut ops) = SnapshotWriter::begin(self.server.wal.store(), purpose, meta);
-        image(meta).iter().for_each(|block| ops.extend(writer.block(block)));
+        blocks(meta).iter().for_each(|block| ops.extend(writer.block(block)));
         ops.extend(writer.finish());
         if !self.perform(ops, left) {
             return false;

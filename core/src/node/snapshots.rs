@@ -1,0 +1,285 @@
+//! Snapshots of the catalog: what consensus wants done about them, with tables and files
+//! (raft.md §9).
+//!
+//! A snapshot is a copy of the tables, which costs nothing since their maps are persistent, turned
+//! into bytes block by block: the next block is made when the one before is written or
+//! acknowledged. So neither the driver nor the memory ever holds more than a few blocks, and the
+//! pause is that of one block, whatever the size of the catalog.
+
+use super::writes::Purpose;
+use super::{Node, NodeTrace};
+use crate::catalog::Tables;
+use crate::catalog::image::{ImageDecoder, ImageEncoder, ImageError};
+use crate::machine::Machine as _;
+use crate::mutant;
+use crate::raft::{ImageId, RaftInput, ReceiptId, SnapshotInput, SnapshotMeta, SnapshotOutput};
+use crate::storage::op::{FileOp, Lane};
+use crate::storage::snapshot::{self, SnapshotFiles, SnapshotId, SnapshotWriter};
+use crate::time::Instant;
+use crate::trace::Level;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A copy of the tables on its way out, one block ahead so that the last one is known as such.
+#[derive(Clone, Debug)]
+struct Image {
+    encoder: ImageEncoder,
+    ahead: Option<Bytes>,
+    block_bytes: usize,
+}
+
+impl Image {
+    fn new(tables: Tables, block_bytes: usize) -> Self {
+        let mut encoder = ImageEncoder::new(tables);
+        let ahead = encoder.next_block(block_bytes);
+        Self { encoder, ahead, block_bytes }
+    }
+
+    /// The next block, and whether it is the last one; `None` after that.
+    fn next(&mut self) -> Option<(Bytes, bool)> {
+        let block = self.ahead.take()?;
+        self.ahead = self.encoder.next_block(self.block_bytes);
+        Some((block, self.ahead.is_none()))
+    }
+}
+
+/// A snapshot that is being stored here.
+#[derive(Clone, Debug)]
+struct Taking {
+    meta: SnapshotMeta,
+    image: Image,
+    /// Until its last block is written.
+    writer: Option<SnapshotWriter>,
+    bytes: u64,
+}
+
+/// A snapshot that arrives.
+#[derive(Clone, Debug)]
+struct Receiving {
+    receipt: ReceiptId,
+    /// Until the last block came.
+    writer: Option<SnapshotWriter>,
+    decoder: ImageDecoder,
+    /// From then on.
+    tables: Option<Tables>,
+}
+
+impl Receiving {
+    /// Takes the next block; an error says why it is none.
+    fn take_block(
+        &mut self,
+        data: &[u8],
+        last: bool,
+        ops: &mut Vec<FileOp>,
+    ) -> Result<(), ImageError> {
+        self.decoder.block(data)?;
+        if last {
+            self.tables = Some(std::mem::take(&mut self.decoder).finish()?);
+        }
+        if let Some(writer) = &mut self.writer {
+            ops.extend(writer.block(data));
+        }
+        if last && let Some(writer) = self.writer.take() {
+            ops.extend(writer.finish());
+        }
+        Ok(())
+    }
+}
+
+/// All snapshots of a server.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    files: SnapshotFiles,
+    /// What the files stand for that are on their way to be durable, in the order of their writes.
+    finishing: VecDeque<SnapshotMeta>,
+    taking: Option<Taking>,
+    images: BTreeMap<ImageId, Image>,
+    receiving: Option<Receiving>,
+}
+
+impl Snapshots {
+    pub(super) const fn new(files: SnapshotFiles) -> Self {
+        Self {
+            files,
+            finishing: VecDeque::new(),
+            taking: None,
+            images: BTreeMap::new(),
+            receiving: None,
+        }
+    }
+
+    /// The newest one that is durable here.
+    pub(super) fn newest(&self) -> Option<SnapshotId> {
+        self.files.newest()
+    }
+}
+
+/// What a write to a snapshot's file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SnapshotWrite {
+    /// A block of the one that is taken.
+    Block,
+    /// All of the one that is taken.
+    Whole,
+    /// A block that was received.
+    Received(ReceiptId, u64),
+    /// All of what was received.
+    ReceivedWhole(ReceiptId),
+    /// Removing what is not needed any more.
+    Removal,
+}
+
+impl Node {
+    /// Does what consensus wants done.
+    pub(super) fn route_snapshot(&mut self, now: Instant, output: SnapshotOutput) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let (block_bytes, store) = (server.raft.block_bytes(), server.wal.store());
+        let (tables, snapshots) = (&server.tables, &mut server.snapshots);
+        match output {
+            SnapshotOutput::Take { meta } => {
+                let image = Image::new(tables.clone(), block_bytes);
+                let (writer, ops) = SnapshotWriter::begin(store, snapshot::Purpose::Own, &meta);
+                let (writer, bytes) = (Some(writer), 0);
+                snapshots.taking = Some(Taking { meta, image, writer, bytes });
+                self.write_snapshot_block(now, ops);
+            }
+            SnapshotOutput::Open { image } => {
+                snapshots.images.insert(image, Image::new(tables.clone(), block_bytes));
+            }
+            SnapshotOutput::Read { image } => {
+                let next = snapshots.images.get_mut(&image).and_then(Image::next);
+                if let Some((data, last)) = next {
+                    self.tell_snapshots(now, SnapshotInput::Block { image, data, last });
+                }
+            }
+            SnapshotOutput::Close { image } => {
+                snapshots.images.remove(&image);
+            }
+            SnapshotOutput::Receive { receipt, meta, number, data, last } => {
+                self.receive_block(now, receipt, &meta, (number, &data, last));
+            }
+            SnapshotOutput::Drop { receipt } => {
+                let dropped = snapshots.receiving.take_if(|held| held.receipt == receipt);
+                let ops = dropped.and_then(|held| held.writer).map(SnapshotWriter::discard);
+                self.remove_files(ops.unwrap_or_default());
+            }
+            SnapshotOutput::Install { receipt } => {
+                let held = snapshots.receiving.take_if(|held| held.receipt == receipt);
+                let tables = held.and_then(|held| held.tables);
+                server.tables = tables.expect("INV-NODE-2: what is installed was received whole");
+                server.changed = true;
+            }
+        }
+    }
+
+    /// Writes the next block of the snapshot that is taken, after `ops`.
+    fn write_snapshot_block(&mut self, now: Instant, mut ops: Vec<FileOp>) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(taking) = &mut server.snapshots.taking else { return };
+        let Some((block, last)) = taking.image.next() else { return };
+        if let Some(writer) = &mut taking.writer {
+            ops.extend(writer.block(&block));
+            taking.bytes = writer.bytes();
+        }
+        let mut write = SnapshotWrite::Block;
+        if last && let Some(writer) = taking.writer.take() {
+            ops.extend(writer.finish());
+            server.snapshots.finishing.push_back(taking.meta.clone());
+            write = SnapshotWrite::Whole;
+        }
+        let (index, bytes) = (taking.meta.index, taking.bytes);
+        self.writes.issue(Purpose::Snapshot(write), Lane::State, ops, &mut self.out);
+        if last && mutant!(M29) {
+            self.snapshot_stored();
+            self.tell_snapshots(now, SnapshotInput::Taken { index, bytes });
+        }
+    }
+
+    /// Stores a block that arrived, if it is one.
+    fn receive_block(
+        &mut self,
+        now: Instant,
+        receipt: ReceiptId,
+        meta: &SnapshotMeta,
+        (number, data, last): (u64, &[u8], bool),
+    ) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let mut ops = Vec::new();
+        if number == 0 {
+            let store = server.wal.store();
+            let (writer, begin) = SnapshotWriter::begin(store, snapshot::Purpose::Received, meta);
+            ops.extend(begin);
+            server.snapshots.receiving = Some(Receiving {
+                receipt,
+                writer: Some(writer),
+                decoder: ImageDecoder::default(),
+                tables: None,
+            });
+        }
+        let held = server.snapshots.receiving.as_mut().filter(|held| held.receipt == receipt);
+        let Some(held) = held else { return };
+        if let Err(error) = held.take_block(data, last, &mut ops) {
+            let writer = server.snapshots.receiving.take().and_then(|held| held.writer);
+            self.remove_files(writer.map(SnapshotWriter::discard).unwrap_or_default());
+            self.trace(Level::Error, NodeTrace::SnapshotRefused(error.to_string()));
+            return self.tell_snapshots(now, SnapshotInput::Refused { receipt });
+        }
+        let write = if last {
+            server.snapshots.finishing.push_back(meta.clone());
+            SnapshotWrite::ReceivedWhole(receipt)
+        } else {
+            SnapshotWrite::Received(receipt, number)
+        };
+        self.writes.issue(Purpose::Snapshot(write), Lane::State, ops, &mut self.out);
+    }
+
+    /// A write to a snapshot's file is done.
+    pub(super) fn snapshot_written(&mut self, now: Instant, write: SnapshotWrite) {
+        match write {
+            SnapshotWrite::Block => self.write_snapshot_block(now, Vec::new()),
+            SnapshotWrite::Whole => self.snapshot_taken(now),
+            SnapshotWrite::Received(receipt, number) => {
+                self.tell_snapshots(now, SnapshotInput::Stored { receipt, number });
+            }
+            SnapshotWrite::ReceivedWhole(receipt) => {
+                self.snapshot_stored();
+                self.tell_snapshots(now, SnapshotInput::Durable { receipt });
+            }
+            SnapshotWrite::Removal => {}
+        }
+    }
+
+    fn snapshot_taken(&mut self, now: Instant) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(Taking { meta, bytes, .. }) = server.snapshots.taking.take() else { return };
+        if !mutant!(M29) {
+            self.snapshot_stored();
+            self.tell_snapshots(now, SnapshotInput::Taken { index: meta.index, bytes });
+        }
+    }
+
+    /// The oldest snapshot on its way is durable: removes the files that nothing needs any more.
+    fn snapshot_stored(&mut self) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(meta) = server.snapshots.finishing.pop_front() else { return };
+        let retention = server.snapshots.files.add(SnapshotId::of(&meta));
+        let mut ops = retention.remove;
+        if let Some(index) = retention.compact {
+            ops.extend(server.wal.compact(index));
+        }
+        self.remove_files(ops);
+    }
+
+    fn remove_files(&mut self, ops: Vec<FileOp>) {
+        if !ops.is_empty() {
+            let purpose = Purpose::Snapshot(SnapshotWrite::Removal);
+            self.writes.issue(purpose, Lane::State, ops, &mut self.out);
+        }
+    }
+
+    fn tell_snapshots(&mut self, now: Instant, input: SnapshotInput) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.raft.handle(now, RaftInput::Snapshot(input), &mut self.boxes.raft);
+        }
+    }
+}
