@@ -1,11 +1,13 @@
 //! Leaving and stopping: the order of steps, each bounded in time.
 //!
-//! Anti-entropy stops first, so that nothing re-registers what the leave removes. A leader hands
-//! leadership over, so that writes go on at once (raft.md §8); where that fails it takes itself out
-//! of the configuration. Then a server leaves the WAN pool, so that other datacenters turn to its
-//! peers, then every agent leaves the LAN pool; a follower waits until the leader has taken it out.
-//! The last voter leaves gossip only and stays in its own configuration, so that a restart finds
-//! its data (DESIGN.md §6 and §8; cluster-behaviour.md §8).
+//! A stop without a leave is short: a leader hands leadership over, and the log is sealed.
+//!
+//! In a leave anti-entropy stops first, so that nothing re-registers what the leave removes. A
+//! leader hands leadership over, so that writes go on at once (raft.md §8); where that fails it
+//! takes itself out of the configuration. Then a server leaves the WAN pool, so that other
+//! datacenters turn to its peers, then every agent leaves the LAN pool; a follower waits until the
+//! leader has taken it out. The last voter leaves gossip only and stays in its own configuration,
+//! so that a restart finds its data (DESIGN.md §6 and §8; cluster-behaviour.md §8).
 
 use super::output::StopReason;
 use super::request::{RequestError, Response};
@@ -34,6 +36,8 @@ pub(super) enum Lifecycle {
     Running,
     /// It leaves.
     Leaving(Leave),
+    /// It hands leadership over; then it stops.
+    HandingOver { deadline: Instant },
     /// The last write is on its way; then the agent stops.
     Stopping { reason: StopReason, deadline: Instant },
     /// It has stopped.
@@ -94,7 +98,7 @@ impl Lifecycle {
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Leaving(leave) => Some(leave.deadline),
-            Self::Stopping { deadline, .. } => Some(*deadline),
+            Self::HandingOver { deadline } | Self::Stopping { deadline, .. } => Some(*deadline),
             Self::Running | Self::Stopped => None,
         }
     }
@@ -124,6 +128,21 @@ impl Node {
                 self.begin_stop(now, StopReason::Shutdown);
             }
             None => self.begin_leave(now, None, false),
+        }
+    }
+
+    /// The operator's signal asks this agent to stop: a leader hands over first, so that writes go
+    /// on at once (raft.md §8).
+    pub(super) fn shutdown_signalled(&mut self, now: Instant) {
+        let others = self
+            .server
+            .as_deref()
+            .is_some_and(|server| !server.raft.configuration().is_sole_voter(self.id));
+        if matches!(self.lifecycle, Lifecycle::Running) && self.is_leader() && others {
+            self.lifecycle = Lifecycle::HandingOver { deadline: now + LEAVE_STEP };
+            self.hand_over(now);
+        } else {
+            self.begin_stop(now, StopReason::Shutdown);
         }
     }
 
@@ -184,6 +203,9 @@ impl Node {
 
     /// Another server leads now and will remove this one, or it does not come to that.
     pub(super) fn hand_over_ended(&mut self, now: Instant) {
+        if matches!(self.lifecycle, Lifecycle::HandingOver { .. }) {
+            return self.begin_stop(now, StopReason::Shutdown);
+        }
         if self.at_step(Step::HandOver).is_some() {
             self.leave_consensus(now);
         }
@@ -264,10 +286,10 @@ impl Node {
         }
         let step = match &self.lifecycle {
             Lifecycle::Leaving(leave) => leave.step,
+            Lifecycle::HandingOver { .. } => return self.hand_over_ended(now),
             Lifecycle::Stopping { reason, .. } => {
                 let reason = reason.clone();
-                self.stop(reason);
-                return;
+                return self.stop(reason);
             }
             Lifecycle::Running | Lifecycle::Stopped => return,
         };
@@ -316,6 +338,7 @@ impl Node {
             Lifecycle::Leaving(leave) if leave.step == step => Some(leave),
             Lifecycle::Leaving(_)
             | Lifecycle::Running
+            | Lifecycle::HandingOver { .. }
             | Lifecycle::Stopping { .. }
             | Lifecycle::Stopped => None,
         }

@@ -81,7 +81,7 @@ impl Node {
                 self.checks.handle(now, input, &mut boxes.checks);
             }
             Input::Leave => self.leave_signalled(now),
-            Input::Shutdown => self.begin_stop(now, StopReason::Shutdown),
+            Input::Shutdown => self.shutdown_signalled(now),
         }
     }
 
