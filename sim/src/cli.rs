@@ -4,6 +4,7 @@
 //! arguments.
 
 use crate::checker::Violation;
+use crate::coverage::Coverage;
 use crate::federation;
 use crate::gossip;
 use crate::gossip::plan::GossipPlan;
@@ -48,7 +49,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 22] = [
+const MUTANTS: [(&str, Profile, u64); 23] = [
     ("M01", Profile::Cluster, 200),
     ("M03", Profile::Cluster, 50),
     ("M05", Profile::Cluster, 2000),
@@ -60,6 +61,7 @@ const MUTANTS: [(&str, Profile, u64); 22] = [
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
     ("M21", Profile::Cluster, 100),
+    ("M29", Profile::Cluster, 300),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),
     ("M41", Profile::Cluster, 200),
@@ -159,6 +161,7 @@ struct Totals {
     simulated: Duration,
     /// Keys whose history could not be judged.
     undecided: usize,
+    coverage: Coverage,
 }
 
 /// Runs the world of a seed to its end, or to a panic, whose text is the error.
@@ -298,13 +301,14 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
             });
         }
     });
-    let Totals { simulated, undecided } = totals.into_inner().unwrap_or_default();
+    let Totals { simulated, undecided, coverage } = totals.into_inner().unwrap_or_default();
     let count = seeds.end.saturating_sub(seeds.start);
     let keys = match profile {
         Profile::Cluster => format!(" {undecided} histories of keys undecided;"),
         Profile::Gossip => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
+    println!("{coverage}");
     if failed.into_inner() { ExitCode::from(10) } else { ExitCode::SUCCESS }
 }
 
@@ -316,6 +320,7 @@ fn swarm_one(profile: Profile, seed: u64, totals: &Mutex<Totals>) -> bool {
             if let Ok(mut totals) = totals.lock() {
                 totals.simulated += ran.simulated;
                 totals.undecided += ran.undecided;
+                totals.coverage.take();
             }
             match &ran.violation {
                 None => return true,

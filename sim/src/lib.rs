@@ -14,6 +14,7 @@ pub mod ambush;
 pub mod bench;
 pub mod checker;
 pub mod cli;
+pub mod coverage;
 pub mod detection;
 pub mod disk;
 pub mod durable;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `servers N`, `clients N [later]` | the hosts; those that come later are not started |
 //! | `seeds A..B` | the worlds the script is performed in |
+//! | `short-logs` | logs are cut after some entries, so that snapshots are needed |
 //! | `at T do DEED` | waits for world time T, then does it |
 //! | `when FACT do DEED` | waits for the fact, then does it |
 //! | `do DEED` | does it now |
@@ -16,9 +17,10 @@
 //! `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter` datagrams of one host to another,
 //! `heal`, `work`, `rest-work`. A host is its name, `leader`, `follower`, or `it`: the host of the
 //! deed before. Facts: `leader`, `new-leader` (one that is not `it`), `failed` and `left` (all see
-//! `it` so), `unheard` (another one's log says that the UDP of `it` does not arrive), `unreached`
-//! (the log of `it` says that its UDP does not arrive elsewhere), `rest` (every rule of a world at
-//! rest holds). The rules that are checked after every event are checked all the time.
+//! `it` so), `installed` (a snapshot took the place of the log of `it`), `unheard` (another one's
+//! log says that the UDP of `it` does not arrive), `unreached` (the log of `it` says that its UDP
+//! does not arrive elsewhere), `rest` (every rule of a world at rest holds). The rules that are
+//! checked after every event are checked all the time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
@@ -31,7 +33,7 @@ use std::time::Duration;
 use terraform_core::gossip::GossipTrace;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::raft::RoleKind;
+use terraform_core::raft::{RaftLimits, RoleKind};
 use terraform_core::serf::MemberStatus;
 use terraform_core::time::Instant;
 use terraform_core::trace::TraceKind;
@@ -42,7 +44,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 17] = [
+pub const SCENARIOS: [(&str, &str); 20] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -60,6 +62,9 @@ pub const SCENARIOS: [(&str, &str); 17] = [
     ("mass-restart", include_str!("../scenarios/mass-restart.txt")),
     ("filtered-datagrams", include_str!("../scenarios/filtered-datagrams.txt")),
     ("mass-join", include_str!("../scenarios/mass-join.txt")),
+    ("snapshot-for-a-late-server", include_str!("../scenarios/snapshot-for-a-late-server.txt")),
+    ("snapshot-interrupted", include_str!("../scenarios/snapshot-interrupted.txt")),
+    ("snapshots-after-power-loss", include_str!("../scenarios/snapshots-after-power-loss.txt")),
 ];
 
 /// One script.
@@ -70,6 +75,7 @@ pub struct Scenario {
     servers: usize,
     clients: usize,
     later: bool,
+    short_logs: bool,
     steps: Vec<String>,
 }
 
@@ -80,8 +86,9 @@ fn span(text: &str) -> Option<Duration> {
 impl Scenario {
     /// Reads a script; an error names the line.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let steps = Vec::new();
         let mut scenario =
-            Self { seeds: 1..2, servers: 3, clients: 0, later: false, steps: vec![] };
+            Self { seeds: 1..2, servers: 3, clients: 0, later: false, short_logs: false, steps };
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or_default().trim();
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -94,6 +101,7 @@ impl Scenario {
                     scenario.clients = number(count)?;
                     scenario.later = !more.is_empty();
                 }
+                ["short-logs"] => scenario.short_logs = true,
                 ["seeds", range] => {
                     let (from, to) = range.split_once("..").ok_or_else(bad)?;
                     let read = |text: &str| text.parse::<u64>().map_err(|_| bad());
@@ -110,7 +118,17 @@ impl Scenario {
 
     /// Performs the script in the world of `seed`; the world is returned for the report.
     pub fn perform(&self, seed: u64) -> (Result<(), Violation>, Run) {
-        let run = Run::new(Plan::quiet(seed, self.servers, self.clients));
+        let mut plan = Plan::quiet(seed, self.servers, self.clients);
+        if self.short_logs {
+            plan.limits = RaftLimits {
+                snapshot_entries: 20,
+                snapshot_interval: Duration::from_secs(1),
+                trailing_entries: 5,
+                block_bytes: 1 << 10,
+                ..plan.limits
+            };
+        }
+        let run = Run::new(plan);
         let started = if self.later { self.servers } else { self.servers + self.clients };
         let mut play = Play { run, it: 0, busy: false };
         let result = play.all(started, &self.steps).and_then(|()| play.run.judge_history());
@@ -188,9 +206,20 @@ impl Play {
             "unreached" => self.one_way_told(true),
             "failed" => seen_by_all(world, expected, self.it, MemberStatus::Failed),
             "left" => seen_by_all(world, expected, self.it, MemberStatus::Left),
+            "installed" => self.installed(),
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
+    }
+
+    /// Whether a snapshot took the place of the log of `it`.
+    fn installed(&self) -> Result<(), Violation> {
+        let running = self.run.world.hosts[self.it].running.as_ref();
+        let raft = running.and_then(|running| running.node.raft());
+        if raft.is_some_and(|raft| raft.stats().snapshots_installed > 0) {
+            return Ok(());
+        }
+        Err(Violation { rule: "script", facts: format!("host {} has no snapshot", self.it) })
     }
 
     /// Whether somebody's log tells that datagrams of `it` get lost: its own, or another one's.
