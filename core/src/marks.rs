@@ -61,8 +61,9 @@ mod enabled {
             pub(super) static HITS: RefCell<BTreeMap<&'static str, u64>> =
                 const { RefCell::new(BTreeMap::new()) };
             pub(super) static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
-            /// The world's seed, and how often any place has asked; without a seed nothing happens.
-            pub(super) static BUGGIFY: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+            /// The world's seed, the luck of the moment, and how often any place has asked in it;
+            /// without a seed nothing happens.
+            pub(super) static BUGGIFY: Cell<Option<(u64, u64, u64)>> = const { Cell::new(None) };
             /// A place that is unusual every time.
             pub(super) static ALWAYS: Cell<Option<&'static str>> = const { Cell::new(None) };
         }
@@ -85,7 +86,17 @@ mod enabled {
 
     /// Lets unusual things happen on this thread as the world of `seed` wants them, or none.
     pub fn set_buggify(seed: Option<u64>) {
-        cells::BUGGIFY.with(|cell| cell.set(seed.map(|seed| (seed, 0))));
+        cells::BUGGIFY.with(|cell| cell.set(seed.map(|seed| (seed, 0, 0))));
+    }
+
+    /// Whether unusual things may happen on this thread at all.
+    pub fn is_buggified() -> bool {
+        cells::BUGGIFY.with(|cell| cell.get().is_some())
+    }
+
+    /// What happens from here on depends on `luck`, and not on what happened before.
+    pub fn buggify_by(luck: u64) {
+        cells::BUGGIFY.with(|cell| cell.set(cell.get().map(|(seed, ..)| (seed, luck, 0))));
     }
 
     /// Lets the unusual thing at one place on this thread happen every time, or at none.
@@ -99,10 +110,10 @@ mod enabled {
         if cells::ALWAYS.with(|always| always.get() == Some(name)) {
             return true;
         }
-        let Some((seed, asked)) = cells::BUGGIFY.with(Cell::get) else { return false };
-        cells::BUGGIFY.with(|cell| cell.set(Some((seed, asked + 1))));
+        let Some((seed, luck, asked)) = cells::BUGGIFY.with(Cell::get) else { return false };
+        cells::BUGGIFY.with(|cell| cell.set(Some((seed, luck, asked + 1))));
         let place = name.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)));
-        place.is_multiple_of(4) && mix(place ^ asked).is_multiple_of(4)
+        place.is_multiple_of(4) && mix(place ^ luck ^ asked).is_multiple_of(4)
     }
 
     /// Spreads a number over all bits (the finalizer of `SplitMix64`).
@@ -126,5 +137,6 @@ mod enabled {
 
 #[cfg(feature = "sim")]
 pub use enabled::{
-    buggified, hit, in_hash_order, mutant_on, set_always, set_buggify, set_mutant, take_hits,
+    buggified, buggify_by, hit, in_hash_order, is_buggified, mutant_on, set_always, set_buggify,
+    set_mutant, take_hits,
 };

@@ -75,6 +75,14 @@ const MUTANTS: [(&str, Profile, u64); 23] = [
     ("M55", Profile::Cluster, 200),
 ];
 
+/// The planted bug of this name, if its worlds have servers and clients.
+pub(crate) fn mutant_named(name: &str) -> Option<&'static str> {
+    let of = |(id, profile, _): &(&'static str, Profile, u64)| {
+        (*id == name && *profile == Profile::Cluster).then_some(*id)
+    };
+    MUTANTS.iter().find_map(of)
+}
+
 /// Members of a large pool unless another number is asked for.
 const LARGE_POOL: usize = 1000;
 /// Lines of the trace in a report.

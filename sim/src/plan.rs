@@ -73,6 +73,11 @@ pub struct Plan {
     pub length: Duration,
     /// Network, disk, clocks.
     pub world: WorldOptions,
+    /// Whether gossip is compressed. That costs most of a packet's time, so only a part of the
+    /// worlds has it.
+    pub compressed: bool,
+    /// Whether gossip is encrypted.
+    pub encrypted: bool,
 }
 
 impl Plan {
@@ -126,6 +131,8 @@ impl Plan {
                 disk_latency: Duration::from_micros(100 << rng.below(6)),
                 drift_ppm_max: 200,
             },
+            compressed: seed.is_multiple_of(4),
+            encrypted: seed % 4 == 1,
         }
     }
 
@@ -147,6 +154,8 @@ impl Plan {
                 disk_latency: Duration::from_millis(1),
                 drift_ppm_max: 200,
             },
+            compressed: seed.is_multiple_of(4),
+            encrypted: seed % 4 == 1,
         }
     }
 
@@ -165,13 +174,11 @@ impl Plan {
             wan: Some(wan_config()),
         });
         let mut config = node_config(&format!("{kind}-{id}"), server);
-        // Compression costs most of a packet's time, so only a part of the worlds has it.
-        let compression = self.seed.is_multiple_of(4);
-        let key = (self.seed % 4 == 1).then(|| Key::new(&[7; 16]).expect("16 bytes are a key"));
+        let key = self.encrypted.then(|| Key::new(&[7; 16]).expect("16 bytes are a key"));
         let wan = config.server.as_mut().and_then(|server| server.wan.as_mut());
         let pools = [Some(&mut config.gossip), wan.map(|wan| &mut wan.gossip)];
         for gossip in pools.into_iter().flatten() {
-            gossip.compression = compression;
+            gossip.compression = self.compressed;
             gossip.encrypt.clone_from(&key);
         }
         config

@@ -1,16 +1,17 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
-use crate::ambush::{Ambush, Watch};
 use crate::checker::watch::none_waits;
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
-use crate::disk::{Crash, Loss};
+use crate::disk::Crash;
 use crate::hash::TraceHash;
 use crate::host::address_of;
 use crate::kv;
 use crate::net::{HostId, NetOptions};
-use crate::plan::{Fault, Plan};
+use crate::plan::Plan;
+use crate::script::{Blow, Script};
+use crate::source::{NEVER, Source};
 use crate::workload::Workload;
-use crate::world::{World, world_rng};
+use crate::world::World;
 use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::id::{PoolName, Term};
@@ -18,7 +19,6 @@ use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::raft::{Raft, RoleKind};
-use terraform_core::rng::{Rng, Stream};
 use terraform_core::time::Instant;
 
 /// Time between looks of whoever operates the cluster.
@@ -62,65 +62,88 @@ pub struct Run {
     pub workload: Workload,
     /// Its rules.
     pub checkers: Checkers,
-    plan: Plan,
     expected: Vec<Expectation>,
     /// When each host that is down comes back.
     back_at: Vec<Option<Instant>>,
-    next_act: Instant,
     next_tick: Instant,
-    heal_at: Option<Instant>,
-    /// The fault that waits for its moment, while faults happen.
-    watch: Option<Watch>,
+    source: Source,
+    /// How long faults are drawn after the start; a script says itself when they end.
+    length: Option<Duration>,
+    /// What was decided so far.
+    record: Script,
     /// Keys whose history was too long to judge.
     undecided: usize,
-    rng: Rng,
 }
 
 /// Runs the world of `plan` to its end.
 pub fn run(plan: Plan) -> (Outcome, Run) {
-    marks::set_buggify(Some(plan.seed));
-    marks::set_always(plan.ambush.and_then(Ambush::always));
     let mut run = Run::new(plan);
-    let violation = run.phases().err();
-    marks::set_buggify(None);
-    marks::set_always(None);
-    let world = &run.world;
-    let outcome = Outcome {
-        violation,
-        hash: world.hash(),
-        simulated: world.now.since(Instant::ZERO),
-        events: world.events,
-        operations: (run.workload.succeeded, run.workload.answered),
-        committed: run.checkers.committed(),
-        undecided: run.undecided,
-    };
-    (outcome, run)
+    (run.to_end(), run)
 }
 
 impl Run {
     /// A world whose hosts are all switched off.
     pub fn new(plan: Plan) -> Self {
-        let mut world = World::new(plan.seed, plan.world.clone());
-        let hosts = plan.servers + plan.clients;
-        for id in 0..hosts {
+        let mut record = Script::of_plan(&plan);
+        record.until = NEVER;
+        let quiet = plan.faults.is_empty() && plan.ambush.is_none();
+        let length = Some(plan.length);
+        Self::with(record, quiet, length, Source::drawn(plan, Instant::ZERO + START_TIME / 2))
+    }
+
+    /// The world of a script, whose hosts are all switched off.
+    pub fn of_script(script: &Script) -> Self {
+        let record = Script { blows: Vec::new(), actions: Vec::new(), ..script.clone() };
+        Self::with(record, script.is_quiet(), None, Source::script(script))
+    }
+
+    fn with(record: Script, quiet: bool, length: Option<Duration>, source: Source) -> Self {
+        let mut world = World::new(record.seed, record.world.clone());
+        let plan = record.plan();
+        for id in 0..record.hosts() {
             world.add_host(plan.config(id));
         }
         let mut checkers = Checkers::default();
-        checkers.permissions.quiet = plan.faults.is_empty() && plan.ambush.is_none();
+        checkers.permissions.quiet = quiet;
         Self {
-            workload: Workload::new(plan.seed),
+            workload: Workload::new(record.seed),
             checkers,
-            expected: vec![Expectation::Up; hosts],
-            back_at: vec![None; hosts],
-            next_act: Instant::ZERO + START_TIME / 2,
+            expected: vec![Expectation::Up; record.hosts()],
+            back_at: vec![None; record.hosts()],
             next_tick: Instant::ZERO,
-            heal_at: None,
-            watch: None,
+            source,
+            length,
+            record,
             undecided: 0,
-            rng: world_rng(plan.seed, Stream::Serf),
             world,
-            plan,
         }
+    }
+
+    /// Goes to the end of the world, or to the first broken rule.
+    pub fn to_end(&mut self) -> Outcome {
+        marks::set_buggify(Some(self.record.seed));
+        marks::set_always(self.record.always);
+        let violation = self.phases().err();
+        marks::set_buggify(None);
+        marks::set_always(None);
+        let world = &self.world;
+        Outcome {
+            violation,
+            hash: world.hash(),
+            simulated: world.now.since(Instant::ZERO),
+            events: world.events,
+            operations: (self.workload.succeeded, self.workload.answered),
+            committed: self.checkers.committed(),
+            undecided: self.undecided,
+        }
+    }
+
+    /// What was decided in this world, as far as it went.
+    pub fn script(&self) -> Script {
+        let mut script = self.record.clone();
+        script.until = script.until.min(self.world.now);
+        script.healed(script.until);
+        script
     }
 
     /// Notes what becomes of a host.
@@ -135,7 +158,7 @@ impl Run {
 
     /// How many of the hosts are servers; they come first.
     pub const fn servers(&self) -> usize {
-        self.plan.servers
+        self.record.servers
     }
 
     /// Whether everything holds that must hold at rest.
@@ -148,8 +171,16 @@ impl Run {
         for host in 0..self.world.hosts.len() {
             self.start(host)?;
         }
-        self.advance(START_TIME, true)?;
-        self.faults()?;
+        if let Some(length) = self.length {
+            self.advance(START_TIME, true)?;
+            self.source.begin(self.world.now);
+            self.advance(length, true)?;
+        } else {
+            self.advance(self.record.until.since(self.world.now), true)?;
+        }
+        if !self.record.rests {
+            return self.judge_history();
+        }
         self.heal()?;
         self.hang_up()?;
         self.come_to_rest()?;
@@ -180,24 +211,24 @@ impl Run {
         let end = self.world.now + span;
         while self.world.now < end {
             let mut until = end.min(self.next_tick).min(self.next_back());
+            until = until.min(self.world.net.next_mend());
             if busy {
-                until = until.min(self.next_act);
+                until = until.min(self.source.next_action());
             }
-            while self.world.step(self.before_blow(until)) {
-                if let Some(watch) = &mut self.watch {
-                    watch.look(&self.world);
-                }
+            while self.world.step(until.min(self.source.next_blow())) {
+                self.source.look(&self.world);
                 self.checkers.look(&mut self.world);
                 self.stopped_ok()?;
             }
-            self.strike();
-            self.come_back()?;
             self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
-            if busy && self.world.now >= self.next_act {
-                let hosts: Vec<HostId> = (0..self.world.hosts.len()).collect();
-                self.workload.act(&mut self.world, &hosts, &mut self.checkers.kv)?;
-                self.next_act = self.world.now + self.plan.act_every;
+            for blow in self.source.blows(&mut self.world) {
+                self.suffer(blow);
             }
+            self.come_back()?;
+            if busy {
+                self.act()?;
+            }
+            self.world.net.mend(self.world.now);
             if self.world.now >= self.next_tick {
                 self.next_tick = self.world.now + TICK;
                 self.operate()?;
@@ -206,17 +237,13 @@ impl Run {
         Ok(())
     }
 
-    /// `until`, or when the ambush strikes if that is earlier.
-    fn before_blow(&self, until: Instant) -> Instant {
-        self.watch.as_ref().and_then(Watch::due_at).map_or(until, |due| due.min(until))
-    }
-
-    fn strike(&mut self) {
-        let now = self.world.now;
-        if let Some((blow, host)) = self.watch.as_mut().and_then(|watch| watch.strike(now)) {
-            self.world.note(format!("x host {host} is ambushed: {blow:?}"));
-            self.inflict(blow, host);
+    /// Clients do what they do at this moment.
+    fn act(&mut self) -> Result<(), Violation> {
+        for action in self.source.actions(&mut self.workload, &self.world) {
+            self.record.actions.push((self.world.now, action.clone()));
+            self.workload.perform(&mut self.world, &mut self.checkers.kv, &action)?;
         }
+        Ok(())
     }
 
     fn stopped_ok(&mut self) -> Result<(), Violation> {
@@ -231,7 +258,7 @@ impl Run {
         let back = self.back_at.iter().zip(&self.world.hosts);
         // A pause may keep a host from coming to the end of its leave in time.
         let down = back.filter(|(_, host)| host.running.is_none()).filter_map(|(at, _)| *at);
-        down.min().unwrap_or(Instant::from_nanos(u64::MAX))
+        down.min().unwrap_or(NEVER)
     }
 
     /// Starts the hosts whose time to come back has come: each at its own moment, so that some
@@ -251,10 +278,10 @@ impl Run {
 
     /// What an operator does: takes down what has stopped, joins what is alone.
     fn operate(&mut self) -> Result<(), Violation> {
-        if self.heal_at.is_some_and(|at| at <= self.world.now) {
-            self.heal_at = None;
+        if self.source.heals(self.world.now) {
             self.world.note("= links heal");
             self.world.net.heal();
+            self.record.healed(self.world.now);
         }
         for host in 0..self.world.hosts.len() {
             let stopped = self.world.hosts[host]
@@ -291,94 +318,62 @@ impl Run {
         self.workload.forget(process);
     }
 
-    fn faults(&mut self) -> Result<(), Violation> {
-        let rng = world_rng(self.plan.seed, Stream::Identity);
-        self.watch = self.plan.ambush.map(|ambush| Watch::new(ambush, rng));
-        let end = self.world.now + self.plan.length;
-        while self.world.now < end {
-            let wait = self.rng.jitter(self.plan.fault_every * 2);
-            self.advance(wait.max(Duration::from_millis(1)), true)?;
-            if self.plan.faults.is_empty() {
-                continue;
+    /// Something befalls the world, unless it cannot any more.
+    fn suffer(&mut self, mut blow: Blow) {
+        let now = self.world.now;
+        match &mut blow {
+            Blow::Crash { host, crash, down } => {
+                if self.world.hosts[*host].running.is_none() {
+                    return;
+                }
+                self.crash_for(*host, *crash, *down);
             }
-            let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            let host = self.rng.index(self.world.hosts.len());
-            // Servers leave rarely: each leave changes the configuration.
-            let awaited = self.plan.ambush.is_some_and(Ambush::awaits_changes);
-            let rare = fault == Fault::Leave && host < self.plan.servers && !awaited;
-            if !rare || self.rng.chance(1, 4) {
-                self.inflict(fault, host);
+            Blow::Cut { hosts, from, mute, span } => {
+                let end = self.source.end_of_cut(now, *span);
+                *span = end.since(now);
+                self.cut(hosts, from, *mute, end);
             }
+            Blow::Pause { host, .. } | Blow::Leave { host, .. }
+                if !self.world.hosts[*host].is_up() =>
+            {
+                return;
+            }
+            Blow::Pause { host, span } => self.world.pause(*host, *span),
+            Blow::Leave { host, away } => self.leave(*host, *away),
         }
-        self.watch = None;
-        Ok(())
+        self.record.blows.push((now, blow));
     }
 
-    fn inflict(&mut self, fault: Fault, host: HostId) {
-        let count = self.world.hosts.len();
-        let span = Duration::from_millis(10 << self.rng.below(12));
-        match fault {
-            Fault::Kill => self.crash_for(host, Crash::Process, span),
-            Fault::PowerLoss if self.rng.chance(1, 8) => {
-                for host in 0..count {
-                    self.crash_for(host, Crash::Power(Loss::Mixed), span);
-                }
+    fn cut(&mut self, hosts: &[HostId], from: &[HostId], mute: bool, until: Instant) {
+        let how = if mute { "do not reach" } else { "are cut off from" };
+        self.world.note(format!("/ hosts {hosts:?} {how} {from:?}"));
+        for (host, other) in hosts.iter().flat_map(|host| from.iter().map(move |o| (*host, *o))) {
+            self.world.net.cut_until(host, other, until);
+            if !mute {
+                self.world.net.cut_until(other, host, until);
             }
-            Fault::PowerLoss => self.crash_for(host, Crash::Power(Loss::Mixed), span),
-            Fault::Partition => {
-                let mut hosts: Vec<HostId> = (0..count).collect();
-                self.rng.shuffle(&mut hosts);
-                let (left, right) = hosts.split_at(self.rng.index(count));
-                self.world.note(format!("/ {left:?} and {right:?} are cut apart"));
-                self.world.net.partition(left, right);
-                self.heal_at = Some(self.world.now + span);
-            }
-            Fault::Isolate => {
-                let others: Vec<HostId> = (0..count).filter(|other| *other != host).collect();
-                self.world.note(format!("/ host {host} is cut off"));
-                self.world.net.partition(&[host], &others);
-                self.heal_at = Some(self.world.now + span);
-            }
-            Fault::OneWay => {
-                for other in (0..count).filter(|other| *other != host) {
-                    self.world.net.cut(host, other);
-                }
-                self.world.note(format!("/ nobody hears host {host}"));
-                self.heal_at = Some(self.world.now + span);
-            }
-            Fault::Partial => {
-                let other = self.rng.index(count);
-                self.world.note(format!("/ hosts {host} and {other} are cut apart"));
-                self.world.net.partition(&[host], &[other]);
-                self.heal_at = Some(self.world.now + span);
-            }
-            Fault::Pause if self.world.hosts[host].is_up() => self.world.pause(host, span),
-            Fault::Leave if self.world.hosts[host].is_up() => self.leave(host),
-            Fault::Pause | Fault::Leave | Fault::Lossy => {}
         }
     }
 
     fn crash_for(&mut self, host: HostId, crash: Crash, span: Duration) {
-        if self.world.hosts[host].running.is_none() {
-            return;
-        }
         self.take_down(host, crash);
         self.expected[host] = Expectation::Failed;
         self.back_at[host] = Some(self.world.now + span);
     }
 
-    fn leave(&mut self, host: HostId) {
+    fn leave(&mut self, host: HostId, away: Duration) {
         let name = self.world.hosts[host].config.name.clone();
         self.checkers.permissions.may_leave.insert(name);
         self.expected[host] = Expectation::Left;
         self.world.tell(host, Input::Leave);
-        self.back_at[host] = Some(self.world.now + Duration::from_secs(40));
+        self.back_at[host] = Some(self.world.now + away);
     }
 
     /// Everything is repaired: links, machines, losses.
     fn heal(&mut self) -> Result<(), Violation> {
         self.world.note("= everything is healed");
-        self.heal_at = None;
+        self.record.until = self.record.until.min(self.world.now);
+        self.source.end();
         self.world.net.heal();
         self.world.net.set_options(NetOptions::quiet());
         for host in 0..self.world.hosts.len() {
@@ -401,12 +396,12 @@ impl Run {
     fn keep_a_cut(&mut self) -> Result<(), Violation> {
         let Some(leader) = leader_of(&self.world) else { return Ok(()) };
         let Some((term, voters)) = consensus(&self.world, leader) else { return Ok(()) };
-        let other = (0..self.plan.servers).find(|host| *host != leader);
+        let other = (0..self.record.servers).find(|host| *host != leader);
         let Some(other) = other.filter(|_| voters > 2) else { return Ok(()) };
         self.world.note(format!("/ hosts {leader} and {other} stay cut apart"));
         self.world.net.partition(&[leader], &[other]);
         self.advance(CUT_TIME, false)?;
-        for host in 0..self.plan.servers {
+        for host in 0..self.record.servers {
             let now = consensus(&self.world, host).map(|(term, _)| term);
             if now != Some(term) {
                 let facts = format!(

@@ -137,7 +137,8 @@ mod tests {
         let mut rng = world_rng(1, Stream::Identity);
         let crash = trial.crash(9, &mut rng).expect("all see it");
         assert!(crash.suspected >= Duration::from_secs(1), "{crash:?}");
-        assert!(crash.dead >= crash.suspected + Duration::from_secs(4), "{crash:?}");
+        // Four seconds on a clock that may be fast.
+        assert!(crash.dead >= crash.suspected + Duration::from_millis(3_999), "{crash:?}");
         assert!(crash.dead < Duration::from_secs(28), "{crash:?}");
     }
 }

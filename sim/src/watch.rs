@@ -3,16 +3,17 @@
 //!
 //! Like real programs they give the index of the last answer back, wait for a while, begin at zero
 //! again when an index went backwards, move on when their agent is down, and now and then hang up.
+//! What one does is drawn first, and performed then, as a [`WatchAction`].
 
 use crate::checker::watch::{BlockingRead, answered_rightly, not_overdue};
 use crate::checker::{KvChecker, Violation};
-use crate::kv::{applied_at, from_view};
+use crate::kv::{any_consistency, applied_at, from_view};
 use crate::net::HostId;
+use crate::question::Question;
 use crate::streams::Process;
 use crate::world::{Reply, World, world_rng};
 use std::time::Duration;
-use terraform_core::catalog::kv::KeyList;
-use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, ServiceQuery};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
 use terraform_core::id::{ModifyIndex, RequestId, ServiceName};
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody, RequestContext, Response};
@@ -20,7 +21,7 @@ use terraform_core::rng::{Rng, Stream};
 use terraform_core::time::Instant;
 
 /// Clients there are.
-const CLIENTS: usize = 4;
+pub const CLIENTS: usize = 4;
 /// Keys that are watched; the last is never there.
 const KEYS: [&str; 4] = ["reg/0", "list/b", "list/b/c", "reg/none"];
 /// Prefixes that are watched; there is never anything under the third.
@@ -28,25 +29,69 @@ const PREFIXES: [&str; 4] = ["list/", "list/b", "list/x", ""];
 /// Services that are watched; the last is never there.
 const SERVICES: [&str; 4] = ["service-0", "service-1", "terraform", "nothing"];
 
+/// Something that one client does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAction {
+    /// Asks, and waits for a change of what it was last told.
+    Ask {
+        /// Which client.
+        client: usize,
+        /// Whom.
+        host: HostId,
+        /// What.
+        question: Question,
+        /// How fresh.
+        consistency: Consistency,
+        /// Whether it forgets what it was told, and so waits for nothing.
+        afresh: bool,
+        /// How long to wait.
+        wait: Duration,
+        /// Whether the published view may answer, as it does over HTTP.
+        view: bool,
+    },
+    /// Waits no longer.
+    HangUp {
+        /// Which client.
+        client: usize,
+    },
+}
+
 /// A read on its way.
 #[derive(Clone, Debug)]
 struct Pending {
     process: Process,
     request: RequestId,
     read: BlockingRead,
-    /// When the client hangs up, if it does.
-    hang_up_at: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Client {
-    host: HostId,
-    query: Query,
-    consistency: Consistency,
-    /// The index of the last answer.
+    /// The last question, and how fresh the answer had to be.
+    asked: Option<(Question, Consistency)>,
+    /// The index of the last answer to it.
     index: ModifyIndex,
-    next_at: Instant,
     pending: Option<Pending>,
+    /// How the last question ended, until the whim has heard of it.
+    end: Option<(Instant, End)>,
+}
+
+/// How a question ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Answered,
+    Failed,
+    HungUp,
+}
+
+/// What a client is about to do, while that is drawn.
+#[derive(Clone, Debug)]
+struct Whim {
+    host: HostId,
+    question: Question,
+    consistency: Consistency,
+    afresh: bool,
+    next_at: Instant,
+    hang_up_at: Option<Instant>,
 }
 
 /// All clients of a world that watch.
@@ -55,6 +100,7 @@ pub struct Watchers {
     /// What was on its way to agents that ended.
     pub gone: Vec<BlockingRead>,
     clients: Vec<Client>,
+    whims: Vec<Whim>,
     rng: Rng,
 }
 
@@ -62,68 +108,95 @@ impl Watchers {
     /// Clients that have asked nothing yet.
     pub fn new(seed: u64) -> Self {
         let mut rng = world_rng(seed, Stream::Watch);
-        let clients = (0..CLIENTS).map(|_| Client::any(&mut rng)).collect();
-        Self { gone: Vec::new(), clients, rng }
+        let whims = (0..CLIENTS).map(|_| Whim::any(&mut rng)).collect();
+        Self { gone: Vec::new(), clients: vec![Client::default(); CLIENTS], whims, rng }
     }
 
-    /// Every client whose time has come asks, or hangs up.
-    pub fn act(&mut self, world: &mut World, kv: &mut KvChecker) -> Result<(), Violation> {
-        for client in 0..self.clients.len() {
-            match &self.clients[client].pending {
-                Some(pending) if pending.hang_up_at.is_some_and(|at| at <= world.now) => {
-                    self.hang_up(client, world);
-                }
-                None if self.clients[client].next_at <= world.now => {
-                    self.ask(client, world, kv)?;
-                }
-                Some(_) | None => {}
-            }
+    /// What the client of this number does now, if its time has come.
+    pub fn draw(&mut self, client: usize, world: &World) -> Option<WatchAction> {
+        let (whim, rng) = (&mut self.whims[client], &mut self.rng);
+        let state = &mut self.clients[client];
+        if let Some((at, end)) = state.end.take() {
+            whim.heard(at, end, rng);
         }
-        Ok(())
+        if state.pending.is_some() {
+            let hangs_up = whim.hang_up_at.is_some_and(|at| at <= world.now);
+            return hangs_up.then_some(WatchAction::HangUp { client });
+        }
+        if whim.next_at > world.now {
+            return None;
+        }
+        if whim.host >= world.hosts.len() || !world.hosts[whim.host].is_up() {
+            whim.host = rng.index(world.hosts.len());
+            return None;
+        }
+        let wait = Duration::from_secs(2 << rng.below(6));
+        let view = rng.chance(1, 2);
+        whim.hang_up_at = rng.chance(1, 6).then(|| world.now + rng.jitter(wait));
+        let (host, consistency) = (whim.host, whim.consistency);
+        let afresh = std::mem::replace(&mut whim.afresh, false);
+        let question = whim.question.clone();
+        Some(WatchAction::Ask { client, host, question, consistency, afresh, wait, view })
     }
 
-    fn ask(
+    /// Performs what a client does, unless that is impossible by now.
+    pub fn perform(
         &mut self,
-        number: usize,
         world: &mut World,
         kv: &mut KvChecker,
+        action: &WatchAction,
     ) -> Result<(), Violation> {
-        let (client, rng) = (&mut self.clients[number], &mut self.rng);
-        if client.host >= world.hosts.len() || !world.hosts[client.host].is_up() {
-            client.host = rng.index(world.hosts.len());
+        let (client, host, view) = match action {
+            WatchAction::Ask { client, host, view, .. } => (*client, *host, *view),
+            WatchAction::HangUp { client } => {
+                self.hang_up(*client, world);
+                return Ok(());
+            }
+        };
+        if self.clients[client].pending.is_some() || !world.hosts[host].is_up() {
             return Ok(());
         }
-        let (host, consistency, min_index) = (client.host, client.consistency, client.index);
-        let wait = Duration::from_secs(2 << rng.below(6));
-        let floor = match consistency {
-            Consistency::Stale => applied_at(world, host),
-            Consistency::Leader | Consistency::Consistent => kv.floor(),
-        };
-        let query = client.query.clone();
-        let asked_at = world.now;
-        let read = BlockingRead { query, consistency, min_index, wait, asked_at, floor };
-        world.note(format!("> host {host} is asked by watcher {number}: {read:?}"));
-        let wait = Some(wait);
+        let Some(read) = self.read(action, world, kv) else { return Ok(()) };
+        world.note(format!("> host {host} is asked by watcher {client}: {read:?}"));
+        let BlockingRead { consistency, min_index, .. } = read;
+        let wait = Some(read.wait);
         let context = RequestContext { consistency, min_index, wait, ..RequestContext::default() };
-        if rng.chance(1, 2)
-            && let Some(answer) = from_view(world, host, &context, &read.query)
-        {
+        if view && let Some(answer) = from_view(world, host, &context, &read.query) {
             let (now, event) = (world.now, world.events);
-            return self.answered(number, &read, &answer, (now, event), kv);
+            return self.answered(client, &read, &answer, (now, event), kv);
         }
-        let hang_up_at = rng.chance(1, 6).then(|| asked_at + rng.jitter(read.wait));
         let process = world.hosts[host].process();
         let body = RequestBody::Query(read.query.clone());
         if let Some(request) = world.request(host, Request { context, body }) {
-            self.clients[number].pending = Some(Pending { process, request, read, hang_up_at });
+            self.clients[client].pending = Some(Pending { process, request, read });
         }
         Ok(())
     }
 
-    fn hang_up(&mut self, number: usize, world: &mut World) {
-        let client = &mut self.clients[number];
-        let Some(Pending { process, request, .. }) = client.pending.take() else { return };
-        client.next_at = world.now + self.rng.jitter(Duration::from_secs(1));
+    /// What a client asks, with the index of its last answer to the same.
+    fn read(&mut self, ask: &WatchAction, world: &World, kv: &KvChecker) -> Option<BlockingRead> {
+        let WatchAction::Ask { client, host, question, consistency, afresh, wait, .. } = ask else {
+            return None;
+        };
+        let (consistency, wait) = (*consistency, *wait);
+        let state = &mut self.clients[*client];
+        let same = state.asked.replace((question.clone(), consistency))
+            == Some((question.clone(), consistency));
+        if *afresh || !same {
+            state.index = ModifyIndex::ZERO;
+        }
+        let floor = match consistency {
+            Consistency::Stale => applied_at(world, *host),
+            Consistency::Leader | Consistency::Consistent => kv.floor(),
+        };
+        let (query, min_index, asked_at) = (question.query(), state.index, world.now);
+        Some(BlockingRead { query, consistency, min_index, wait, asked_at, floor })
+    }
+
+    fn hang_up(&mut self, client: usize, world: &mut World) {
+        let state = &mut self.clients[client];
+        let Some(Pending { process, request, .. }) = state.pending.take() else { return };
+        state.end = Some((world.now, End::HungUp));
         world.tell(process.host, Input::RequestAbandoned { id: request });
     }
 
@@ -143,16 +216,10 @@ impl Watchers {
                 Err(Violation { rule: "C11", facts })
             }
             Err(_) => {
-                self.failed(number, reply.at);
+                self.clients[number].end = Some((reply.at, End::Failed));
                 Ok(())
             }
         })
-    }
-
-    /// Nothing was learned: the client asks the same again in a while.
-    fn failed(&mut self, number: usize, at: Instant) {
-        let pause = Duration::from_millis(200) + self.rng.jitter(Duration::from_secs(1));
-        self.clients[number].next_at = at + pause;
     }
 
     fn answered(
@@ -170,14 +237,7 @@ impl Watchers {
         let client = &mut self.clients[number];
         let went_back = answer.index < read.min_index;
         client.index = if went_back { ModifyIndex::ZERO } else { answer.index };
-        client.next_at = at;
-        if self.rng.chance(1, 2) {
-            client.next_at = at + self.rng.jitter(Duration::from_secs(2));
-        }
-        if self.rng.chance(1, 16) {
-            let next_at = client.next_at;
-            *client = Client { next_at, ..Client::any(&mut self.rng) };
-        }
+        client.end = Some((at, End::Answered));
         Ok(())
     }
 
@@ -202,36 +262,45 @@ impl Watchers {
     }
 }
 
-impl Client {
-    /// A client that has nothing yet.
+impl Whim {
+    /// That of a client that has nothing yet.
     fn any(rng: &mut Rng) -> Self {
         let one_of = |rng: &mut Rng, of: [&str; 4]| of[rng.index(4)].to_owned();
-        let query = match rng.below(8) {
-            0..2 => Query::Key(one_of(rng, KEYS)),
-            2..4 => Query::KeyTree(one_of(rng, PREFIXES)),
+        let question = match rng.below(8) {
+            0..2 => Question::Key(one_of(rng, KEYS)),
+            2..4 => Question::Tree(one_of(rng, PREFIXES)),
             4 => {
                 let separator = if rng.chance(1, 2) { "/" } else { "" }.to_owned();
-                Query::Keys(KeyList { prefix: one_of(rng, PREFIXES), separator })
+                Question::Keys { prefix: one_of(rng, PREFIXES), separator }
             }
             5..7 => {
                 let name = ServiceName::parse(&one_of(rng, SERVICES));
-                Query::ServiceHealth(ServiceQuery::all(name.expect("letters are a name")))
+                Question::Service(name.expect("letters are a name"))
             }
-            _ => Query::Nodes(Vec::new()),
-        };
-        let consistency = match rng.below(4) {
-            0..2 => Consistency::Leader,
-            2 => Consistency::Consistent,
-            _ => Consistency::Stale,
+            _ => Question::Nodes,
         };
         Self {
             // Moves to one that is up when it asks.
             host: HostId::MAX,
-            query,
-            consistency,
-            index: ModifyIndex::ZERO,
+            question,
+            consistency: any_consistency(rng),
+            afresh: true,
             next_at: Instant::ZERO,
-            pending: None,
+            hang_up_at: None,
+        }
+    }
+
+    /// A question ended: the client goes on at once or in a while, and sometimes to another one.
+    fn heard(&mut self, at: Instant, end: End, rng: &mut Rng) {
+        self.next_at = match end {
+            End::Answered if rng.chance(1, 2) => at + rng.jitter(Duration::from_secs(2)),
+            End::Answered => at,
+            // Nothing was learned.
+            End::Failed => at + Duration::from_millis(200) + rng.jitter(Duration::from_secs(1)),
+            End::HungUp => at + rng.jitter(Duration::from_secs(1)),
+        };
+        if end == End::Answered && rng.chance(1, 16) {
+            *self = Self { next_at: self.next_at, ..Self::any(rng) };
         }
     }
 }

@@ -7,10 +7,10 @@
 //! raft.md I11, I12). Stale reads may return anything that was ever sent.
 
 use crate::checker::{KvChecker, Violation};
-use crate::kv::KvClients;
+use crate::kv::{KvAction, KvClients};
 use crate::net::HostId;
 use crate::streams::Process;
-use crate::watch::Watchers;
+use crate::watch::{self, WatchAction, Watchers};
 use crate::world::{Reply, World, world_rng};
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Command, Registration};
@@ -22,9 +22,51 @@ use terraform_core::node::request::{Request, RequestBody, RequestContext, Reques
 use terraform_core::rng::{Rng, Stream};
 
 /// Registers there are.
-const REGISTERS: u64 = 5;
+pub const REGISTERS: usize = 5;
 /// Services each agent may have registered.
-const SERVICES: u64 = 3;
+pub const SERVICES: u64 = 3;
+
+/// Something that one client does: all that is drawn of it, so that it can be kept and performed in
+/// another world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Writes the next version of a register.
+    Write {
+        /// Whom it asks.
+        host: HostId,
+        /// Which.
+        register: usize,
+    },
+    /// Reads a register.
+    Read {
+        /// Whom it asks.
+        host: HostId,
+        /// Which.
+        register: usize,
+        /// How fresh.
+        consistency: Consistency,
+    },
+    /// Registers a service on an agent.
+    AddService {
+        /// Whose agent.
+        host: HostId,
+        /// Which.
+        number: u64,
+        /// Where it listens.
+        port: u16,
+    },
+    /// Takes a service off an agent.
+    RemoveService {
+        /// Whose agent.
+        host: HostId,
+        /// Which.
+        number: u64,
+    },
+    /// Something with keys and values.
+    Kv(KvAction),
+    /// Something of those that watch.
+    Watch(WatchAction),
+}
 
 /// One operation on its way.
 #[derive(Clone, Debug)]
@@ -110,27 +152,67 @@ impl Workload {
         }
     }
 
-    /// One client does something at one of `hosts`, and those that watch go on.
-    pub fn act(
+    /// What clients do at this moment: one of them something, and those that watch what they have
+    /// to.
+    pub fn draw(&mut self, world: &World) -> Vec<Action> {
+        let watchers = (0..watch::CLIENTS).filter_map(|at| self.watchers.draw(at, world));
+        let mut actions: Vec<Action> = watchers.map(Action::Watch).collect();
+        if self.rng.chance(2, 5) {
+            actions.extend(self.kv.draw(world).map(Action::Kv));
+            return actions;
+        }
+        let host = self.rng.index(world.hosts.len());
+        let register = self.rng.index(REGISTERS);
+        let choice = self.rng.below(100);
+        let read = |consistency| Action::Read { host, register, consistency };
+        let action = match choice {
+            0..40 => Action::Write { host, register },
+            40..60 => read(Consistency::Leader),
+            60..70 => read(Consistency::Consistent),
+            70..80 => read(Consistency::Stale),
+            _ => self.any_service(host),
+        };
+        let writes = matches!(action, Action::Write { .. });
+        let waits = writes && self.acknowledged.registers[register].busy;
+        if world.hosts[host].is_up() && !waits {
+            actions.push(action);
+        }
+        actions
+    }
+
+    fn any_service(&mut self, host: HostId) -> Action {
+        let number = self.rng.below(SERVICES);
+        if self.rng.chance(1, 3) {
+            return Action::RemoveService { host, number };
+        }
+        let port = u16::try_from(self.rng.below(9000)).unwrap_or(0);
+        Action::AddService { host, number, port }
+    }
+
+    /// Performs what a client does, unless that is impossible by now.
+    pub fn perform(
         &mut self,
         world: &mut World,
-        hosts: &[HostId],
         kv: &mut KvChecker,
+        action: &Action,
     ) -> Result<(), Violation> {
-        self.watchers.act(world, kv)?;
-        if self.rng.chance(2, 5) {
-            return self.kv.act(world, kv);
-        }
-        let host = hosts.get(self.rng.index(hosts.len())).copied();
-        let register = self.rng.index(self.acknowledged.registers.len());
-        let choice = self.rng.below(100);
-        let Some(host) = host.filter(|host| world.hosts[*host].is_up()) else { return Ok(()) };
-        match choice {
-            0..40 => self.write(world, host, register),
-            40..60 => self.read(world, host, register, Consistency::Leader),
-            60..70 => self.read(world, host, register, Consistency::Consistent),
-            70..80 => self.read(world, host, register, Consistency::Stale),
-            _ => self.register_service(world, host),
+        match action {
+            Action::Kv(action) => return self.kv.perform(world, kv, action),
+            Action::Watch(action) => return self.watchers.perform(world, kv, action),
+            Action::Write { host, register } => self.write(world, *host, *register),
+            Action::Read { host, register, consistency } => {
+                self.read(world, *host, *register, *consistency);
+            }
+            Action::AddService { host, number, port } => {
+                let definition = Box::new(definition(service_id(*number), *port));
+                let body =
+                    RequestBody::RegisterService { definition, replace_existing_checks: false };
+                self.send(world, *host, Request::new(body), Operation::Agent);
+            }
+            Action::RemoveService { host, number } => {
+                let body = RequestBody::DeregisterService(service_id(*number));
+                self.send(world, *host, Request::new(body), Operation::Agent);
+            }
         }
         Ok(())
     }
@@ -145,7 +227,7 @@ impl Workload {
 
     fn write(&mut self, world: &mut World, host: HostId, register: usize) {
         let state = &mut self.acknowledged.registers[register];
-        if state.busy {
+        if state.busy || !world.hosts[host].is_up() {
             return;
         }
         state.busy = true;
@@ -175,22 +257,6 @@ impl Workload {
             Consistency::Leader | Consistency::Consistent => Operation::Read { register, floor },
         };
         self.send(world, host, Request { context, body: RequestBody::Query(query) }, operation);
-    }
-
-    fn register_service(&mut self, world: &mut World, host: HostId) {
-        let number = self.rng.below(SERVICES);
-        let (remove, port) = (self.rng.chance(1, 3), self.rng.below(9000));
-        let id = ServiceId::parse(&format!("service-{number}"))
-            .expect("letters, a dash and digits are an id");
-        let body = if remove {
-            RequestBody::DeregisterService(id)
-        } else {
-            RequestBody::RegisterService {
-                definition: Box::new(definition(id, port)),
-                replace_existing_checks: false,
-            }
-        };
-        self.send(world, host, Request::new(body), Operation::Agent);
     }
 
     /// Takes in the answers that have arrived; an impossible one is a violation.
@@ -284,7 +350,11 @@ impl Workload {
     }
 }
 
-fn definition(id: ServiceId, port: u64) -> ServiceDefinition {
+fn service_id(number: u64) -> ServiceId {
+    ServiceId::parse(&format!("service-{number}")).expect("letters, a dash and digits are an id")
+}
+
+fn definition(id: ServiceId, port: u16) -> ServiceDefinition {
     let name = ServiceName::parse(id.as_str()).expect("an id is a name");
     ServiceDefinition {
         service: Service {
@@ -294,7 +364,7 @@ fn definition(id: ServiceId, port: u64) -> ServiceDefinition {
             address: String::new(),
             tagged_addresses: BTreeMap::new(),
             meta: BTreeMap::new(),
-            port: i64::try_from(port).unwrap_or(0),
+            port: i64::from(port),
             weights: Weights::default(),
             enable_tag_override: false,
             create_index: ModifyIndex::ZERO,

@@ -2,8 +2,8 @@
 //!
 //! The world drives the very core that ships, through `Node::handle` and `Node::poll_output`, and
 //! plays the host's part: it performs outputs in order and reports completions. Everything random
-//! comes from streams of the seed, one for each purpose, so the same seed gives the same events and
-//! the same [`TraceHash`], bit for bit (simulation.md §1).
+//! is the [`Luck`] of what it decides, so the same seed gives the same events and the same
+//! [`TraceHash`], bit for bit (simulation.md §1).
 
 mod held;
 
@@ -11,6 +11,7 @@ use crate::disk::{Crash, SimDisk};
 use crate::durable::Synced;
 use crate::hash::{TraceHash, hash_input};
 use crate::host::{Host, Running, address_of, host_at};
+use crate::luck::{Luck, Purpose};
 use crate::net::{CONNECT_LIMIT, HostId, NetOptions, Network, STALL_LIMIT, STALL_RETRY};
 use crate::queue::{Class, EventQueue, TieOrder};
 use crate::streams::{ConnectionId, Connections, End, Process, Segment};
@@ -23,6 +24,7 @@ use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::NodeConfig;
 use terraform_core::gossip::GossipTrace;
 use terraform_core::id::{CheckId, NodeName, PoolName, RequestId};
+use terraform_core::marks;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
@@ -39,7 +41,7 @@ const RING_EVENTS: usize = 4096;
 const EPOCH_MILLIS: i64 = 1_795_305_600_000;
 
 /// What a world is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorldOptions {
     /// How links behave.
     pub net: NetOptions,
@@ -176,9 +178,6 @@ pub struct World {
     ring: VecDeque<(Instant, Note)>,
     options: WorldOptions,
     seed: u64,
-    disk_rng: Rng,
-    crash_rng: Rng,
-    check_rng: Rng,
 }
 
 /// The stream of a world's randomness for one purpose, apart from those of its nodes.
@@ -192,7 +191,7 @@ impl World {
         Self {
             now: Instant::ZERO,
             hosts: Vec::new(),
-            net: Network::new(options.net.clone(), world_rng(seed, Stream::Gossip)),
+            net: Network::new(options.net.clone(), seed),
             replies: Vec::new(),
             touched: Vec::new(),
             sent: Vec::new(),
@@ -209,9 +208,6 @@ impl World {
             ring: VecDeque::new(),
             options,
             seed,
-            disk_rng: world_rng(seed, Stream::Raft),
-            crash_rng: world_rng(seed, Stream::Reconcile),
-            check_rng: world_rng(seed, Stream::Checks),
         }
     }
 
@@ -220,7 +216,7 @@ impl World {
         let id = self.hosts.len();
         config.advertise = address_of(id);
         config.advertise_wan = config.advertise;
-        let mut drift = Rng::for_stream(self.host_seed(id, 0), Stream::Node);
+        let mut drift = self.luck(Purpose::Clock, id as u64);
         let span = self.options.drift_ppm_max;
         let wide = u64::from(span.unsigned_abs()) * 2 + 1;
         let drift_ppm = i32::try_from(drift.below(wide)).unwrap_or(0) - span;
@@ -228,10 +224,9 @@ impl World {
         id
     }
 
-    fn host_seed(&self, id: HostId, boot: u64) -> Seed {
-        Seed::from_number(
-            self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((id as u64) << 32) ^ boot,
-        )
+    /// The luck at this moment of what `key` names.
+    fn luck(&self, purpose: Purpose, key: u64) -> Luck {
+        Luck::of(self.seed, purpose, key, self.now)
     }
 
     /// Civil time.
@@ -268,7 +263,8 @@ impl World {
     pub fn start(&mut self, id: HostId) -> Result<(), String> {
         assert!(self.hosts[id].running.is_none(), "host {id} already runs");
         self.hosts[id].boots += 1;
-        let seed = self.host_seed(id, self.hosts[id].boots);
+        // Whatever it drew before, and however often it ended, does not shift this.
+        let seed = self.luck(Purpose::Process, id as u64).seed();
         let wall = self.wall();
         let host = &mut self.hosts[id];
         let restored = crate::recover::recover(&mut host.disk, &host.config, seed)?;
@@ -302,7 +298,8 @@ impl World {
         self.hosts[id].queued = [0, 0];
         self.hosts[id].paused_until = None;
         self.hosts[id].blocked_until = None;
-        self.hosts[id].disk.crash(crash, &mut self.crash_rng);
+        let luck = self.luck(Purpose::Crash, id as u64).seed();
+        self.hosts[id].disk.crash(crash, &mut Rng::for_stream(luck, Stream::Node));
         let told = crash == Crash::Process;
         for (connection, opener) in self.connections.of_process(process) {
             if told {
@@ -405,6 +402,10 @@ impl World {
         if running.stopped.is_some() {
             return;
         }
+        if marks::is_buggified() {
+            let luck = Luck::of(self.seed, Purpose::Unusual, id as u64, self.now).bits();
+            marks::buggify_by(luck);
+        }
         running.node.handle(local, input);
         self.drain(id);
     }
@@ -478,7 +479,8 @@ impl World {
                 }
             }
             Output::RunCheck { check, run, .. } => {
-                let delay = self.check_rng.jitter(Duration::from_millis(50));
+                let key = ((id as u64) << 48) ^ run;
+                let delay = self.luck(Purpose::Check, key).jitter(Duration::from_millis(50));
                 let event = Event::CheckDone { process, check, run };
                 self.queue.push(self.now + delay, Class::Network, event);
             }
@@ -553,7 +555,7 @@ impl World {
         let blocked = self.blocked(from);
         let leaves = blocked.unwrap_or(self.now);
         let held_by = blocked.map(|_| self.hosts[from].process());
-        for delay in self.net.datagram(from, target).into_iter().flatten() {
+        for delay in self.net.datagram(self.now, from, target).into_iter().flatten() {
             let payload = payload.clone();
             let event = Event::Datagram { pool, to: target, from: source, payload, held_by };
             self.queue.push(leaves + delay, Class::Network, event);
@@ -562,9 +564,9 @@ impl World {
 
     fn open_stream(&mut self, opener: End, kind: StreamKind, to: SocketAddr) {
         let target = host_at(to.ip()).filter(|target| *target < self.hosts.len());
-        let delay = self.net.delay();
         // An address of nobody behaves like a machine that is switched off.
         let target = target.unwrap_or(opener.process.host);
+        let delay = self.net.delay(self.now, opener.process.host, target);
         let connection = self.connections.open((kind, to.port()), opener, target);
         let event = Event::Connect { connection };
         self.queue.push(self.now + delay, Class::Network, event);
@@ -585,7 +587,7 @@ impl World {
         let address = SocketAddr::new(address_of(target), port);
         let listener = self.hosts[target].listener(port).filter(|_| target != from);
         let Some(accepted_as) = listener else {
-            let at = self.now + self.net.delay();
+            let at = self.now + self.net.delay(self.now, target, from);
             self.close_direction(connection, false, CloseReason::ConnectFailed, at);
             return;
         };
@@ -617,12 +619,13 @@ impl World {
     }
 
     fn send_segment(&mut self, connection: ConnectionId, forth: bool, segment: Segment) {
-        let at = self.now + self.net.delay();
         let Some(ends) = self.connections.get_mut(connection) else { return };
+        let (from, to) = ends.path(forth);
         let direction = ends.direction(forth);
         direction.waiting.push_back(segment);
         if !direction.pumping {
             direction.pumping = true;
+            let at = self.now + self.net.delay(self.now, from, to);
             self.queue.push(at, Class::Network, Event::Pump { connection, forth });
         }
     }
@@ -646,7 +649,7 @@ impl World {
             return;
         }
         let live = self.connections.is_live(receiver);
-        let delay = self.net.delay();
+        let delay = self.net.delay(now, from, to);
         let Some(ends) = self.connections.get_mut(connection) else { return };
         let direction = ends.direction(forth);
         direction.stalled_since = None;
@@ -722,15 +725,16 @@ impl World {
 
     fn schedule_disk(&mut self, id: HostId, lane: Lane) {
         let process = self.hosts[id].process();
-        let at = self.now + self.disk_latency();
+        let at = self.now + self.disk_latency(id, lane);
         self.queue.push(at, Class::Disk, Event::DiskDone { process, lane });
     }
 
     /// Mostly short, sometimes long, as disks are.
-    fn disk_latency(&mut self) -> Duration {
-        let usual = Duration::from_micros(50) + self.disk_rng.jitter(self.options.disk_latency);
-        let slow = self.disk_rng.chance(1, 500);
-        if slow { usual + self.disk_rng.jitter(Duration::from_millis(200)) } else { usual }
+    fn disk_latency(&self, id: HostId, lane: Lane) -> Duration {
+        let mut luck = self.luck(Purpose::Disk, ((id as u64) << 8) ^ lane as u64);
+        let usual = Duration::from_micros(50) + luck.jitter(self.options.disk_latency);
+        let slow = luck.chance(1, 500);
+        if slow { usual + luck.jitter(Duration::from_millis(200)) } else { usual }
     }
 
     fn disk_done(&mut self, process: Process, lane: Lane) {

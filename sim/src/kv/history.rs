@@ -114,6 +114,11 @@ pub fn marker_of(id: OpId) -> Operation {
     Operation::CheckNotExists(format!("{MARKER}{id}"))
 }
 
+/// Whether a key is that of a transaction.
+pub fn is_marker(key: &str) -> bool {
+    key.starts_with(MARKER)
+}
+
 /// The operation that a committed command comes from; a deletion does not tell.
 pub fn origin_of(command: &Command) -> Option<OpId> {
     match command {

@@ -1,8 +1,9 @@
 //! Clients of the key-value table (simulation.md §8, workloads kv-reg and kv-list).
 //!
 //! Each does one operation after the other at an agent of its own, and remembers what it read, so
-//! that its conditions are sometimes met. Single keys lie apart from those that trees and
-//! transactions touch: they are judged twice, with the log and without it.
+//! that its conditions are sometimes met. What it does is a [`KvAction`], which is drawn first and
+//! performed then, so that it can be kept and performed in another world. Single keys lie apart
+//! from those that trees and transactions touch: they are judged twice, with the log and without.
 
 pub mod history;
 pub mod judge;
@@ -10,12 +11,13 @@ pub mod model;
 
 use crate::checker::{KvChecker, Violation};
 use crate::net::HostId;
+use crate::question::Question;
 use crate::streams::Process;
 use crate::world::{World, world_rng};
 use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
 use std::collections::BTreeMap;
 use terraform_core::catalog::command::Command;
-use terraform_core::catalog::kv::{KeyList, KvDelete, KvPut, KvWrite};
+use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
 use terraform_core::catalog::transaction::{IndexCheck, Operation};
 use terraform_core::id::{ModifyIndex, RequestId};
@@ -23,7 +25,7 @@ use terraform_core::node::request::{Request, RequestBody, RequestContext, Reques
 use terraform_core::rng::{Rng, Stream};
 
 /// Clients there are.
-const CLIENTS: usize = 6;
+pub const CLIENTS: usize = 6;
 /// Keys that only operations on one key touch.
 const REGISTERS: [&str; 3] = ["reg/0", "reg/1", "reg/2"];
 /// Keys that everything touches.
@@ -35,6 +37,89 @@ const TREES: [&str; 2] = ["list/", "list/b"];
 
 /// What a client saw at a key: the entry's index, zero if there was none, and who wrote it.
 type Seen = (ModifyIndex, Option<OpId>);
+
+/// What a part of a transaction does with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// Writes it.
+    Put,
+    /// Writes it if it is as the client saw it.
+    PutSeen,
+    /// Deletes it.
+    Delete,
+    /// Deletes it if it is as the client saw it.
+    DeleteSeen,
+    /// Deletes all keys that begin so.
+    DeleteTree,
+    /// Reads it.
+    Get,
+    /// Reads all keys that begin so.
+    GetTree,
+    /// Fails unless it is as the client saw it.
+    CheckSeen,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Writes a key, perhaps only if it is as the client saw it.
+    Put {
+        /// Which.
+        key: String,
+        /// Only if it is as the client saw it.
+        seen: bool,
+    },
+    /// Deletes a key, perhaps only if it is as the client saw it.
+    Delete {
+        /// Which.
+        key: String,
+        /// Only if it is as the client saw it.
+        seen: bool,
+    },
+    /// Deletes all keys that begin so.
+    DeleteTree(String),
+    /// Does several things as one.
+    Transaction(Vec<(PartKind, String)>),
+    /// Reads.
+    Read {
+        /// What.
+        question: Question,
+        /// How fresh.
+        consistency: Consistency,
+        /// Whether the published view may answer, as it does over HTTP.
+        view: bool,
+    },
+}
+
+impl Ask {
+    /// Whether it changes registers together with other keys, which no client does.
+    pub fn mixes_registers(&self) -> bool {
+        let is_register = |key: &String| REGISTERS.contains(&key.as_str());
+        let is_above = |key: &String| REGISTERS.iter().any(|register| register.starts_with(key));
+        match self {
+            Self::DeleteTree(prefix) => is_above(prefix),
+            Self::Transaction(parts) => parts.iter().any(|(kind, key)| match kind {
+                PartKind::DeleteTree => is_above(key),
+                PartKind::Put | PartKind::PutSeen | PartKind::Delete | PartKind::DeleteSeen => {
+                    is_register(key)
+                }
+                PartKind::Get | PartKind::GetTree | PartKind::CheckSeen => false,
+            }),
+            Self::Put { .. } | Self::Delete { .. } | Self::Read { .. } => false,
+        }
+    }
+}
+
+/// Something that one client does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvAction {
+    /// Which client.
+    pub client: usize,
+    /// Whom it asks.
+    pub host: HostId,
+    /// For what.
+    pub ask: Ask,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Client {
@@ -67,19 +152,33 @@ impl KvClients {
         }
     }
 
-    /// One client, unless it waits for an answer, does something.
-    pub fn act(&mut self, world: &mut World, checker: &mut KvChecker) -> Result<(), Violation> {
+    /// What one client does next, unless it waits for an answer.
+    pub fn draw(&mut self, world: &World) -> Option<KvAction> {
         let client = self.rng.index(CLIENTS);
-        let moves = self.rng.chance(1, 8) || !world.hosts[self.clients[client].host].is_up();
-        if moves {
-            self.clients[client].host = self.rng.index(world.hosts.len());
+        let mut host = self.clients[client].host;
+        if self.rng.chance(1, 8) || !world.hosts[host].is_up() {
+            host = self.rng.index(world.hosts.len());
         }
-        let host = self.clients[client].host;
+        let ask = any_ask(&mut self.rng);
+        self.clients[client].host = host;
+        let can = !self.clients[client].busy && world.hosts[host].is_up();
+        can.then_some(KvAction { client, host, ask })
+    }
+
+    /// Performs what a client does, unless it waits for an answer or its agent is down.
+    pub fn perform(
+        &mut self,
+        world: &mut World,
+        checker: &mut KvChecker,
+        action: &KvAction,
+    ) -> Result<(), Violation> {
+        let KvAction { client, host, ask } = action;
+        let (client, host) = (*client, *host);
         if self.clients[client].busy || !world.hosts[host].is_up() {
             return Ok(());
         }
         let id = self.history.next_id();
-        let (call, believed) = self.choose(client, id);
+        let (call, believed) = self.call(client, id, ask);
         let floor = match call {
             Call::Read(_, Consistency::Stale) => applied_at(world, host),
             Call::Read(..) | Call::Write(_) | Call::Transaction(_) => checker.floor(),
@@ -91,7 +190,7 @@ impl KvClients {
             Call::Transaction(all) => Request::new(RequestBody::Write(Command::Transaction(all))),
             Call::Read(query, consistency) => {
                 let context = RequestContext { consistency, ..RequestContext::default() };
-                if self.rng.chance(1, 2)
+                if matches!(ask, Ask::Read { view: true, .. })
                     && let Some(answer) = from_view(world, host, &context, &query)
                 {
                     let answer = Ok(Response::Answer(Box::new(answer)));
@@ -108,68 +207,42 @@ impl KvClients {
         Ok(())
     }
 
-    /// What a client does next, and whose value it believes to be where it sets a condition.
-    fn choose(&mut self, client: usize, id: OpId) -> (Call, Option<OpId>) {
-        let rng = &mut self.rng;
-        if rng.chance(3, 5) {
-            let key = one_of(rng, &REGISTERS);
-            return self.on_one_key(client, id, key);
-        }
-        let call = match rng.below(20) {
-            0..9 => {
-                let key = one_of(rng, &LISTED);
-                return self.on_one_key(client, id, key);
+    /// What a client asks for, and whose value it believes to be where it sets a condition.
+    fn call(&self, client: usize, id: OpId, ask: &Ask) -> (Call, Option<OpId>) {
+        let call = match ask {
+            Ask::Put { key, seen: false } => Call::Write(put(id, key, None)),
+            Ask::Delete { key, seen: false } => Call::Write(delete(key, None)),
+            Ask::Put { key, seen: true } => {
+                let (at, believed) = self.seen(client, key);
+                return (Call::Write(put(id, key, Some(at))), believed);
             }
-            9..14 => {
-                let prefix = one_of(rng, &PREFIXES).to_owned();
-                let query = match rng.below(3) {
-                    0 => Query::KeyTree(prefix),
-                    1 => Query::Keys(KeyList { prefix, separator: String::new() }),
-                    _ => Query::Keys(KeyList { prefix, separator: "/".to_owned() }),
-                };
-                Call::Read(query, any_consistency(rng))
+            Ask::Delete { key, seen: true } => {
+                let (at, believed) = self.seen(client, key);
+                return (Call::Write(delete(key, Some(at))), believed);
             }
-            14..16 => Call::Write(KvWrite::DeleteTree(one_of(rng, &TREES).to_owned())),
-            16..19 => {
-                let count = 2 + rng.index(3);
-                let others = (0..count).map(|_| self.any_operation(client, id));
-                Call::Transaction([marker_of(id)].into_iter().chain(others).collect())
+            Ask::DeleteTree(prefix) => Call::Write(KvWrite::DeleteTree(prefix.clone())),
+            Ask::Transaction(parts) => {
+                let parts = parts.iter().map(|(kind, key)| self.part(client, id, *kind, key));
+                Call::Transaction([marker_of(id)].into_iter().chain(parts).collect())
             }
-            _ => {
-                let gets = LISTED.map(|key| match rng.chance(3, 4) {
-                    true => Operation::GetTree(key.to_owned()),
-                    false => Operation::Get(key.to_owned()),
-                });
-                Call::Read(Query::Transaction(gets.to_vec()), any_consistency(rng))
-            }
+            Ask::Read { question, consistency, .. } => Call::Read(question.query(), *consistency),
         };
         (call, None)
     }
 
-    fn on_one_key(&mut self, client: usize, id: OpId, key: &str) -> (Call, Option<OpId>) {
-        let (at, believed) = self.seen(client, key);
-        let call = match self.rng.below(20) {
-            0..4 => return (Call::Write(put(id, key, None)), None),
-            4..9 => Call::Write(put(id, key, Some(at))),
-            9 => return (Call::Write(delete(key, None)), None),
-            10..12 => Call::Write(delete(key, Some(at))),
-            _ => Call::Read(Query::Key(key.to_owned()), any_consistency(&mut self.rng)),
-        };
-        (call, believed)
-    }
-
-    fn any_operation(&mut self, client: usize, id: OpId) -> Operation {
-        let key = one_of(&mut self.rng, &LISTED);
+    fn part(&self, client: usize, id: OpId, kind: PartKind, key: &str) -> Operation {
         let (at, _) = self.seen(client, key);
-        match self.rng.below(10) {
-            0..3 => Operation::Write(put(id, key, None)),
-            3 => Operation::Write(put(id, key, Some(at))),
-            4 => Operation::Write(delete(key, None)),
-            5 => Operation::Write(delete(key, Some(at))),
-            6 => Operation::Get(key.to_owned()),
-            7 => Operation::GetTree(key.to_owned()),
-            8 => Operation::CheckIndex(IndexCheck { key: key.to_owned(), index: at }),
-            _ => Operation::Write(KvWrite::DeleteTree(key.to_owned())),
+        match kind {
+            PartKind::Put => Operation::Write(put(id, key, None)),
+            PartKind::PutSeen => Operation::Write(put(id, key, Some(at))),
+            PartKind::Delete => Operation::Write(delete(key, None)),
+            PartKind::DeleteSeen => Operation::Write(delete(key, Some(at))),
+            PartKind::DeleteTree => Operation::Write(KvWrite::DeleteTree(key.to_owned())),
+            PartKind::Get => Operation::Get(key.to_owned()),
+            PartKind::GetTree => Operation::GetTree(key.to_owned()),
+            PartKind::CheckSeen => {
+                Operation::CheckIndex(IndexCheck { key: key.to_owned(), index: at })
+            }
         }
     }
 
@@ -238,11 +311,69 @@ fn delete(key: &str, only_at: Option<ModifyIndex>) -> KvWrite {
     KvWrite::Delete(KvDelete { key: key.to_owned(), only_at })
 }
 
+fn any_ask(rng: &mut Rng) -> Ask {
+    if rng.chance(3, 5) {
+        let key = one_of(rng, &REGISTERS);
+        return on_one_key(rng, key);
+    }
+    match rng.below(20) {
+        0..9 => {
+            let key = one_of(rng, &LISTED);
+            on_one_key(rng, key)
+        }
+        9..14 => {
+            let prefix = one_of(rng, &PREFIXES).to_owned();
+            let question = match rng.below(3) {
+                0 => Question::Tree(prefix),
+                1 => Question::Keys { prefix, separator: String::new() },
+                _ => Question::Keys { prefix, separator: "/".to_owned() },
+            };
+            any_read(rng, question)
+        }
+        14..16 => Ask::DeleteTree(one_of(rng, &TREES).to_owned()),
+        16..19 => Ask::Transaction((0..2 + rng.index(3)).map(|_| any_part(rng)).collect()),
+        _ => {
+            let gets = LISTED.map(|key| (rng.chance(3, 4), key.to_owned()));
+            any_read(rng, Question::Gets(gets.to_vec()))
+        }
+    }
+}
+
+fn on_one_key(rng: &mut Rng, key: &str) -> Ask {
+    let key = key.to_owned();
+    match rng.below(20) {
+        0..4 => Ask::Put { key, seen: false },
+        4..9 => Ask::Put { key, seen: true },
+        9 => Ask::Delete { key, seen: false },
+        10..12 => Ask::Delete { key, seen: true },
+        _ => any_read(rng, Question::Key(key)),
+    }
+}
+
+fn any_part(rng: &mut Rng) -> (PartKind, String) {
+    let key = one_of(rng, &LISTED).to_owned();
+    let kind = match rng.below(10) {
+        0..3 => PartKind::Put,
+        3 => PartKind::PutSeen,
+        4 => PartKind::Delete,
+        5 => PartKind::DeleteSeen,
+        6 => PartKind::Get,
+        7 => PartKind::GetTree,
+        8 => PartKind::CheckSeen,
+        _ => PartKind::DeleteTree,
+    };
+    (kind, key)
+}
+
+fn any_read(rng: &mut Rng, question: Question) -> Ask {
+    Ask::Read { question, consistency: any_consistency(rng), view: rng.chance(1, 2) }
+}
+
 fn one_of(rng: &mut Rng, of: &[&'static str]) -> &'static str {
     of[rng.index(of.len())]
 }
 
-fn any_consistency(rng: &mut Rng) -> Consistency {
+pub(crate) fn any_consistency(rng: &mut Rng) -> Consistency {
     match rng.below(4) {
         0..2 => Consistency::Leader,
         2 => Consistency::Consistent,
