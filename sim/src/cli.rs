@@ -13,6 +13,7 @@ use crate::lifeguard::{self, DETECTORS, Grid};
 use crate::plan::Plan;
 use crate::run;
 use crate::scenario::{SCENARIOS, Scenario};
+use crate::shrink::command::{script_command, shrink_command};
 use crate::world::{Note, World};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -33,6 +34,9 @@ const USAGE: &str = "usage:
   sim gossip-large [--members N]     run a pool of 1000 members, or of N
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
+  sim shrink --seed N [--mutant M05] [--out FILE] [--any] [--seconds S]
+                                     shorten a world that breaks a rule, for S seconds at most
+  sim script FILE                    perform what is left of it
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
   sim bench [--members N]            what gossip costs an agent of 1000 and 10000, or of N
   sim lifeguard [--full]             what slow members do to others, by part of Lifeguard
@@ -126,6 +130,8 @@ pub fn command(words: &[String]) -> ExitCode {
         },
         ["mutants"] => mutants(None),
         ["mutants", "--id", id] => mutants(Some(id)),
+        ["shrink", words @ ..] => shrink_command(words),
+        ["script", path] => script_command(path),
         ["swim"] => swim(&crate::swim::SIZES),
         ["swim", "--members", members] => match members.parse() {
             Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),
@@ -144,7 +150,7 @@ pub fn command(words: &[String]) -> ExitCode {
     }
 }
 
-fn usage() -> ExitCode {
+pub(crate) fn usage() -> ExitCode {
     eprint!("{USAGE}");
     ExitCode::from(2)
 }
@@ -189,7 +195,7 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
 }
 
 /// What `run` returns, or the text of the panic that ended it.
-fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
         let text = payload
             .downcast_ref::<String>()
@@ -260,7 +266,7 @@ fn verdict(repro: &str, world: &World, violation: Option<Violation>) -> ExitCode
     }
 }
 
-fn ratio(simulated: Duration, wall: Duration) -> String {
+pub(crate) fn ratio(simulated: Duration, wall: Duration) -> String {
     let ratio = simulated.as_secs_f64() / wall.as_secs_f64().max(1e-9);
     format!(
         "{:.1} s simulated in {:.3} s: {ratio:.0} to 1",
@@ -270,7 +276,7 @@ fn ratio(simulated: Duration, wall: Duration) -> String {
 }
 
 /// The short trace (simulation.md §11.3) and the line that runs the world again.
-fn report(repro: &str, world: &World, violation: &str) {
+pub(crate) fn report(repro: &str, world: &World, violation: &str) {
     let mut lines: VecDeque<String> = VecDeque::with_capacity(REPORT_LINES);
     for (at, note) in world.ring() {
         if lines.len() == REPORT_LINES {

@@ -34,6 +34,7 @@ pub mod recover;
 pub mod run;
 pub mod scenario;
 pub mod script;
+pub mod shrink;
 pub mod source;
 pub mod streams;
 pub mod swim;
