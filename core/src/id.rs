@@ -274,7 +274,7 @@ uuid_id!(
     "event id"
 );
 uuid_id!(
-    /// One restore of a backup's identity, made by the leader that begins it.
+    /// One restore of a backup's identity, made by whoever begins it.
     RestoreId,
     "restore id"
 );

@@ -460,7 +460,8 @@ fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
         | Response::Event(_)
         | Response::Coordinates(_)
         | Response::Unmet
-        | Response::Transaction(_)) => {
+        | Response::Transaction(_)
+        | Response::Backup(_)) => {
             Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
         }
     }

@@ -132,7 +132,7 @@ impl Restoring {
 
 impl Tables {
     /// The catalog index of what the command at this position of the log changes.
-    pub(super) const fn index_at(&self, position: LogIndex) -> ModifyIndex {
+    pub(crate) const fn index_at(&self, position: LogIndex) -> ModifyIndex {
         ModifyIndex::new(position.get().saturating_add(self.index_base))
     }
 

@@ -7,6 +7,7 @@
 //!
 //! All routing between machines is in [`settle`](self), in one direction.
 
+mod backups;
 mod events;
 mod info;
 pub mod input;
@@ -167,6 +168,8 @@ pub enum TimerName {
     Reconcile,
     /// Reads that wait for a change.
     Watches,
+    /// Backups that nobody reads on.
+    Backups,
     /// The search for servers that the WAN pool lacks.
     Flood,
     /// A leave under way.
@@ -311,6 +314,7 @@ impl Node {
             (server.and_then(|s| s.raft.next_timeout()), TimerName::Raft),
             (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
             (server.and_then(|s| s.watches.next_timeout()), TimerName::Watches),
+            (server.and_then(|s| s.backups.next_timeout()), TimerName::Backups),
             (wan.map(|_| self.wan_state.flood_at), TimerName::Flood),
             (self.lifecycle.deadline(), TimerName::Leave),
         ]
@@ -389,6 +393,7 @@ impl Node {
         if let Some(server) = self.server.as_deref_mut() {
             server.bootstrap.handle_timeout(now, &mut boxes.bootstrap);
             server.raft.handle_timeout(now, &mut boxes.raft);
+            server.backups.handle_timeout(now);
         }
         self.reconcile_timeout(now);
         self.reads_due(now);

@@ -6,7 +6,7 @@
 //! goes to the next leader when that one steps down.
 
 use super::Node;
-use super::request::{Request, RequestBody, RequestError, Response};
+use super::request::{BackupRequest, Request, RequestBody, RequestError, Response};
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
 use crate::id::ModifyIndex;
 use crate::machine::Machine as _;
@@ -75,6 +75,9 @@ impl Node {
     /// Answers a read from the state of this moment, or lets it wait for another one.
     fn read_now(&mut self, now: Instant, read: Parked) {
         let request = Arc::clone(&read.request);
+        if request.body == RequestBody::Backup(BackupRequest::Open) {
+            return self.open_backup(now, &read);
+        }
         let RequestBody::Query(query) = &request.body else { return };
         let Some(answer) = self.answer_from_here(now, query, request.context.consistency) else {
             return;
@@ -88,7 +91,7 @@ impl Node {
         self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
     }
 
-    fn answer_from_here(
+    pub(super) fn answer_from_here(
         &self,
         now: Instant,
         query: &Query,
@@ -159,6 +162,7 @@ impl Node {
     /// This server leads no longer: what waits for a leader's word waits elsewhere.
     pub(super) fn end_leader_reads(&mut self, now: Instant) {
         let Some(server) = self.server.as_deref_mut() else { return };
+        server.backups.end_of_leader();
         let of_leader = |request: &Request| request.context.consistency != Consistency::Stale;
         for read in server.watches.take_if(of_leader) {
             crate::mark!("watch.leader_gone");

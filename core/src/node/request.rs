@@ -5,15 +5,18 @@
 
 use crate::catalog::command::Command;
 use crate::catalog::model::CheckStatus;
-use crate::catalog::query::{Consistency, Query, QueryAnswer};
+use crate::catalog::query::{Consistency, Query, QueryAnswer, RaftConfiguration};
 use crate::catalog::transaction::TransactionResult;
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
-use crate::id::{CheckId, Datacenter, ModifyIndex, NodeId, NodeName, PoolName, ServiceId};
+use crate::id::{
+    CheckId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, ServiceId, Term,
+};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
 use crate::{pack_enum, pack_struct};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -91,6 +94,9 @@ pub enum RequestBody {
     Keys(KeyringRequest),
     /// Change who takes part in consensus, or who leads it. Answered by `Response::Done`.
     Operator(OperatorRequest),
+    /// Read everything as a backup, block by block. Answered by `Response::Backup`, and closing by
+    /// `Response::Done`. Steps of a restore are writes.
+    Backup(BackupRequest),
     /// Tell nodes something once, chosen by filters; in another datacenter by a server there.
     /// Answered by `Response::Event`.
     FireEvent(Box<FireEvent>),
@@ -168,6 +174,97 @@ pub enum PeerName {
 }
 pack_enum!(PeerName { 1 => Id(String), 2 => Address(String) });
 
+/// One step of reading everything as a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupRequest {
+    /// Begin one, of a state as fresh as a read would be. Answered by `BackupReply::Opened`.
+    Open,
+    /// Hand out one of its blocks: the next, or once more the last. Answered by
+    /// `BackupReply::Block`.
+    Read(BackupRead),
+    /// Forget it; one that is not open is no error.
+    Close(BackupId),
+}
+pack_enum!(BackupRequest { 1 => Open, 2 => Read(BackupRead), 3 => Close(BackupId) });
+
+impl BackupRequest {
+    /// The server that alone can answer it.
+    pub const fn server(&self) -> Option<NodeId> {
+        match self {
+            Self::Open => None,
+            Self::Read(BackupRead { backup, .. }) | Self::Close(backup) => Some(backup.server),
+        }
+    }
+}
+
+/// One open backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BackupId {
+    /// The server that has it.
+    pub server: NodeId,
+    /// Which of its backups; drawn, so that a server that started anew takes none for another.
+    pub number: u64,
+}
+pack_struct!(BackupId { server, number });
+
+/// Which block of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupRead {
+    /// The backup.
+    pub backup: BackupId,
+    /// The place of the block, from 0.
+    pub block: u64,
+}
+pack_struct!(BackupRead { backup, block });
+
+/// What a step of reading a backup gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupReply {
+    /// To `Open`.
+    Opened(Box<BackupOpened>),
+    /// To `Read`.
+    Block(BackupBlock),
+}
+pack_enum!(BackupReply { 1 => Opened(Box<BackupOpened>), 2 => Block(BackupBlock) });
+
+/// What a backup stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupOpened {
+    /// The backup.
+    pub backup: BackupId,
+    /// The last entry of the log that is in it.
+    pub applied: LogIndex,
+    /// The term of that entry.
+    pub term: Term,
+    /// The catalog index of that entry.
+    pub index: ModifyIndex,
+    /// Who takes part in consensus.
+    pub configuration: RaftConfiguration,
+    /// Whether the server knew a leader.
+    pub known_leader: bool,
+    /// How long ago it had heard from the leader.
+    pub last_contact: Duration,
+}
+pack_struct!(BackupOpened {
+    backup,
+    applied,
+    term,
+    index,
+    configuration,
+    known_leader,
+    last_contact,
+});
+
+/// One block of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupBlock {
+    /// The block of the image.
+    pub data: Bytes,
+    /// Whether it is the last one.
+    pub last: bool,
+}
+pack_struct!(BackupBlock { data, last });
+
 impl RequestBody {
     /// Whether another agent may answer it: a server, for everything that is not the asked agent's
     /// own.
@@ -179,6 +276,7 @@ impl RequestBody {
                 | Self::FireEvent(_)
                 | Self::Keys(_)
                 | Self::Operator(_)
+                | Self::Backup(_)
         )
     }
 }
@@ -220,6 +318,8 @@ pub enum Response {
     Unmet,
     /// What became of a transaction.
     Transaction(TransactionResult),
+    /// Something of a backup.
+    Backup(BackupReply),
 }
 
 /// Why a request was not answered. Texts are what clients see (http-api.md §1.4).

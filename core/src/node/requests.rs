@@ -77,7 +77,8 @@ impl Node {
             | RequestBody::Write(_)
             | RequestBody::FireEvent(_)
             | RequestBody::Keys(_)
-            | RequestBody::Operator(_) => {
+            | RequestBody::Operator(_)
+            | RequestBody::Backup(_) => {
                 let caller = Caller::Request(id);
                 let request = Box::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };

@@ -6,7 +6,7 @@
 //! came; what becomes of reads is in `reads`.
 
 use super::Node;
-use super::request::{Request, RequestBody, RequestError, Response};
+use super::request::{BackupRequest, Request, RequestBody, RequestError, Response};
 use super::serf_requests::Asker;
 use crate::catalog::command::Applied;
 use crate::event::FireEvent;
@@ -98,7 +98,17 @@ impl Node {
                 let id = server.serving.issue(Proposer::Write(ticket));
                 RaftInput::Propose { id, payload: command.encode() }
             }
-            RequestBody::Query(_) => return self.read(now, ticket, request),
+            RequestBody::Query(_) | RequestBody::Backup(BackupRequest::Open) => {
+                return self.read(now, ticket, request);
+            }
+            RequestBody::Backup(BackupRequest::Read(read)) => {
+                let read = *read;
+                return self.read_backup(now, ticket, read);
+            }
+            RequestBody::Backup(BackupRequest::Close(backup)) => {
+                let backup = *backup;
+                return self.close_backup(now, ticket, backup);
+            }
             RequestBody::FireEvent(fire) => {
                 let fire = FireEvent::clone(fire);
                 self.fire_event(now, Asker::Execution(ticket), fire);

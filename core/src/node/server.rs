@@ -1,5 +1,6 @@
 //! What only a server has: consensus, the catalog, leader duties, and their files.
 
+use super::backups::Backups;
 use super::serve::Serving;
 use super::snapshots::Snapshots;
 use super::writes::Purpose;
@@ -41,6 +42,8 @@ pub(super) struct ServerParts {
     pub(super) tables: Tables,
     pub(super) snapshots: Snapshots,
     pub(super) serving: Serving,
+    /// Backups that are being read.
+    pub(super) backups: Backups,
     /// Reads that wait for a change.
     pub(super) watches: Watches,
     /// Whether something was applied since the last look at them.
@@ -141,6 +144,7 @@ impl Node {
             tables,
             snapshots: Snapshots::new(files),
             serving: Serving::default(),
+            backups: Backups::default(),
             watches: Watches::default(),
             changed: false,
             rng: Rng::for_stream(seed, Stream::Watch),

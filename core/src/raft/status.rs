@@ -69,6 +69,11 @@ impl Raft {
         self.shared.log.iter()
     }
 
+    /// The term of the entry applied last.
+    pub fn applied_term(&self) -> Term {
+        self.shared.log.term(self.shared.applied).unwrap_or_default()
+    }
+
     /// The newest configuration, committed or not.
     pub fn configuration(&self) -> &Configuration {
         self.shared.configs.latest()

@@ -120,8 +120,15 @@ impl Call {
         }
     }
 
+    /// Whether it may be executed twice: of what a backup is asked, at worst one is opened in vain.
     fn is_read(&self) -> bool {
-        matches!(self.request.body, RequestBody::Query(_))
+        matches!(self.request.body, RequestBody::Query(_) | RequestBody::Backup(_))
+    }
+
+    /// The server that alone can answer it, wherever leadership is.
+    fn server(&self) -> Option<NodeId> {
+        let RequestBody::Backup(wanted) = &self.request.body else { return None };
+        wanted.server()
     }
 
     /// A server had it and has it no longer: a read that waited does so again, for what is left of
@@ -240,11 +247,14 @@ impl Rpc {
             let mut ready = self.servers.iter().filter(|server| !self.pool.backs_off(now, *server));
             return ready.next().map_or(Target::Nobody, Target::Other);
         }
-        if call.is_for_any_server() {
-            return Target::OwnServer;
-        }
-        match self.leader {
-            Some((leader, _)) if leader == self.config.id => Target::OwnServer,
+        let wanted = match call.server() {
+            Some(server) if server == self.config.id => return Target::OwnServer,
+            Some(server) => self.servers.address(server).map(|address| (server, address)),
+            None if call.is_for_any_server() => return Target::OwnServer,
+            None => self.leader,
+        };
+        match wanted {
+            Some((server, _)) if server == self.config.id => Target::OwnServer,
             Some((_, address)) if call.hops < HOPS_MAX => Target::Other(address),
             Some(_) | None => Target::Nobody,
         }
@@ -422,6 +432,7 @@ impl Rpc {
             | Outcome::Keys(_)
             | Outcome::Unmet
             | Outcome::Transaction(_)
+            | Outcome::Backup(_)
             | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }

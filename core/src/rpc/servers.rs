@@ -3,9 +3,11 @@
 //! Requests stick to the first one; one that fails goes to the end. From time to time the order is
 //! drawn again, so that load spreads over servers that came later.
 
+use crate::id::NodeId;
 use crate::rng::Rng;
 use crate::serf::ServerInfo;
 use crate::time::Instant;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,54 +19,64 @@ pub(super) fn rebalance_after(rng: &mut Rng) -> Duration {
     rng.between(REBALANCE_MIN, REBALANCE_MIN + REBALANCE_MIN / 2)
 }
 
-/// The known servers; the first one gets the requests.
+/// The known servers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Servers(Vec<SocketAddr>);
+pub(super) struct Servers {
+    /// The first one gets the requests.
+    order: Vec<SocketAddr>,
+    by_id: BTreeMap<NodeId, SocketAddr>,
+}
 
 impl Servers {
     /// Takes the servers that are alive. Those known keep their places; the others get random
     /// places behind the first.
     pub(super) fn update(&mut self, servers: Vec<ServerInfo>, rng: &mut Rng) {
+        self.by_id = servers.iter().map(|server| (server.id, server.address)).collect();
         let alive: Vec<SocketAddr> = servers.into_iter().map(|server| server.address).collect();
-        self.0.retain(|address| alive.contains(address));
-        if self.0.is_empty() {
-            self.0 = alive;
-            self.0.sort_unstable();
-            self.0.dedup();
-            rng.shuffle(&mut self.0);
+        self.order.retain(|address| alive.contains(address));
+        if self.order.is_empty() {
+            self.order = alive;
+            self.order.sort_unstable();
+            self.order.dedup();
+            rng.shuffle(&mut self.order);
             return;
         }
         for address in alive {
-            if !self.0.contains(&address) {
-                self.0.insert(1 + rng.index(self.0.len()), address);
+            if !self.order.contains(&address) {
+                self.order.insert(1 + rng.index(self.order.len()), address);
             }
         }
     }
 
+    /// The address of a server.
+    pub(super) fn address(&self, server: NodeId) -> Option<SocketAddr> {
+        self.by_id.get(&server).copied()
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.order.len()
     }
 
     /// The servers in the order in which they are asked.
     pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.0.iter().copied()
+        self.order.iter().copied()
     }
 
     /// Moves a server that failed to the end.
     pub(super) fn failed(&mut self, address: SocketAddr) {
-        if let Some(at) = self.0.iter().position(|known| *known == address) {
-            let failed = self.0.remove(at);
-            self.0.push(failed);
+        if let Some(at) = self.order.iter().position(|known| *known == address) {
+            let failed = self.order.remove(at);
+            self.order.push(failed);
         }
     }
 
     /// Draws the order again; the first server, if there is a choice.
     pub(super) fn shuffle(&mut self, rng: &mut Rng) -> Option<SocketAddr> {
-        if self.0.len() < 2 {
+        if self.order.len() < 2 {
             return None;
         }
-        rng.shuffle(&mut self.0);
-        self.0.first().copied()
+        rng.shuffle(&mut self.order);
+        self.order.first().copied()
     }
 }
 

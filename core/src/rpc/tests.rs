@@ -5,7 +5,9 @@ use crate::catalog::command::{Command, Deregistration};
 use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use crate::event::{Event, Filters, FireEvent};
 use crate::id::{EventId, LamportTime, ModifyIndex};
-use crate::node::request::RequestBody;
+use crate::node::request::{
+    BackupBlock, BackupId, BackupRead, BackupReply, BackupRequest, RequestBody,
+};
 use crate::rng::{Seed, Stream};
 use crate::wire::rpc::{Hello, RemoteRequest};
 use std::collections::{BTreeSet, VecDeque};
@@ -285,6 +287,34 @@ fn a_stale_read_is_executed_by_the_first_server() {
     world.input(2, RpcInput::Submit { caller, hold: true, wall, request });
     assert_eq!(world.done(2, 1), Some(answer()));
     assert_eq!(world.executions(1), 0);
+}
+
+#[test]
+fn a_backup_is_read_from_the_server_that_has_it() {
+    let mut world = World::new(3, 1);
+    for server in 0..3 {
+        world.input(server, RpcInput::Servers((0..3).map(info).collect()));
+    }
+    world.lead(1, &[0, 2]);
+    let block = BackupBlock { data: Bytes::from_static(b"block"), last: true };
+    let block = Ok(Response::Backup(BackupReply::Block(block)));
+    world.answers.insert(2, block.clone());
+    let read = |server: usize| {
+        let backup = BackupId { server: id(server), number: 5 };
+        RequestBody::Backup(BackupRequest::Read(BackupRead { backup, block: 0 }))
+    };
+    // Only another follower is known: the request takes both hops, and not to the leader.
+    world.input(3, RpcInput::Servers(vec![info(0)]));
+    world.submit(3, 1, true, read(2));
+    assert_eq!(world.done(3, 1), Some(block));
+    assert_eq!([0, 1, 2].map(|server| world.executions(server)), [0, 0, 1]);
+
+    world.submit(0, 2, false, read(8));
+    assert_eq!(world.done(0, 2), Some(Err(RequestError::NoLeader)), "no such server");
+    world.answers.insert(1, Err(RequestError::Refused("four are open".to_owned())));
+    world.submit(3, 3, true, RequestBody::Backup(BackupRequest::Open));
+    let refused = world.done(3, 3).unwrap().unwrap_err();
+    assert_eq!(refused.to_string(), "four are open", "the leader opens");
 }
 
 #[test]

@@ -186,6 +186,11 @@ pub(super) fn snapshot_of_version(store: StoreId, meta: &SnapshotMeta, version: 
     bytes
 }
 
+/// What a server begins with on an empty disk.
+pub(crate) fn restored_server() -> Restored {
+    MemDisk::default().recover(server()).expect("an empty disk is usable")
+}
+
 /// An entry of `len` bytes at `index`.
 pub(super) fn entry(index: u64, term: u64, len: usize) -> Entry {
     Entry {

@@ -20,7 +20,8 @@ use crate::catalog::transaction::TransactionResult;
 use crate::event::{Event, FireEvent};
 use crate::id::{Datacenter, NodeId, NodeName};
 use crate::node::request::{
-    KeyringRequest, OperatorRequest, Request, RequestBody, RequestContext, RequestError, Response,
+    BackupReply, BackupRequest, KeyringRequest, OperatorRequest, Request, RequestBody,
+    RequestContext, RequestError, Response,
 };
 use crate::serf::{KeyReport, SerfReply};
 use crate::time::WallClock;
@@ -113,10 +114,13 @@ pub enum Outcome {
     Unmet,
     /// A transaction is over.
     Transaction(TransactionResult),
+    /// Something of a backup.
+    Backup(BackupReply),
 }
 pack_enum!(Outcome {
     1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
     5 => Keys(KeyReport), 6 => Unmet, 7 => Transaction(TransactionResult),
+    8 => Backup(BackupReply),
 });
 
 impl From<Result<Response, RequestError>> for Outcome {
@@ -129,6 +133,7 @@ impl From<Result<Response, RequestError>> for Outcome {
             Ok(Response::Serf(SerfReply::Keys(report))) => Self::Keys(report),
             Ok(Response::Unmet) => Self::Unmet,
             Ok(Response::Transaction(result)) => Self::Transaction(result),
+            Ok(Response::Backup(reply)) => Self::Backup(reply),
             Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
@@ -144,6 +149,7 @@ impl From<Outcome> for Result<Response, RequestError> {
             Outcome::Keys(report) => Ok(Response::Serf(SerfReply::Keys(report))),
             Outcome::Unmet => Ok(Response::Unmet),
             Outcome::Transaction(result) => Ok(Response::Transaction(result)),
+            Outcome::Backup(reply) => Ok(Response::Backup(reply)),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -193,10 +199,11 @@ enum ForwardedBody {
     FireEvent(Box<FireEvent>),
     Keys(KeyringRequest),
     Operator(OperatorRequest),
+    Backup(BackupRequest),
 }
 pack_enum!(ForwardedBody {
     1 => Query(Query), 2 => Write(Command), 3 => FireEvent(Box<FireEvent>),
-    4 => Keys(KeyringRequest), 5 => Operator(OperatorRequest),
+    4 => Keys(KeyringRequest), 5 => Operator(OperatorRequest), 6 => Backup(BackupRequest),
 });
 
 struct Forwarded {
@@ -228,6 +235,9 @@ impl Pack for Request {
         } else if let RequestBody::Operator(wanted) = &self.body {
             pack::put_unsigned(out, 5);
             wanted.pack(out);
+        } else if let RequestBody::Backup(wanted) = &self.body {
+            pack::put_unsigned(out, 6);
+            wanted.pack(out);
         } else {
             unreachable!("what is not forwarded was packed");
         }
@@ -241,6 +251,7 @@ impl Pack for Request {
             ForwardedBody::FireEvent(fire) => RequestBody::FireEvent(fire),
             ForwardedBody::Keys(keys) => RequestBody::Keys(keys),
             ForwardedBody::Operator(wanted) => RequestBody::Operator(wanted),
+            ForwardedBody::Backup(wanted) => RequestBody::Backup(wanted),
         };
         Ok(Self { context, body })
     }
@@ -250,10 +261,11 @@ impl Pack for Request {
 mod tests {
     use super::*;
     use crate::catalog::kv::{KvEntry, KvPut, KvWrite};
-    use crate::catalog::query::{Consistency, Rows};
+    use crate::catalog::query::{Consistency, RaftConfiguration, RaftServer, Rows};
     use crate::catalog::transaction::{IndexCheck, Operation, OperationError};
     use crate::event::Filters;
-    use crate::id::{EventId, LamportTime, ModifyIndex, PoolName};
+    use crate::id::{EventId, LamportTime, LogIndex, ModifyIndex, PoolName, Term};
+    use crate::node::request::{BackupBlock, BackupId, BackupOpened, BackupRead};
     use crate::serf::KeyOperation;
     use proptest::prelude::*;
 
@@ -326,10 +338,44 @@ mod tests {
             Frame::Pong,
             Frame::Cancel(7),
         ];
-        let frames = frames.into_iter().chain(kv_frames(asked));
+        let frames = frames.into_iter().chain(backup_frames(asked)).chain(kv_frames(asked));
         for frame in frames {
             assert_eq!(Frame::decode(&body(&frame)), Ok(frame));
         }
+    }
+
+    /// What is asked of a backup, and what is answered.
+    fn backup_frames(asked: impl Fn(u64, Request) -> Frame) -> Vec<Frame> {
+        let id = NodeId::from_random([3; 16]);
+        let backup = BackupId { server: id, number: u64::MAX };
+        let configuration = RaftConfiguration {
+            index: LogIndex::new(4),
+            servers: vec![RaftServer {
+                id,
+                name: None,
+                address: ([10, 0, 0, 1], 8300).into(),
+                leader: true,
+            }],
+        };
+        let opened = BackupOpened {
+            backup,
+            applied: LogIndex::new(7),
+            term: Term::new(2),
+            index: ModifyIndex::new(9),
+            configuration,
+            known_leader: true,
+            last_contact: Duration::from_millis(3),
+        };
+        let block = BackupBlock { data: Bytes::from_static(b"block"), last: true };
+        let ask = |id, wanted| asked(id, Request::new(RequestBody::Backup(wanted)));
+        let reply = |id, reply| Frame::Reply(RemoteReply { id, outcome: Outcome::Backup(reply) });
+        vec![
+            ask(30, BackupRequest::Open),
+            ask(31, BackupRequest::Read(BackupRead { backup, block: 8 })),
+            ask(32, BackupRequest::Close(backup)),
+            reply(30, BackupReply::Opened(Box::new(opened))),
+            reply(31, BackupReply::Block(block)),
+        ]
     }
 
     /// What is asked about keys, and what is answered.

@@ -82,6 +82,11 @@ impl ImageEncoder {
         (!block.bytes.is_empty()).then(|| block.bytes.into())
     }
 
+    /// Whether the last block was handed out.
+    pub const fn is_finished(&self) -> bool {
+        self.cursor.kind.is_none() && self.carry.is_empty()
+    }
+
     /// Writes records of this kind until the block is full or there are no more.
     fn advance(&mut self, kind: Kind, block: &mut Block) {
         let Self { tables, restoring, ended, cursor, .. } = self;

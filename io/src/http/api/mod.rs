@@ -273,7 +273,8 @@ impl Api {
             | Response::Event(_)
             | Response::Coordinates(_)
             | Response::Unmet
-            | Response::Transaction(_) => {
+            | Response::Transaction(_)
+            | Response::Backup(_) => {
                 Err(RequestError::Unknown("the node answered something else".to_owned()))
             }
         }
