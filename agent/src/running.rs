@@ -17,6 +17,7 @@ use terraform_core::node::output::StopReason;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::trace::Level;
 use terraform_io::agent::{self, Ports, Running, Services, Settings};
+use terraform_io::archive;
 use terraform_io::checks::Runner;
 use terraform_io::handle::NodeHandle;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
@@ -160,6 +161,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
             async move { reload.reload().await }
         })),
         limits: ServerLimits::default(),
+        scratch: resolved.data_dir.join(archive::FOLDER),
     }
 }
 

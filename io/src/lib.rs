@@ -1,6 +1,7 @@
 //! Binds the pure core to sockets, files, clocks and processes; decides nothing.
 
 pub mod agent;
+pub mod archive;
 pub mod checks;
 pub mod clock;
 pub mod dns;

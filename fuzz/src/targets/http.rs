@@ -4,19 +4,34 @@ use terraform_io::http::client::Url;
 use terraform_io::http::connection::{Connection, ConnectionLimits, Event, HttpRequest};
 
 /// Small limits, so that short inputs reach them.
-const LIMITS: ConnectionLimits =
-    ConnectionLimits { line_bytes_max: 256, head_bytes_max: 1024, body_bytes_max: 512 };
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    line_bytes_max: 256,
+    head_bytes_max: 1024,
+    body_bytes_max: 512,
+    file_bytes_max: 2048,
+};
 
 fn requests(data: &[u8], piece: usize) -> Vec<HttpRequest> {
     let mut connection = Connection::new(LIMITS);
     let mut requests = Vec::new();
+    let mut pieces = Vec::new();
     for piece in data.chunks(piece) {
         connection.feed(piece);
         loop {
             match connection.poll() {
                 Event::Read => break,
                 Event::Continue => {}
-                Event::Request(request) => {
+                Event::Piece(piece) => {
+                    pieces.extend_from_slice(&piece);
+                    let limit = LIMITS.file_bytes_max;
+                    assert!(pieces.len() as u64 <= limit, "a body in a file has a limit");
+                }
+                Event::Request(mut request) => {
+                    if !pieces.is_empty() {
+                        request.body = std::mem::take(&mut pieces).into();
+                        requests.push(*request);
+                        continue;
+                    }
                     assert!(request.body.len() <= LIMITS.body_bytes_max, "a body has a limit");
                     requests.push(*request);
                 }

@@ -50,6 +50,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         remote_script_checks: false,
         reload: None,
         limits: ServerLimits::default(),
+        scratch: std::env::temp_dir().join(&folder).join("tmp"),
     };
     Settings {
         data_dir: std::env::temp_dir().join(folder),

@@ -7,7 +7,8 @@
 //! - Time is the host's: [`Connection::phase`] says what is being waited for.
 
 use super::chunked::{ChunkError, ChunkedDecoder};
-use super::parse::{BodyFraming, Head, HeadError, parse_head};
+use super::file::FileBody;
+use super::parse::{BodyFraming, Head, HeadError, Method, parse_head};
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -20,13 +21,16 @@ pub struct ConnectionLimits {
     pub head_bytes_max: usize,
     /// Bytes of the decoded body.
     pub body_bytes_max: usize,
+    /// Bytes of a decoded body that goes to a file.
+    pub file_bytes_max: u64,
 }
 
 impl Default for ConnectionLimits {
-    /// 16 KiB of line, 64 KiB of head, 512 KiB of body.
+    /// 16 KiB of line, 64 KiB of head, 512 KiB of body, 4 GiB of a body in a file.
     fn default() -> Self {
         let (line_bytes_max, head_bytes_max) = (16 * 1024, 64 * 1024);
-        Self { line_bytes_max, head_bytes_max, body_bytes_max: 512 * 1024 }
+        let (body_bytes_max, file_bytes_max) = (512 * 1024, 4 << 30);
+        Self { line_bytes_max, head_bytes_max, body_bytes_max, file_bytes_max }
     }
 }
 
@@ -37,6 +41,8 @@ pub struct HttpRequest {
     pub head: Head,
     /// Its decoded body.
     pub body: Bytes,
+    /// Its decoded body if that went to a file; the host fills it in.
+    pub file: Option<FileBody>,
 }
 
 /// Why a request was refused before it was complete; its `Display` is the answer's body.
@@ -54,7 +60,7 @@ pub enum Refusal {
         /// Bytes announced; `None` for a body in chunks.
         length: Option<u64>,
         /// Bytes allowed.
-        limit: usize,
+        limit: u64,
         /// The setting of this limit.
         setting: Option<&'static str>,
     },
@@ -78,6 +84,12 @@ fn limiting(head: &Head) -> Option<&'static str> {
         .map(|(_, setting)| setting)
 }
 
+/// Whether the body of a request is too large for memory by its nature (http-api.md §17).
+fn goes_to_file(head: &Head) -> bool {
+    let path = head.target.split('?').next();
+    head.method == Method::Put && path == Some("/v1/snapshot")
+}
+
 impl Refusal {
     /// The status code of the answer.
     pub const fn status(self) -> u16 {
@@ -96,6 +108,8 @@ pub enum Event {
     Read,
     /// Send `100 Continue`, then ask again.
     Continue,
+    /// Append these bytes to the file of the request's body, then ask again.
+    Piece(Bytes),
     /// Answer this request, then ask again if its `keep_alive` says so, else close.
     Request(Box<HttpRequest>),
     /// Send this refusal and close.
@@ -126,6 +140,10 @@ enum State {
 struct Body {
     head: Head,
     data: Vec<u8>,
+    /// Whether it goes to a file.
+    to_file: bool,
+    /// How much of it has gone there.
+    gone: u64,
     decoder: Decoder,
     continue_due: bool,
 }
@@ -218,9 +236,11 @@ impl Connection {
     }
 
     fn begin_body(&mut self, head: Head) -> Result<(), Refusal> {
-        let limit = self.limits.body_bytes_max;
+        let to_file = goes_to_file(&head);
+        let limit =
+            if to_file { self.limits.file_bytes_max } else { self.limits.body_bytes_max as u64 };
         let decoder = match head.framing {
-            BodyFraming::Length(length) if length > limit as u64 => {
+            BodyFraming::Length(length) if length > limit => {
                 let (length, setting) = (Some(length), limiting(&head));
                 return Err(Refusal::BodyTooLarge { length, limit, setting });
             }
@@ -228,7 +248,9 @@ impl Connection {
             BodyFraming::Chunked => Decoder::Chunked(ChunkedDecoder::default()),
         };
         let continue_due = head.expects_continue && !matches!(decoder, Decoder::Length(0));
-        self.state = State::Body(Box::new(Body { head, data: Vec::new(), decoder, continue_due }));
+        let (data, gone) = (Vec::new(), 0);
+        let body = Body { head, data, to_file, gone, decoder, continue_due };
+        self.state = State::Body(Box::new(body));
         Ok(())
     }
 
@@ -250,10 +272,18 @@ impl Connection {
                 decoder.is_done()
             }
         };
-        let limit = self.limits.body_bytes_max;
-        if body.data.len() > limit {
+        let limit = if body.to_file {
+            self.limits.file_bytes_max
+        } else {
+            self.limits.body_bytes_max as u64
+        };
+        if body.gone + body.data.len() as u64 > limit {
             let (length, setting) = (None, limiting(&body.head));
             return Err(Refusal::BodyTooLarge { length, limit, setting });
+        }
+        if body.to_file && !body.data.is_empty() {
+            body.gone += body.data.len() as u64;
+            return Ok(Event::Piece(std::mem::take(&mut body.data).into()));
         }
         if !complete {
             return Ok(Event::Read);
@@ -266,7 +296,7 @@ impl Connection {
             self.input = Vec::new();
         }
         let (head, data) = (body.head, body.data);
-        Ok(Event::Request(Box::new(HttpRequest { head, body: data.into() })))
+        Ok(Event::Request(Box::new(HttpRequest { head, body: data.into(), file: None })))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod chunked;
 pub mod client;
 pub mod connection;
 pub mod decode;
+pub mod file;
 pub mod json;
 pub mod parse;
 pub mod render;

@@ -1,8 +1,9 @@
 //! An answer as a value, and its bytes on the wire.
 //!
 //! - Source: http-api.md §1.2–§1.4. Bodies are [`Bytes`], so a rendered one can be shared.
-//! - Every answer has a `Content-Length`; nothing is sent chunked.
+//! - Every answer has a `Content-Length`, but for files, which are sent in chunks.
 
+use super::file::FileBody;
 use super::json;
 use bytes::Bytes;
 use flate2::Compression;
@@ -30,6 +31,8 @@ pub enum Content {
     Text,
     /// `text/plain`, as local health and raw values are answered.
     PlainText,
+    /// `application/x-gzip`.
+    Gzip,
     /// `text/html; charset=utf-8`, of redirects.
     Html,
 }
@@ -41,6 +44,7 @@ impl Content {
             Self::Json => "Content-Type: application/json\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
             Self::PlainText => "Content-Type: text/plain\r\n",
+            Self::Gzip => "Content-Type: application/x-gzip\r\n",
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
         }
     }
@@ -100,11 +104,14 @@ pub struct Reply {
     pub form: Form,
     /// The body.
     pub body: Bytes,
+    /// A file that is the body instead.
+    pub file: Option<FileBody>,
 }
 
 impl Reply {
     fn new(status: u16, content: Content, body: Bytes) -> Self {
-        Self { status, content, headers: Vec::new(), meta: None, form: Form::default(), body }
+        let (headers, form) = (Vec::new(), Form::default());
+        Self { status, content, headers, meta: None, form, body, file: None }
     }
 
     /// 200 with a JSON body.
@@ -142,6 +149,11 @@ impl Reply {
         Self::new(200, Content::PlainText, body)
             .with_header("X-Content-Type-Options", "nosniff")
             .with_header("Content-Security-Policy", "sandbox")
+    }
+
+    /// 200 with an archive in a file.
+    pub fn file(file: FileBody) -> Self {
+        Self { file: Some(file), ..Self::new(200, Content::Gzip, Bytes::new()) }
     }
 
     /// 501 that names what is not built.
@@ -225,7 +237,7 @@ pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
     put(" ");
     put(reason(reply.status));
     put("\r\n");
-    if !reply.body.is_empty() {
+    if !reply.body.is_empty() || reply.file.is_some() {
         put(reply.content.header());
         if reply.form.gzip {
             put("Content-Encoding: gzip\r\n");
@@ -259,9 +271,17 @@ pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
         }
         put(text);
     });
-    put("\r\nContent-Length: ");
-    put(&reply.body.len().to_string());
     put("\r\n");
+    match &reply.file {
+        None => {
+            put("Content-Length: ");
+            put(&reply.body.len().to_string());
+            put("\r\n");
+        }
+        Some(_) if context.is_http11 => put("Transfer-Encoding: chunked\r\n"),
+        // The end of the connection ends it.
+        Some(_) => {}
+    }
     match (context.is_http11, context.keep_alive) {
         (true, false) => put("Connection: close\r\n"),
         (false, true) => put("Connection: keep-alive\r\n"),

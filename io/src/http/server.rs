@@ -9,12 +9,14 @@
 
 use super::api::Api;
 use super::connection::{Connection, Event, HttpRequest, Phase};
+use super::file::FileBody;
 use super::parse::Method;
 use super::respond::{HeadContext, Reply, write_head};
 use super::settings::{HttpSettings, ServerLimits};
 use crate::clock::Clock;
 use crate::handle::NodeHandle;
 use crate::runtime;
+use bytes::Bytes;
 use smol::{Async, Task, Timer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,6 +29,8 @@ use thiserror::Error;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Bytes of a body in a file that a client has its time for.
+const PIECES_BYTES: usize = 1024 * 1024;
 /// Bodies up to this many bytes are copied behind their head, so that one buffer is written.
 const COPY_BYTES_MAX: usize = 2 * 1024;
 /// How long a refused client is still read, so that it gets to see why, and how many bytes.
@@ -194,7 +198,7 @@ impl Patience {
         Self { clock, phase: None, deadline, timer: Timer::never(), rings_at: None }
     }
 
-    /// The next wait is for another request.
+    /// The next wait is for another request, or for another part of a long body.
     fn restart(&mut self) {
         self.phase = None;
     }
@@ -233,6 +237,14 @@ impl Patience {
     }
 }
 
+/// A request's body on its way into a file.
+#[derive(Debug, Default)]
+struct Upload {
+    file: Option<FileBody>,
+    /// Bytes since the client was last given time.
+    since_restart: usize,
+}
+
 /// One connection.
 #[derive(Debug)]
 struct Socket {
@@ -251,6 +263,7 @@ impl Socket {
         let limits = self.admission.shared.api.settings().limits;
         let mut connection = Connection::new(limits.bytes);
         let mut patience = Patience::new(self.clock());
+        let mut upload = Upload::default();
         loop {
             match connection.poll() {
                 Event::Read => {
@@ -268,11 +281,24 @@ impl Socket {
                 Event::Continue => {
                     self.write(b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
                 }
-                Event::Request(request) => {
+                Event::Piece(piece) => {
+                    if let Err(error) = self.take_piece(&mut upload, piece).await {
+                        let busy = error.kind() == io::ErrorKind::ResourceBusy;
+                        let status = if busy { 503 } else { 500 };
+                        return self.say_last(status, format!("snapshot: {error}")).await;
+                    }
+                    if upload.since_restart >= PIECES_BYTES {
+                        upload.since_restart = 0;
+                        patience.restart();
+                    }
+                }
+                Event::Request(mut request) => {
+                    request.file = std::mem::take(&mut upload).file;
                     // Boxed: an idle connection does not keep room for the largest handler.
                     let reply = Box::pin(self.answer_unless_gone(&request)).await?;
                     self.send(&reply, &request).await?;
-                    if !request.head.keep_alive {
+                    let endless = reply.file.is_some() && !request.head.is_http11;
+                    if !request.head.keep_alive || endless {
                         return self.linger().await;
                     }
                     patience.restart();
@@ -283,6 +309,18 @@ impl Socket {
                 Event::Close => return Ok(()),
             }
         }
+    }
+
+    /// Appends to the file of a request's body.
+    async fn take_piece(&self, upload: &mut Upload, piece: Bytes) -> io::Result<()> {
+        let file = match upload.file.take() {
+            Some(file) => file,
+            None => self.admission.shared.api.files().begin().await?,
+        };
+        upload.since_restart += piece.len();
+        let appended = file.append(piece).await;
+        upload.file = Some(file);
+        appended
     }
 
     fn clock(&self) -> Clock {
@@ -342,13 +380,37 @@ impl Socket {
         let wall = self.admission.shared.api.node().clock().wall();
         let (is_http11, keep_alive) = (head.is_http11, head.keep_alive);
         let mut out = Vec::with_capacity(512);
+        let keep_alive = keep_alive && (is_http11 || reply.file.is_none());
         write_head(reply, HeadContext { is_http11, keep_alive, wall }, &mut out);
+        if let Some(file) = &reply.file {
+            self.write(&out, &[]).await?;
+            return self.send_file(file, is_http11).await;
+        }
         let body: &[u8] = if head.method == Method::Head { &[] } else { &reply.body };
         if body.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(body);
             return self.write(&out, &[]).await;
         }
         self.write(&out, body).await
+    }
+
+    /// Sends a file, in chunks where the protocol has them. An error ends the connection before
+    /// the last chunk, so that the client notices.
+    async fn send_file(&self, file: &FileBody, chunked: bool) -> io::Result<()> {
+        let mut offset = 0;
+        loop {
+            let mut piece = file.piece(offset).await?;
+            let bytes = piece.len();
+            let size = if chunked { format!("{bytes:x}\r\n") } else { String::new() };
+            if chunked {
+                piece.extend_from_slice(b"\r\n");
+            }
+            self.write(size.as_bytes(), &piece).await?;
+            if bytes == 0 {
+                return Ok(());
+            }
+            offset += bytes as u64;
+        }
     }
 
     /// A client in the middle of a request is told that it was too slow.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,4 +132,6 @@ pub struct HttpSettings {
     pub reload: Option<Reload>,
     /// What connections may cost.
     pub limits: ServerLimits,
+    /// The folder of bodies that are too large for memory; made when one comes.
+    pub scratch: PathBuf,
 }

@@ -3,6 +3,7 @@
 //! The lock is `flock` on the file `lock`, which holds the owner's process number for messages. It
 //! goes away with the process, however that ends, and is not handed to programs that checks run.
 
+use crate::archive;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -56,6 +57,7 @@ impl DataDir {
             Err(error) => return Err(unusable(error.into())),
         }
         name_owner(&mut lock).map_err(unusable)?;
+        archive::clear(&path.join(archive::FOLDER)).map_err(unusable)?;
         Ok(Self { path, _lock: lock })
     }
 

@@ -15,10 +15,12 @@ mod operator;
 mod options;
 mod raft;
 mod register;
+mod snapshot;
 mod status;
 mod txn;
 
 use super::connection::HttpRequest;
+use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
 use super::respond::{Form, Meta, Reply};
@@ -41,6 +43,7 @@ pub struct Api {
     settings: HttpSettings,
     datacenter: Datacenter,
     owner: Owner,
+    files: FileBodies,
 }
 
 /// One routed request.
@@ -53,6 +56,8 @@ struct ApiRequest<'a> {
     /// What stands behind the endpoint's path.
     argument: &'a str,
     body: &'a Bytes,
+    /// The body, if it went to a file.
+    file: Option<&'a FileBody>,
     source: Option<SocketAddr>,
     /// How the client wants the body.
     form: Form,
@@ -73,12 +78,18 @@ impl Api {
     /// The endpoints of this node.
     pub fn new(node: NodeHandle, settings: HttpSettings) -> Self {
         let datacenter = node.view().datacenter.clone();
-        Self { node, settings, datacenter, owner: Owner::unique() }
+        let files = FileBodies::new(&settings.scratch);
+        Self { node, settings, datacenter, owner: Owner::unique(), files }
     }
 
     /// The node they answer from.
     pub const fn node(&self) -> &NodeHandle {
         &self.node
+    }
+
+    /// Where bodies in files are made.
+    pub const fn files(&self) -> &FileBodies {
+        &self.files
     }
 
     /// What they were told.
@@ -121,8 +132,10 @@ impl Api {
         }
         let gzip = head.field(Field::AcceptEncoding).is_some_and(accepts_gzip);
         let form = Form { pretty: params.has("pretty"), gzip };
-        let (body, datacenter, params) = (&request.body, &self.datacenter, &params);
-        let routed = ApiRequest { head, params, name, argument, body, source, form, datacenter };
+        let (body, file) = (&request.body, request.file.as_ref());
+        let (datacenter, params) = (&self.datacenter, &params);
+        let routed =
+            ApiRequest { head, params, name, argument, body, file, source, form, datacenter };
         let handled = self.dispatch(endpoint, &routed).await;
         vary(handled.unwrap_or_else(|early| early).into_form(form))
     }
@@ -171,6 +184,7 @@ impl Api {
             Endpoint::RaftConfiguration => self.raft_configuration(request).await,
             Endpoint::RaftPeer => self.raft_peer(request).await,
             Endpoint::RaftTransfer => self.raft_transfer(request).await,
+            Endpoint::Snapshot => self.snapshot(request).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,

@@ -30,6 +30,7 @@ mod operator;
 mod raft;
 mod shared;
 mod sharing;
+mod snapshot;
 mod values;
 
 /// An API over a view, and the calls that reach its node.
@@ -73,6 +74,7 @@ pub(in crate::http) fn settings() -> HttpSettings {
         remote_script_checks: false,
         reload: None,
         limits: ServerLimits::default(),
+        scratch: std::env::temp_dir().join(format!("terraform-scratch-{}", std::process::id())),
     }
 }
 
@@ -122,7 +124,15 @@ impl World {
     /// Sends `text` as a request; the node answers what it is asked with `answers`, in order.
     /// Returns the reply and what the node was asked.
     pub(super) fn exchange(&self, text: &str, answers: Vec<Answer>) -> (Reply, Vec<Request>) {
-        let request = request(text);
+        self.exchange_request(&request(text), answers)
+    }
+
+    /// The same with a request that is made already.
+    fn exchange_request(
+        &self,
+        request: &HttpRequest,
+        answers: Vec<Answer>,
+    ) -> (Reply, Vec<Request>) {
         let mut asked = Vec::new();
         let node = async {
             for answer in answers {
@@ -132,7 +142,7 @@ impl World {
             }
             smol::future::pending::<Reply>().await
         };
-        let reply = smol::block_on(smol::future::or(self.api.answer(&request, None), node));
+        let reply = smol::block_on(smol::future::or(self.api.answer(request, None), node));
         assert!(self.calls.is_empty(), "the node was asked more than it answers");
         (reply, asked)
     }

@@ -5,6 +5,7 @@
 //! - TLS is not here: `https` is refused with `NotBuilt`.
 
 mod response;
+mod transfer;
 mod url;
 
 pub use response::ClientResponse;
@@ -163,7 +164,7 @@ impl ClientRequest {
     }
 
     async fn exchange(&self, limits: &ClientLimits) -> Result<ClientResponse, ClientError> {
-        let head = self.head()?;
+        let head = self.head(self.body.len() as u64)?;
         let mut stream = connect(&self.url.host, self.url.port).await?;
         let broken = |error: io::Error| ClientError::Broken(system_text(&error));
         let mut message = head.into_bytes();
@@ -186,7 +187,8 @@ impl ClientRequest {
         }
     }
 
-    fn head(&self) -> Result<String, ClientError> {
+    /// The head of a request whose body has `length` bytes.
+    fn head(&self, length: u64) -> Result<String, ClientError> {
         let is_token = |text: &str| {
             let legal = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
             !text.is_empty() && text.bytes().all(legal)
@@ -210,9 +212,9 @@ impl ClientRequest {
                 _ => fields.push_str(&format!("{name}: {value}\r\n")),
             }
         }
-        if !self.body.is_empty() || matches!(self.method.as_str(), "POST" | "PUT" | "PATCH") {
+        if length > 0 || matches!(self.method.as_str(), "POST" | "PUT" | "PATCH") {
             // Writing to a string cannot fail.
-            let _ = write!(fields, "Content-Length: {}\r\n", self.body.len());
+            let _ = write!(fields, "Content-Length: {length}\r\n");
         }
         let (method, path) = (&self.method, &self.url.path);
         Ok(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n"))

@@ -100,6 +100,13 @@ impl ResponseReader {
         self.feed_body(&rest)
     }
 
+    /// The part of a body that has arrived, if its status is 200; it is no part of the response
+    /// then, and of no limit.
+    pub(super) fn take_body(&mut self) -> Option<Vec<u8>> {
+        let taken = self.response.status == 200 && !self.body.is_empty();
+        taken.then(|| std::mem::take(&mut self.body))
+    }
+
     /// The connection ended in order.
     pub(super) fn finish(&mut self) -> Result<Progress, ClientError> {
         match self.framing {

@@ -16,7 +16,10 @@ fn run(input: &[u8], cuts: &[usize]) -> Vec<Event> {
             match connection.poll() {
                 Event::Read => break,
                 Event::Close => return events,
-                event @ (Event::Continue | Event::Request(_) | Event::Refuse(_)) => {
+                event @ (Event::Continue
+                | Event::Piece(_)
+                | Event::Request(_)
+                | Event::Refuse(_)) => {
                     events.push(event);
                 }
             }
@@ -150,4 +153,30 @@ proptest! {
     ) {
         let _ = run(&input, &[]);
     }
+}
+
+#[test]
+fn the_body_of_a_restore_comes_out_in_pieces() {
+    let head = b"PUT /v1/snapshot?dc=a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let limits = ConnectionLimits { file_bytes_max: 8, ..ConnectionLimits::default() };
+    let mut connection = Connection::new(ConnectionLimits { body_bytes_max: 2, ..limits });
+    connection.feed(head);
+    connection.feed(b"3\r\nabc\r\n3\r\nd");
+    assert_eq!(connection.poll(), Event::Piece(Bytes::from_static(b"abcd")));
+    assert_eq!(connection.poll(), Event::Read);
+    assert_eq!(connection.phase(), Phase::Body);
+    connection.feed(b"ef\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(connection.poll(), Event::Piece(Bytes::from_static(b"ef")));
+    assert!(matches!(connection.poll(), Event::Request(request) if request.body.is_empty()));
+    assert!(matches!(connection.poll(), Event::Request(request) if request.head.target == "/"));
+
+    let mut connection = Connection::new(limits);
+    connection.feed(head);
+    connection.feed(b"8\r\nabcdefgh\r\n");
+    assert!(matches!(connection.poll(), Event::Piece(_)));
+    connection.feed(b"1\r\ni\r\n");
+    assert!(matches!(connection.poll(), Event::Refuse(Refusal::BodyTooLarge { limit: 8, .. })));
+    let mut connection = Connection::new(limits);
+    connection.feed(b"PUT /v1/snapshot HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n");
+    assert!(matches!(connection.poll(), Event::Refuse(Refusal::BodyTooLarge { limit: 8, .. })));
 }

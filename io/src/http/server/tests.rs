@@ -197,3 +197,51 @@ fn a_client_that_has_said_everything_is_still_answered() {
         assert!(all.ends_with("\r\n\r\ntrue"), "{all}");
     });
 }
+
+/// An answer from a file of 200 000 bytes, as the server sends it.
+fn file_sent(chunked: bool) -> Vec<u8> {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, _calls) = smol::channel::bounded(1);
+    let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+    let api = Api::new(NodeHandle::new(view, sender, Clock::start()), settings());
+    let shared = Arc::new(Shared { api, clients: Mutex::new(Clients::default()) });
+    smol::block_on(async {
+        let file = shared.api.files().begin().await.unwrap();
+        file.append(Bytes::from(vec![b'x'; 200_000])).await.unwrap();
+        let reading = smol::spawn(async move {
+            let mut all = Vec::new();
+            connect(address).await.read_to_end(&mut all).await.unwrap();
+            all
+        });
+        let (stream, peer) = listener.accept().unwrap();
+        let stream = Async::new(stream).unwrap();
+        let admission = Admission::new(&shared, peer.ip()).unwrap();
+        let socket = Socket { stream, peer, admission };
+        socket.send_file(&file, chunked).await.unwrap();
+        drop(socket);
+        reading.await
+    })
+}
+
+#[test]
+fn a_file_is_sent_in_chunks_or_to_the_end_of_the_stream() {
+    assert_eq!(file_sent(false), vec![b'x'; 200_000]);
+    let mut decoder = crate::http::chunked::ChunkedDecoder::default();
+    let (sent, mut out) = (file_sent(true), Vec::new());
+    assert_eq!(decoder.decode(&sent, &mut out), Ok(sent.len()));
+    assert!(decoder.is_done());
+    assert_eq!(out, vec![b'x'; 200_000]);
+}
+
+#[test]
+fn a_large_body_for_a_restore_is_taken_into_a_file() {
+    with_server(ServerLimits::default(), |address| async move {
+        let garbage = "x".repeat(3 * 1024 * 1024);
+        let head = format!("Host: h\r\nConnection: close\r\nContent-Length: {}", garbage.len());
+        let put = |path: &str| format!("PUT {path} HTTP/1.1\r\n{head}\r\n\r\n{garbage}");
+        let all = send(address, &put("/v1/snapshot")).await;
+        assert!(all.starts_with("HTTP/1.1 500 "), "{all}");
+        assert!(all.ends_with("failed to decompress snapshot: gzip: invalid header"), "{all}");
+    });
+}

@@ -49,7 +49,7 @@ fn what_is_not_built_answers_501_by_name() {
         ("GET /v1/query", "/v1/query"),
         ("GET /v1/query/a/execute", "/v1/query"),
         ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
-        ("GET /v1/snapshot", "/v1/snapshot"),
+        ("GET /v1/session/list", "/v1/session/list"),
         ("PUT /v1/agent/reload", "/v1/agent/reload"),
     ] {
         assert_eq!(world.say(target), (501, format!("{name} is not built yet")), "{target}");
