@@ -18,6 +18,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("archive", targets::archive),
     ("config_json", targets::config_json),
     ("dns", targets::dns),
     ("gossip_wire", targets::gossip_wire),

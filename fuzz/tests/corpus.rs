@@ -68,6 +68,10 @@ mod tests {
             let read = ImageDecoder::default().block(&bytes);
             read.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
+        for (name, bytes) in read("archive").filter(|(name, _)| name.ends_with("whole")) {
+            let read = terraform_io::archive::verify(&*bytes);
+            read.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
         for (name, bytes) in read("pack") {
             let decodes = Command::decode(&bytes).is_ok()
                 || from_bytes::<Registration>(&bytes).is_ok()

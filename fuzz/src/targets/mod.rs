@@ -1,5 +1,6 @@
 //! The targets, one file for each family.
 
+mod archive;
 mod config_json;
 mod dns;
 mod gossip_wire;
@@ -12,6 +13,7 @@ mod serf_wire;
 mod server_wire;
 mod storage;
 
+pub use archive::archive;
 pub use config_json::config_json;
 pub use dns::dns;
 pub use gossip_wire::gossip_wire;
