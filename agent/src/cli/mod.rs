@@ -15,6 +15,7 @@ mod monitor;
 mod operator;
 mod reload;
 mod rtt;
+mod snapshot;
 mod tags;
 mod transport;
 mod version;
@@ -56,6 +57,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "operator", summary: "Looks after the servers", run: operator::run },
     Command { name: "reload", summary: "Makes an agent read its configuration", run: reload::run },
     Command { name: "rtt", summary: "Estimates the round trip of two members", run: rtt::run },
+    Command {
+        name: "snapshot",
+        summary: "Saves, restores and shows what the servers hold",
+        run: snapshot::run,
+    },
     Command { name: "tags", summary: "Changes the tags of an agent", run: tags::run },
     Command { name: "version", summary: "Prints the version", run: version::run },
 ];

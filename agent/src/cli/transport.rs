@@ -165,16 +165,21 @@ pub(super) fn any_status(
     path: &str,
     body: Vec<u8>,
 ) -> Result<ClientResponse, String> {
-    let url = format!("{base}{path}");
-    let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
+    let mut request = request(method, &format!("{base}{path}"))?;
     request.body = body.into();
+    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
+    smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))
+}
+
+/// A request with the token that the environment names.
+pub(super) fn request(method: &str, url: &str) -> Result<ClientRequest, String> {
+    let mut request = ClientRequest::new(method, url).map_err(|error| error.to_string())?;
     let token =
         std::env::var("TERRAFORM_HTTP_TOKEN").or_else(|_| std::env::var("CONSUL_HTTP_TOKEN"));
     if let Ok(token) = token {
         request.headers.push(("X-Consul-Token".to_owned(), token));
     }
-    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
-    smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))
+    Ok(request)
 }
 
 /// `text` as one segment of a URL's path.
