@@ -15,5 +15,6 @@ mod operator;
 mod reload;
 mod serf_commands;
 mod serf_peer;
+mod snapshot;
 mod torture;
 mod wan;
