@@ -14,11 +14,14 @@ use crate::machine::Machine as _;
 use crate::mutant;
 use crate::raft::{ImageId, RaftInput, ReceiptId, SnapshotInput, SnapshotMeta, SnapshotOutput};
 use crate::storage::op::{FileOp, Lane};
-use crate::storage::snapshot::{self, SnapshotFiles, SnapshotId, SnapshotWriter};
+use crate::storage::snapshot::{
+    self, BLOCK_BYTES_MAX, SnapshotFiles, SnapshotId, SnapshotWriter,
+};
 use crate::time::Instant;
 use crate::trace::Level;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use thiserror::Error;
 
 /// A copy of the tables on its way out, one block ahead so that the last one is known as such.
 #[derive(Clone, Debug)]
@@ -71,7 +74,10 @@ impl Receiving {
         data: &[u8],
         last: bool,
         ops: &mut Vec<FileOp>,
-    ) -> Result<(), ImageError> {
+    ) -> Result<(), BlockError> {
+        if data.len() > BLOCK_BYTES_MAX {
+            return Err(BlockError::TooLarge { bytes: data.len() });
+        }
         self.decoder.block(data)?;
         if last {
             self.tables = Some(std::mem::take(&mut self.decoder).finish()?);
@@ -84,6 +90,20 @@ impl Receiving {
         }
         Ok(())
     }
+}
+
+/// Why a block was refused that a leader sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum BlockError {
+    /// It is larger than any that a server makes.
+    #[error("a block has {bytes} bytes, at most {BLOCK_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// It is no part of a catalog.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 /// All snapshots of a server.
@@ -281,5 +301,30 @@ impl Node {
         if let Some(server) = self.server.as_deref_mut() {
             server.raft.handle(now, RaftInput::Snapshot(input), &mut self.boxes.raft);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LogIndex, StoreId};
+
+    #[test]
+    fn a_block_that_no_server_makes_is_refused_before_it_reaches_the_writer() {
+        let meta = SnapshotMeta { index: LogIndex::new(1), ..SnapshotMeta::default() };
+        let store = StoreId::from_bytes([1; 16]);
+        let (writer, _) = SnapshotWriter::begin(store, snapshot::Purpose::Received, &meta);
+        let mut held = Receiving {
+            receipt: ReceiptId(1),
+            writer: Some(writer),
+            decoder: ImageDecoder::default(),
+            tables: None,
+        };
+        let mut ops = Vec::new();
+        let bytes = BLOCK_BYTES_MAX + 1;
+        let refused = held.take_block(&vec![0; bytes], false, &mut ops);
+        assert_eq!(refused, Err(BlockError::TooLarge { bytes }));
+        assert!(matches!(held.take_block(b"", false, &mut ops), Err(BlockError::Image(_))));
+        assert!(ops.is_empty());
     }
 }

@@ -192,6 +192,11 @@ impl Shared {
         seq
     }
 
+    /// Whether term, vote and cluster are durable.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.gate.is_none()
+    }
+
     /// Sends a message once term and vote are durable.
     pub(super) fn send(&mut self, to: Destination, body: Body, out: &mut Outbox<RaftOutput>) {
         self.send_after(to, body, None, out);

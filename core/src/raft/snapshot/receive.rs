@@ -20,6 +20,9 @@ use crate::{mark, trace};
 
 /// Blocks taken and not stored, beyond which a leader keeps no window.
 const PENDING_MAX: u64 = 16;
+/// Positions beyond this are not counted to in any server's life; a log that begins there could
+/// not be read again.
+const INDEX_MAX: LogIndex = LogIndex::new(1 << 62);
 
 /// A snapshot that arrives.
 #[derive(Clone, Debug)]
@@ -83,6 +86,12 @@ impl Raft {
             Standing::Contradicted => return contradict(shared, &meta, out),
             Standing::Lacking => {}
         }
+        if !shared.is_settled() {
+            // A snapshot goes another way to the disk than the term and the cluster it belongs to,
+            // and must not be there without them. What is not taken is sent again.
+            mark!("raft.snapshot.waits_for_the_term");
+            return;
+        }
         let source = (header.term, snapshot);
         if shared.snapshots.receipt.as_ref().is_none_or(|receipt| receipt.source != source) {
             drop_receipt(shared, out);
@@ -102,6 +111,10 @@ impl Raft {
             shared.snapshots.receipt = Some(receipt);
         }
         let Some(receipt) = &mut shared.snapshots.receipt else { return };
+        if receipt.meta != meta {
+            shared.stats.malformed += 1;
+            return;
+        }
         receipt.answer = answer;
         if number == receipt.next && !receipt.whole && number - receipt.stored < PENDING_MAX {
             receipt.next += 1;
@@ -184,7 +197,7 @@ impl Raft {
 
 /// Whether a correct leader could send this.
 fn well_formed(header: &Header, meta: &SnapshotMeta) -> bool {
-    meta.index > LogIndex::ZERO
+    (LogIndex::new(1)..=INDEX_MAX).contains(&meta.index)
         && meta.term <= header.term
         && meta.configuration_index <= meta.index
         && meta.configuration_index > LogIndex::ZERO

@@ -52,6 +52,13 @@ pub(super) struct Host {
     images: BTreeMap<ImageId, u64>,
 }
 
+impl Host {
+    /// The newest entry that the snapshot covers which is being received.
+    pub(super) fn receiving(&self) -> Option<LogIndex> {
+        self.receipt.as_ref().map(|(_, meta)| meta.index)
+    }
+}
+
 /// Blocks of every snapshot.
 const BLOCKS: u64 = 3;
 
@@ -407,6 +414,9 @@ impl Cluster {
             }
             SnapshotOutput::Receive { receipt, meta, number, data, last } => {
                 assert_eq!(data, (number + 1).to_string(), "blocks come once and in order");
+                let disk = &host.disk;
+                assert!(disk.hard.term >= meta.term, "INV-RAFT-13: a snapshot before its term");
+                assert_eq!(disk.cluster, Some(cluster_id()), "INV-RAFT-13: nor before its cluster");
                 if number == 0 {
                     host.receipt = Some((receipt, meta.clone()));
                 }

@@ -105,6 +105,58 @@ fn lost_blocks_are_sent_again_and_a_receiver_that_restarts_begins_anew() {
     }
 }
 
+/// A block of a snapshot of one block, as leader 2 of term 3 sends it.
+fn only_block(index: u64) -> SnapshotBlock {
+    let meta = SnapshotMeta {
+        index: LogIndex::new(index),
+        term: Term::new(3),
+        chain: 7,
+        configuration: configuration(&[1, 2, 3]),
+        configuration_index: LogIndex::new(1),
+    };
+    SnapshotBlock { snapshot: 1, meta, number: 0, data: Bytes::from_static(b"1"), last: false }
+}
+
+fn from_leader(block: SnapshotBlock) -> RaftInput {
+    let header = Header {
+        cluster: cluster_id(),
+        from: node(2),
+        address: address(2),
+        from_store: store(2),
+        to: node(1),
+        term: Term::new(3),
+        sent_at: 0,
+    };
+    RaftInput::Receive(Message { header, body: Body::SnapshotBlock(block) })
+}
+
+/// The crash after which a snapshot is on the disk and its term is not would leave a log that is
+/// newer than its server (raft.md §3 D1).
+#[test]
+fn a_snapshot_is_not_taken_before_its_term_is_durable() {
+    let mut cluster = Cluster::new(7, &[1]);
+    let sync = cluster.sync_max;
+    cluster.input(1, from_leader(only_block(50)));
+    assert_eq!(cluster.hosts[&1].receiving(), None);
+    cluster.run(sync * 2);
+    cluster.input(1, from_leader(only_block(50)));
+    assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(50)));
+}
+
+#[test]
+fn blocks_that_no_leader_sends_are_not_taken() {
+    let mut cluster = Cluster::new(8, &[1]);
+    cluster.input(1, from_leader(only_block(50)));
+    cluster.run(Duration::from_millis(10));
+    cluster.input(1, from_leader(only_block(1 << 63)));
+    assert_eq!(cluster.hosts[&1].receiving(), None);
+    cluster.input(1, from_leader(only_block(50)));
+    let second = SnapshotBlock { number: 1, data: Bytes::from_static(b"2"), ..only_block(60) };
+    cluster.input(1, from_leader(second));
+    assert_eq!(cluster.raft(1).stats().malformed, 2);
+    assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(50)));
+}
+
 #[test]
 fn clusters_that_cut_their_logs_stay_safe_under_faults() {
     for seed in 100..160 {
