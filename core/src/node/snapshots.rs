@@ -14,46 +14,17 @@ use crate::machine::Machine as _;
 use crate::mutant;
 use crate::raft::{ImageId, RaftInput, ReceiptId, SnapshotInput, SnapshotMeta, SnapshotOutput};
 use crate::storage::op::{FileOp, Lane};
-use crate::storage::snapshot::{
-    self, BLOCK_BYTES_MAX, SnapshotFiles, SnapshotId, SnapshotWriter,
-};
+use crate::storage::snapshot::{self, BLOCK_BYTES_MAX, SnapshotFiles, SnapshotId, SnapshotWriter};
 use crate::time::Instant;
 use crate::trace::Level;
-use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use thiserror::Error;
-
-/// A copy of the tables on its way out, one block ahead so that the last one is known as such.
-#[derive(Clone, Debug)]
-struct Image {
-    encoder: ImageEncoder,
-    ahead: Option<Bytes>,
-    block_bytes: usize,
-}
-
-impl Image {
-    fn new(tables: Tables, block_bytes: usize) -> Self {
-        let mut encoder = ImageEncoder::new(tables);
-        let ahead = encoder.next_block(block_bytes);
-        Self { encoder, ahead, block_bytes }
-    }
-
-    /// The next block, and whether it is the last one; `None` after that.
-    fn next(&mut self) -> Option<(Bytes, bool)> {
-        let block = self.ahead.take()?;
-        self.ahead = self.encoder.next_block(self.block_bytes);
-        Some((block, self.ahead.is_none()))
-    }
-}
 
 /// A snapshot that is being stored here.
 #[derive(Clone, Debug)]
 struct Taking {
-    meta: SnapshotMeta,
-    image: Image,
-    /// Until its last block is written.
-    writer: Option<SnapshotWriter>,
-    bytes: u64,
+    encoder: ImageEncoder,
+    writer: SnapshotWriter,
 }
 
 /// A snapshot that arrives.
@@ -110,22 +81,14 @@ enum BlockError {
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     files: SnapshotFiles,
-    /// What the files stand for that are on their way to be durable, in the order of their writes.
-    finishing: VecDeque<SnapshotMeta>,
     taking: Option<Taking>,
-    images: BTreeMap<ImageId, Image>,
+    images: BTreeMap<ImageId, ImageEncoder>,
     receiving: Option<Receiving>,
 }
 
 impl Snapshots {
     pub(super) const fn new(files: SnapshotFiles) -> Self {
-        Self {
-            files,
-            finishing: VecDeque::new(),
-            taking: None,
-            images: BTreeMap::new(),
-            receiving: None,
-        }
+        Self { files, taking: None, images: BTreeMap::new(), receiving: None }
     }
 
     /// The newest one that is durable here.
@@ -139,12 +102,12 @@ impl Snapshots {
 pub(super) enum SnapshotWrite {
     /// A block of the one that is taken.
     Block,
-    /// All of the one that is taken.
-    Whole,
+    /// All of the one that is taken, and its bytes.
+    Whole(SnapshotId, u64),
     /// A block that was received.
     Received(ReceiptId, u64),
     /// All of what was received.
-    ReceivedWhole(ReceiptId),
+    ReceivedWhole(ReceiptId, SnapshotId),
     /// Removing what is not needed any more.
     Removal,
 }
@@ -157,20 +120,19 @@ impl Node {
         let (tables, snapshots) = (&server.tables, &mut server.snapshots);
         match output {
             SnapshotOutput::Take { meta } => {
-                let image = Image::new(tables.clone(), block_bytes);
+                let encoder = ImageEncoder::new(tables.clone());
                 let (writer, ops) = SnapshotWriter::begin(store, snapshot::Purpose::Own, &meta);
-                let (writer, bytes) = (Some(writer), 0);
-                snapshots.taking = Some(Taking { meta, image, writer, bytes });
+                snapshots.taking = Some(Taking { encoder, writer });
                 self.write_snapshot_block(now, ops);
             }
             SnapshotOutput::Open { image } => {
-                snapshots.images.insert(image, Image::new(tables.clone(), block_bytes));
+                snapshots.images.insert(image, ImageEncoder::new(tables.clone()));
             }
             SnapshotOutput::Read { image } => {
-                let next = snapshots.images.get_mut(&image).and_then(Image::next);
-                if let Some((data, last)) = next {
-                    self.tell_snapshots(now, SnapshotInput::Block { image, data, last });
-                }
+                let Some(encoder) = snapshots.images.get_mut(&image) else { return };
+                let Some(data) = encoder.next_block(block_bytes) else { return };
+                let last = encoder.is_finished();
+                self.tell_snapshots(now, SnapshotInput::Block { image, data, last });
             }
             SnapshotOutput::Close { image } => {
                 snapshots.images.remove(&image);
@@ -195,23 +157,21 @@ impl Node {
     /// Writes the next block of the snapshot that is taken, after `ops`.
     fn write_snapshot_block(&mut self, now: Instant, mut ops: Vec<FileOp>) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let Some(taking) = &mut server.snapshots.taking else { return };
-        let Some((block, last)) = taking.image.next() else { return };
-        if let Some(writer) = &mut taking.writer {
-            ops.extend(writer.block(&block));
-            taking.bytes = writer.bytes();
+        let block_bytes = server.raft.block_bytes();
+        let Some(mut taking) = server.snapshots.taking.take() else { return };
+        let Some(block) = taking.encoder.next_block(block_bytes) else { return };
+        ops.extend(taking.writer.block(&block));
+        if !taking.encoder.is_finished() {
+            server.snapshots.taking = Some(taking);
+            let purpose = Purpose::Snapshot(SnapshotWrite::Block);
+            return self.writes.issue(purpose, Lane::State, ops, &mut self.out);
         }
-        let mut write = SnapshotWrite::Block;
-        if last && let Some(writer) = taking.writer.take() {
-            ops.extend(writer.finish());
-            server.snapshots.finishing.push_back(taking.meta.clone());
-            write = SnapshotWrite::Whole;
-        }
-        let (index, bytes) = (taking.meta.index, taking.bytes);
-        self.writes.issue(Purpose::Snapshot(write), Lane::State, ops, &mut self.out);
-        if last && mutant!(M29) {
-            self.snapshot_stored();
-            self.tell_snapshots(now, SnapshotInput::Taken { index, bytes });
+        let (id, bytes) = (taking.writer.id(), taking.writer.bytes());
+        ops.extend(taking.writer.finish());
+        let purpose = Purpose::Snapshot(SnapshotWrite::Whole(id, bytes));
+        self.writes.issue(purpose, Lane::State, ops, &mut self.out);
+        if mutant!(M29) {
+            self.snapshot_taken(now, (id, bytes));
         }
     }
 
@@ -245,8 +205,7 @@ impl Node {
             return self.tell_snapshots(now, SnapshotInput::Refused { receipt });
         }
         let write = if last {
-            server.snapshots.finishing.push_back(meta.clone());
-            SnapshotWrite::ReceivedWhole(receipt)
+            SnapshotWrite::ReceivedWhole(receipt, SnapshotId::of(meta))
         } else {
             SnapshotWrite::Received(receipt, number)
         };
@@ -257,32 +216,31 @@ impl Node {
     pub(super) fn snapshot_written(&mut self, now: Instant, write: SnapshotWrite) {
         match write {
             SnapshotWrite::Block => self.write_snapshot_block(now, Vec::new()),
-            SnapshotWrite::Whole => self.snapshot_taken(now),
+            SnapshotWrite::Whole(id, bytes) => {
+                if !mutant!(M29) {
+                    self.snapshot_taken(now, (id, bytes));
+                }
+            }
             SnapshotWrite::Received(receipt, number) => {
                 self.tell_snapshots(now, SnapshotInput::Stored { receipt, number });
             }
-            SnapshotWrite::ReceivedWhole(receipt) => {
-                self.snapshot_stored();
+            SnapshotWrite::ReceivedWhole(receipt, id) => {
+                self.snapshot_stored(id);
                 self.tell_snapshots(now, SnapshotInput::Durable { receipt });
             }
             SnapshotWrite::Removal => {}
         }
     }
 
-    fn snapshot_taken(&mut self, now: Instant) {
-        let Some(server) = self.server.as_deref_mut() else { return };
-        let Some(Taking { meta, bytes, .. }) = server.snapshots.taking.take() else { return };
-        if !mutant!(M29) {
-            self.snapshot_stored();
-            self.tell_snapshots(now, SnapshotInput::Taken { index: meta.index, bytes });
-        }
+    fn snapshot_taken(&mut self, now: Instant, (id, bytes): (SnapshotId, u64)) {
+        self.snapshot_stored(id);
+        self.tell_snapshots(now, SnapshotInput::Taken { index: id.index, bytes });
     }
 
-    /// The oldest snapshot on its way is durable: removes the files that nothing needs any more.
-    fn snapshot_stored(&mut self) {
+    /// A snapshot is durable: removes the files that nothing needs any more.
+    fn snapshot_stored(&mut self, id: SnapshotId) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let Some(meta) = server.snapshots.finishing.pop_front() else { return };
-        let retention = server.snapshots.files.add(SnapshotId::of(&meta));
+        let retention = server.snapshots.files.add(id);
         let mut ops = retention.remove;
         if let Some(index) = retention.compact {
             ops.extend(server.wal.compact(index));

@@ -109,7 +109,8 @@ impl Raft {
         shared.snapshots.taking = false;
         shared.snapshots.size = usize::try_from(bytes).unwrap_or(usize::MAX);
         trace!(out, Level::Info, RaftTrace::SnapshotTaken { index, bytes });
-        let trailing = shared.log.last_index().get().saturating_sub(shared.trailing());
+        let kept = shared.settings.limits.trailing_entries;
+        let trailing = shared.log.last_index().get().saturating_sub(kept);
         let mut to = index.min(LogIndex::new(trailing));
         if let Role::Leader(leader) = &self.role
             && shared.log.bytes() <= shared.settings.limits.pinned_bytes_max
@@ -125,10 +126,6 @@ impl Raft {
 }
 
 impl super::shared::Shared {
-    fn trailing(&self) -> u64 {
-        self.settings.limits.trailing_entries
-    }
-
     /// What a snapshot at `position` stands for.
     fn snapshot_meta(&self, position: crate::log::Position) -> SnapshotMeta {
         let (configuration_index, configuration) = self.configs.at(position.index);
