@@ -10,13 +10,18 @@ use std::io::{self, BufRead, BufReader, Read};
 use tar::{Archive, Entry, EntryType};
 use terraform_core::catalog::Tables;
 use terraform_core::catalog::command::{ApplyError, Command};
-use terraform_core::catalog::restore::{RestoreBlock, RestoreCommit, RestoreError};
+use terraform_core::catalog::restore::{
+    RESTORE_BYTES_MAX, RestoreBlock, RestoreCommit, RestoreError,
+};
 use terraform_core::id::{LogIndex, RestoreId};
 use terraform_core::raft::ENTRY_BYTES_MAX;
 use thiserror::Error;
 
 /// Bytes of a block: what an entry of the log takes, but for what stands around the block in it.
 const BLOCK_BYTES_MAX: usize = ENTRY_BYTES_MAX - 1024;
+
+/// Bytes of zeros that may follow the files; packers fill up to a multiple of some KiB.
+const PADDING_BYTES_MAX: usize = 1 << 20;
 
 /// Why an archive was refused. Whoever made or carried it is at fault, if it is not the disk.
 #[derive(Debug, Error)]
@@ -41,6 +46,9 @@ pub enum FileError {
     /// `meta.json` or `SHA256SUMS` is too large.
     #[error("{0:?} is larger than {SMALL_BYTES_MAX} bytes")]
     TooLarge(&'static str),
+    /// `state.bin` is larger than any that a restore takes.
+    #[error("\"state.bin\" has {0} bytes, at most {RESTORE_BYTES_MAX} are allowed")]
+    StateTooLarge(u64),
     /// A digest is not that of its file, or missing, or a file is.
     #[error("failed checking integrity of snapshot: {0}")]
     Integrity(String),
@@ -123,12 +131,15 @@ pub fn read(
     let mut unpacked = GzDecoder::new(source);
     let contents = contents(&mut unpacked, &mut take)?;
     // Padding is all that may follow; reading it also compares the checksum of the packing.
-    let mut rest = [0; 4096];
+    let (mut rest, mut padding) = ([0; 4096], 0);
     loop {
-        match unpacked.read(&mut rest).map_err(FileError::Unreadable)? {
-            0 => break,
-            count if rest.iter().take(count).all(|byte| *byte == 0) => {}
-            _ => return Err(FileError::Trailing.into()),
+        let count = unpacked.read(&mut rest).map_err(FileError::Unreadable)?;
+        padding += count;
+        if padding > PADDING_BYTES_MAX || rest.iter().take(count).any(|byte| *byte != 0) {
+            return Err(FileError::Trailing.into());
+        }
+        if count == 0 {
+            break;
         }
     }
     let mut source = unpacked.into_inner();
@@ -210,6 +221,9 @@ fn state(
     take: &mut impl FnMut(&[u8]) -> Result<(), FileError>,
 ) -> Result<State, FileError> {
     let bytes = entry.size();
+    if bytes > RESTORE_BYTES_MAX {
+        return Err(FileError::StateTooLarge(bytes));
+    }
     let mut source = Digesting { source: entry, left: bytes, digest: Sha256::new() };
     let broken = match blocks(&mut source, take) {
         Ok(()) => None,

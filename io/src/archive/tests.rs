@@ -13,6 +13,7 @@ use terraform_core::catalog::command::Command;
 use terraform_core::catalog::image::{BLOCK_BYTES, ImageEncoder};
 use terraform_core::catalog::kv::{KvPut, KvWrite};
 use terraform_core::catalog::query::{RaftConfiguration, RaftServer};
+use terraform_core::catalog::restore::RESTORE_BYTES_MAX;
 use terraform_core::id::{LogIndex, ModifyIndex, NodeId, Term};
 use terraform_core::node::request::{BackupId, BackupOpened};
 use terraform_core::time::WallClock;
@@ -249,4 +250,24 @@ fn a_scratch_file_has_no_name() {
     clear(&folder).unwrap();
     assert!(!folder.exists());
     clear(&folder).unwrap();
+}
+
+#[test]
+fn what_is_unpacked_is_bounded_whatever_it_is_packed_to() {
+    let mut tar = unpacked(&archive(&blocks()));
+    tar.resize(tar.len() + 8192, 0);
+    assert!(verify(&packed(&tar)[..]).is_ok(), "some padding is usual");
+    tar.resize(tar.len() + (1 << 20), 0);
+    let trailing = "failed to read snapshot file: data follows the end of the archive";
+    assert_eq!(refusal(&packed(&tar)), trailing);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_path("state.bin").unwrap();
+    header.set_size(RESTORE_BYTES_MAX + 1);
+    header.set_cksum();
+    builder.append(&header, std::io::empty()).unwrap();
+    let huge = packed(&builder.into_inner().unwrap());
+    let expected = "failed to read snapshot file: \"state.bin\" has 2147483649 bytes, at most \
+                    2147483648 are allowed";
+    assert_eq!(refusal(&huge), expected);
 }
