@@ -14,13 +14,14 @@
 //! | `expect FACT within D` | the fact must come true in time |
 //!
 //! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
-//! `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter` datagrams of one host to another,
-//! `heal`, `work`, `rest-work`. A host is its name, `leader`, `follower`, or `it`: the host of the
-//! deed before. Facts: `leader`, `new-leader` (one that is not `it`), `failed` and `left` (all see
-//! `it` so), `installed` (a snapshot took the place of the log of `it`), `unheard` (another one's
-//! log says that the UDP of `it` does not arrive), `unreached` (the log of `it` says that its UDP
-//! does not arrive elsewhere), `rest` (every rule of a world at rest holds). The rules that are
-//! checked after every event are checked all the time.
+//! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
+//! datagrams of one host to another, `heal`, `work`, `rest-work`. A host is its name, `leader`,
+//! `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader` (one that is
+//! not `it`), `failed` and `left` (all see `it` so), `installed` (a snapshot took the place of the
+//! log of `it`), `unheard` (another one's log says that the UDP of `it` does not arrive),
+//! `unreached` (the log of `it` says that its UDP does not arrive elsewhere), `rest` (every rule
+//! of a world at rest holds). The rules that are checked after every event are checked all the
+//! time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
@@ -44,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 20] = [
+pub const SCENARIOS: [(&str, &str); 21] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -56,6 +57,7 @@ pub const SCENARIOS: [(&str, &str); 20] = [
     ("leave-of-a-client", include_str!("../scenarios/leave-of-a-client.txt")),
     ("leave-of-a-follower", include_str!("../scenarios/leave-of-a-follower.txt")),
     ("leave-of-the-leader", include_str!("../scenarios/leave-of-the-leader.txt")),
+    ("stop-of-the-leader", include_str!("../scenarios/stop-of-the-leader.txt")),
     ("kill-and-rejoin", include_str!("../scenarios/kill-and-rejoin.txt")),
     ("killed-while-leaving", include_str!("../scenarios/killed-while-leaving.txt")),
     ("force-leave", include_str!("../scenarios/force-leave.txt")),
@@ -289,6 +291,11 @@ impl Play {
                 self.it = self.host(host)?;
                 self.left(self.it);
                 self.run.world.tell(self.it, Input::Leave);
+            }
+            ["stop", host] => {
+                self.it = self.host(host)?;
+                self.run.expect(self.it, Expectation::Failed);
+                self.run.world.tell(self.it, Input::Shutdown);
             }
             ["force-leave", host] => {
                 self.it = self.host(host)?;
