@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod archive;
 pub mod checks;
+pub mod civil;
 pub mod clock;
 pub mod dns;
 pub mod driver;
