@@ -91,8 +91,8 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("advertise_addr_wan", a.advertise_wan != b.advertise_wan),
         ("bind_addr", started.bind != now.bind),
         (
-            "bootstrap, bootstrap_expect, performance.raft_multiplier, gossip_wan or \
-             reconnect_timeout_wan",
+            "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
+             performance.raft_multiplier or reconnect_timeout_wan",
             a.server != b.server,
         ),
         ("check_update_interval", a.check_update_interval != b.check_update_interval),

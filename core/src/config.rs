@@ -1,5 +1,6 @@
 //! The validated settings of a node; the file format is the agent's.
 
+use crate::catalog::autopilot::AutopilotConfig;
 use crate::gossip::Admission;
 use crate::id::{Datacenter, NodeName, PoolName};
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
@@ -23,11 +24,21 @@ pub enum Bootstrap {
     Expect(u32),
 }
 
+/// How long nobody hears a voter, by default, before it is taken out although nobody replaces it
+/// (`autopilot.dead_server_grace`, DESIGN.md §8).
+pub const DEAD_SERVER_GRACE: Duration = Duration::from_secs(600);
+
 /// What only servers have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// How the first configuration comes about.
     pub bootstrap: Bootstrap,
+    /// Whether it is to vote.
+    pub votes: bool,
+    /// How servers are cared for until that is stored.
+    pub autopilot: AutopilotConfig,
+    /// How long nobody hears a voter before it is taken out although nobody replaces it.
+    pub dead_server_grace: Duration,
     /// Multiplies every Raft timeout; 1 to 10.
     pub raft_multiplier: u32,
     /// Sizes of consensus; the simulator tries small ones too.

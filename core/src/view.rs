@@ -11,6 +11,7 @@ use crate::event::KeptEvents;
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
 use crate::local::LocalView;
 use crate::node::request::RequestContext;
+use crate::raft::{Configuration, Server};
 use crate::serf::Members;
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -47,9 +48,9 @@ pub struct ConsensusView {
     pub last: LogIndex,
     /// Its term.
     pub last_term: Term,
-    /// The voters' addresses, by identity.
-    pub peers: Vec<(NodeId, SocketAddr)>,
-    /// The position of the newest configuration.
+    /// The newest configuration.
+    pub configuration: Arc<Configuration>,
+    /// Its position.
     pub configuration_index: LogIndex,
 }
 
@@ -192,11 +193,13 @@ pub fn answer_now(
         Query::RaftConfiguration => {
             (Rows::RaftConfiguration(configuration(tables, consensus)), ModifyIndex::ZERO)
         }
+        Query::Autopilot => (Rows::Autopilot(tables.autopilot().cloned()), ModifyIndex::ZERO),
         Query::DatacenterCoordinates => {
             let mut rows = datacenters.to_vec();
             // A server outside of the WAN pool knows its peers from the LAN pool alone.
             if let Some(own) = rows.first_mut().filter(|own| own.servers.is_empty()) {
-                own.servers = tables.coordinates_of(consensus.peers.iter().map(|(id, _)| *id));
+                let servers = consensus.configuration.servers().map(|(id, _)| *id);
+                own.servers = tables.coordinates_of(servers);
             }
             (Rows::DatacenterCoordinates(rows), ModifyIndex::ZERO)
         }
@@ -210,7 +213,8 @@ pub fn answer_now(
             (Rows::Text(address), ModifyIndex::ZERO)
         }
         Query::Peers => {
-            let peers = consensus.peers.iter().map(|(_, address)| address.to_string());
+            let servers = consensus.configuration.servers();
+            let peers = servers.map(|(_, server)| server.address.to_string());
             (Rows::Names(peers.collect()), ModifyIndex::ZERO)
         }
     };
@@ -225,13 +229,14 @@ pub fn answer_now(
 
 fn configuration(tables: &Tables, consensus: &ConsensusView) -> RaftConfiguration {
     let leader = consensus.leader.as_ref().map(|leader| leader.id);
-    let server = |(id, address): &(NodeId, SocketAddr)| RaftServer {
+    let server = |(id, server): (&NodeId, &Server)| RaftServer {
         id: *id,
         name: tables.name_of(*id).cloned(),
-        address: *address,
+        address: server.address,
         leader: leader == Some(*id),
+        voter: consensus.configuration.is_voter(*id),
     };
-    let servers = consensus.peers.iter().map(server).collect();
+    let servers = consensus.configuration.servers().map(server).collect();
     RaftConfiguration { index: consensus.configuration_index, servers }
 }
 

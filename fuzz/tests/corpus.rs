@@ -75,7 +75,7 @@ mod tests {
         for (name, bytes) in read("pack") {
             let decodes = Command::decode(&bytes).is_ok()
                 || from_bytes::<Registration>(&bytes).is_ok()
-                || from_bytes::<Configuration>(&bytes).is_ok_and(|c| !c.voters.is_empty())
+                || from_bytes::<Configuration>(&bytes).is_ok_and(|c| c.is_sound())
                 || from_bytes::<ServiceDefinition>(&bytes).is_ok()
                 || from_bytes::<CheckDefinition>(&bytes).is_ok()
                 || from_bytes::<Change>(&bytes).is_ok();

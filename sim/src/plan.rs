@@ -6,8 +6,9 @@ use crate::queue::TieOrder;
 use crate::world::{WorldOptions, world_rng};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::config::{
-    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::raft::RaftLimits;
@@ -169,6 +170,9 @@ impl Plan {
         let kind = if is_server { "server" } else { "client" };
         let server = is_server.then_some(ServerConfig {
             bootstrap,
+            votes: true,
+            autopilot: AutopilotConfig::default(),
+            dead_server_grace: DEAD_SERVER_GRACE,
             raft_multiplier: 1,
             limits: self.limits,
             wan: Some(wan_config()),

@@ -11,6 +11,7 @@ mod encryption;
 mod events;
 mod founding_page;
 mod kv;
+mod membership;
 mod operator;
 mod reload;
 mod serf_commands;

@@ -72,6 +72,9 @@ struct Arguments {
     /// the name of this node (the host name)
     #[argh(option, arg_name = "name")]
     node: Option<String>,
+    /// be a server that has everything and does not vote
+    #[argh(option, arg_name = "bool")]
+    non_voting_server: Option<bool>,
     /// the time between two tries of -retry-join (30s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     retry_interval: Option<Duration>,
@@ -172,6 +175,7 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         server: arguments.server,
         bootstrap: arguments.bootstrap,
         bootstrap_expect: arguments.bootstrap_expect,
+        non_voting_server: arguments.non_voting_server,
         data_dir: arguments.data_dir,
         node_name: arguments.node,
         bind_addr: arguments.bind,

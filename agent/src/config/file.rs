@@ -25,6 +25,20 @@ pub struct Settings {
     pub bootstrap: Option<bool>,
     /// `bootstrap_expect`
     pub bootstrap_expect: Option<i64>,
+    /// `non_voting_server`
+    pub non_voting_server: Option<bool>,
+    /// `autopilot.cleanup_dead_servers`
+    pub autopilot_cleanup_dead_servers: Option<bool>,
+    /// `autopilot.last_contact_threshold`
+    pub autopilot_last_contact_threshold: Option<Duration>,
+    /// `autopilot.max_trailing_logs`
+    pub autopilot_max_trailing_logs: Option<i64>,
+    /// `autopilot.min_quorum`
+    pub autopilot_min_quorum: Option<i64>,
+    /// `autopilot.server_stabilization_time`
+    pub autopilot_server_stabilization_time: Option<Duration>,
+    /// `autopilot.dead_server_grace`
+    pub autopilot_dead_server_grace: Option<Duration>,
     /// `data_dir`
     pub data_dir: Option<String>,
     /// `node_name`
@@ -202,9 +216,8 @@ impl FileReader {
             return;
         }
         match key {
-            "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config" => {
-                self.section(key, value);
-            }
+            "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config"
+            | "autopilot" => self.section(key, value),
             _ => self.unbuilt(key, value),
         }
     }
@@ -215,6 +228,7 @@ impl FileReader {
             "server" => self.settings.server = self.boolean(key, value),
             "bootstrap" => self.settings.bootstrap = self.boolean(key, value),
             "bootstrap_expect" => self.settings.bootstrap_expect = self.integer(key, value),
+            "non_voting_server" => self.settings.non_voting_server = self.boolean(key, value),
             "data_dir" => self.settings.data_dir = self.text(key, value),
             "node_name" => self.settings.node_name = self.text(key, value),
             "node_id" => self.settings.node_id = self.text(key, value),
@@ -355,6 +369,30 @@ impl FileReader {
                 self.settings.dns_node_ttl = self.duration(path, value);
             }
             ("dns_config", "service_ttl") => self.service_ttl(path, value),
+            ("autopilot", _) => return self.autopilot(key, path, value),
+            _ => return false,
+        }
+        true
+    }
+
+    fn autopilot(&mut self, key: &str, path: &str, value: &Value) -> bool {
+        match key {
+            "cleanup_dead_servers" => {
+                self.settings.autopilot_cleanup_dead_servers = self.boolean(path, value);
+            }
+            "last_contact_threshold" => {
+                self.settings.autopilot_last_contact_threshold = self.duration(path, value);
+            }
+            "max_trailing_logs" => {
+                self.settings.autopilot_max_trailing_logs = self.integer(path, value);
+            }
+            "min_quorum" => self.settings.autopilot_min_quorum = self.integer(path, value),
+            "server_stabilization_time" => {
+                self.settings.autopilot_server_stabilization_time = self.duration(path, value);
+            }
+            "dead_server_grace" => {
+                self.settings.autopilot_dead_server_grace = self.duration(path, value);
+            }
             _ => return false,
         }
         true

@@ -18,6 +18,13 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         server,
         bootstrap,
         bootstrap_expect,
+        non_voting_server,
+        autopilot_cleanup_dead_servers,
+        autopilot_last_contact_threshold,
+        autopilot_max_trailing_logs,
+        autopilot_min_quorum,
+        autopilot_server_stabilization_time,
+        autopilot_dead_server_grace,
         data_dir,
         node_name,
         node_id,
@@ -92,6 +99,10 @@ mod tests {
             "gossip_lan": {"gossip_interval": "5s", "gossip_nodes": 4},
             "dns_config": {"only_passing": true, "a_record_limit": 1, "node_ttl": "6s",
                            "service_ttl": {"*": "7s"}},
+            "non_voting_server": true,
+            "autopilot": {"cleanup_dead_servers": false, "last_contact_threshold": "1s",
+                          "max_trailing_logs": 1, "min_quorum": 2, "dead_server_grace": "3s",
+                          "server_stabilization_time": "2s"},
             "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}], "ui": true
         }"#;
         let above = parse(text).unwrap();

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::config::{
-    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::dns::DnsConfig;
 use terraform_core::dns::name::Name;
@@ -115,7 +116,6 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     })?;
     let datacenter = datacenter(&settings)?;
     let dns_config = dns_config(&settings)?;
-    let multiplier = multiplier(&settings)?;
     let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
     let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
@@ -127,12 +127,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         advertise_wan,
         serf_lan_port: ports.serf_lan,
         server_port: ports.server,
-        server: is_server.then(|| ServerConfig {
-            bootstrap,
-            raft_multiplier: multiplier,
-            limits: RaftLimits::default(),
-            wan,
-        }),
+        server: server(&settings, is_server, bootstrap, wan)?,
         serf: serf(&settings, &gossip_config),
         gossip: gossip_config,
         node_meta: node_meta(&settings.node_meta)?,
@@ -207,6 +202,64 @@ fn bootstrap(settings: &Settings, is_server: bool, dev: bool) -> Checked<Bootstr
         Ok(expect) if expect <= 64 => Ok(Bootstrap::Expect(expect)),
         _ => refuse(format!("bootstrap_expect cannot be {expect}. Must be at most 64")),
     }
+}
+
+/// What only servers have; checked on every agent.
+fn server(
+    settings: &Settings,
+    is_server: bool,
+    bootstrap: Bootstrap,
+    wan: Option<WanConfig>,
+) -> Checked<Option<ServerConfig>> {
+    let config = ServerConfig {
+        bootstrap,
+        votes: votes(settings, is_server, bootstrap)?,
+        autopilot: autopilot(settings)?,
+        dead_server_grace: settings.autopilot_dead_server_grace.unwrap_or(DEAD_SERVER_GRACE),
+        raft_multiplier: multiplier(settings)?,
+        limits: RaftLimits::default(),
+        wan,
+    };
+    Ok(is_server.then_some(config))
+}
+
+/// Whether a server is to vote.
+fn votes(settings: &Settings, is_server: bool, bootstrap: Bootstrap) -> Checked<bool> {
+    let spare = settings.non_voting_server.unwrap_or(false);
+    if spare && !is_server {
+        return refuse("'non_voting_server = true' requires 'server = true'");
+    }
+    if spare && bootstrap == Bootstrap::Alone {
+        return refuse(
+            "'non_voting_server = true' and a bootstrap alone are mutually exclusive: somebody \
+             must vote",
+        );
+    }
+    Ok(!spare)
+}
+
+/// How servers are cared for until that is stored.
+fn autopilot(settings: &Settings) -> Checked<AutopilotConfig> {
+    let default = AutopilotConfig::default();
+    let number = |key: &str, given: Option<i64>, default: u64| match given.map(u64::try_from) {
+        None => Ok(default),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(_)) => refuse(format!(
+            "autopilot.{key} cannot be {}. Must be greater than or equal to zero",
+            given.unwrap_or_default()
+        )),
+    };
+    let trailing = settings.autopilot_max_trailing_logs;
+    let (cleanup, contact) =
+        (settings.autopilot_cleanup_dead_servers, settings.autopilot_last_contact_threshold);
+    let stabilization = settings.autopilot_server_stabilization_time;
+    Ok(AutopilotConfig {
+        cleanup_dead_servers: cleanup.unwrap_or(default.cleanup_dead_servers),
+        last_contact_threshold: contact.unwrap_or(default.last_contact_threshold),
+        max_trailing_logs: number("max_trailing_logs", trailing, default.max_trailing_logs)?,
+        min_quorum: number("min_quorum", settings.autopilot_min_quorum, default.min_quorum)?,
+        server_stabilization_time: stabilization.unwrap_or(default.server_stabilization_time),
+    })
 }
 
 fn bootstrap_warnings(bootstrap: Bootstrap, is_server: bool, warnings: &mut Vec<String>) {

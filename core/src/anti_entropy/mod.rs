@@ -461,6 +461,7 @@ fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
         | Response::Coordinates(_)
         | Response::Unmet
         | Response::Transaction(_)
+        | Response::Health(_)
         | Response::Backup(_)) => {
             Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
         }

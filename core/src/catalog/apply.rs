@@ -39,6 +39,10 @@ impl Tables {
             Command::Transaction(operations) => {
                 return Ok(Applied::Transaction(self.transact(index, &operations)));
             }
+            Command::Autopilot(write) if !self.put_autopilot(index, write) => {
+                return Ok(Applied::Unmet);
+            }
+            Command::Autopilot(_) => {}
             Command::ReapTombstones(up_to) => self.kv.reap(up_to),
             Command::RestoreBlock(block) => self.restore_block(&block)?,
             Command::RestoreCommit(commit) => self.restore_commit(position, &commit)?,
@@ -70,7 +74,7 @@ impl Tables {
     }
 
     /// A name is reserved while another identity has it and that node's `serfHealth` passes.
-    fn check_name_is_free(&self, key: &str, node: &Node) -> Result<(), ApplyError> {
+    pub(super) fn check_name_is_free(&self, key: &str, node: &Node) -> Result<(), ApplyError> {
         let Some(id) = node.id else { return Ok(()) };
         let Some(row) = self.nodes.get(key) else { return Ok(()) };
         let Some(owner) = row.node.id.filter(|owner| *owner != id) else { return Ok(()) };
@@ -107,7 +111,7 @@ impl Tables {
         Err(ApplyError::MissingService { node: node.name.clone() })
     }
 
-    fn put_node(&mut self, index: ModifyIndex, key: &Arc<str>, mut node: Node) {
+    pub(super) fn put_node(&mut self, index: ModifyIndex, key: &Arc<str>, mut node: Node) {
         let renamed = self.drop_former_name(index, key, &node);
         let old = self.nodes.get(&**key).cloned();
         let known = renamed.or_else(|| old.as_ref().map(|row| row.node.create_index));
@@ -181,7 +185,7 @@ impl Tables {
         self.changed.coordinates = index;
     }
 
-    fn put_service(&mut self, index: ModifyIndex, node: &str, mut service: Service) {
+    pub(super) fn put_service(&mut self, index: ModifyIndex, node: &str, mut service: Service) {
         if !service.weights.is_legal() {
             service.weights = Weights::default();
         }
@@ -230,7 +234,7 @@ impl Tables {
         check
     }
 
-    fn put_check(&mut self, index: ModifyIndex, node: &str, mut check: Check) {
+    pub(super) fn put_check(&mut self, index: ModifyIndex, node: &str, mut check: Check) {
         if let Some(row) = self.nodes.get(node) {
             check.node = row.node.name.clone();
         }
@@ -296,14 +300,14 @@ impl Tables {
         }
     }
 
-    fn remove_check(&mut self, index: ModifyIndex, node: &str, id: &CheckId) {
+    pub(super) fn remove_check(&mut self, index: ModifyIndex, node: &str, id: &CheckId) {
         if let Some(check) = self.checks.remove(&*keys::on_node(node, id.as_str())) {
             self.changed.checks = index;
             self.show_check(index, node, &check, None);
         }
     }
 
-    fn remove_service(&mut self, index: ModifyIndex, node: &str, id: &ServiceId) {
+    pub(super) fn remove_service(&mut self, index: ModifyIndex, node: &str, id: &ServiceId) {
         let Some(service) = self.services.remove(&*keys::on_node(node, id.as_str())) else {
             return;
         };
@@ -315,7 +319,7 @@ impl Tables {
         self.remove_instance(index, node, &service);
     }
 
-    fn remove_node(&mut self, index: ModifyIndex, key: &str) {
+    pub(super) fn remove_node(&mut self, index: ModifyIndex, key: &str) {
         let Some(row) = self.nodes.remove(key) else { return };
         self.changed.nodes = index;
         if let Some(id) = row.node.id {

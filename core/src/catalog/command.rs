@@ -2,6 +2,7 @@
 //!
 //! An entry's payload is one version byte followed by the msgpack form of a [`Command`].
 
+use super::autopilot::AutopilotWrite;
 use super::kv::KvWrite;
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::restore::{RestoreBlock, RestoreCommit, RestoreError};
@@ -36,12 +37,15 @@ pub enum Command {
     RestoreCommit(RestoreCommit),
     /// Discards what came of this restore; one that is not under way is no failure.
     RestoreAbort(RestoreId),
+    /// Changes how the leader cares for the servers (http-api.md §16).
+    Autopilot(AutopilotWrite),
 }
 pack_enum!(Command {
     1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
     3 => Coordinates(Vec<NodeCoordinate>), 4 => Kv(KvWrite), 5 => Transaction(Vec<Operation>),
     6 => ReapTombstones(ModifyIndex), 7 => RestoreBlock(RestoreBlock),
     8 => RestoreCommit(RestoreCommit), 9 => RestoreAbort(RestoreId),
+    10 => Autopilot(AutopilotWrite),
 });
 
 /// What a command did.

@@ -14,6 +14,7 @@
 //!   of a service's health above those of all three.
 
 mod apply;
+pub mod autopilot;
 pub mod command;
 pub mod image;
 mod keys;
@@ -28,6 +29,7 @@ pub(crate) mod topic;
 pub mod transaction;
 
 use crate::id::{ModifyIndex, NodeId};
+use autopilot::Autopilot;
 use imbl::OrdMap;
 use kv::KvTable;
 use model::{Check, Node, NodeCoordinate, Service};
@@ -58,6 +60,8 @@ pub struct Tables {
     coordinates: OrdMap<Arc<str>, Arc<NodeCoordinate>>,
     /// Keys and values.
     kv: KvTable,
+    /// How the leader cares for the servers.
+    autopilot: Option<Arc<Autopilot>>,
     /// When each table of the catalog last changed.
     changed: TableIndexes,
     /// What lies between a position in the log and the catalog index of its command; only grows.

@@ -3,6 +3,7 @@
 //! A server answers from its [`View`](crate::view::View); a client agent sends the question to a
 //! server, so both have a wire form.
 
+use super::autopilot::Autopilot;
 use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::transaction::{Operation, TransactionResult};
@@ -39,7 +40,7 @@ pub enum Query {
     Datacenters,
     /// The address of the leader.
     Leader,
-    /// The addresses of all voting servers.
+    /// The addresses of all servers of consensus.
     Peers,
     /// Who has this IP address: a node, else a service instance (dns.md §12, PTR).
     AddressOwner(String),
@@ -59,6 +60,8 @@ pub enum Query {
     Transaction(Vec<Operation>),
     /// Who takes part in consensus.
     RaftConfiguration,
+    /// How the leader cares for the servers.
+    Autopilot,
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
@@ -67,7 +70,7 @@ pack_enum!(Query {
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
     14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
     17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
-    20 => RaftConfiguration,
+    20 => RaftConfiguration, 21 => Autopilot,
 });
 
 /// Which coordinates are wanted.
@@ -102,12 +105,12 @@ pack_struct!(DatacenterCoordinates { datacenter, servers });
 pub struct RaftConfiguration {
     /// The position of the configuration in the log.
     pub index: LogIndex,
-    /// The voters, by identity.
+    /// The voters, then the learners, each by identity.
     pub servers: Vec<RaftServer>,
 }
 pack_struct!(RaftConfiguration { index, servers });
 
-/// One voter.
+/// One server of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftServer {
     /// Its identity.
@@ -118,8 +121,10 @@ pub struct RaftServer {
     pub address: SocketAddr,
     /// Whether it leads.
     pub leader: bool,
+    /// Whether it votes.
+    pub voter: bool,
 }
-pack_struct!(RaftServer { id, name, address, leader });
+pack_struct!(RaftServer { id, name, address, leader, voter });
 
 /// Which instances of a service are wanted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -239,6 +244,8 @@ pub enum Rows {
     Transaction(TransactionResult),
     /// To `RaftConfiguration`.
     RaftConfiguration(RaftConfiguration),
+    /// To `Autopilot`; `None` while there never was a leader.
+    Autopilot(Option<Arc<Autopilot>>),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
@@ -247,6 +254,7 @@ pack_enum!(Rows {
     8 => Text(String), 9 => Owner(AddressOwner), 10 => Coordinates(Vec<Arc<NodeCoordinate>>),
     11 => DatacenterCoordinates(Vec<DatacenterCoordinates>), 12 => Entries(Vec<Arc<KvEntry>>),
     13 => Transaction(TransactionResult), 14 => RaftConfiguration(RaftConfiguration),
+    15 => Autopilot(Option<Arc<Autopilot>>),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

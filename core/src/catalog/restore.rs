@@ -194,7 +194,8 @@ impl Tables {
     fn newest_index(&self) -> ModifyIndex {
         let tables = &self.changed;
         let of_tables = [tables.nodes, tables.services, tables.checks, tables.coordinates];
-        let others = [tables.service_lost, self.kv.changed, self.restored_at];
+        let autopilot = self.autopilot.as_ref().map_or(ModifyIndex::ZERO, |it| it.modify_index);
+        let others = [tables.service_lost, self.kv.changed, self.restored_at, autopilot];
         of_tables.into_iter().chain(others).max().unwrap_or_default()
     }
 }

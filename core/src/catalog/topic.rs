@@ -75,6 +75,7 @@ impl Tables {
             | Query::Leader
             | Query::Peers
             | Query::RaftConfiguration
+            | Query::Autopilot
             | Query::Transaction(_) => Vec::new(),
         }
     }

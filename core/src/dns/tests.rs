@@ -72,6 +72,7 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::KeyTree(_)
         | Query::Keys(_)
         | Query::Transaction(_)
+        | Query::Autopilot
         | Query::RaftConfiguration => panic!("DNS does not ask {query:?}"),
     }
 }

@@ -79,8 +79,11 @@ impl Node {
             (false, Some(at)) => format!("{}ms", now.since(at).as_millis()),
             (false, None) => "never".to_owned(),
         };
-        let voters = view.peers.iter().map(|(id, address)| format!("{{{id} {address}}}"));
-        let others = view.peers.iter().filter(|(id, _)| *id != self.id).count();
+        let servers = view.configuration.servers().map(|(id, server)| {
+            let suffrage = if view.configuration.is_voter(*id) { "Voter" } else { "Nonvoter" };
+            format!("{{Suffrage:{suffrage} ID:{id} Address:{}}}", server.address)
+        });
+        let others = view.configuration.voters.keys().filter(|id| **id != self.id).count();
         let mut section = Section::default();
         section.set("applied_index", view.applied);
         section.set("commit_index", view.commit);
@@ -91,7 +94,7 @@ impl Node {
         let (index, term) = snapshot.map_or((0, 0), |id| (id.index.get(), id.term.get()));
         section.set("last_snapshot_index", index);
         section.set("last_snapshot_term", term);
-        let list: Vec<String> = voters.collect();
+        let list: Vec<String> = servers.collect();
         section.set("latest_configuration", format!("[{}]", list.join(" ")));
         section.set("latest_configuration_index", view.configuration_index);
         section.set("num_peers", others);

@@ -6,7 +6,9 @@ use super::request::{OperatorRequest, PeerName, RequestError, Response};
 use super::serve::write_error;
 use crate::id::NodeId;
 use crate::machine::Machine as _;
-use crate::raft::{Configuration, ProposalError, RaftInput, TransferError, TransferId};
+use crate::raft::{
+    Change, Configuration, ProposalError, RaftInput, RoleKind, TransferError, TransferId,
+};
 use crate::rpc::Ticket;
 use crate::time::Instant;
 
@@ -16,10 +18,9 @@ impl Node {
         let Some(server) = self.server.as_deref_mut() else { return };
         let input = match request {
             OperatorRequest::RemovePeer(peer) => match find(server.raft.configuration(), &peer) {
-                Some(removed) => RaftInput::RemoveServer {
+                Some(removed) => RaftInput::Change {
                     id: server.serving.issue_change(ticket),
-                    server: removed,
-                    force: false,
+                    change: Change::Remove { server: removed, force: false },
                 },
                 None => {
                     let (kind, name) = match peer {
@@ -30,11 +31,20 @@ impl Node {
                     return self.executed(now, ticket, Err(RequestError::Refused(text)));
                 }
             },
+            OperatorRequest::Health => return self.tell_health(now, ticket),
             OperatorRequest::TransferLeadership(to) => {
                 RaftInput::Transfer { id: server.serving.issue_transfer(ticket), to }
             }
         };
         server.raft.handle(now, input, &mut self.boxes.raft);
+    }
+
+    /// Tells how the servers do, which only their leader knows.
+    fn tell_health(&mut self, now: Instant, ticket: Ticket) {
+        let leads = self.raft().is_some_and(|raft| raft.role() == RoleKind::Leader);
+        let health = self.with_reconcile(now, |duties, world, _| duties.health(now, &world));
+        let health = health.filter(|_| leads).map(|health| Response::Health(Box::new(health)));
+        self.executed(now, ticket, health.ok_or(RequestError::NoLeader));
     }
 
     /// A change of the configuration is committed, or was not made.
@@ -68,15 +78,13 @@ impl Node {
     }
 }
 
-/// The voter of this name.
+/// The server of this name.
 fn find(configuration: &Configuration, wanted: &PeerName) -> Option<NodeId> {
     match wanted {
-        PeerName::Id(id) => {
-            NodeId::parse(id).ok().filter(|id| configuration.voters.contains_key(id))
-        }
+        PeerName::Id(id) => NodeId::parse(id).ok().filter(|id| configuration.contains(*id)),
         PeerName::Address(address) => {
-            let mut voters = configuration.voters.iter();
-            let found = voters.find(|(_, server)| server.address.to_string() == *address);
+            let mut servers = configuration.servers();
+            let found = servers.find(|(_, server)| server.address.to_string() == *address);
             found.map(|(id, _)| *id)
         }
     }

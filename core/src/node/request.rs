@@ -13,6 +13,7 @@ use crate::id::{
     CheckId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, ServiceId, Term,
 };
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::reconcile::Health;
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
 use crate::{pack_enum, pack_struct};
@@ -161,8 +162,12 @@ pub enum OperatorRequest {
     RemovePeer(PeerName),
     /// Let this voter lead, or whichever is fit for it best.
     TransferLeadership(Option<NodeId>),
+    /// Tell how the servers do.
+    Health,
 }
-pack_enum!(OperatorRequest { 1 => RemovePeer(PeerName), 2 => TransferLeadership(Option<NodeId>) });
+pack_enum!(OperatorRequest {
+    1 => RemovePeer(PeerName), 2 => TransferLeadership(Option<NodeId>), 3 => Health,
+});
 
 /// How a server of the configuration is named, by the text that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,6 +325,8 @@ pub enum Response {
     Transaction(TransactionResult),
     /// Something of a backup.
     Backup(BackupReply),
+    /// How the servers do.
+    Health(Box<Health>),
 }
 
 /// Why a request was not answered. Texts are what clients see (http-api.md §1.4).

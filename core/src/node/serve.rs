@@ -12,7 +12,7 @@ use crate::catalog::command::Applied;
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Machine as _;
-use crate::raft::{ProposalError, ProposalId, RaftInput, ReadId, TransferId};
+use crate::raft::{Change, ProposalError, ProposalId, RaftInput, ReadId, TransferId};
 use crate::reconcile::{ReconcileInput, ReconcileTicket, StepError};
 use crate::rpc::{RpcInput, Ticket};
 use crate::time::Instant;
@@ -158,7 +158,8 @@ impl Node {
     pub(super) fn propose_own_removal(&mut self, now: Instant, id: NodeId, force: bool) {
         let Some(server) = self.server.as_deref_mut() else { return };
         let proposal = server.serving.issue(Proposer::Leave);
-        let input = RaftInput::RemoveServer { id: proposal, server: id, force };
+        let change = Change::Remove { server: id, force };
+        let input = RaftInput::Change { id: proposal, change };
         server.raft.handle(now, input, &mut self.boxes.raft);
     }
 

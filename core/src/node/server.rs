@@ -15,7 +15,7 @@ use crate::raft::bootstrap::{Bootstrap as BootstrapMachine, BootstrapInput, Boot
 use crate::raft::{
     Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftSettings, RestoredRaft, Timing,
 };
-use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, World};
+use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, ReconcileSettings, World};
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::RpcInput;
 use crate::serf::{Member, MemberStatus, ServerInfo};
@@ -88,6 +88,9 @@ pub(super) fn own_tags(
             tag("role", "terraform".to_owned());
             tag("port", config.server_port.to_string());
             tag("raft_vsn", "3".to_owned());
+            if !server.votes {
+                tag("nonvoter", "1".to_owned());
+            }
             if let (PoolName::Lan, Some(wan)) = (pool, &server.wan) {
                 tag("wan_join_port", wan.port.to_string());
             }
@@ -120,7 +123,12 @@ impl Node {
             limits: config.limits,
         };
         let mode = config.bootstrap;
-        let bootstrap_settings = BootstrapSettings { id: self.id, address, mode };
+        let bootstrap_settings =
+            BootstrapSettings { id: self.id, address, mode, votes: config.votes };
+        let settings_of_duties = ReconcileSettings {
+            autopilot: config.autopilot,
+            dead_server_grace: config.dead_server_grace,
+        };
         let boxes = &mut self.boxes;
         let bootstrap = BootstrapMachine::new(
             bootstrap_settings,
@@ -136,7 +144,7 @@ impl Node {
             now,
             &mut boxes.raft,
         );
-        let reconcile = Reconcile::new(self.config.name.clone(), self.id, seed);
+        let reconcile = Reconcile::new(self.config.name.clone(), self.id, settings_of_duties, seed);
         self.server = Some(Box::new(ServerParts {
             raft,
             bootstrap,
@@ -217,31 +225,35 @@ impl Node {
 
     /// Leader duties hear of something, with members, catalog and configuration to look at.
     pub(super) fn tell_reconcile(&mut self, now: Instant, input: ReconcileInput) {
-        self.with_reconcile(|reconcile, world, out| reconcile.handle(now, input, world, out));
+        self.with_reconcile(now, |reconcile, world, out| reconcile.handle(now, input, world, out));
     }
 
     /// Fires the leader duties that are due.
     pub(super) fn reconcile_timeout(&mut self, now: Instant) {
         let next = self.server.as_deref().and_then(|server| server.reconcile.next_timeout());
         if next.is_some_and(|at| at <= now) {
-            self.with_reconcile(|reconcile, world, out| reconcile.handle_timeout(now, world, out));
+            self.with_reconcile(now, |reconcile, world, out| {
+                reconcile.handle_timeout(now, world, out);
+            });
         }
     }
 
-    fn with_reconcile(
+    pub(super) fn with_reconcile<R>(
         &mut self,
-        act: impl FnOnce(&mut Reconcile, World<'_>, &mut Outbox<ReconcileOutput>),
-    ) {
+        now: Instant,
+        act: impl FnOnce(&mut Reconcile, World<'_>, &mut Outbox<ReconcileOutput>) -> R,
+    ) -> Option<R> {
         let members = self.lan.serf.all_members();
-        let Some(server) = self.server.as_deref_mut() else { return };
+        let server = self.server.as_deref_mut()?;
         let world = World {
+            replication: &server.raft.replication(now),
             datacenter: &self.config.datacenter,
             tables: &server.tables,
             members: &members,
             configuration: server.raft.configuration(),
             coordinates: self.lan.serf.coordinates(),
         };
-        act(&mut server.reconcile, world, &mut self.boxes.reconcile);
+        Some(act(&mut server.reconcile, world, &mut self.boxes.reconcile))
     }
 
     /// Forgets outcomes that nobody asked for; called when nothing is left to route.

@@ -325,20 +325,8 @@ impl Node {
                 let payload = command.encode();
                 self.propose_for_reconcile(now, ticket, |id| RaftInput::Propose { id, payload });
             }
-            ReconcileOutput::AddServer { ticket, server, address } => {
-                self.propose_for_reconcile(now, ticket, |id| RaftInput::AddServer {
-                    id,
-                    server,
-                    address,
-                });
-            }
-            ReconcileOutput::RemoveServer { ticket, server } => {
-                let force = false;
-                self.propose_for_reconcile(now, ticket, |id| RaftInput::RemoveServer {
-                    id,
-                    server,
-                    force,
-                });
+            ReconcileOutput::Change { ticket, change } => {
+                self.propose_for_reconcile(now, ticket, |id| RaftInput::Change { id, change });
             }
             ReconcileOutput::Trace(level, trace) => self.emit(level, TraceKind::Reconcile(trace)),
         }

@@ -55,13 +55,54 @@ pub struct Server {
 }
 pack_struct!(Server { address, store });
 
-/// Who votes. An entry of kind `Config` holds the whole value (raft.md §10.1).
+/// Who takes part. An entry of kind `Config` holds the whole value (raft.md §10.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
-    /// All voters, by identity.
+    /// Who votes, by identity.
     pub voters: BTreeMap<NodeId, Server>,
+    /// Who is sent everything and does not vote, by identity (Raft thesis §4.2.1).
+    pub learners: BTreeMap<NodeId, Server>,
 }
-pack_struct!(Configuration { voters });
+pack_struct!(Configuration { voters, learners });
+
+/// One step from a configuration to the next (raft.md §10.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One step towards `server` being a part at `address`: a learner, unless it votes already.
+    ///
+    /// The server is contacted first, to see that it answers and with which store. Who is in its
+    /// way (same address, or the same identity with another store) is removed by this step, so the
+    /// caller repeats it until the configuration names the server.
+    Add {
+        /// Who.
+        server: NodeId,
+        /// Its server port.
+        address: SocketAddr,
+    },
+    /// A learner votes from here on.
+    Promote(NodeId),
+    /// A voter is a learner from here on.
+    Demote(NodeId),
+    /// A server is no part any more; at once done for one that is none.
+    Remove {
+        /// Who.
+        server: NodeId,
+        /// Whether to go on although the rest may have no live quorum (P8).
+        force: bool,
+    },
+}
+
+impl Change {
+    /// Whom it is about.
+    pub const fn server(&self) -> NodeId {
+        match self {
+            Self::Add { server, .. }
+            | Self::Promote(server)
+            | Self::Demote(server)
+            | Self::Remove { server, .. } => *server,
+        }
+    }
+}
 
 /// What a snapshot stands for: everything up to a position, all of it committed (raft.md §9).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the consensus machine is told and what it wants done (raft.md §2.1).
 
 use super::{
-    Configuration, Entry, ImageId, Message, PersistBatch, PersistSeq, ProposalError, ProposalId,
-    RaftTrace, ReadError, ReadId, ReceiptId, SnapshotMeta, TransferError, TransferId,
+    Change, Configuration, Entry, ImageId, Message, PersistBatch, PersistSeq, ProposalError,
+    ProposalId, RaftTrace, ReadError, ReadId, ReceiptId, SnapshotMeta, TransferError, TransferId,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::trace::Level;
@@ -35,27 +35,12 @@ pub enum RaftInput {
         /// To whom; `None` for whoever is fit for it best.
         to: Option<NodeId>,
     },
-    /// Take one step towards `server` voting at `address`; answered like a proposal.
-    ///
-    /// The server is contacted first, to see that it answers and with which store. A voter in its
-    /// way (same address, or the same identity with another store) is removed by this step, so
-    /// the caller repeats it until the configuration names the server.
-    AddServer {
+    /// Change the configuration; answered like a proposal.
+    Change {
         /// The answer names it.
         id: ProposalId,
-        /// Who.
-        server: NodeId,
-        /// Its server port.
-        address: SocketAddr,
-    },
-    /// Remove a voter; answered like a proposal. One that does not vote is done at once.
-    RemoveServer {
-        /// The answer names it.
-        id: ProposalId,
-        /// Who.
-        server: NodeId,
-        /// Whether to go on although the rest may have no live quorum (P8).
-        force: bool,
+        /// How.
+        change: Change,
     },
     /// Everything up to this persist request is durable.
     PersistDone {

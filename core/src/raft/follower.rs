@@ -237,7 +237,7 @@ fn well_formed(header: &Header, append: &Append) -> bool {
         (index, term) = (entry.index, entry.term);
         let readable = entry.kind != EntryKind::Config
             || pack::from_bytes::<Configuration>(&entry.payload)
-                .is_ok_and(|configuration| !configuration.voters.is_empty());
+                .is_ok_and(|configuration| configuration.is_sound());
         follows && entry.term <= header.term && readable
     })
 }

@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 /// A server that leads its term.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
-    /// Every other server that is sent entries: the voters, and removed ones for a while.
+    /// Every other server that is sent entries: the configuration's, and removed ones for a while.
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// Snapshots on their way.
     pub(super) sendings: BTreeMap<NodeId, Sending>,
@@ -175,7 +175,7 @@ impl Leader {
         quorum::reached(voters, |id| self.hears(shared, *id, now))
     }
 
-    /// Whether the voter is this server, or answered within a heartbeat timeout.
+    /// Whether it is this server, or answered within a heartbeat timeout.
     pub(super) fn hears(&self, shared: &Shared, id: NodeId, now: Instant) -> bool {
         let patience = shared.settings.timing.heartbeat_timeout;
         let answered = |peer: &Peer| now.since(peer.progress.active_at) < patience;
@@ -279,14 +279,14 @@ impl Leader {
 
     /// Makes the peers those of the newest configuration. Removed ones stay until they know.
     pub(super) fn match_peers(&mut self, shared: &Shared, now: Instant) {
-        let (voters, index) = (&shared.configs.latest().voters, shared.configs.latest_index());
+        let (config, index) = (shared.configs.latest(), shared.configs.latest_index());
         let patience = shared.settings.timing.heartbeat_timeout;
         for (id, peer) in &mut self.peers {
-            if !voters.contains_key(id) && peer.departing.is_none() {
+            if !config.contains(*id) && peer.departing.is_none() {
                 peer.departing = Some(Departing { index, until: None });
             }
         }
-        for (id, server) in voters.iter().filter(|(id, _)| **id != shared.id()) {
+        for (id, server) in config.servers().filter(|(id, _)| **id != shared.id()) {
             let next = shared.log.last_index().next();
             let fresh = || Peer {
                 address: server.address,

@@ -185,12 +185,7 @@ impl Machine for Raft {
             RaftInput::Propose { id, payload } => self.on_propose(now, id, payload, out),
             RaftInput::Transfer { id, to } => self.on_transfer(now, id, to, out),
             RaftInput::Read { id } => self.on_read(now, id, out),
-            RaftInput::AddServer { id, server, address } => {
-                self.on_add_server(now, (id, server, address), out);
-            }
-            RaftInput::RemoveServer { id, server, force } => {
-                self.on_remove_server(now, (id, server), force, out);
-            }
+            RaftInput::Change { id, change } => self.on_change(now, id, change, out),
             RaftInput::PersistDone { seq } => self.on_persist_done(now, seq, out),
             RaftInput::Applied { index } => {
                 let shared = &mut self.shared;

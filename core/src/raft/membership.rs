@@ -4,16 +4,35 @@
 //! and neighbours differ by at most one voter, so that their quorums intersect (INV-RAFT-9).
 
 use super::quorum;
-use super::{Configuration, EntryKind, SnapshotMeta};
+use super::{Configuration, EntryKind, Server, SnapshotMeta};
 use crate::id::{LogIndex, NodeId};
 use crate::log::Log;
 use crate::wire::pack;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Configuration {
     /// Whether `server` votes.
     pub fn is_voter(&self, server: NodeId) -> bool {
         self.voters.contains_key(&server)
+    }
+
+    /// Whether `server` takes part, as a voter or as a learner.
+    pub fn contains(&self, server: NodeId) -> bool {
+        self.is_voter(server) || self.learners.contains_key(&server)
+    }
+
+    /// Everybody who takes part, the voters first.
+    pub fn servers(&self) -> impl Iterator<Item = (&NodeId, &Server)> {
+        self.voters.iter().chain(&self.learners)
+    }
+
+    /// Whether a leader may append it: somebody votes, and nobody is there twice (raft.md P5).
+    pub fn is_sound(&self) -> bool {
+        let count = self.voters.len() + self.learners.len();
+        let ids: BTreeSet<&NodeId> = self.servers().map(|(id, _)| id).collect();
+        let addresses: BTreeSet<_> = self.servers().map(|(_, server)| server.address).collect();
+        !self.voters.is_empty() && ids.len() == count && addresses.len() == count
     }
 
     /// Whether `server` is the only voter.
@@ -30,9 +49,9 @@ impl Configuration {
 /// The configurations of a log, from the one that counts at its base on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Configurations {
-    none: Configuration,
+    none: Arc<Configuration>,
     /// By position, oldest first.
-    entries: Vec<(LogIndex, Configuration)>,
+    entries: Vec<(LogIndex, Arc<Configuration>)>,
 }
 
 impl Configurations {
@@ -75,7 +94,7 @@ impl Configurations {
     }
 
     /// The newest, committed or not; without voters if there is none.
-    pub(super) fn latest(&self) -> &Configuration {
+    pub(super) fn latest(&self) -> &Arc<Configuration> {
         self.entries.last().map_or(&self.none, |(_, configuration)| configuration)
     }
 
@@ -89,18 +108,18 @@ impl Configurations {
     pub(super) fn committed(&self, commit: LogIndex) -> Option<&Configuration> {
         let ((index, latest), before) = self.entries.split_last()?;
         let committed = if *index <= commit { Some(latest) } else { None };
-        committed.or_else(|| before.last().map(|(_, configuration)| configuration))
+        committed.or_else(|| before.last().map(|(_, configuration)| configuration)).map(|it| &**it)
     }
 
     /// Whether any of them ever named `server`.
     pub(super) fn was_in(&self, server: NodeId) -> bool {
-        self.entries.iter().any(|(_, configuration)| configuration.is_voter(server))
+        self.entries.iter().any(|(_, configuration)| configuration.contains(server))
     }
 
     /// A configuration was appended.
     pub(super) fn append(&mut self, index: LogIndex, configuration: Configuration) {
         assert!(index > self.latest_index(), "INV-RAFT-9: configurations come in log order");
-        self.entries.push((index, configuration));
+        self.entries.push((index, Arc::new(configuration)));
     }
 
     /// The log was truncated; whether that changed the newest configuration.

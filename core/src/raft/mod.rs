@@ -53,7 +53,7 @@ mod vote;
 pub use crate::wire::rpc::Lane;
 pub use bootstrap::BootstrapTrace;
 pub use entry::{
-    Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
+    Change, Configuration, Entry, EntryKind, HardState, IdentityChange, PersistBatch, PersistSeq,
     ProposalError, ProposalId, ReadError, ReadId, RestoredRaft, Server, SnapshotMeta,
     TransferError, TransferId,
 };
@@ -64,7 +64,7 @@ pub use message::{
 pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
 pub use snapshot::{ImageId, ReceiptId};
 pub use stats::RaftStats;
-pub use status::LeaveVerdict;
+pub use status::{LeaveVerdict, Replica, Replication};
 pub use trace::RaftTrace;
 
 use machine::{Announced, Role};

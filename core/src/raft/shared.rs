@@ -317,9 +317,13 @@ impl Shared {
     }
 
     pub(super) fn tell_configuration(&self, out: &mut Outbox<RaftOutput>) {
-        let (index, configuration) = (self.configs.latest_index(), self.configs.latest().clone());
-        let voters = || configuration.voters.values().map(|server| server.address).collect();
-        trace!(out, Level::Debug, RaftTrace::Configuration { index, voters: voters() });
+        let (index, configuration) = (self.configs.latest_index(), self.configs.latest());
+        let configuration = Configuration::clone(configuration);
+        if out.wants(Level::Debug) {
+            let voters = configuration.voters.values().map(|server| server.address).collect();
+            let learners = configuration.learners.values().map(|server| server.address).collect();
+            out.push((Level::Debug, RaftTrace::Configuration { index, voters, learners }).into());
+        }
         out.push(RaftOutput::ConfigurationChanged { index, configuration });
     }
 
@@ -344,7 +348,7 @@ impl Shared {
         }
         let id = self.id();
         let settled = self.configs.latest_index() <= self.commit;
-        let removed = settled && !self.configs.latest().is_voter(id) && self.configs.was_in(id);
+        let removed = settled && !self.configs.latest().contains(id) && self.configs.was_in(id);
         if removed && !self.told_removed {
             trace!(out, Level::Warn, RaftTrace::Removed);
             out.push(RaftOutput::Removed);
@@ -400,7 +404,8 @@ impl Shared {
 
     /// Whether `header` speaks for the store that the configuration names; others do not count.
     pub(super) fn store_counts(&mut self, header: &Header, out: &mut Outbox<RaftOutput>) -> bool {
-        let Some(server) = self.configs.latest().voters.get(&header.from) else { return false };
+        let mut servers = self.configs.latest().servers();
+        let Some((_, server)) = servers.find(|(id, _)| **id == header.from) else { return false };
         let same = server.store == header.from_store;
         if same {
             self.wrong_store.remove(&header.from);

@@ -6,7 +6,9 @@ use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::log::Position;
 use crate::time::Instant;
 use crate::view::{ConsensusView, Leader};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What a server's leave would mean for consensus (raft.md §10.2 P8, §10.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,30 @@ pub enum LeaveVerdict {
     NoLeader,
     /// The others are too few: a leave stops the cluster.
     BreaksQuorum,
+}
+
+/// What a leader knows of the logs of its configuration's servers, its own among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    /// The leader's own last entry, and its term.
+    pub last: (LogIndex, Term),
+    /// How often everybody is told that the leader is alive.
+    pub heartbeat_interval: Duration,
+    /// Each of them.
+    pub replicas: BTreeMap<NodeId, Replica>,
+}
+
+/// What a leader knows of one server's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The newest entry known to be durable there.
+    pub matched: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// When the server was last heard of.
+    pub heard_at: Instant,
+    /// Whether it speaks for the store that the configuration names.
+    pub counts: bool,
 }
 
 impl Raft {
@@ -119,10 +145,29 @@ impl Raft {
         }
     }
 
+    /// What this leader knows of the others' logs; nothing on a server that does not lead.
+    pub fn replication(&self, now: Instant) -> Replication {
+        let shared = &self.shared;
+        let Role::Leader(leader) = &self.role else { return Replication::default() };
+        let others = leader.peers.iter().filter(|(_, peer)| peer.departing.is_none());
+        let others = others.map(|(id, peer)| {
+            let matched = peer.progress.matched;
+            let term = shared.log.term(matched).unwrap_or_default();
+            let counts = !shared.wrong_store.contains(id);
+            (*id, Replica { matched, term, heard_at: peer.progress.active_at, counts })
+        });
+        let (matched, term) = (shared.log.last_index(), shared.log.last_term());
+        let own = Replica { matched, term, heard_at: now, counts: true };
+        Replication {
+            last: (matched, term),
+            heartbeat_interval: shared.settings.timing.heartbeat_interval,
+            replicas: others.chain([(shared.id(), own)]).collect(),
+        }
+    }
+
     /// What readers see.
     pub fn view(&self, now: Instant) -> ConsensusView {
         let shared = &self.shared;
-        let voters = &shared.configs.latest().voters;
         ConsensusView {
             role: self.role.kind().as_str(),
             term: shared.hard.term,
@@ -133,7 +178,7 @@ impl Raft {
             applied: shared.applied,
             last: shared.log.last_index(),
             last_term: shared.log.last_term(),
-            peers: voters.iter().map(|(id, server)| (*id, server.address)).collect(),
+            configuration: Arc::clone(shared.configs.latest()),
             configuration_index: shared.configs.latest_index(),
         }
     }
@@ -141,6 +186,7 @@ impl Raft {
     /// What it would mean if `server` left while the servers in `alive` are there.
     pub fn leave_verdict(&self, server: NodeId, alive: &BTreeSet<NodeId>) -> LeaveVerdict {
         let mut rest = self.configuration().clone();
+        rest.learners.remove(&server);
         if rest.voters.remove(&server).is_none() {
             LeaveVerdict::NotVoter
         } else if rest.voters.is_empty() {

@@ -70,6 +70,8 @@ pub enum RaftTrace {
         index: LogIndex,
         /// The voters' addresses.
         voters: Vec<SocketAddr>,
+        /// The learners' addresses.
+        learners: Vec<SocketAddr>,
     },
     /// A committed configuration does not name this server any more.
     Removed,
@@ -169,8 +171,8 @@ impl fmt::Display for RaftTrace {
             Self::HandedOver { by } => {
                 write!(f, "The leader hands over, starting election: leader={by}")
             }
-            Self::Configuration { index, voters } => {
-                write!(f, "Configuration: index={index} voters={voters:?}")
+            Self::Configuration { index, voters, learners } => {
+                write!(f, "Configuration: index={index} voters={voters:?} learners={learners:?}")
             }
             Self::Removed => f.write_str("This server was removed from the configuration"),
             Self::TakingSnapshot { index } => write!(f, "Taking snapshot: index={index}"),

@@ -111,6 +111,8 @@ pub(super) fn gone(world: &World<'_>, name: &NodeName, reason: &'static str) -> 
 
 /// The member said so, or was made to.
 pub(super) const LEFT: &str = "left";
+/// The member is a server that failed and was taken out of the configuration.
+pub(super) const DEAD: &str = "failed and replaced";
 /// Serf forgot the member.
 pub(super) const REAPED: &str = "reaped";
 
@@ -138,7 +140,7 @@ fn server_service(member: &Member, server: &ServerInfo) -> Service {
     let tag = |key: &str| member.tags.get(key).unwrap_or_default().to_owned();
     let versions = &member.versions;
     let meta = [
-        ("non_voter", "false".to_owned()),
+        ("non_voter", (!server.votes).to_string()),
         ("raft_version", tag("raft_vsn")),
         ("serf_protocol_current", versions.delegate.to_string()),
         ("serf_protocol_max", versions.delegate_max.to_string()),

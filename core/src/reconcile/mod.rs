@@ -16,6 +16,7 @@
 //! what was registered for them must not be lost.
 
 mod coordinates;
+mod health;
 mod member;
 mod servers;
 #[cfg(test)]
@@ -23,24 +24,26 @@ mod tests;
 mod tombstones;
 mod trace;
 
+pub use health::{HEALTH_INTERVAL, Health, ServerHealth};
 pub use tombstones::TOMBSTONE_TIME;
 pub use trace::ReconcileTrace;
 
 use crate::catalog::Tables;
+use crate::catalog::autopilot::{AutopilotConfig, AutopilotWrite};
 use crate::catalog::command::{ApplyError, Command, SERF_HEALTH};
 use crate::catalog::query::{Rows, StateQuery};
-use crate::id::{Datacenter, NodeId, NodeName};
+use crate::id::{Datacenter, ModifyIndex, NodeId, NodeName};
 use crate::machine::Outbox;
-use crate::raft::{Configuration, ProposalError};
+use crate::raft::{Change, Configuration, ProposalError, Replication};
 use crate::rng::{Rng, Seed, Stream};
 use crate::serf::{Coordinates, Member, MemberEventKind, MemberStatus, Members};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
-use member::{LEFT, REAPED};
-use servers::ServerStep;
+use health::Watch;
+use member::{DEAD, LEFT, REAPED};
+use servers::Grounds;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -76,6 +79,8 @@ pub struct World<'a> {
     pub members: &'a Members,
     /// The newest configuration.
     pub configuration: &'a Configuration,
+    /// What this leader knows of the servers' logs; nothing on others.
+    pub replication: &'a Replication,
     /// Where members are, as they told this one in their acks.
     pub coordinates: &'a Coordinates,
 }
@@ -137,21 +142,12 @@ pub enum ReconcileOutput {
         /// The command.
         command: Box<Command>,
     },
-    /// `RaftInput::AddServer`.
-    AddServer {
+    /// `RaftInput::Change`.
+    Change {
         /// The answer names it.
         ticket: ReconcileTicket,
-        /// Who.
-        server: NodeId,
-        /// Its server port.
-        address: SocketAddr,
-    },
-    /// `RaftInput::RemoveServer`, without force.
-    RemoveServer {
-        /// The answer names it.
-        ticket: ReconcileTicket,
-        /// Who.
-        server: NodeId,
+        /// How.
+        change: Change,
     },
     /// Something worth telling.
     Trace(Level, ReconcileTrace),
@@ -173,6 +169,8 @@ enum DutyTimer {
     Retry,
     /// The next look at coordinates.
     Coordinates,
+    /// The next look at how the servers do.
+    Health,
 }
 
 /// A member to look at.
@@ -184,11 +182,21 @@ struct Due {
     steps: u32,
 }
 
+/// What the duties are told once.
+#[derive(Clone, Copy, Debug)]
+pub struct ReconcileSettings {
+    /// How servers are cared for until that is stored.
+    pub autopilot: AutopilotConfig,
+    /// How long nobody hears a voter before it is taken out although nobody replaces it.
+    pub dead_server_grace: Duration,
+}
+
 /// The duties of one server; idle unless it leads.
 #[derive(Clone, Debug)]
 pub struct Reconcile {
     name: NodeName,
     id: NodeId,
+    settings: ReconcileSettings,
     leads: bool,
     due: BTreeMap<NodeName, Due>,
     /// Members whose step failed, for the next retry.
@@ -197,14 +205,16 @@ pub struct Reconcile {
     busy: BTreeSet<NodeName>,
     server_in_flight: Option<(ReconcileTicket, NodeId)>,
     coordinates_in_flight: Option<ReconcileTicket>,
+    autopilot_in_flight: Option<ReconcileTicket>,
+    watch: Watch,
     tombstones: Tombstones,
     /// Servers whose change failed, until the next retry.
     skipped: BTreeSet<NodeId>,
     /// Servers that Serf forgot.
     forgotten: BTreeSet<NodeId>,
-    /// Nodes and voters that Serf does not know, and since when.
+    /// Nodes and servers that Serf does not know, and since when.
     unknown_nodes: BTreeMap<NodeName, Instant>,
-    unknown_voters: BTreeMap<NodeId, Instant>,
+    unknown_servers: BTreeMap<NodeId, Instant>,
     pause: Duration,
     timers: Timers<DutyTimer>,
     rng: Rng,
@@ -213,10 +223,11 @@ pub struct Reconcile {
 
 impl Reconcile {
     /// The idle duties of this node.
-    pub fn new(name: NodeName, id: NodeId, seed: Seed) -> Self {
+    pub fn new(name: NodeName, id: NodeId, settings: ReconcileSettings, seed: Seed) -> Self {
         Self {
             name,
             id,
+            settings,
             leads: false,
             due: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -224,11 +235,13 @@ impl Reconcile {
             busy: BTreeSet::new(),
             server_in_flight: None,
             coordinates_in_flight: None,
+            autopilot_in_flight: None,
+            watch: Watch::default(),
             tombstones: Tombstones::default(),
             skipped: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unknown_nodes: BTreeMap::new(),
-            unknown_voters: BTreeMap::new(),
+            unknown_servers: BTreeMap::new(),
             pause: RETRY_MIN,
             timers: Timers::default(),
             rng: Rng::for_stream(seed, Stream::Reconcile),
@@ -249,6 +262,7 @@ impl Reconcile {
                 self.resign();
                 self.leads = true;
                 self.timers.set(DutyTimer::Coordinates, now + COORDINATES_INTERVAL);
+                self.look_at_servers(now, &world, out);
                 self.pass(now, &world);
             }
             ReconcileInput::LeadershipLost => self.resign(),
@@ -262,7 +276,9 @@ impl Reconcile {
                 }
             }
             ReconcileInput::Member { .. } => {}
-            ReconcileInput::Done { ticket, result } => self.done(now, ticket, result, out),
+            ReconcileInput::Done { ticket, result } => {
+                self.done(now, (ticket, result), &world, out);
+            }
         }
         self.advance(&world, out);
     }
@@ -276,6 +292,7 @@ impl Reconcile {
                     self.reap_tombstones(now, &world, out);
                 }
                 DutyTimer::Coordinates => self.tell_coordinates(now, &world, out),
+                DutyTimer::Health => self.look_at_servers(now, &world, out),
                 DutyTimer::Retry => {
                     self.skipped.clear();
                     for (name, due) in std::mem::take(&mut self.failed) {
@@ -301,11 +318,13 @@ impl Reconcile {
         self.busy.clear();
         self.server_in_flight = None;
         self.coordinates_in_flight = None;
+        self.autopilot_in_flight = None;
+        self.watch = Watch::default();
         self.tombstones = Tombstones::default();
         self.skipped.clear();
         self.forgotten.clear();
         self.unknown_nodes.clear();
-        self.unknown_voters.clear();
+        self.unknown_servers.clear();
         self.pause = RETRY_MIN;
         self.timers.clear();
     }
@@ -328,11 +347,12 @@ impl Reconcile {
                 self.due.insert(name.clone(), Due { reaped: true, steps: 0 });
             }
         }
-        let known = std::mem::take(&mut self.unknown_voters);
+        let known = std::mem::take(&mut self.unknown_servers);
         let ids: BTreeSet<NodeId> = world.members.iter().filter_map(Member::id).collect();
-        for id in world.configuration.voters.keys().filter(|id| !ids.contains(*id)) {
+        let servers = world.configuration.servers().map(|(id, _)| id);
+        for id in servers.filter(|id| !ids.contains(*id)) {
             let since = known.get(id).copied().unwrap_or(now);
-            self.unknown_voters.insert(*id, since);
+            self.unknown_servers.insert(*id, since);
             if now.since(since) >= UNKNOWN_GRACE {
                 self.forgotten.insert(*id);
             }
@@ -342,10 +362,14 @@ impl Reconcile {
     fn done(
         &mut self,
         now: Instant,
-        ticket: ReconcileTicket,
-        result: Result<(), StepError>,
+        (ticket, result): (ReconcileTicket, Result<(), StepError>),
+        world: &World<'_>,
         out: &mut ReconcileOutbox,
     ) {
+        // What was stored, or why nothing was, shows at the next look.
+        if self.autopilot_in_flight.take_if(|wanted| *wanted == ticket).is_some() {
+            return;
+        }
         if self.coordinates_in_flight.take_if(|wanted| *wanted == ticket).is_some() {
             self.coordinates_told(result, out);
             return;
@@ -360,6 +384,10 @@ impl Reconcile {
                 self.retry(now, id.to_string(), error, out);
             } else {
                 self.pause = RETRY_MIN;
+                // A server that failed leaves the catalog with its place in the configuration.
+                for member in world.members.iter().filter(|member| member.id() == Some(id)) {
+                    self.due.entry(member.name.clone()).or_default();
+                }
             }
             return;
         }
@@ -428,6 +456,9 @@ impl Reconcile {
         };
         match member.status {
             MemberStatus::Alive => member::alive(world, member),
+            MemberStatus::Failed if self.is_taken_out(world, member) => {
+                member::gone(world, name, DEAD)
+            }
             MemberStatus::Failed => member::failed(world, member),
             MemberStatus::Left if *name == self.name => {
                 crate::trace!(out, Level::Warn, ReconcileTrace::NotSelf);
@@ -442,22 +473,40 @@ impl Reconcile {
         if self.server_in_flight.is_some() {
             return;
         }
-        let next = servers::next(world, self.id, &self.skipped, &self.forgotten);
-        let Some(step) = next else { return };
+        let (own, config) = (self.id, self.autopilot(world));
+        let (skip, forgotten, watch) = (&self.skipped, &self.forgotten, &self.watch);
+        let next = servers::next(world, Grounds { own, skip, forgotten, watch, config });
+        let Some(change) = next else { return };
         let ticket = self.ticket();
-        let server = match step {
-            ServerStep::Add(server, address) => {
-                crate::trace!(out, Level::Info, ReconcileTrace::AddingServer(server));
-                out.push(ReconcileOutput::AddServer { ticket, server, address });
-                server
-            }
-            ServerStep::Remove(server) => {
-                crate::trace!(out, Level::Info, ReconcileTrace::RemovingServer(server));
-                out.push(ReconcileOutput::RemoveServer { ticket, server });
-                server
-            }
-        };
-        self.server_in_flight = Some((ticket, server));
+        crate::trace!(out, Level::Info, ReconcileTrace::Changing(change));
+        out.push(ReconcileOutput::Change { ticket, change });
+        self.server_in_flight = Some((ticket, change.server()));
+    }
+
+    /// How servers are cared for.
+    fn autopilot(&self, world: &World<'_>) -> AutopilotConfig {
+        world.tables.autopilot().map_or(self.settings.autopilot, |stored| stored.config)
+    }
+
+    /// Looks how the servers do, and stores how they are cared for if nobody has.
+    fn look_at_servers(&mut self, now: Instant, world: &World<'_>, out: &mut ReconcileOutbox) {
+        self.timers.set(DutyTimer::Health, now + HEALTH_INTERVAL);
+        let config = self.autopilot(world);
+        self.watch.look(now, world, (config, self.settings.dead_server_grace));
+        if world.tables.autopilot().is_none() && self.autopilot_in_flight.is_none() {
+            let ticket = self.ticket();
+            self.autopilot_in_flight = Some(ticket);
+            let write = AutopilotWrite { config, only_at: Some(ModifyIndex::ZERO) };
+            let command = Box::new(Command::Autopilot(write));
+            out.push(ReconcileOutput::Propose { ticket, command });
+        }
+    }
+
+    /// Whether a failed member is a server that has no place in the configuration any more.
+    fn is_taken_out(&self, world: &World<'_>, member: &Member) -> bool {
+        let taken_out = |id: NodeId| !world.configuration.contains(id);
+        let server = member.server().is_some() && member.id().is_some_and(taken_out);
+        server && self.autopilot(world).cleanup_dead_servers
     }
 
     const fn ticket(&mut self) -> ReconcileTicket {

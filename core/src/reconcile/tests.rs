@@ -4,20 +4,29 @@ use super::*;
 use crate::catalog::kv::{KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
 use crate::catalog::tests::restore::restore;
+use crate::config::DEAD_SERVER_GRACE;
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::gossip::Versions;
-use crate::id::{LamportTime, LogIndex, ModifyIndex, PoolName, StoreId};
-use crate::raft::Server;
+use crate::id::{LamportTime, LogIndex, ModifyIndex, PoolName, StoreId, Term};
+use crate::raft::{Replica, Server};
 use bytes::Bytes;
+use std::net::SocketAddr;
 
 #[test]
 fn a_live_server_is_registered_with_its_service_and_the_log_line() {
     let mut rig = Rig::new(&[server("n1", 1)]);
     let outputs = rig.input(ReconcileInput::LeaderReady);
-    let [ReconcileOutput::Trace(Level::Info, line), ReconcileOutput::Propose { .. }] = &outputs[..]
+    let [
+        ReconcileOutput::Propose { command, .. },
+        ReconcileOutput::Trace(Level::Info, line),
+        ReconcileOutput::Propose { .. },
+    ] = &outputs[..]
     else {
         panic!("{outputs:?}")
     };
+    let config = AutopilotConfig::default();
+    let first = AutopilotWrite { config, only_at: Some(ModifyIndex::ZERO) };
+    assert_eq!(**command, Command::Autopilot(first));
     assert_eq!(line.to_string(), "member 'n1' joined, marking health alive");
     rig.settle(outputs);
     assert_eq!(rig.health("n1"), Some(CheckStatus::Passing));
@@ -138,6 +147,8 @@ fn a_failed_proposal_is_made_again_after_a_pause() {
 fn live_servers_are_added_and_those_that_left_removed_one_at_a_time() {
     let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
     let voters = |rig: &Rig| rig.configuration.voters.len();
+    assert_eq!((voters(&rig), rig.configuration.learners.len()), (1, 2));
+    rig.wait(Duration::from_secs(11));
     assert_eq!(voters(&rig), 3);
     rig.members[2].status = MemberStatus::Failed;
     let outputs = rig.event(MemberEventKind::Failed, rig.members[2].clone());
@@ -156,7 +167,7 @@ fn a_server_renamed_while_its_old_name_left_keeps_its_vote() {
     rig.members.push(server("n3", 2));
     let outputs = rig.event(MemberEventKind::Join, rig.members[2].clone());
     rig.settle(outputs);
-    assert!(rig.configuration.voters.contains_key(&id(2)));
+    assert!(rig.configuration.contains(id(2)));
 }
 
 #[test]
@@ -164,18 +175,14 @@ fn a_server_that_cannot_be_added_does_not_hold_up_another() {
     let mut rig = Rig::new(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
     let outputs = rig.input(ReconcileInput::LeaderReady);
     let ticket = outputs.iter().find_map(|it| match it {
-        ReconcileOutput::AddServer { ticket, server, .. } => (*server == id(2)).then_some(*ticket),
-        ReconcileOutput::Propose { .. }
-        | ReconcileOutput::RemoveServer { .. }
-        | ReconcileOutput::Trace(..) => None,
+        ReconcileOutput::Change { ticket, change } => (change.server() == id(2)).then_some(*ticket),
+        ReconcileOutput::Propose { .. } | ReconcileOutput::Trace(..) => None,
     });
     let result = Err(StepError::Failed(ProposalError::Unreachable));
     let outputs = rig.input(ReconcileInput::Done { ticket: ticket.unwrap(), result });
-    assert!(
-        outputs.iter().any(|it| {
-            matches!(it, ReconcileOutput::AddServer { server, .. } if *server == id(3))
-        })
-    );
+    assert!(outputs.iter().any(|it| {
+        matches!(it, ReconcileOutput::Change { change, .. } if change.server() == id(3))
+    }));
 }
 
 #[test]
@@ -273,7 +280,6 @@ fn coordinates_that_moved_are_stored_in_one_command_at_most_every_interval() {
     for known in ["c1", "n1", "stranger"] {
         rig.place(&name(known), at(10.0, 0.5));
     }
-    assert_eq!(rig.duties.next_timeout(), Some(start + COORDINATES_INTERVAL));
     let outputs = rig.at(start + COORDINATES_INTERVAL);
     let [ReconcileOutput::Propose { ticket, command }] = &outputs[..] else {
         panic!("{outputs:?}")
@@ -313,6 +319,123 @@ fn a_new_leader_stores_nothing_again() {
     assert_eq!(rig.at(rig.now + COORDINATES_INTERVAL), []);
 }
 
+/// Three servers that vote, of which `n3` is heard by nobody any more.
+fn one_of_three_failed() -> Rig {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2), server("n3", 3)]);
+    rig.wait(Duration::from_secs(20));
+    rig.silent.insert(id(3), rig.now);
+    rig.wait(Duration::from_secs(5));
+    rig.members[2].status = MemberStatus::Failed;
+    let outputs = rig.event(MemberEventKind::Failed, rig.members[2].clone());
+    rig.settle(outputs);
+    rig
+}
+
+#[test]
+fn a_server_votes_only_after_it_was_healthy_for_long_enough() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.wait(Duration::from_secs(9));
+    assert!(!rig.configuration.is_voter(id(2)));
+    rig.silent.insert(id(2), rig.now);
+    rig.wait(Duration::from_secs(2));
+    rig.silent.clear();
+    rig.wait(Duration::from_secs(9));
+    assert!(!rig.configuration.is_voter(id(2)), "its time began anew");
+    rig.wait(Duration::from_secs(3));
+    assert!(rig.configuration.is_voter(id(2)));
+}
+
+#[test]
+fn a_failed_voter_goes_once_its_replacement_votes() {
+    let mut rig = one_of_three_failed();
+    rig.wait(Duration::from_secs(300));
+    assert_eq!(rig.configuration.voters.len(), 3, "two voters survive no failure either");
+    assert_eq!(rig.health("n3"), Some(CheckStatus::Critical));
+    rig.members.push(server("n4", 4));
+    let outputs = rig.event(MemberEventKind::Join, rig.members[3].clone());
+    rig.settle(outputs);
+    assert!(rig.configuration.is_voter(id(3)), "the replacement does not vote yet");
+    rig.wait(Duration::from_secs(12));
+    let voters: Vec<NodeId> = rig.configuration.voters.keys().copied().collect();
+    assert_eq!(voters, [id(1), id(2), id(4)]);
+    assert_eq!(rig.health("n3"), None, "it left the catalog too");
+}
+
+#[test]
+fn a_failed_voter_that_nobody_replaces_goes_after_the_grace() {
+    let mut rig = one_of_three_failed();
+    rig.wait(DEAD_SERVER_GRACE - Duration::from_secs(10));
+    assert!(rig.configuration.is_voter(id(3)));
+    rig.wait(Duration::from_secs(20));
+    assert!(!rig.configuration.contains(id(3)));
+}
+
+#[test]
+fn neither_what_consensus_hears_nor_what_the_settings_keep_is_removed() {
+    for (heard, cleanup_dead_servers, min_quorum) in
+        [(true, true, 0), (false, false, 0), (false, true, 3)]
+    {
+        let mut rig = one_of_three_failed();
+        if heard {
+            rig.silent.clear();
+        }
+        let config = AutopilotConfig { cleanup_dead_servers, min_quorum, ..Default::default() };
+        rig.apply(100, Command::Autopilot(AutopilotWrite { config, only_at: None }));
+        rig.wait(2 * DEAD_SERVER_GRACE);
+        assert!(rig.configuration.is_voter(id(3)));
+    }
+}
+
+#[test]
+fn a_failed_learner_goes_at_once() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.silent.insert(id(2), rig.now);
+    rig.members[1].status = MemberStatus::Failed;
+    rig.wait(Duration::from_secs(2));
+    assert!(!rig.configuration.contains(id(2)));
+    assert_eq!(rig.health("n2"), None);
+}
+
+#[test]
+fn a_server_that_is_not_to_vote_stays_a_learner_or_becomes_one() {
+    let mut spare = server("n3", 3);
+    let mut tags = spare.tags.to_map();
+    tags.insert("nonvoter".to_owned(), "1".to_owned());
+    spare.tags = tags.into_iter().collect();
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2), spare.clone()]);
+    rig.wait(Duration::from_secs(60));
+    assert!(rig.configuration.is_voter(id(2)));
+    assert!(rig.configuration.learners.contains_key(&id(3)));
+    let (Rows::Node(Some(node)), _) = rig.tables.node_with_services("n3") else { panic!() };
+    assert_eq!(node.services[0].meta["non_voter"], "true");
+    rig.members[2] = server("n3", 3);
+    rig.wait(Duration::from_secs(60));
+    assert!(rig.configuration.is_voter(id(3)));
+    rig.members[2] = spare;
+    rig.wait(Duration::from_secs(60));
+    assert!(rig.configuration.learners.contains_key(&id(3)));
+}
+
+#[test]
+fn health_tells_who_keeps_up_and_how_many_may_fail() {
+    let rig = one_of_three_failed();
+    let replication = rig.replication();
+    let world = World {
+        datacenter: &rig.datacenter,
+        tables: &rig.tables,
+        members: &rig.members.iter().cloned().collect(),
+        configuration: &rig.configuration,
+        replication: &replication,
+        coordinates: &rig.coordinates,
+    };
+    let health = rig.duties.health(rig.now, &world);
+    assert_eq!(health.failure_tolerance, 0);
+    let row = |n: usize| (health.servers[n].healthy, health.servers[n].status.as_str());
+    assert_eq!((row(0), row(1), row(2)), ((true, "alive"), (true, "alive"), (false, "failed")));
+    assert_eq!(health.servers[2].last_contact, Duration::from_secs(5));
+    assert!(health.servers[0].leader && !health.servers[1].leader);
+}
+
 struct Rig {
     duties: Reconcile,
     datacenter: Datacenter,
@@ -323,13 +446,23 @@ struct Rig {
     now: Instant,
     index: u64,
     coordinates: Coordinates,
+    /// Servers that consensus has not heard since then.
+    silent: BTreeMap<NodeId, Instant>,
 }
 
 impl Rig {
     /// A server `n1` that votes alone and does not lead yet.
     fn new(members: &[Member]) -> Self {
         let mut rig = Self {
-            duties: Reconcile::new(NodeName::parse("n1").unwrap(), id(1), Seed::from_number(1)),
+            duties: Reconcile::new(
+                NodeName::parse("n1").unwrap(),
+                id(1),
+                ReconcileSettings {
+                    autopilot: AutopilotConfig::default(),
+                    dead_server_grace: DEAD_SERVER_GRACE,
+                },
+                Seed::from_number(1),
+            ),
             datacenter: Datacenter::parse("dc1").unwrap(),
             tables: Tables::default(),
             members: members.to_vec(),
@@ -338,6 +471,7 @@ impl Rig {
             now: Instant::ZERO,
             index: 0,
             coordinates: Coordinates::new(None, Seed::from_number(1), PoolName::Lan),
+            silent: BTreeMap::new(),
         };
         let own = server("n1", 1).server().unwrap();
         rig.vote(own.id, own.address);
@@ -357,6 +491,48 @@ impl Rig {
         self.coordinates.moved(name, at, Duration::from_millis(10)).unwrap();
     }
 
+    /// Everybody holds everything and was just heard, but for the silent ones.
+    fn replication(&self) -> Replication {
+        let last = (LogIndex::new(10), Term::new(2));
+        let replica = |id: &NodeId| {
+            let heard_at = self.silent.get(id).copied().unwrap_or(self.now);
+            Replica { matched: last.0, term: last.1, heard_at, counts: true }
+        };
+        let replicas = self.configuration.servers().map(|(id, _)| (*id, replica(id))).collect();
+        let heartbeat_interval = Duration::from_millis(100);
+        Replication { last, heartbeat_interval, replicas }
+    }
+
+    fn change(&mut self, change: Change) {
+        let Configuration { voters, learners } = &mut self.configuration;
+        match change {
+            Change::Add { server, address } => {
+                let store = StoreId::from_bytes([1; 16]);
+                learners.insert(server, Server { address, store });
+            }
+            Change::Promote(server) => {
+                voters.insert(server, learners.remove(&server).unwrap());
+            }
+            Change::Demote(server) => {
+                learners.insert(server, voters.remove(&server).unwrap());
+            }
+            Change::Remove { server, .. } => {
+                voters.remove(&server);
+                learners.remove(&server);
+            }
+        }
+    }
+
+    /// Lets the time pass, and does what the duties want meanwhile.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.duties.next_timeout().filter(|at| *at <= end) {
+            let outputs = self.at(at);
+            self.settle(outputs);
+        }
+        self.now = end;
+    }
+
     fn vote(&mut self, server: NodeId, address: SocketAddr) {
         let store = StoreId::from_bytes([1; 16]);
         self.configuration.voters.insert(server, Server { address, store });
@@ -368,6 +544,7 @@ impl Rig {
             tables: &self.tables,
             members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
+            replication: &self.replication(),
             coordinates: &self.coordinates,
         };
         self.duties.handle(self.now, input, world, &mut self.out);
@@ -385,6 +562,7 @@ impl Rig {
             tables: &self.tables,
             members: &self.members.iter().cloned().collect(),
             configuration: &self.configuration,
+            replication: &self.replication(),
             coordinates: &self.coordinates,
         };
         self.duties.handle_timeout(now, world, &mut self.out);
@@ -405,12 +583,8 @@ impl Rig {
                     let applied = self.tables.apply(index, *command).map(|_| ());
                     (ticket, applied.map_err(StepError::Refused))
                 }
-                ReconcileOutput::AddServer { ticket, server, address } => {
-                    self.vote(server, address);
-                    (ticket, Ok(()))
-                }
-                ReconcileOutput::RemoveServer { ticket, server } => {
-                    self.configuration.voters.remove(&server);
+                ReconcileOutput::Change { ticket, change } => {
+                    self.change(change);
                     (ticket, Ok(()))
                 }
                 ReconcileOutput::Trace(..) => continue,

@@ -1,7 +1,8 @@
 //! What leader duties tell about themselves; the lines are the founding page's and Consul's.
 
 use super::StepError;
-use crate::id::{NodeId, NodeName};
+use crate::id::NodeName;
+use crate::raft::Change;
 use std::fmt;
 
 /// One event.
@@ -15,17 +16,15 @@ pub enum ReconcileTrace {
     Deregistering {
         /// Who.
         member: NodeName,
-        /// `left` or `reaped`.
+        /// `left`, `reaped` or why else.
         reason: &'static str,
     },
     /// This node left, so that it is for the next leader to remove it.
     NotSelf,
     /// A live client once was a server.
     NoServerAnyMore(NodeName),
-    /// A server is to vote.
-    AddingServer(NodeId),
-    /// A server is to vote no longer.
-    RemovingServer(NodeId),
+    /// The configuration is to change.
+    Changing(Change),
     /// A step was not done.
     StepFailed {
         /// Which member or server it was for.
@@ -47,8 +46,14 @@ impl fmt::Display for ReconcileTrace {
             Self::NoServerAnyMore(name) => {
                 write!(f, "member '{name}' is no server any more, removing its server service")
             }
-            Self::AddingServer(id) => write!(f, "adding voting server: id={id}"),
-            Self::RemovingServer(id) => write!(f, "removing voting server: id={id}"),
+            Self::Changing(Change::Add { server, address }) => {
+                write!(f, "adding server: id={server} address={address}")
+            }
+            Self::Changing(Change::Promote(id)) => write!(f, "promoting server to voter: id={id}"),
+            Self::Changing(Change::Demote(id)) => write!(f, "demoting server: id={id}"),
+            Self::Changing(Change::Remove { server, .. }) => {
+                write!(f, "removing server: id={server}")
+            }
             Self::StepFailed { of, error } => {
                 write!(f, "failed to reconcile member: member={of} error={error}")
             }

@@ -433,6 +433,7 @@ impl Rpc {
             | Outcome::Unmet
             | Outcome::Transaction(_)
             | Outcome::Backup(_)
+            | Outcome::Health(_)
             | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }

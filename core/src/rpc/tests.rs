@@ -63,7 +63,8 @@ fn config(node: usize, server: bool) -> RpcConfig {
 
 fn info(node: usize) -> ServerInfo {
     let RpcConfig { id, name, datacenter, .. } = config(node, true);
-    ServerInfo { id, name, address: address(node), datacenter, bootstrap: false, expect: None }
+    let (bootstrap, expect, votes) = (false, None, true);
+    ServerInfo { id, name, address: address(node), datacenter, bootstrap, expect, votes }
 }
 
 impl World {

@@ -73,6 +73,8 @@ pub struct ServerInfo {
     pub bootstrap: bool,
     /// How many servers it expects, if it said so.
     pub expect: Option<u32>,
+    /// Whether it is to vote.
+    pub votes: bool,
 }
 
 impl Member {
@@ -104,6 +106,7 @@ impl Member {
             datacenter: self.datacenter()?,
             bootstrap: self.tags.get("bootstrap").is_some(),
             expect: self.tags.get("expect").and_then(|expect| expect.parse().ok()),
+            votes: self.tags.get("nonvoter").is_none(),
         })
     }
 }

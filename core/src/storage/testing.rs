@@ -172,7 +172,10 @@ pub(super) fn snapshot_meta(index: u64, term: u64) -> SnapshotMeta {
         index: LogIndex::new(index),
         term: Term::new(term),
         chain: entry(index, term, 0).chain,
-        configuration: Configuration { voters: [(NodeId::from_bytes([1; 16]), server)].into() },
+        configuration: Configuration {
+            voters: [(NodeId::from_bytes([1; 16]), server)].into(),
+            ..Configuration::default()
+        },
         configuration_index: LogIndex::new(1),
     }
 }

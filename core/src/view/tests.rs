@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::command::Command;
 use crate::catalog::kv::{KvPut, KvWrite};
+use crate::id::StoreId;
 use bytes::Bytes;
 
 fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
@@ -18,7 +19,10 @@ fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::ZERO,
-        peers: vec![(id, address)],
+        configuration: Arc::new(Configuration {
+            voters: [(id, Server { address, store: StoreId::from_bytes([1; 16]) })].into(),
+            ..Configuration::default()
+        }),
         configuration_index: LogIndex::ZERO,
     };
     View {

@@ -31,7 +31,7 @@ fn answer_to(tables: &Tables, query: &Query) -> QueryAnswer {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::ZERO,
-        peers: Vec::new(),
+        configuration: Arc::default(),
         configuration_index: LogIndex::ZERO,
     };
     let datacenters = [DatacenterCoordinates::unknown(Datacenter::parse("dc1").unwrap())];

@@ -23,6 +23,7 @@ use crate::node::request::{
     BackupReply, BackupRequest, KeyringRequest, OperatorRequest, Request, RequestBody,
     RequestContext, RequestError, Response,
 };
+use crate::reconcile::Health;
 use crate::serf::{KeyReport, SerfReply};
 use crate::time::WallClock;
 use crate::{pack_enum, pack_struct};
@@ -116,11 +117,13 @@ pub enum Outcome {
     Transaction(TransactionResult),
     /// Something of a backup.
     Backup(BackupReply),
+    /// How the servers do.
+    Health(Box<Health>),
 }
 pack_enum!(Outcome {
     1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
     5 => Keys(KeyReport), 6 => Unmet, 7 => Transaction(TransactionResult),
-    8 => Backup(BackupReply),
+    8 => Backup(BackupReply), 9 => Health(Box<Health>),
 });
 
 impl From<Result<Response, RequestError>> for Outcome {
@@ -134,6 +137,7 @@ impl From<Result<Response, RequestError>> for Outcome {
             Ok(Response::Unmet) => Self::Unmet,
             Ok(Response::Transaction(result)) => Self::Transaction(result),
             Ok(Response::Backup(reply)) => Self::Backup(reply),
+            Ok(Response::Health(health)) => Self::Health(health),
             Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
@@ -150,6 +154,7 @@ impl From<Outcome> for Result<Response, RequestError> {
             Outcome::Unmet => Ok(Response::Unmet),
             Outcome::Transaction(result) => Ok(Response::Transaction(result)),
             Outcome::Backup(reply) => Ok(Response::Backup(reply)),
+            Outcome::Health(health) => Ok(Response::Health(health)),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -355,6 +360,7 @@ mod tests {
                 name: None,
                 address: ([10, 0, 0, 1], 8300).into(),
                 leader: true,
+                voter: true,
             }],
         };
         let opened = BackupOpened {
@@ -412,7 +418,12 @@ mod tests {
             asked(21, Request::new(RequestBody::Write(Command::Transaction(operations)))),
             asked(22, read),
             reply(20, Outcome::Answer(Box::new(answer))),
-            reply(21, Outcome::Transaction(TransactionResult::Done(vec![Arc::new(entry)]))),
+            reply(
+                21,
+                Outcome::Transaction(TransactionResult::Done(vec![TransactionRow::Entry(
+                    Arc::new(entry),
+                )])),
+            ),
             reply(22, Outcome::Transaction(TransactionResult::Failed(vec![failed]))),
         ]
     }

@@ -72,7 +72,7 @@ fn view() -> View {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::ZERO,
-        peers: Vec::new(),
+        configuration: std::sync::Arc::default(),
         configuration_index: LogIndex::ZERO,
     };
     View {

@@ -39,7 +39,7 @@ impl Meta {
             .iter()
             .map(|server| {
                 let (id, address) = (server.id.to_string(), server.address.to_string());
-                json!({"Suffrage": 0, "ID": id, "Address": address})
+                json!({"Suffrage": i32::from(!server.voter), "ID": id, "Address": address})
             })
             .collect();
         let configuration = vec![

@@ -23,7 +23,7 @@ const WALL: WallClock = WallClock::from_millis(1_795_356_593_374);
 fn opened() -> BackupOpened {
     let id = NodeId::from_bytes([9; 16]);
     let address = ([127, 0, 0, 1], 8300).into();
-    let servers = vec![RaftServer { id, name: None, address, leader: true }];
+    let servers = vec![RaftServer { id, name: None, address, leader: true, voter: true }];
     BackupOpened {
         backup: BackupId { server: id, number: 1 },
         applied: LogIndex::new(124),

@@ -62,7 +62,7 @@ fn view() -> View {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::ZERO,
-        peers: Vec::new(),
+        configuration: Arc::default(),
         configuration_index: LogIndex::ZERO,
     };
     View {

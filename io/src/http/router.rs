@@ -48,6 +48,8 @@ pub enum Endpoint {
     HealthState,
     HealthService,
     Kv,
+    AutopilotConfiguration,
+    AutopilotHealth,
     OperatorKeyring,
     RaftConfiguration,
     RaftPeer,
@@ -158,8 +160,12 @@ static PATTERNS: &[Pattern] = &[
     later("/v1/internal/acl/authorize", "POST"),
     later("/v1/internal/ui/", "GET"),
     Pattern { path: "/v1/kv/", methods: "GET,PUT,DELETE", endpoint: Endpoint::Kv },
-    later("/v1/operator/autopilot/configuration", "GET,PUT"),
-    later("/v1/operator/autopilot/health", "GET"),
+    Pattern {
+        path: "/v1/operator/autopilot/configuration",
+        methods: "GET,PUT",
+        endpoint: Endpoint::AutopilotConfiguration,
+    },
+    get("/v1/operator/autopilot/health", Endpoint::AutopilotHealth),
     Pattern {
         path: "/v1/operator/keyring",
         methods: "GET,POST,PUT,DELETE",

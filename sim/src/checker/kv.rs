@@ -253,6 +253,7 @@ fn deletion_of(command: &Command) -> Option<Deletion> {
         | Command::Register(_)
         | Command::Deregister(_)
         | Command::Coordinates(_)
+        | Command::Autopilot(_)
         | Command::ReapTombstones(_)
         | Command::RestoreBlock(_)
         | Command::RestoreCommit(_)

@@ -200,7 +200,7 @@ fn servers_agree(world: &World, expected: &[Expectation], leader: HostId) -> Res
     Ok(())
 }
 
-/// C3: the servers that run vote, those that left do not.
+/// C3: the servers that run vote if they want to, those that left do not take part.
 fn voters_are_servers(
     world: &World,
     expected: &[Expectation],
@@ -209,21 +209,33 @@ fn voters_are_servers(
     let Some(raft) = node(world, leader).and_then(Node::raft) else { return Ok(()) };
     for host in up(expected) {
         let Some(server) = node(world, host).filter(|node| node.raft().is_some()) else { continue };
-        if !raft.configuration().voters.contains_key(&server.id()) {
-            return broken("C3", format!("host {host} runs as a server and does not vote"));
+        let wants = world.hosts[host].config.server.as_ref().is_some_and(|config| config.votes);
+        let (id, configuration) = (server.id(), raft.configuration());
+        if !configuration.contains(id) || configuration.is_voter(id) != wants {
+            return broken("C3", format!("host {host} runs, and its vote is not what it wants"));
         }
     }
-    let votes = |host: HostId| {
-        let address = world.hosts[host].config.server_address();
-        world.hosts[host].config.server.is_some()
-            && raft.configuration().voters.values().any(|server| server.address == address)
-    };
     for (host, expectation) in expected.iter().enumerate() {
-        if *expectation == Expectation::Left && votes(host) {
-            return broken("C3", format!("host {host} left and still votes"));
+        if *expectation == Expectation::Left && takes_part(world, leader, host) {
+            return broken("C3", format!("host {host} left and still takes part"));
         }
     }
     Ok(())
+}
+
+/// Whether the leader's configuration has a place for a host.
+fn takes_part(world: &World, leader: HostId, host: HostId) -> bool {
+    let address = world.hosts[host].config.server_address();
+    let raft = node(world, leader).and_then(Node::raft);
+    world.hosts[host].config.server.is_some()
+        && raft.is_some_and(|raft| {
+            raft.configuration().servers().any(|(_, server)| server.address == address)
+        })
+}
+
+fn is_replaced(catalog: &Catalog<'_>, host: HostId) -> bool {
+    let Catalog { world, leader } = *catalog;
+    world.hosts[host].config.server.is_some() && !takes_part(world, leader, host)
 }
 
 /// C1, C2, C4: the catalog shows what became of a host, and what its agent has registered.
@@ -241,6 +253,11 @@ fn catalog_shows(
             broken("C2", format!("{name} left and is still in the catalog"))
         }
         Expectation::Left => Ok(()),
+        // A server that failed and was replaced has no place in the catalog either.
+        Expectation::Failed if is_replaced(catalog, host) => match found {
+            Some(_) => broken("C2", format!("{name} was replaced and is still in the catalog")),
+            None => Ok(()),
+        },
         Expectation::Failed if found.is_none() => {
             broken("C1", format!("{name} failed and is not kept in the catalog"))
         }

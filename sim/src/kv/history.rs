@@ -131,6 +131,7 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
         | Command::Register(_)
         | Command::Deregister(_)
         | Command::Coordinates(_)
+        | Command::Autopilot(_)
         | Command::ReapTombstones(_)
         | Command::RestoreBlock(_)
         | Command::RestoreCommit(_)

@@ -41,6 +41,7 @@ impl Model {
             Command::Register(_)
             | Command::Deregister(_)
             | Command::Coordinates(_)
+            | Command::Autopilot(_)
             | Command::RestoreBlock(_)
             | Command::RestoreCommit(_)
             | Command::RestoreAbort(_) => return None,
@@ -81,6 +82,7 @@ impl Model {
             | Query::Leader
             | Query::Peers
             | Query::RaftConfiguration
+            | Query::Autopilot
             | Query::AddressOwner(_)
             | Query::NodeNamed(_)
             | Query::Coordinates(_)

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 const COMMANDS: &[Command] = &[
-    Command { name: "list-peers", summary: "Lists the servers that vote", run: list_peers },
+    Command { name: "list-peers", summary: "Lists the servers that take part", run: list_peers },
     Command { name: "remove-peer", summary: "Takes a server out", run: remove_peer },
     Command { name: "transfer-leader", summary: "Lets another server lead", run: transfer_leader },
 ];

@@ -100,6 +100,19 @@ fn every_rule_is_named() {
             "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive",
         ),
         (
+            r#"{"data_dir": "/d", "non_voting_server": true}"#,
+            "'non_voting_server = true' requires 'server = true'",
+        ),
+        (
+            r#"{"data_dir": "/d", "server": true, "bootstrap": true, "non_voting_server": true}"#,
+            "'non_voting_server = true' and a bootstrap alone are mutually exclusive: somebody \
+             must vote",
+        ),
+        (
+            r#"{"data_dir": "/d", "server": true, "autopilot": {"max_trailing_logs": -1}}"#,
+            "autopilot.max_trailing_logs cannot be -1. Must be greater than or equal to zero",
+        ),
+        (
             r#"{"data_dir": "/d", "datacenter": "Bad dc!"}"#,
             "datacenter cannot be \"bad dc!\". Please use only [a-z0-9-_]",
         ),

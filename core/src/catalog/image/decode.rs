@@ -85,7 +85,7 @@ impl ImageDecoder {
     }
 
     /// What else an image holds of the restore that this is the decoder of.
-    pub(super) const fn head_of(&self, restoring: &Restoring) -> RestoreHead {
+    pub(super) fn head_of(&self, restoring: &Restoring) -> RestoreHead {
         let Restoring { id, next, bytes, .. } = *restoring;
         let (records, crc, head) = (self.records, self.crc, Head::of(&self.tables));
         RestoreHead { id, next, bytes, records, crc, head }

@@ -46,10 +46,12 @@ mod encode;
 pub use decode::ImageDecoder;
 pub use encode::ImageEncoder;
 
+use super::autopilot::Autopilot;
 use super::{TableIndexes, Tables};
 use crate::id::{ModifyIndex, RestoreId};
 use crate::pack_struct;
 use crate::wire::DecodeError;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Bytes after which a block is closed. A block is longer only if a single record is.
@@ -125,6 +127,7 @@ struct Head {
     kv: ModifyIndex,
     index_base: u64,
     restored_at: ModifyIndex,
+    autopilot: Option<Arc<Autopilot>>,
 }
 pack_struct!(Head {
     nodes,
@@ -135,6 +138,7 @@ pack_struct!(Head {
     kv,
     index_base,
     restored_at,
+    autopilot,
 });
 
 /// What a restore under way is beside its rows.
@@ -150,7 +154,7 @@ struct RestoreHead {
 pack_struct!(RestoreHead { id, next, bytes, records, crc, head });
 
 impl Head {
-    const fn of(tables: &Tables) -> Self {
+    fn of(tables: &Tables) -> Self {
         let TableIndexes { nodes, services, checks, coordinates, service_lost } = tables.changed;
         Self {
             nodes,
@@ -161,15 +165,17 @@ impl Head {
             kv: tables.kv.changed,
             index_base: tables.index_base,
             restored_at: tables.restored_at,
+            autopilot: tables.autopilot.clone(),
         }
     }
 
     /// Tables without rows.
     fn into_tables(self) -> Tables {
         let Self { nodes, services, checks, coordinates, service_lost, .. } = self;
-        let Self { kv, index_base, restored_at, .. } = self;
+        let Self { kv, index_base, restored_at, autopilot, .. } = self;
         let changed = TableIndexes { nodes, services, checks, coordinates, service_lost };
-        let mut tables = Tables { changed, index_base, restored_at, ..Tables::default() };
+        let mut tables =
+            Tables { changed, index_base, restored_at, autopilot, ..Tables::default() };
         tables.kv.changed = kv;
         tables
     }

@@ -42,6 +42,7 @@ impl Naive {
             Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_) => {
                 unreachable!("the key-value table has a model of its own")
             }
+            Command::Autopilot(_) => unreachable!("settings have tests of their own"),
             Command::RestoreBlock(_) | Command::RestoreCommit(_) | Command::RestoreAbort(_) => {
                 unreachable!("restores have tests of their own")
             }

@@ -18,6 +18,8 @@ pub struct BootstrapSettings {
     pub address: SocketAddr,
     /// How its first configuration comes about.
     pub mode: config::Bootstrap,
+    /// Whether it is to vote. One that is not takes part, and proposes nothing (B7).
+    pub votes: bool,
 }
 
 /// To whom a blank server is bound: it joins no other cluster until released.

@@ -38,7 +38,6 @@ use crate::time::Instant;
 use crate::wire::pack;
 use answer::Saving;
 use propose::Attempt;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time between questions to servers that have not answered.
@@ -97,7 +96,7 @@ impl Bootstrap {
             settings,
         };
         if machine.formed.is_none() && machine.settings.mode == config::Bootstrap::Alone {
-            machine.start(&BTreeMap::new(), out);
+            machine.start(Configuration::default(), out);
         }
         machine.go_on(now, out);
         machine
@@ -114,20 +113,15 @@ impl Bootstrap {
         self.promise.filter(|promise| *promise != own && !self.released)
     }
 
-    /// Decides: the configuration of this server and the others, each with its store.
-    fn start(
-        &mut self,
-        others: &BTreeMap<crate::id::NodeId, Server>,
-        out: &mut Outbox<BootstrapOutput>,
-    ) {
+    /// Decides: the configuration of the others, each with its store, and this server.
+    fn start(&mut self, mut configuration: Configuration, out: &mut Outbox<BootstrapOutput>) {
         let cluster = self.own_promise().cluster();
-        let mut voters = others.clone();
         let own = Server { address: self.settings.address, store: self.store };
-        voters.insert(self.settings.id, own);
+        configuration.voters.insert(self.settings.id, own);
         self.formed = Some(cluster);
         self.attempt = None;
         self.tell_bound(out);
-        out.push(BootstrapOutput::Start { cluster, configuration: Configuration { voters } });
+        out.push(BootstrapOutput::Start { cluster, configuration });
     }
 
     /// What every call ends with: takes the next step that is possible.

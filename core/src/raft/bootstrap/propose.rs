@@ -5,7 +5,7 @@ use super::{Bootstrap, BootstrapMessage, BootstrapOutput, BootstrapTrace, Verdic
 use crate::config;
 use crate::id::{NodeId, StoreId};
 use crate::machine::Outbox;
-use crate::raft::Server;
+use crate::raft::{Configuration, Server};
 use crate::trace;
 use crate::trace::Level;
 use std::collections::BTreeMap;
@@ -16,10 +16,18 @@ use std::net::SocketAddr;
 pub(super) struct Attempt {
     /// Its number; answers to earlier ones do not count.
     round: u64,
-    /// The others, with their addresses.
-    others: BTreeMap<NodeId, SocketAddr>,
+    /// The others.
+    others: BTreeMap<NodeId, Other>,
     /// Which are bound, with their stores.
     bound: BTreeMap<NodeId, StoreId>,
+}
+
+/// Another server, as gossip shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Other {
+    address: SocketAddr,
+    /// Whether it is to vote (B7).
+    votes: bool,
 }
 
 impl Bootstrap {
@@ -39,7 +47,7 @@ impl Bootstrap {
         }
         if self.attempt.as_ref().is_none_or(|attempt| attempt.others != others) {
             let mut peers = vec![self.settings.address];
-            peers.extend(others.values());
+            peers.extend(others.values().map(|other| other.address));
             trace!(out, Level::Info, BootstrapTrace::Attempting { peers });
             let round = self.rng.bits();
             self.attempt = Some(Attempt { round, others, bound: BTreeMap::new() });
@@ -49,12 +57,9 @@ impl Bootstrap {
     }
 
     /// The others of the configuration that this server is to propose now, if it is to.
-    fn proposable(
-        &mut self,
-        out: &mut Outbox<BootstrapOutput>,
-    ) -> Option<BTreeMap<NodeId, SocketAddr>> {
+    fn proposable(&mut self, out: &mut Outbox<BootstrapOutput>) -> Option<BTreeMap<NodeId, Other>> {
         let config::Bootstrap::Expect(expected) = self.settings.mode else { return None };
-        if self.gave_up {
+        if self.gave_up || !self.settings.votes {
             return None;
         }
         let mut others = BTreeMap::new();
@@ -70,13 +75,15 @@ impl Bootstrap {
                     return None;
                 }
                 Some(_) => {
-                    others.insert(server.id, server.address);
+                    let other = Other { address: server.address, votes: server.votes };
+                    others.insert(server.id, other);
                 }
                 None => {}
             }
         }
-        let enough = others.len() as u64 + 1 >= u64::from(expected);
-        let smallest = others.keys().all(|other| *other > self.settings.id);
+        let voters = || others.iter().filter(|(_, other)| other.votes);
+        let enough = voters().count() as u64 + 1 >= u64::from(expected);
+        let smallest = voters().all(|(other, _)| *other > self.settings.id);
         (enough && smallest).then_some(others)
     }
 
@@ -85,10 +92,10 @@ impl Bootstrap {
         let Some(attempt) = &self.attempt else { return };
         let config::Bootstrap::Expect(expect) = self.settings.mode else { return };
         let (promise, round) = (self.own_promise(), attempt.round);
-        for (to, address) in &attempt.others {
+        for (to, other) in &attempt.others {
             if !attempt.bound.contains_key(to) {
                 let message = BootstrapMessage::Ask { to: *to, promise, round, expect };
-                out.push(BootstrapOutput::Send { to: *address, message });
+                out.push(BootstrapOutput::Send { to: other.address, message });
             }
         }
     }
@@ -121,14 +128,13 @@ impl Bootstrap {
 
     fn decide_if_bound(&mut self, out: &mut Outbox<BootstrapOutput>) {
         let Some(attempt) = &self.attempt else { return };
-        let voter = |(id, address): (&NodeId, &SocketAddr)| {
-            let store = *attempt.bound.get(id)?;
-            Some((*id, Server { address: *address, store }))
-        };
-        let voters: Option<BTreeMap<NodeId, Server>> = attempt.others.iter().map(voter).collect();
-        if let Some(voters) = voters {
-            self.start(&voters, out);
+        let mut configuration = Configuration::default();
+        for (id, Other { address, votes }) in &attempt.others {
+            let Some(store) = attempt.bound.get(id).copied() else { return };
+            let role = if *votes { &mut configuration.voters } else { &mut configuration.learners };
+            role.insert(*id, Server { address: *address, store });
         }
+        self.start(configuration, out);
     }
 
     /// Tells why this server waits, once for each reason.

@@ -7,6 +7,7 @@ use crate::raft::{HardState, PersistBatch};
 use crate::rng::{Rng, Seed, Stream};
 use crate::trace::Level;
 use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -26,7 +27,13 @@ fn info(n: u8, expect: Option<u32>) -> ServerInfo {
         datacenter: Datacenter::parse("dc1").unwrap(),
         bootstrap: false,
         expect,
+        votes: votes(n),
     }
+}
+
+/// Server 9 is not to vote.
+fn votes(n: u8) -> bool {
+    n != 9
 }
 
 struct Host {
@@ -63,18 +70,22 @@ impl World {
                 entries: Vec::new(),
                 heartbeat_timeout: Duration::ZERO,
             };
-            let (saving, deciding) = (None, None);
-            world.hosts.insert(n, Host { machine: None, disk, saving, deciding, bound: None });
-            world.start(n);
+            world.add(n, disk);
         }
         world
+    }
+
+    fn add(&mut self, n: u8, disk: RestoredRaft) {
+        let (saving, deciding) = (None, None);
+        self.hosts.insert(n, Host { machine: None, disk, saving, deciding, bound: None });
+        self.start(n);
     }
 
     fn start(&mut self, n: u8) {
         let rng = Rng::for_stream(Seed::from_number(self.rng.bits()), Stream::Bootstrap);
         let host = self.hosts.get_mut(&n).unwrap();
         let mode = config::Bootstrap::Expect(3);
-        let settings = BootstrapSettings { id: id(n), address: address(n), mode };
+        let settings = BootstrapSettings { id: id(n), address: address(n), mode, votes: votes(n) };
         let mut out = Outbox::new(Level::Info);
         host.bound = None;
         host.machine = Some(Bootstrap::new(settings, &host.disk, rng, self.now, &mut out));
@@ -137,7 +148,7 @@ impl World {
 
     /// Raft brings a decided cluster to one server it names, if the server may join it.
     fn replicate(&mut self, n: u8) {
-        let named = self.decided.iter().find(|(_, config)| config.is_voter(id(n)));
+        let named = self.decided.iter().find(|(_, config)| config.contains(id(n)));
         let Some((cluster, _)) = named.cloned() else { return };
         let host = self.hosts.get_mut(&n).unwrap();
         if host.machine.is_some() && host.disk.cluster.is_none() {
@@ -207,6 +218,27 @@ fn two_of_three_wait() {
 }
 
 #[test]
+fn one_that_is_not_to_vote_is_no_substitute_and_begins_as_a_learner() {
+    let mut world = World::new(1, 2);
+    let disk =
+        RestoredRaft { store: StoreId::from_bytes([0x49; 16]), ..world.hosts[&1].disk.clone() };
+    world.add(9, disk);
+    world.heal();
+    assert!(world.decided.is_empty(), "two of three voters");
+    let disk = RestoredRaft {
+        store: StoreId::from_bytes([0x50; 16]),
+        promise: None,
+        ..world.hosts[&9].disk.clone()
+    };
+    world.add(3, disk);
+    world.heal();
+    let (cluster, configuration) = &world.decided[0];
+    assert_eq!(configuration.voters.len(), 3);
+    assert!(configuration.learners.contains_key(&id(9)));
+    assert_eq!(world.hosts[&9].disk.cluster, Some(*cluster));
+}
+
+#[test]
 fn a_conflicting_expectation_is_told_once_and_waited_out() {
     let mut world = World::new(1, 3);
     for _ in 0..3 {
@@ -236,7 +268,7 @@ fn a_server_that_hears_of_a_cluster_waits_to_be_added() {
 #[test]
 fn a_server_alone_starts_at_once() {
     let mode = config::Bootstrap::Alone;
-    let settings = BootstrapSettings { id: id(1), address: address(1), mode };
+    let settings = BootstrapSettings { id: id(1), address: address(1), mode, votes: true };
     let disk = World::new(1, 1).hosts[&1].disk.clone();
     let mut out = Outbox::new(Level::Info);
     let rng = Rng::for_stream(Seed::from_number(1), Stream::Bootstrap);

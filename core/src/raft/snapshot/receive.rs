@@ -201,7 +201,7 @@ fn well_formed(header: &Header, meta: &SnapshotMeta) -> bool {
         && meta.term <= header.term
         && meta.configuration_index <= meta.index
         && meta.configuration_index > LogIndex::ZERO
-        && !meta.configuration.voters.is_empty()
+        && meta.configuration.is_sound()
 }
 
 /// This log holds what the snapshot covers.

@@ -103,22 +103,38 @@ fn a_lease_has_run_out_before_another_leader_is_elected() {
     }
 }
 
+fn change(cluster: &mut Cluster, leader: u8, change: Change) -> ProposalId {
+    let id = cluster.next_id();
+    cluster.input(leader, RaftInput::Change { id, change });
+    id
+}
+
 #[test]
-fn a_server_is_added_once_it_answers_and_catches_up() {
+fn a_server_is_added_once_it_answers_and_votes_once_it_has_caught_up() {
     let mut cluster = Cluster::formed(5, &[1]);
     for _ in 0..200 {
         cluster.propose(1);
     }
     let id = cluster.next_id();
-    cluster.input(1, RaftInput::AddServer { id, server: node(2), address: address(2) });
+    cluster.input(
+        1,
+        RaftInput::Change { id, change: Change::Add { server: node(2), address: address(2) } },
+    );
     cluster.run(3 * SECOND);
     assert_eq!(cluster.failed.get(&id), Some(&ProposalError::Unreachable));
     cluster.add_host(2);
     let id = cluster.next_id();
-    cluster.input(1, RaftInput::AddServer { id, server: node(2), address: address(2) });
+    cluster.input(
+        1,
+        RaftInput::Change { id, change: Change::Add { server: node(2), address: address(2) } },
+    );
     cluster.run(2 * SECOND);
     assert!(cluster.done.contains_key(&id));
     assert_eq!(cluster.raft(2).applied(), cluster.raft(1).applied());
+    assert!(cluster.raft(1).configuration().learners.contains_key(&node(2)));
+    let id = change(&mut cluster, 1, Change::Promote(node(2)));
+    cluster.run(SECOND);
+    assert!(cluster.done.contains_key(&id));
     assert_eq!(*cluster.raft(2).configuration(), configuration(&[1, 2]));
     cluster.check_agreement();
 }
@@ -129,7 +145,10 @@ fn a_removed_follower_learns_it_and_campaigns_no_more() {
     let leader = cluster.leader().unwrap();
     let gone = (1..=3).find(|n| *n != leader).unwrap();
     let id = cluster.next_id();
-    cluster.input(leader, RaftInput::RemoveServer { id, server: node(gone), force: false });
+    cluster.input(
+        leader,
+        RaftInput::Change { id, change: Change::Remove { server: node(gone), force: false } },
+    );
     cluster.run(5 * SECOND);
     assert!(cluster.done.contains_key(&id));
     assert!(!cluster.raft(gone).configuration().is_voter(node(gone)));
@@ -144,7 +163,10 @@ fn a_leader_that_removes_itself_hands_the_cluster_to_the_others() {
     let mut cluster = Cluster::formed(7, &[1, 2, 3]);
     let old = cluster.leader().unwrap();
     let id = cluster.next_id();
-    cluster.input(old, RaftInput::RemoveServer { id, server: node(old), force: false });
+    cluster.input(
+        old,
+        RaftInput::Change { id, change: Change::Remove { server: node(old), force: false } },
+    );
     cluster.run(5 * SECOND);
     assert!(cluster.done.contains_key(&id) || cluster.failed.contains_key(&id));
     let new = cluster.leader().unwrap();
@@ -164,7 +186,10 @@ fn a_removal_that_is_not_committed_answers_no_second_one() {
     let remove = |cluster: &mut Cluster| {
         let id = cluster.next_id();
         let server = node(others[0]);
-        cluster.input(leader, RaftInput::RemoveServer { id, server, force: true });
+        cluster.input(
+            leader,
+            RaftInput::Change { id, change: Change::Remove { server, force: true } },
+        );
         id
     };
     let first = remove(&mut cluster);
@@ -182,7 +207,10 @@ fn a_leader_whose_own_removal_reached_nobody_leads_again_after_a_restart() {
     let other = if old == 1 { 2 } else { 1 };
     cluster.part(&[1], &[2]);
     let id = cluster.next_id();
-    cluster.input(old, RaftInput::RemoveServer { id, server: node(old), force: true });
+    cluster.input(
+        old,
+        RaftInput::Change { id, change: Change::Remove { server: node(old), force: true } },
+    );
     cluster.run(SECOND / 10);
     assert!(!cluster.hosts[&old].disk.entries.last().unwrap().payload.is_empty(), "it is durable");
     for n in [1, 2] {
@@ -207,7 +235,10 @@ fn the_last_voter_stays_and_a_dead_quorum_needs_force() {
     cluster.run(2 * SECOND);
     let mut remove = |force| {
         let id = cluster.next_id();
-        cluster.input(leader, RaftInput::RemoveServer { id, server: node(live), force });
+        cluster.input(
+            leader,
+            RaftInput::Change { id, change: Change::Remove { server: node(live), force } },
+        );
         cluster.failed.get(&id).cloned()
     };
     let refused = |error: Option<ProposalError>, rule: &str| match error {
@@ -218,7 +249,10 @@ fn the_last_voter_stays_and_a_dead_quorum_needs_force() {
     assert_eq!(remove(true), None);
     let mut alone = Cluster::formed(9, &[1]);
     let id = alone.next_id();
-    alone.input(1, RaftInput::RemoveServer { id, server: node(1), force: true });
+    alone.input(
+        1,
+        RaftInput::Change { id, change: Change::Remove { server: node(1), force: true } },
+    );
     assert!(
         matches!(alone.failed.get(&id), Some(ProposalError::Refused(rule)) if rule.starts_with("P5"))
     );
@@ -237,13 +271,90 @@ fn a_wiped_server_does_not_count_until_it_is_added_again() {
     for _ in 0..2 {
         let id = cluster.next_id();
         let (server, address) = (node(wiped), address(wiped));
-        cluster.input(leader, RaftInput::AddServer { id, server, address });
+        cluster.input(leader, RaftInput::Change { id, change: Change::Add { server, address } });
         cluster.run(SECOND);
         assert!(cluster.done.contains_key(&id));
     }
+    change(&mut cluster, leader, Change::Promote(node(wiped)));
+    cluster.run(SECOND);
     let voters = &cluster.raft(leader).configuration().voters;
     assert_eq!(voters[&node(wiped)].store, store(77));
     assert_eq!(cluster.raft(wiped).applied(), cluster.raft(leader).applied());
+}
+
+#[test]
+fn a_learner_is_sent_everything_and_decides_nothing() {
+    let mut cluster = Cluster::formed(11, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    cluster.add_host(4);
+    change(&mut cluster, leader, Change::Add { server: node(4), address: address(4) });
+    cluster.run(SECOND);
+    let others: Vec<u8> = (1..=3).filter(|n| *n != leader).collect();
+    // With the learner alone this leader is no quorum: nothing is committed, and it steps down.
+    cluster.part(&[leader, 4], &others);
+    let id = cluster.propose(leader);
+    cluster.run(SECOND / 2);
+    assert_eq!(cluster.raft(4).last_index(), cluster.raft(leader).last_index());
+    assert!(!cluster.done.contains_key(&id));
+    cluster.run(5 * SECOND);
+    assert_ne!(cluster.raft(leader).role(), RoleKind::Leader);
+    assert_eq!(cluster.raft(4).role(), RoleKind::Follower, "a learner does not campaign");
+    assert!(cluster.leader().is_some_and(|n| others.contains(&n)));
+    cluster.cut.clear();
+    cluster.run(3 * SECOND);
+    assert_eq!(cluster.raft(4).applied(), cluster.raft(cluster.leader().unwrap()).applied());
+    cluster.check_agreement();
+}
+
+#[test]
+fn a_learner_that_lacks_much_or_is_silent_is_not_promoted() {
+    let mut cluster = Cluster::formed(12, &[1]);
+    cluster.add_host(2);
+    change(&mut cluster, 1, Change::Add { server: node(2), address: address(2) });
+    cluster.run(SECOND);
+    let refused = |cluster: &Cluster, id| match cluster.failed.get(id) {
+        Some(ProposalError::Refused(rule)) => rule.starts_with("P6"),
+        Some(_) | None => false,
+    };
+    cluster.part(&[1], &[2]);
+    for _ in 0..300 {
+        cluster.propose(1);
+    }
+    cluster.run(SECOND / 2);
+    let early = change(&mut cluster, 1, Change::Promote(node(2)));
+    assert!(refused(&cluster, &early), "it lacks 300 entries");
+    cluster.cut.clear();
+    cluster.run(SECOND);
+    cluster.crash(2);
+    cluster.run(2 * SECOND);
+    let silent = change(&mut cluster, 1, Change::Promote(node(2)));
+    assert!(refused(&cluster, &silent), "it does not answer");
+    cluster.start(2);
+    cluster.run(SECOND);
+    change(&mut cluster, 1, Change::Promote(node(2)));
+    cluster.run(SECOND);
+    assert!(cluster.raft(2).configuration().is_voter(node(2)));
+}
+
+#[test]
+fn a_demoted_voter_goes_on_as_a_learner_unless_the_others_are_too_few() {
+    let mut cluster = Cluster::formed(13, &[1, 2, 3]);
+    let leader = cluster.leader().unwrap();
+    let mut others = (1..=3).filter(|n| *n != leader);
+    let (first, second) = (others.next().unwrap(), others.next().unwrap());
+    change(&mut cluster, leader, Change::Demote(node(first)));
+    cluster.run(SECOND);
+    assert!(cluster.raft(first).configuration().learners.contains_key(&node(first)));
+    let id = cluster.propose(leader);
+    cluster.run(SECOND);
+    assert!(cluster.done.contains_key(&id));
+    assert_eq!(cluster.raft(first).applied(), cluster.raft(leader).applied());
+    let own = change(&mut cluster, leader, Change::Demote(node(leader)));
+    assert!(matches!(cluster.failed.get(&own), Some(ProposalError::Refused(_))));
+    let last = change(&mut cluster, leader, Change::Demote(node(second)));
+    cluster.run(SECOND);
+    assert!(cluster.done.contains_key(&last), "the leader alone is a quorum of itself");
+    assert!(cluster.raft(leader).configuration().is_sole_voter(node(leader)));
 }
 
 /// One thing done to a cluster of three or five.
@@ -261,6 +372,8 @@ enum Fault {
     Delay(u64),
     Remove(u8),
     Add(u8),
+    Promote(u8),
+    Demote(u8),
     Transfer(u8),
     Run(u64),
 }
@@ -280,6 +393,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (1u64..300).prop_map(Fault::Delay),
         1 => server.clone().prop_map(Fault::Remove),
         1 => server.clone().prop_map(Fault::Add),
+        2 => server.clone().prop_map(Fault::Promote),
+        1 => server.clone().prop_map(Fault::Demote),
         2 => server.prop_map(Fault::Transfer),
         10 => (1u64..2500).prop_map(Fault::Run),
     ]
@@ -313,14 +428,26 @@ fn inflict(cluster: &mut Cluster, fault: Fault) {
         Fault::Remove(n) => {
             let id = cluster.next_id();
             let leader = cluster.leader().unwrap_or(n);
-            let remove = RaftInput::RemoveServer { id, server: node(n), force: false };
+            let remove =
+                RaftInput::Change { id, change: Change::Remove { server: node(n), force: false } };
             cluster.input(leader, remove);
         }
         Fault::Add(n) => {
             let id = cluster.next_id();
             let leader = cluster.leader().unwrap_or(n);
-            let add = RaftInput::AddServer { id, server: node(n), address: address(n) };
+            let add = RaftInput::Change {
+                id,
+                change: Change::Add { server: node(n), address: address(n) },
+            };
             cluster.input(leader, add);
+        }
+        Fault::Promote(n) => {
+            let leader = cluster.leader().unwrap_or(n);
+            change(cluster, leader, Change::Promote(node(n)));
+        }
+        Fault::Demote(n) => {
+            let leader = cluster.leader().unwrap_or(n);
+            change(cluster, leader, Change::Demote(node(n)));
         }
         Fault::Transfer(n) => {
             let leader = cluster.leader().unwrap_or(n);

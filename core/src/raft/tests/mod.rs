@@ -37,7 +37,7 @@ fn settings(n: u8) -> RaftSettings {
 
 fn configuration(voters: &[u8]) -> Configuration {
     let server = |n: &u8| (node(*n), Server { address: address(*n), store: store(*n) });
-    Configuration { voters: voters.iter().map(server).collect() }
+    Configuration { voters: voters.iter().map(server).collect(), ..Configuration::default() }
 }
 
 /// A disk that holds nothing.

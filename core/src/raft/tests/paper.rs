@@ -126,7 +126,7 @@ fn a_new_leader_has_no_lease_and_changes_nothing_before_its_noop() {
     assert_eq!(server.raft.lease_until(server.now), None);
     let mut out = Outbox::new(Level::Error);
     let (id, server_5) = (ProposalId(1), node(5));
-    let remove = RaftInput::RemoveServer { id, server: server_5, force: true };
+    let remove = RaftInput::Change { id, change: Change::Remove { server: server_5, force: true } };
     server.raft.handle(server.now, remove, &mut out);
     let Some(RaftOutput::ProposalFailed { error: ProposalError::Refused(rule), .. }) = out.pop()
     else {
@@ -247,7 +247,8 @@ fn a_second_change_waits_for_the_first() {
     let mut remove = |n: u8| {
         let mut out = Outbox::new(Level::Error);
         let (id, server_n) = (ProposalId(u64::from(n)), node(n));
-        let remove = RaftInput::RemoveServer { id, server: server_n, force: true };
+        let remove =
+            RaftInput::Change { id, change: Change::Remove { server: server_n, force: true } };
         server.raft.handle(server.now, remove, &mut out);
         let refused = |output| matches!(output, RaftOutput::ProposalFailed { .. });
         out.drain().any(refused)

@@ -204,7 +204,10 @@ fn a_read_that_waits_is_answered_when_its_leader_becomes_the_sole_voter() {
     cluster.crash(other);
     let read = cluster.read(leader);
     let id = cluster.next_id();
-    cluster.input(leader, RaftInput::RemoveServer { id, server: node(other), force: true });
+    cluster.input(
+        leader,
+        RaftInput::Change { id, change: Change::Remove { server: node(other), force: true } },
+    );
     cluster.run(SECOND / 10);
     assert!(cluster.reads_done.contains(&read));
 }

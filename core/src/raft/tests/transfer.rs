@@ -199,7 +199,10 @@ fn a_second_request_joins_the_first_or_ends_it() {
 fn a_transfer_forbids_every_change_but_the_removal_of_a_server_it_concerns() {
     let refused = |server: &mut Server1, n: u8| {
         let (id, before) = (ProposalId(u64::from(n)), server.failed.len());
-        server.input(RaftInput::RemoveServer { id, server: node(n), force: true });
+        server.input(RaftInput::Change {
+            id,
+            change: Change::Remove { server: node(n), force: true },
+        });
         server.failed.len() > before
     };
     for concerned in [1, 2] {

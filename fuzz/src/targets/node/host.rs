@@ -7,9 +7,10 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::{
-    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::id::{
     CheckId, ClusterId, Datacenter, LamportTime, NodeName, PoolName, RequestId, StreamId, WriteId,
@@ -84,6 +85,9 @@ fn config(kind: u8) -> NodeConfig {
         server_port: 8300,
         server: bootstrap.map(|bootstrap| ServerConfig {
             bootstrap,
+            votes: true,
+            autopilot: AutopilotConfig::default(),
+            dead_server_grace: DEAD_SERVER_GRACE,
             raft_multiplier: 1,
             limits: RaftLimits::default(),
             wan: Some(WanConfig {

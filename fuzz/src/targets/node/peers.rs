@@ -234,7 +234,8 @@ fn block(choices: &mut Choices<'_>, term: Term) -> SnapshotBlock {
     let index = LogIndex::new(around(choices, 2));
     let peer = Peer::number(1);
     let server = Server { address: peer.address(8300), store: peer.store() };
-    let configuration = Configuration { voters: [(peer.id(), server)].into() };
+    let configuration =
+        Configuration { voters: [(peer.id(), server)].into(), ..Configuration::default() };
     let configuration_index = LogIndex::new(around(choices, 1));
     let chain = u64::from(choices.byte()) & 1;
     let meta = SnapshotMeta { index, term, chain, configuration, configuration_index };

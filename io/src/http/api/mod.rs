@@ -4,6 +4,7 @@
 //! - Nothing here knows a socket; tests call [`Api::answer`] with plain values.
 
 mod agent;
+mod autopilot;
 mod bodies;
 mod catalog;
 mod coordinate;
@@ -181,6 +182,8 @@ impl Api {
             Endpoint::HealthService => self.health_service(request).await,
             Endpoint::Kv => self.kv(request).await,
             Endpoint::OperatorKeyring => self.operator_keyring(request).await,
+            Endpoint::AutopilotConfiguration => self.autopilot_configuration(request).await,
+            Endpoint::AutopilotHealth => self.autopilot_health(request).await,
             Endpoint::RaftConfiguration => self.raft_configuration(request).await,
             Endpoint::RaftPeer => self.raft_peer(request).await,
             Endpoint::RaftTransfer => self.raft_transfer(request).await,
@@ -288,9 +291,8 @@ impl Api {
             | Response::Coordinates(_)
             | Response::Unmet
             | Response::Transaction(_)
-            | Response::Backup(_) => {
-                Err(RequestError::Unknown("the node answered something else".to_owned()))
-            }
+            | Response::Backup(_)
+            | Response::Health(_) => Err(other_answer()),
         }
     }
 }
@@ -300,6 +302,11 @@ pub(super) fn may_wait(request: &HttpRequest) -> bool {
     let (_, query) = request.head.target.split_once('?').unwrap_or_default();
     request.head.method == Method::Get
         && Params::parse(query).is_ok_and(|params| !params.get("index").is_empty())
+}
+
+/// The node answered with what belongs to another request: it broke its contract.
+fn other_answer() -> RequestError {
+    RequestError::Unknown("the node answered something else".to_owned())
 }
 
 /// The answer of another question than the one asked: the node broke its contract.

@@ -27,7 +27,7 @@ impl Api {
                     json.field("Address", &server.address.to_string());
                     json.field("Leader", server.leader);
                     json.field("ProtocolVersion", "3");
-                    json.field("Voter", true);
+                    json.field("Voter", server.voter);
                 });
             });
             json.field("Index", configuration.index.get());

@@ -167,10 +167,6 @@ impl Api {
     }
 }
 
-fn other_answer() -> RequestError {
-    RequestError::Unknown("the node answered something else".to_owned())
-}
-
 /// What the disk or the bound on files refused.
 fn refused(error: &io::Error) -> Reply {
     let status = if error.kind() == io::ErrorKind::ResourceBusy { 503 } else { 500 };

@@ -21,6 +21,7 @@ use terraform_core::view::View;
 use terraform_core::wire::tags::Tags;
 
 mod agent;
+mod autopilot;
 mod catalog;
 mod coordinate;
 mod event;

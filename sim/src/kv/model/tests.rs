@@ -73,7 +73,7 @@ fn consensus() -> ConsensusView {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::ZERO,
-        peers: Vec::new(),
+        configuration: Arc::default(),
         configuration_index: LogIndex::ZERO,
     }
 }

@@ -12,6 +12,7 @@ fn the_configuration_names_the_voters_and_the_leader() {
         name: name.map(|name| NodeName::parse(name).unwrap()),
         address: format!("10.0.0.{byte}:8300").parse().unwrap(),
         leader,
+        voter: true,
     };
     let servers = vec![server(1, Some("n1"), true), server(2, None, false)];
     let rows = Rows::RaftConfiguration(RaftConfiguration { index: LogIndex::new(7), servers });

@@ -62,7 +62,7 @@ fn leader() -> View {
         applied: LogIndex::ZERO,
         last: LogIndex::ZERO,
         last_term: Term::new(1),
-        peers: Vec::new(),
+        configuration: Arc::default(),
         configuration_index: LogIndex::ZERO,
     };
     let catalog = Some(Tables::default());
