@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A machine in the catalog.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node {
     /// Its identity; `None` for nodes registered without one.
     pub id: Option<NodeId>,
@@ -29,7 +29,7 @@ pub struct Node {
 pack_struct!(Node { id, name, address, tagged_addresses, meta, create_index, modify_index });
 
 /// One tagged address of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceAddress {
     /// An IP address or a host name.
     pub address: String,
@@ -39,7 +39,7 @@ pub struct ServiceAddress {
 pack_struct!(ServiceAddress { address, port });
 
 /// DNS weights of a service instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weights {
     /// Weight while passing.
     pub passing: i64,
@@ -74,7 +74,7 @@ pub struct NodeCoordinate {
 pack_struct!(NodeCoordinate { node, segment, coordinate });
 
 /// One service instance on one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service {
     /// Unique on its node.
     pub id: ServiceId,
@@ -114,7 +114,7 @@ pack_struct!(Service {
 });
 
 /// The state of a check. The catalog stores any text; agents use three.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CheckStatus {
     /// Healthy.
     Passing,
@@ -150,7 +150,7 @@ impl CheckStatus {
 }
 
 /// The definition that a catalog registration may attach to a check; agents leave it empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CheckRecipe {
     /// Time between runs.
     pub interval: Duration,
@@ -235,7 +235,7 @@ impl CheckRecipe {
 }
 
 /// One health check on one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Check {
     /// The node it belongs to.
     pub node: NodeName,

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::catalog::kv::{KvEntry, KvPut, KvWrite};
     use crate::catalog::query::{Consistency, RaftConfiguration, RaftServer, Rows};
-    use crate::catalog::transaction::{IndexCheck, Operation, OperationError};
+    use crate::catalog::transaction::{IndexCheck, Operation, OperationError, TransactionRow};
     use crate::event::Filters;
     use crate::id::{EventId, LamportTime, LogIndex, ModifyIndex, PoolName, Term};
     use crate::node::request::{BackupBlock, BackupId, BackupOpened, BackupRead};

@@ -31,11 +31,20 @@ pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
 
 /// `NodeService`.
 pub fn node_service(json: &mut Json, service: &Service) {
+    service_with(json, service, strings);
+}
+
+/// `NodeService` as transactions show it: `null` for no tags.
+pub fn bare_service(json: &mut Json, service: &Service) {
+    service_with(json, service, strings_or_null);
+}
+
+fn service_with(json: &mut Json, service: &Service, tags: fn(&mut Json, &[String])) {
     json.object(|json| {
         json.field("ID", service.id.as_str());
         json.field("Service", service.name.as_str());
         json.key("Tags");
-        strings(json, &service.tags);
+        tags(json, &service.tags);
         json.field("Address", &service.address);
         addresses_if_set(json, "TaggedAddresses", &service.tagged_addresses);
         json.key("Meta");
@@ -106,10 +115,19 @@ pub fn service_node(json: &mut Json, node: &Node, service: &Service, datacenter:
 
 /// `HealthCheck`.
 pub fn health_check(json: &mut Json, check: &Check) {
+    check_with(json, check, strings);
+}
+
+/// `HealthCheck` as transactions show it: `null` for no tags.
+pub fn bare_check(json: &mut Json, check: &Check) {
+    check_with(json, check, strings_or_null);
+}
+
+fn check_with(json: &mut Json, check: &Check, tags: fn(&mut Json, &[String])) {
     json.object(|json| {
         check_head(json, check);
         json.key("ServiceTags");
-        strings(json, &check.service_tags);
+        tags(json, &check.service_tags);
         json.field("Type", &check.kind);
         json.key("Definition");
         recipe(json, &check.recipe);
@@ -123,11 +141,7 @@ pub fn local_health_check(json: &mut Json, check: &Check) {
     json.object(|json| {
         check_head(json, check);
         json.key("ServiceTags");
-        if check.service_tags.is_empty() {
-            json.null();
-        } else {
-            strings(json, &check.service_tags);
-        }
+        strings_or_null(json, &check.service_tags);
         json.field("Type", "");
         json.key("Definition");
         json.raw(concat!(
@@ -242,6 +256,14 @@ pub fn coordinate(json: &mut Json, at: &Coordinate) {
 /// An array of strings; `[]` when empty.
 pub fn strings(json: &mut Json, items: &[String]) {
     json.array(items, |json, item| json.string(item));
+}
+
+fn strings_or_null(json: &mut Json, items: &[String]) {
+    if items.is_empty() {
+        json.null();
+    } else {
+        strings(json, items);
+    }
 }
 
 /// A map, sorted by key.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use terraform_core::catalog::command::{Applied, Command};
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
 use terraform_core::catalog::query::{Query, Rows};
-use terraform_core::catalog::transaction::{Operation, OperationError, TransactionResult};
+use terraform_core::catalog::transaction::{
+    Operation, OperationError, TransactionResult, TransactionRow,
+};
 use terraform_core::id::ModifyIndex;
 
 /// The table after some committed commands.
@@ -155,10 +157,16 @@ impl Model {
     }
 
     /// What one operation of a transaction gives; `None` if it fails.
-    fn run_one(&mut self, index: ModifyIndex, operation: &Operation) -> Option<Vec<Arc<KvEntry>>> {
+    fn run_one(
+        &mut self,
+        index: ModifyIndex,
+        operation: &Operation,
+    ) -> Option<Vec<TransactionRow>> {
         let bare = |entry: &Arc<KvEntry>| {
-            Arc::new(KvEntry { value: bytes::Bytes::new(), ..(**entry).clone() })
+            let value = bytes::Bytes::new();
+            TransactionRow::Entry(Arc::new(KvEntry { value, ..(**entry).clone() }))
         };
+        let whole = |entry: &Arc<KvEntry>| TransactionRow::Entry(Arc::clone(entry));
         match operation {
             Operation::Write(write) => {
                 if !self.write(index, write) {
@@ -170,8 +178,8 @@ impl Model {
                 };
                 Some(stored.map(bare).into_iter().collect())
             }
-            Operation::Get(key) => self.entries.get(key.as_str()).map(|entry| vec![entry.clone()]),
-            Operation::GetTree(prefix) => Some(self.under(prefix).cloned().collect()),
+            Operation::Get(key) => self.entries.get(key.as_str()).map(|entry| vec![whole(entry)]),
+            Operation::GetTree(prefix) => Some(self.under(prefix).map(whole).collect()),
             Operation::CheckIndex(check) => {
                 let entry = self.entries.get(check.key.as_str());
                 let entry = entry.filter(|entry| entry.modify_index == check.index)?;
@@ -180,7 +188,8 @@ impl Model {
             Operation::CheckNotExists(key) => {
                 (!self.entries.contains_key(key.as_str())).then(Vec::new)
             }
-            Operation::Unknown(_) => None,
+            // No client of the simulator asks for other rows in a transaction.
+            Operation::Refused(_) | Operation::Row(_) => None,
         }
     }
 

@@ -1,11 +1,18 @@
-//! Several operations on the key-value table as one (http-api.md §12).
+//! Several operations on the tables as one (http-api.md §12).
 //!
 //! The operations are done in order on a copy of the tables, so that each sees what those before
 //! it wrote; the copy takes the tables' place only if none failed. All are tried, so that every
 //! failure is told.
 
+mod rows;
+
+pub use rows::{
+    CheckWrite, NodeDelete, NodeKey, NodeWrite, RowDelete, RowKey, RowOperation, ServiceWrite,
+};
+
 use super::Tables;
 use super::kv::{KvDelete, KvEntry, KvPut, KvWrite};
+use super::model::{Check, Node, Service};
 use crate::id::ModifyIndex;
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -24,18 +31,28 @@ pub enum Operation {
     CheckIndex(IndexCheck),
     /// Fails if there is such an entry.
     CheckNotExists(String),
-    /// Fails: nobody knows this verb.
-    Unknown(String),
+    /// Fails with this text: what was asked for breaks a rule.
+    Refused(String),
+    /// Something about a node, service or check.
+    Row(RowOperation),
 }
 pack_enum!(Operation {
     1 => Write(KvWrite), 2 => Get(String), 3 => GetTree(String), 4 => CheckIndex(IndexCheck),
-    5 => CheckNotExists(String), 6 => Unknown(String),
+    5 => CheckNotExists(String), 6 => Refused(String), 7 => Row(RowOperation),
 });
 
 impl Operation {
     /// Whether it changes nothing.
     pub const fn is_read(&self) -> bool {
-        !matches!(self, Self::Write(_))
+        match self {
+            Self::Write(_) => false,
+            Self::Row(row) => row.is_read(),
+            Self::Get(_)
+            | Self::GetTree(_)
+            | Self::CheckIndex(_)
+            | Self::CheckNotExists(_)
+            | Self::Refused(_) => true,
+        }
     }
 }
 
@@ -52,13 +69,30 @@ pack_struct!(IndexCheck { key, index });
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionResult {
-    /// It is done. Holds the entries that were read, and without their values those that were
-    /// written or checked, in the order of the operations.
-    Done(Vec<Arc<KvEntry>>),
+    /// It is done. Holds what was read, stored or checked, in the order of the operations; entries
+    /// that were not read are without their values.
+    Done(Vec<TransactionRow>),
     /// It changed nothing: these operations failed.
     Failed(Vec<OperationError>),
 }
-pack_enum!(TransactionResult { 1 => Done(Vec<Arc<KvEntry>>), 2 => Failed(Vec<OperationError>) });
+pack_enum!(TransactionResult { 1 => Done(Vec<TransactionRow>), 2 => Failed(Vec<OperationError>) });
+
+/// What an operation gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionRow {
+    /// An entry of the key-value table.
+    Entry(Arc<KvEntry>),
+    /// A node.
+    Node(Arc<Node>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A check.
+    Check(Arc<Check>),
+}
+pack_enum!(TransactionRow {
+    1 => Entry(Arc<KvEntry>), 2 => Node(Arc<Node>), 3 => Service(Arc<Service>),
+    4 => Check(Arc<Check>),
+});
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,15 +127,15 @@ impl Tables {
     }
 
     fn try_all(&mut self, index: ModifyIndex, operations: &[Operation]) -> TransactionResult {
-        let (mut entries, mut errors) = (Vec::new(), Vec::new());
+        let (mut rows, mut errors) = (Vec::new(), Vec::new());
         for (operation, wanted) in (0..).zip(operations) {
             match self.try_one(index, wanted) {
-                Ok(found) => entries.extend(found),
+                Ok(found) => rows.extend(found),
                 Err(what) => errors.push(OperationError { operation, what }),
             }
         }
         if errors.is_empty() {
-            TransactionResult::Done(entries)
+            TransactionResult::Done(rows)
         } else {
             TransactionResult::Failed(errors)
         }
@@ -111,7 +145,7 @@ impl Tables {
         &mut self,
         index: ModifyIndex,
         operation: &Operation,
-    ) -> Result<Vec<Arc<KvEntry>>, String> {
+    ) -> Result<Vec<TransactionRow>, String> {
         let named = |key: &str| match key {
             "" => Err("Must provide key".to_owned()),
             _ => Ok(()),
@@ -122,9 +156,11 @@ impl Tables {
                 named(key)?;
                 let (entry, _) = self.kv.one(key);
                 let entry = entry.ok_or_else(|| format!("key {key:?} doesn't exist"))?;
-                Ok(vec![Arc::clone(entry)])
+                Ok(vec![TransactionRow::Entry(Arc::clone(entry))])
             }
-            Operation::GetTree(prefix) => Ok(self.kv.tree(prefix).0),
+            Operation::GetTree(prefix) => {
+                Ok(self.kv.tree(prefix).0.into_iter().map(TransactionRow::Entry).collect())
+            }
             Operation::CheckIndex(IndexCheck { key, index }) => {
                 named(key)?;
                 let (entry, _) = self.kv.one(key);
@@ -137,7 +173,8 @@ impl Tables {
                 }
                 Ok(vec![without_value(entry)])
             }
-            Operation::Unknown(verb) => Err(format!("unknown KV verb {verb:?}")),
+            Operation::Refused(rule) => Err(rule.clone()),
+            Operation::Row(row) => Ok(self.try_row(index, row)?.into_iter().collect()),
             Operation::CheckNotExists(key) => {
                 named(key)?;
                 match self.kv.one(key).0 {
@@ -152,7 +189,7 @@ impl Tables {
         &mut self,
         index: ModifyIndex,
         write: &KvWrite,
-    ) -> Result<Vec<Arc<KvEntry>>, String> {
+    ) -> Result<Vec<TransactionRow>, String> {
         let (verb, key) = match write {
             KvWrite::Put(KvPut { key, .. }) => ("set", key),
             KvWrite::Delete(KvDelete { key, .. }) => ("delete", key),
@@ -171,8 +208,8 @@ impl Tables {
     }
 }
 
-fn without_value(entry: &Arc<KvEntry>) -> Arc<KvEntry> {
-    Arc::new(KvEntry { value: Bytes::new(), ..KvEntry::clone(entry) })
+fn without_value(entry: &Arc<KvEntry>) -> TransactionRow {
+    TransactionRow::Entry(Arc::new(KvEntry { value: Bytes::new(), ..KvEntry::clone(entry) }))
 }
 
 #[cfg(test)]
@@ -201,8 +238,15 @@ mod tests {
             put("b", None),
             Operation::GetTree(String::new()),
         ];
-        let TransactionResult::Done(entries) = transact(&mut tables, 7, &all) else { panic!() };
-        let shown: Vec<_> = entries.iter().map(|it| (&*it.key, it.value.len())).collect();
+        let TransactionResult::Done(rows) = transact(&mut tables, 7, &all) else { panic!() };
+        let entry = |row: &TransactionRow| match row {
+            TransactionRow::Entry(entry) => (entry.key.to_string(), entry.value.len()),
+            TransactionRow::Node(_) | TransactionRow::Service(_) | TransactionRow::Check(_) => {
+                panic!("{row:?}")
+            }
+        };
+        let shown: Vec<_> = rows.iter().map(entry).collect();
+        let shown: Vec<_> = shown.iter().map(|(key, length)| (key.as_str(), *length)).collect();
         assert_eq!(shown, [("a", 0), ("a", 1), ("b", 0), ("b", 1)]);
         assert_eq!(tables.kv.one("b").1, ModifyIndex::new(7));
     }
@@ -221,7 +265,7 @@ mod tests {
             Operation::CheckIndex(IndexCheck { key: "nope".to_owned(), index }),
             Operation::CheckNotExists("a".to_owned()),
             put("", None),
-            Operation::Unknown("zz".to_owned()),
+            Operation::Refused("unknown KV verb \"zz\"".to_owned()),
         ];
         let TransactionResult::Failed(errors) = transact(&mut tables, 2, &all) else { panic!() };
         let shown: Vec<_> = errors.iter().map(|it| (it.operation, it.what.as_str())).collect();

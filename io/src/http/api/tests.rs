@@ -32,6 +32,7 @@ mod raft;
 mod shared;
 mod sharing;
 mod snapshot;
+mod txn;
 mod values;
 
 /// An API over a view, and the calls that reach its node.

@@ -1,13 +1,12 @@
 //! `/v1/txn`: several operations as one.
 //!
-//! - Source: http-api.md §12. Operations on nodes, services and checks, and the verbs that need
-//!   sessions, are not built and refused by name.
+//! - Source: http-api.md §12. The verbs that need sessions are not built and refused by name.
 
 use super::*;
 use crate::http::json::Json;
 use crate::http::render;
 use terraform_core::catalog::command::Command;
-use terraform_core::catalog::transaction::{Operation, TransactionResult};
+use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
 
 /// Operations in one transaction.
 const OPERATIONS_MAX: usize = 64;
@@ -24,42 +23,70 @@ impl Api {
                 format!("Transaction contains too many operations {rule}"),
             ));
         }
+        let datacenter = options::answering(request);
         if operations.iter().all(Operation::is_read) {
-            return self.read_together(options, operations).await;
+            return self.read_together(options, operations, &datacenter).await;
         }
         let context = options::write(request)?;
         let body = RequestBody::Write(Command::Transaction(operations));
         match self.node.request(Request { context, body }).await {
-            Ok(Response::Transaction(result)) => Ok(render(&result, None)),
+            Ok(Response::Transaction(result)) => Ok(render(&result, &datacenter, None)),
             Ok(other) => Err(Reply::text(500, format!("a write was answered with {other:?}"))),
             Err(error) => Err(Reply::error(&error)),
         }
     }
 
     /// A transaction that only reads does not go through the log.
-    async fn read_together(&self, options: ReadOptions, operations: Vec<Operation>) -> Handled {
+    async fn read_together(
+        &self,
+        options: ReadOptions,
+        operations: Vec<Operation>,
+        datacenter: &Datacenter,
+    ) -> Handled {
         let answer = self.query(options, Query::Transaction(operations)).await;
         let answer = answer.map_err(|error| Reply::error(&error))?;
         let Rows::Transaction(result) = &answer.rows else { return Err(unexpected(&answer)) };
         let (known, age) = (answer.known_leader, answer.last_contact.as_millis());
-        Ok(render(result, Some(&answer))
+        Ok(render(result, datacenter, Some(&answer))
             .with_header("X-Consul-Knownleader", if known { "true" } else { "false" })
             .with_header("X-Consul-Lastcontact", &age.to_string()))
     }
 }
 
-fn render(result: &TransactionResult, read: Option<&QueryAnswer>) -> Reply {
+fn render_row(json: &mut Json, row: &TransactionRow, datacenter: &Datacenter) {
+    match row {
+        TransactionRow::Entry(entry) => {
+            json.key("KV");
+            render::kv_entry(json, entry);
+        }
+        TransactionRow::Node(node) => {
+            json.key("Node");
+            render::node(json, node, datacenter);
+        }
+        TransactionRow::Service(service) => {
+            json.key("Service");
+            render::bare_service(json, service);
+        }
+        TransactionRow::Check(check) => {
+            json.key("Check");
+            render::bare_check(json, check);
+        }
+    }
+}
+
+fn render(
+    result: &TransactionResult,
+    datacenter: &Datacenter,
+    read: Option<&QueryAnswer>,
+) -> Reply {
     let mut json = Json::default();
     json.object(|json| {
         json.key("Results");
         match result {
             TransactionResult::Failed(_) => json.null(),
-            TransactionResult::Done(entries) => json.array(entries, |json, entry| {
-                json.object(|json| {
-                    json.key("KV");
-                    render::kv_entry(json, entry);
-                });
-            }),
+            TransactionResult::Done(rows) => {
+                json.array(rows, |json, row| json.object(|json| render_row(json, row, datacenter)));
+            }
         }
         json.key("Errors");
         match result {

@@ -4,7 +4,7 @@ use super::*;
 use crate::kv::history::{marker_of, value_of};
 use terraform_core::catalog::kv::KvPut;
 use terraform_core::catalog::query::Rows;
-use terraform_core::catalog::transaction::{Operation, TransactionResult};
+use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
 use terraform_core::id::{LogIndex, Term};
 
 fn put(id: OpId, only_at: Option<u64>) -> KvWrite {
@@ -144,9 +144,12 @@ fn a_transaction_is_told_what_the_model_gives() {
     let mut written = (*after[0]).clone();
     written.value = bytes::Bytes::new();
     let both = vec![before[0].clone(), std::sync::Arc::new(written)];
-    let right = told(TransactionResult::Done(both));
+    let done = |entries: Vec<_>| {
+        TransactionResult::Done(entries.into_iter().map(TransactionRow::Entry).collect())
+    };
+    let right = told(done(both));
     assert_eq!(rule(checker.answered(1, &right, 2)), None);
-    let wrong = told(TransactionResult::Done(after));
+    let wrong = told(done(after));
     assert_eq!(rule(checker.answered(1, &wrong, 2)), Some("I11"));
     let wrong = told(TransactionResult::Failed(Vec::new()));
     assert_eq!(rule(checker.answered(1, &wrong, 2)), Some("I11"));

@@ -2,7 +2,7 @@
 //!
 //! Rules broken here are 500, as the servers' own validation is (http-api.md §21).
 
-use super::{is_any_address, read, refuse_unbuilt, service_address, weights};
+use super::{is_any_address, read, service_address, weights};
 use crate::http::api::options::foreign;
 use crate::http::decode::{self, DecodeError};
 use crate::http::respond::Reply;
@@ -32,7 +32,7 @@ struct RegisterBody {
 }
 
 #[derive(Debug, Default)]
-struct ServiceBody {
+pub(super) struct ServiceBody {
     id: String,
     name: String,
     tags: Vec<String>,
@@ -42,11 +42,12 @@ struct ServiceBody {
     port: i64,
     weights: Option<Weights>,
     enable_tag_override: bool,
+    modify_index: u64,
     unbuilt: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
-struct CheckBody {
+pub(super) struct CheckBody {
     node: String,
     id: String,
     name: String,
@@ -56,6 +57,24 @@ struct CheckBody {
     service_id: String,
     kind: String,
     recipe: CheckRecipe,
+    modify_index: u64,
+}
+
+/// Why a row cannot be stored.
+pub(super) enum Refusal {
+    /// It breaks this rule.
+    Rule(String),
+    /// This field of a feature that is not built says something.
+    NotBuilt(&'static str),
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rule(rule) => Self::text(500, rule),
+            Refusal::NotBuilt(field) => Self::not_built(&format!("the field \"{field}\"")),
+        }
+    }
 }
 
 /// The body of `catalog/register`, and the other datacenter that it names.
@@ -67,21 +86,12 @@ pub(in crate::http::api) fn registration(
     let datacenter = foreign(&body.datacenter, own)?;
     let name = node_name(&body.node)?;
     if body.address.is_empty() && !body.skip_node_update {
-        return Err(broken("Must provide address if SkipNodeUpdate is not set"));
+        return Err(broken("Must provide address if SkipNodeUpdate is not set").into());
     }
-    let id = match body.id.as_str() {
-        "" => None,
-        text if text.len() != 36 => {
-            return Err(broken("Bad node ID: uuid string is wrong length"));
-        }
-        text => {
-            let bad = |_| broken("Bad node ID: uuid is improperly formatted");
-            Some(NodeId::parse(text).map_err(bad)?)
-        }
-    };
+    let id = node_id(&body.id)?;
     let service = body.service.map(ServiceBody::define).transpose()?;
     let given = body.checks.into_iter().chain(body.check);
-    let checks = given.map(|check| check.define(&name)).collect::<Result<_, _>>()?;
+    let checks = given.map(|check| check.define(Some(&name))).collect::<Result<_, _>>()?;
     let node = Node {
         id,
         name,
@@ -151,7 +161,7 @@ fn decode_registration(value: &Value) -> Result<RegisterBody, DecodeError> {
     Ok(body)
 }
 
-fn decode_service(value: &Value) -> Result<ServiceBody, DecodeError> {
+pub(super) fn decode_service(value: &Value) -> Result<ServiceBody, DecodeError> {
     let mut body = ServiceBody::default();
     decode::each(value, "Service", |key, value| {
         match key {
@@ -179,8 +189,9 @@ fn decode_service(value: &Value) -> Result<ServiceBody, DecodeError> {
                     body.unbuilt = Some(field);
                 }
             }
-            // Indexes are the catalog's to give.
-            "createindex" | "modifyindex" => drop(decode::integer(value, "ModifyIndex")?),
+            // Indexes are the catalog's to give; conditions of transactions compare them.
+            "createindex" => drop(decode::unsigned(value, "CreateIndex")?),
+            "modifyindex" => body.modify_index = decode::unsigned(value, "ModifyIndex")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -188,7 +199,7 @@ fn decode_service(value: &Value) -> Result<ServiceBody, DecodeError> {
     Ok(body)
 }
 
-fn decode_check(value: &Value) -> Result<CheckBody, DecodeError> {
+pub(super) fn decode_check(value: &Value) -> Result<CheckBody, DecodeError> {
     let mut body = CheckBody::default();
     decode::each(value, "Check", |key, value| {
         match key {
@@ -204,7 +215,8 @@ fn decode_check(value: &Value) -> Result<CheckBody, DecodeError> {
             // The catalog fills these in from the service and the log.
             "servicename" => drop(decode::string(value, "ServiceName")?),
             "servicetags" => drop(decode::list(value, "ServiceTags", decode::string)?),
-            "createindex" | "modifyindex" => drop(decode::integer(value, "ModifyIndex")?),
+            "createindex" => drop(decode::unsigned(value, "CreateIndex")?),
+            "modifyindex" => body.modify_index = decode::unsigned(value, "ModifyIndex")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -251,7 +263,13 @@ fn decode_recipe(value: &Value) -> Result<CheckRecipe, DecodeError> {
 }
 
 impl ServiceBody {
-    fn define(self) -> Result<Service, Reply> {
+    /// The id that is given, and the index.
+    pub(super) fn key(&self) -> (&str, ModifyIndex) {
+        let id = if self.id.is_empty() { &self.name } else { &self.id };
+        (id, ModifyIndex::new(self.modify_index))
+    }
+
+    pub(super) fn define(self) -> Result<Service, Refusal> {
         if self.name.is_empty() {
             let with_id = !self.id.is_empty();
             let rule = "Must provide service name with ID";
@@ -260,7 +278,9 @@ impl ServiceBody {
         if is_any_address(&self.address) {
             return Err(broken("Invalid service address"));
         }
-        refuse_unbuilt(self.unbuilt)?;
+        if let Some(field) = self.unbuilt {
+            return Err(Refusal::NotBuilt(field));
+        }
         let id = if self.id.is_empty() { &self.name } else { &self.id };
         Ok(Service {
             id: ServiceId::parse(id).map_err(|error| broken(error.to_string()))?,
@@ -279,14 +299,25 @@ impl ServiceBody {
 }
 
 impl CheckBody {
-    fn define(self, node: &NodeName) -> Result<Check, Reply> {
+    /// The node that is given, the id and the index.
+    pub(super) fn key(&self) -> (&str, &str, ModifyIndex) {
+        let id = if self.id.is_empty() { &self.name } else { &self.id };
+        (&self.node, id, ModifyIndex::new(self.modify_index))
+    }
+
+    /// The check, on `node` unless it names its own.
+    pub(super) fn define(self, node: Option<&NodeName>) -> Result<Check, Refusal> {
         let id = if self.id.is_empty() { &self.name } else { &self.id };
         if id.is_empty() {
             let rule = "object missing primary index on node";
+            let node = node.map_or(self.node.as_str(), |node| node.as_str());
             let text = format!("failed inserting check: failed inserting check: {rule} {node:?}");
             return Err(broken(text));
         }
-        let owner = if self.node.is_empty() { node.clone() } else { node_name(&self.node)? };
+        let owner = match node {
+            Some(node) if self.node.is_empty() => node.clone(),
+            Some(_) | None => node_name(&self.node)?,
+        };
         let kind = if self.kind.is_empty() { self.recipe.kind().to_owned() } else { self.kind };
         let status = match self.status.as_str() {
             "" => CheckStatus::Critical,
@@ -318,7 +349,19 @@ fn present<T>(
     if value.is_null() { Ok(None) } else { decode(value).map(Some) }
 }
 
-pub(super) fn node_name(text: &str) -> Result<NodeName, Reply> {
+/// The identity of a node, if one is given.
+pub(super) fn node_id(text: &str) -> Result<Option<NodeId>, Refusal> {
+    match text {
+        "" => Ok(None),
+        text if text.len() != 36 => Err(broken("Bad node ID: uuid string is wrong length")),
+        text => {
+            let bad = |_| broken("Bad node ID: uuid is improperly formatted");
+            NodeId::parse(text).map(Some).map_err(bad)
+        }
+    }
+}
+
+pub(super) fn node_name(text: &str) -> Result<NodeName, Refusal> {
     if text.is_empty() {
         return Err(broken("Must provide node"));
     }
@@ -328,13 +371,13 @@ pub(super) fn node_name(text: &str) -> Result<NodeName, Reply> {
 fn optional<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, NameError>,
-) -> Result<Option<T>, Reply> {
+) -> Result<Option<T>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
     parse(text).map(Some).map_err(|error| broken(error.to_string()))
 }
 
-fn broken(rule: impl Into<String>) -> Reply {
-    Reply::text(500, rule)
+fn broken(rule: impl Into<String>) -> Refusal {
+    Refusal::Rule(rule.into())
 }

@@ -1,17 +1,25 @@
 //! The body of a transaction (http-api.md §12).
 
+use super::catalog::{
+    CheckBody, Refusal, ServiceBody, decode_check, decode_service, node_id, node_name,
+};
 use crate::http::decode::{self, DecodeError};
 use crate::http::respond::Reply;
 use bytes::Bytes;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
-use terraform_core::catalog::transaction::{IndexCheck, Operation};
+use terraform_core::catalog::model::Node;
+use terraform_core::catalog::transaction::{
+    CheckWrite, IndexCheck, NodeDelete, NodeKey, NodeWrite, Operation, RowDelete, RowKey,
+    RowOperation, ServiceWrite,
+};
 use terraform_core::id::ModifyIndex;
 use terraform_core::wire::base64;
 
 /// What an element of the list asks for.
 enum Element {
-    Kv(Operation),
+    Operation(Operation),
     /// Something that is not built, by name.
     NotBuilt(String),
 }
@@ -24,28 +32,162 @@ pub(in crate::http::api) fn operations(body: &[u8]) -> Result<Vec<Operation>, Re
     let mut operations = Vec::new();
     for element in elements.map_err(unreadable)?.into_iter().flatten() {
         match element {
-            Element::Kv(operation) => operations.push(operation),
+            Element::Operation(operation) => operations.push(operation),
             Element::NotBuilt(what) => return Err(Reply::not_built(&what)),
         }
     }
     Ok(operations)
 }
 
+/// One element; of several operations in it the first in this order counts.
 fn element(value: &Value) -> Result<Option<Element>, DecodeError> {
-    let (mut kv, mut other) = (None, None);
+    let [mut kv, mut node, mut service, mut check] = [const { None }; 4];
     decode::each(value, "TxnOp", |key, value| {
         match key {
-            "kv" if value.is_null() => {}
+            "kv" | "node" | "service" | "check" if value.is_null() => {}
             "kv" => kv = Some(kv_operation(value)?),
-            "node" | "service" | "check" => {
-                let named = format!("a transaction's \"{key}\" operation");
-                other = other.take().or((!value.is_null()).then_some(Element::NotBuilt(named)));
-            }
+            "node" => node = Some(node_operation(value)?),
+            "service" => service = Some(service_operation(value)?),
+            "check" => check = Some(check_operation(value)?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok(kv.or(other))
+    Ok(kv.or(node).or(service).or(check))
+}
+
+/// What is asked for of a row, or that nobody knows the verb.
+fn of_verb(
+    kind: &str,
+    verb: &str,
+    index: ModifyIndex,
+    act: impl FnOnce(Act) -> Result<RowOperation, Refusal>,
+) -> Element {
+    let act = match verb {
+        "get" => act(Act::Get),
+        "set" => act(Act::Set(None)),
+        "cas" => act(Act::Set(Some(index))),
+        "delete" => act(Act::Delete(None)),
+        "delete-cas" => act(Act::Delete(Some(index))),
+        _ => Err(Refusal::Rule(format!("unknown {kind} verb {verb:?}"))),
+    };
+    match act {
+        Ok(row) => Element::Operation(Operation::Row(row)),
+        Err(Refusal::Rule(rule)) => Element::Operation(Operation::Refused(rule)),
+        Err(Refusal::NotBuilt(field)) => Element::NotBuilt(format!("the field {field:?}")),
+    }
+}
+
+/// What is done with a row, with the condition.
+enum Act {
+    Get,
+    Set(Option<ModifyIndex>),
+    Delete(Option<ModifyIndex>),
+}
+
+fn node_operation(value: &Value) -> Result<Element, DecodeError> {
+    let mut verb = String::new();
+    let [mut id, mut name, mut address] = [const { String::new() }; 3];
+    let [mut tagged_addresses, mut meta] = [const { BTreeMap::new() }; 2];
+    let mut index = 0;
+    let mut row = |value: &Value| {
+        decode::each(value, "Node", |field, value| {
+            match field {
+                "id" => id = decode::string(value, "ID")?,
+                "node" => name = decode::string(value, "Node")?,
+                "address" => address = decode::string(value, "Address")?,
+                // The request says in which datacenter it is done.
+                "datacenter" => drop(decode::string(value, "Datacenter")?),
+                "taggedaddresses" => {
+                    tagged_addresses = decode::map(value, "TaggedAddresses", decode::string)?;
+                }
+                "meta" => meta = decode::map(value, "Meta", decode::string)?,
+                "createindex" => drop(decode::unsigned(value, "CreateIndex")?),
+                "modifyindex" => index = decode::unsigned(value, "ModifyIndex")?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })
+    };
+    decode::each(value, "Node", |field, value| {
+        match field {
+            "verb" => verb = decode::string(value, "Verb")?,
+            "node" => row(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (create_index, modify_index) = (ModifyIndex::ZERO, ModifyIndex::ZERO);
+    Ok(of_verb("Node", &verb, ModifyIndex::new(index), |act| {
+        let id = node_id(&id)?;
+        Ok(match act {
+            Act::Get => RowOperation::GetNode(NodeKey { id, name }),
+            Act::Set(only_at) => {
+                let name = node_name(&name)?;
+                let node =
+                    Node { id, name, address, tagged_addresses, meta, create_index, modify_index };
+                RowOperation::SetNode(Box::new(NodeWrite { node, only_at }))
+            }
+            Act::Delete(only_at) => {
+                let name = node_name(&name)?.to_string();
+                RowOperation::DeleteNode(NodeDelete { name, only_at })
+            }
+        })
+    }))
+}
+
+fn service_operation(value: &Value) -> Result<Element, DecodeError> {
+    let [mut verb, mut node] = [const { String::new() }; 2];
+    let mut service = ServiceBody::default();
+    decode::each(value, "Service", |field, value| {
+        match field {
+            "verb" => verb = decode::string(value, "Verb")?,
+            "node" => node = decode::string(value, "Node")?,
+            "service" => service = decode_service(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (id, index) = service.key();
+    let (id, index) = (id.to_owned(), index);
+    Ok(of_verb("Service", &verb, index, |act| {
+        Ok(match act {
+            Act::Get => RowOperation::GetService(RowKey { node, id }),
+            Act::Set(only_at) => {
+                let service = service.define()?;
+                RowOperation::SetService(Box::new(ServiceWrite { node, service, only_at }))
+            }
+            Act::Delete(only_at) => {
+                let id = service.define()?.id.to_string();
+                RowOperation::DeleteService(RowDelete { key: RowKey { node, id }, only_at })
+            }
+        })
+    }))
+}
+
+fn check_operation(value: &Value) -> Result<Element, DecodeError> {
+    let mut verb = String::new();
+    let mut check = CheckBody::default();
+    decode::each(value, "Check", |field, value| {
+        match field {
+            "verb" => verb = decode::string(value, "Verb")?,
+            "check" => check = decode_check(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (node, id, index) = check.key();
+    let (key, index) = (RowKey { node: node.to_owned(), id: id.to_owned() }, index);
+    Ok(of_verb("Check", &verb, index, |act| {
+        Ok(match act {
+            Act::Get => RowOperation::GetCheck(key),
+            Act::Set(only_at) => {
+                let check = check.define(None)?;
+                RowOperation::SetCheck(Box::new(CheckWrite { check, only_at }))
+            }
+            Act::Delete(only_at) => RowOperation::DeleteCheck(RowDelete { key, only_at }),
+        })
+    }))
 }
 
 fn kv_operation(value: &Value) -> Result<Element, DecodeError> {
@@ -81,7 +223,7 @@ fn kv_operation(value: &Value) -> Result<Element, DecodeError> {
         "lock" | "unlock" | "check-session" => {
             return Ok(Element::NotBuilt(format!("the KV verb {verb:?}")));
         }
-        _ => Operation::Unknown(verb),
+        _ => Operation::Refused(format!("unknown KV verb {verb:?}")),
     };
-    Ok(Element::Kv(operation))
+    Ok(Element::Operation(operation))
 }

@@ -6,11 +6,8 @@ use bytes::Bytes;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
-use terraform_core::catalog::transaction::{
-    IndexCheck, Operation, OperationError, TransactionResult,
-};
 
-fn entry(key: &str, value: &'static str) -> Arc<KvEntry> {
+pub(super) fn entry(key: &str, value: &'static str) -> Arc<KvEntry> {
     let (create_index, modify_index) = (ModifyIndex::new(5), ModifyIndex::new(9));
     let value = Bytes::from_static(value.as_bytes());
     Arc::new(KvEntry { key: key.into(), value, flags: 7, create_index, modify_index })
@@ -130,73 +127,4 @@ fn bad_parameters_are_named() {
     ] {
         assert_eq!(world.say(text), (status, shown.to_owned()), "{text}");
     }
-}
-
-#[test]
-fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
-    let world = server();
-    let text = r#"PUT /v1/txn
-
-[{"KV":{"Verb":"set","Key":"a","Value":"dg==","Flags":7}},{},{"kv":{"verb":"CAS"}},
- {"KV":{"Verb":"cas","Key":"a","Index":3}},{"KV":{"Verb":"delete-cas","Key":"a","Index":4}},
- {"KV":{"Verb":"check-index","Key":"a","Index":5}},{"KV":{"Verb":"delete-tree","Key":"t/"}}]"#;
-    let done = TransactionResult::Done(vec![entry("a", "")]);
-    let (reply, asked) = world.exchange(text, vec![Ok(Response::Transaction(done))]);
-    let shown = r#"{"Results":[{"KV":{"LockIndex":0,"Key":"a","Flags":7,"Value":null,"CreateIndex":5,"ModifyIndex":9}}],"Errors":null}"#;
-    assert_eq!((reply.status, body(&reply).as_str()), (200, shown));
-    let key = || "a".to_owned();
-    let at = |index| Some(ModifyIndex::new(index));
-    let put = |value, flags, only_at| {
-        let value = Bytes::from_static(value);
-        Operation::Write(KvWrite::Put(KvPut { key: key(), value, flags, only_at }))
-    };
-    let operations = vec![
-        put(b"v", 7, None),
-        Operation::Unknown("CAS".to_owned()),
-        put(b"", 0, at(3)),
-        Operation::Write(KvWrite::Delete(KvDelete { key: key(), only_at: at(4) })),
-        Operation::CheckIndex(IndexCheck { key: key(), index: ModifyIndex::new(5) }),
-        Operation::Write(KvWrite::DeleteTree("t/".to_owned())),
-    ];
-    assert_eq!(asked[0].body, RequestBody::Write(Command::Transaction(operations)));
-}
-
-#[test]
-fn a_failed_transaction_is_409_and_one_that_reads_is_a_query() {
-    let world = server();
-    let what = "key \"a\" doesn't exist".to_owned();
-    let failed = TransactionResult::Failed(vec![OperationError { operation: 0, what }]);
-    let text = "PUT /v1/txn?stale\n\n[{\"KV\":{\"Verb\":\"get\",\"Key\":\"a\"}}]";
-    let (reply, asked) = world.read(text, Rows::Transaction(failed));
-    let shown = r#"{"Results":null,"Errors":[{"OpIndex":0,"What":"key \"a\" doesn't exist"}],"Index":0,"LastContact":3000000,"KnownLeader":true,"ConsistencyLevel":""}"#;
-    assert_eq!((reply.status, body(&reply).as_str()), (409, shown));
-    assert_eq!(header(&reply, "X-Consul-Knownleader"), Some("true"));
-    assert_eq!(header(&reply, "X-Consul-Lastcontact"), Some("3"));
-    let operations = vec![Operation::Get("a".to_owned())];
-    assert_eq!(asked.body, RequestBody::Query(Query::Transaction(operations)));
-    assert_eq!(asked.context.consistency, Consistency::Stale);
-}
-
-#[test]
-fn bad_transactions_are_refused_whole() {
-    let world = server();
-    let say = |body: &str| world.say(&format!("PUT /v1/txn\n\n{body}"));
-    let get = r#"{"KV":{"Verb":"get","Key":"a"}}"#;
-    let many = format!("[{}]", vec![get; 65].join(","));
-    for (body, status, shown) in [
-        ("", 400, "Failed to parse body: EOF"),
-        ("[", 400, "Failed to parse body: unexpected EOF"),
-        (r#"[{"Foo":1}]"#, 400, r#"Failed to parse body: json: unknown field "Foo""#),
-        (
-            r#"[{"KV":{"Verb":"set","Key":"a","Value":"*"}}]"#,
-            400,
-            "Failed to parse body: illegal base64 data at input byte 0",
-        ),
-        (&many, 413, "Transaction contains too many operations (65 > 64)"),
-        (r#"[{"KV":{"Verb":"lock"}}]"#, 501, "the KV verb \"lock\" is not built yet"),
-        (r#"[{"Node":{}}]"#, 501, "a transaction's \"node\" operation is not built yet"),
-    ] {
-        assert_eq!(say(body), (status, shown.to_owned()), "{body}");
-    }
-    assert_eq!(say("{}").0, 400);
 }
