@@ -1,5 +1,6 @@
 //! Disks that rot: what a server makes of them when it starts again.
 
+use crate::cluster::Cluster;
 use e2e::{Agent, Connection, LONG, Options, wait_until};
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -81,7 +82,7 @@ fn a_server_begins_with_its_snapshot_and_survives_that_it_rots() {
 }
 
 #[test]
-fn a_log_that_rots_where_it_was_synced_refuses_the_start() {
+fn an_only_voter_whose_log_rots_where_it_was_synced_refuses_the_start() {
     let agent = server("rotten-log");
     for number in 0..50 {
         assert_eq!(agent.put(&format!("/v1/kv/rot/{number}"), "value").body, "true");
@@ -94,5 +95,36 @@ fn a_log_that_rots_where_it_was_synced_refuses_the_start() {
     let text = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.contains("raft/wal/0000000000000001.seg is damaged at byte"), "{text}");
+    assert!(text.contains("no other server is known that holds what is lost"), "{text}");
     assert!(fs::read(&segments[0]).is_ok_and(|after| after == before), "nothing was changed");
+}
+
+#[test]
+fn a_follower_whose_log_rots_takes_it_again_from_the_others() {
+    const KEYS: usize = 100;
+    let mut cluster = Cluster::start();
+    let leader = cluster.take_leader();
+    let put = |number: usize| leader.put(&format!("/v1/kv/rot/{number}"), "value").body;
+    (0..KEYS / 2).for_each(|number| assert_eq!(put(number), "true"));
+    let options = cluster.servers.remove(0).kill();
+    // Acknowledged while it is away: the two that are left hold it.
+    (KEYS / 2..KEYS).for_each(|number| assert_eq!(put(number), "true"));
+    rot(&files(&options.data_dir.join("raft/wal"), "seg")[0]);
+    let agent = options.start();
+    wait_until("all keys on the server itself", LONG, || {
+        let keys = agent.json("/v1/kv/rot/?keys&stale");
+        (keys.as_array().map_or(0, Vec::len) == KEYS).then_some(())
+    });
+    wait_until("the end of its recovery", LONG, || {
+        let stats = &agent.json("/v1/agent/self")["Stats"]["raft"];
+        (stats["recovering"] == "false").then_some(())
+    });
+    let told = |what: &str| agent.lines().into_iter().find(|line| line.contains(what));
+    let found = told("raft/wal/0000000000000001.seg is damaged at byte");
+    assert!(found.is_some_and(|line| line.contains("[WARN]")), "{:?}", agent.lines());
+    assert!(told("holds again what its disk lost").is_some(), "{:?}", agent.lines());
+    // It counts again: with the other follower gone, it is the one that makes the quorum.
+    drop(cluster.servers.remove(0).kill());
+    leader.wait_for_leader();
+    assert_eq!(leader.put("/v1/kv/rot/last", "value").body, "true");
 }

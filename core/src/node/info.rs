@@ -101,6 +101,7 @@ impl Node {
         section.set("protocol_version", 3);
         section.set("protocol_version_max", 3);
         section.set("protocol_version_min", 3);
+        section.set("recovering", raft.is_recovering());
         section.set("snapshot_version_max", 1);
         section.set("snapshot_version_min", 1);
         section.set("state", view.role);

@@ -145,6 +145,8 @@ pub struct IdentityChange {
     pub promise: Option<Bytes>,
     /// The largest heartbeat timeout this store was run with.
     pub heartbeat_timeout: Option<Duration>,
+    /// Whether this server holds again what its disk had lost (`raft::recovering`).
+    pub recovered: bool,
 }
 
 /// What to make durable, in this order: identity, hard state, reset, truncation, entries.
@@ -179,6 +181,8 @@ pub struct RestoredRaft {
     pub entries: Vec<Entry>,
     /// The largest heartbeat timeout of earlier runs; sets the vote embargo.
     pub heartbeat_timeout: Duration,
+    /// The term in which a part of the log was found lost; set until this server holds it again.
+    pub recovering: Option<Term>,
 }
 
 /// One proposal that somebody waits for.

@@ -56,6 +56,9 @@ impl Raft {
         let mut shared = Shared::new(settings, restored, rng, now);
         let (address, role) = (shared.settings.address, RoleKind::Follower);
         trace!(out, Level::Info, RaftTrace::Entering { address, role });
+        if let Some(term) = shared.recovering {
+            trace!(out, Level::Warn, RaftTrace::Recovering { term });
+        }
         let mut follower = Follower::new(now, &mut shared);
         if shared.configs.latest().is_sole_voter(shared.id()) {
             follower.wait_no_longer(now);

@@ -165,6 +165,9 @@ pub enum TransferRefusal {
     /// Its disk does not answer.
     #[error("its disk does not answer")]
     DiskStalled,
+    /// It lost a part of its log.
+    #[error("it recovers what its disk lost")]
+    Recovering,
 }
 
 /// Why a vote was refused.
@@ -178,6 +181,8 @@ pub enum Refusal {
     Term,
     /// The voter's log is more complete.
     Log,
+    /// The voter lost a part of its log.
+    Recovering,
 }
 
 /// The leader's entries after a position.

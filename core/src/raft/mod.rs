@@ -38,6 +38,7 @@ mod persist;
 mod progress;
 mod quorum;
 mod read;
+mod recovering;
 mod replicate;
 mod settings;
 mod shared;

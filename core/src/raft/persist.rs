@@ -38,7 +38,12 @@ impl Persister {
             next: PersistSeq(1),
             in_flight: None,
             queued: PersistBatch {
-                identity: IdentityChange { cluster: None, promise: None, heartbeat_timeout: None },
+                identity: IdentityChange {
+                    cluster: None,
+                    promise: None,
+                    heartbeat_timeout: None,
+                    recovered: false,
+                },
                 hard: None,
                 reset: None,
                 truncate_from: None,
@@ -86,6 +91,7 @@ impl Persister {
         queued.cluster = change.cluster.or(queued.cluster);
         queued.promise = change.promise.or_else(|| queued.promise.take());
         queued.heartbeat_timeout = change.heartbeat_timeout.or(queued.heartbeat_timeout);
+        queued.recovered |= change.recovered;
         self.next
     }
 

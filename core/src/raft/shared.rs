@@ -79,6 +79,8 @@ pub(super) struct Shared {
     gate: Option<PersistSeq>,
     held: Vec<Held>,
     pub(super) embargo_until: Option<Instant>,
+    /// The term in which a part of the log was found lost that is not held again yet.
+    pub(super) recovering: Option<Term>,
     pub(super) stats: RaftStats,
     pub(super) stopped: bool,
     told_foreign: BTreeSet<NodeId>,
@@ -121,6 +123,7 @@ impl Shared {
             gate: None,
             held: Vec::new(),
             embargo_until: (!exempt).then(|| now + embargo),
+            recovering: restored.recovering,
             stats: RaftStats::default(),
             stopped: false,
             told_foreign: BTreeSet::new(),
@@ -176,7 +179,7 @@ impl Shared {
         out.push(RaftOutput::ClusterKnown { cluster });
     }
 
-    fn save_identity(&mut self, change: IdentityChange) {
+    pub(super) fn save_identity(&mut self, change: IdentityChange) {
         self.gate = Some(self.persist.identity(change));
     }
 
@@ -346,6 +349,7 @@ impl Shared {
             self.handed = up_to;
             out.push(RaftOutput::Apply { entries });
         }
+        self.recover(out);
         let id = self.id();
         let settled = self.configs.latest_index() <= self.commit;
         let removed = settled && !self.configs.latest().contains(id) && self.configs.was_in(id);
@@ -395,6 +399,9 @@ impl Shared {
     pub(super) fn unpromotable(&self, now: Instant) -> Option<&'static str> {
         if !self.may_lead() {
             return Some("this server is not a voter");
+        }
+        if self.is_recovering() {
+            return Some("this server recovers what its disk lost");
         }
         if self.embargo(now).is_some() {
             return Some("this server restarted recently");

@@ -116,6 +116,11 @@ impl Raft {
         &self.shared.wrong_store
     }
 
+    /// Whether this server lost a part of its log and does not hold it again yet.
+    pub const fn is_recovering(&self) -> bool {
+        self.shared.recovering.is_some()
+    }
+
     /// The counters.
     pub const fn stats(&self) -> &RaftStats {
         &self.shared.stats

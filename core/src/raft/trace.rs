@@ -75,6 +75,16 @@ pub enum RaftTrace {
     },
     /// A committed configuration does not name this server any more.
     Removed,
+    /// This server lost a part of its log and is started to recover it.
+    Recovering {
+        /// The term in which that was found.
+        term: Term,
+    },
+    /// It holds again what it lost.
+    Recovered {
+        /// The newest entry that it holds and knows to be committed.
+        last: LogIndex,
+    },
     /// A snapshot of what is applied is being stored.
     TakingSnapshot {
         /// The newest entry it covers.
@@ -175,6 +185,14 @@ impl fmt::Display for RaftTrace {
                 write!(f, "Configuration: index={index} voters={voters:?} learners={learners:?}")
             }
             Self::Removed => f.write_str("This server was removed from the configuration"),
+            Self::Recovering { term } => write!(
+                f,
+                "A part of this server's log is lost: it does not vote until an entry of a later \
+                 term than {term} is committed here"
+            ),
+            Self::Recovered { last } => {
+                write!(f, "This server holds again what its disk lost, and votes: last={last}")
+            }
             Self::TakingSnapshot { index } => write!(f, "Taking snapshot: index={index}"),
             Self::SnapshotTaken { index, bytes } => {
                 write!(f, "Snapshot complete: index={index} bytes={bytes}")

@@ -84,6 +84,8 @@ impl Raft {
         // The embargo after a restart protects the lease that this leader gave up.
         let refusal = if !shared.may_lead() {
             Some(TransferRefusal::NotVoter)
+        } else if shared.is_recovering() {
+            Some(TransferRefusal::Recovering)
         } else if shared.disk_stalled(now) {
             Some(TransferRefusal::DiskStalled)
         } else {

@@ -2,7 +2,8 @@
 //! raft.md §4.1, §4.3, §4.4).
 //!
 //! Invariants: at most one vote for each term, durable before it is said (INV-RAFT-7); only for a
-//! log at least as complete as one's own (INV-RAFT-4). Membership of the candidate is not asked
+//! log at least as complete as one's own (INV-RAFT-4), and none by a server that lost a part of its
+//! log and so does not know how complete it was. Membership of the candidate is not asked
 //! for: the voter's configuration may be behind (Raft thesis §4.1).
 
 use super::shared::{Destination, Shared};
@@ -51,7 +52,8 @@ impl Raft {
         }
         // A server that must not vote ignores the term too: adopting it would depose the leader
         // that this server hears, or heard before its restart; unless that one asks for it itself.
-        let unwilling = if is_permitted(&self.shared, from) { None } else { self.unwilling(now) };
+        let permitted = is_permitted(&self.shared, from) && !self.shared.is_recovering();
+        let unwilling = if permitted { None } else { self.unwilling(now) };
         if unwilling.is_none() && header.term > self.shared.hard.term {
             self.adopt_term(now, header.term, "a candidate has a higher term", out);
         }
@@ -79,6 +81,10 @@ impl Raft {
 
     /// Why this server would vote for nobody at this moment.
     fn unwilling(&self, now: Instant) -> Option<Refusal> {
+        if self.shared.is_recovering() {
+            mark!("raft.vote.refused_while_recovering");
+            return Some(Refusal::Recovering);
+        }
         if let Some(remaining) = self.shared.embargo(now) {
             mark!("raft.vote.refused_by_embargo");
             return Some(Refusal::Embargo(remaining));

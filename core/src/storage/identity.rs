@@ -3,14 +3,15 @@
 //! Source: raft.md §11.2, agent-config.md §10. `node-id` is Consul's file: 36 bytes of UUID text.
 //! `raft/identity` exists on servers, is written before anything of the store is used, and changes
 //! by atomic replacement: a cluster adopted, a bootstrap promise made (raft.md §10.5), a longer
-//! heartbeat timeout. The operations stand first in the batch that changes it.
+//! heartbeat timeout, a recovery begun or ended (`raft::recovering`). The operations stand first in
+//! the batch that changes it.
 //!
 //! `raft/identity`: magic `TFIDENT\n`, version u32, payload length u32, payload (msgpack map),
 //! CRC-32 of all bytes before.
 
 use super::op::{FileOp, FilePath};
 use super::{StorageDamage, replace_file};
-use crate::id::{ClusterId, NameError, NodeId, StoreId};
+use crate::id::{ClusterId, NameError, NodeId, StoreId, Term};
 use crate::pack_struct;
 use crate::raft::IdentityChange;
 use crate::wire::pack;
@@ -34,8 +35,10 @@ pub(super) struct Identity {
     pub(super) promise: Option<Bytes>,
     /// The largest heartbeat timeout any run used; sets the vote embargo (raft.md §4.6).
     pub(super) heartbeat_timeout: Duration,
+    /// The term in which a part of the log was found lost that is not held again yet.
+    pub(super) recovering: Option<Term>,
 }
-pack_struct!(Identity { node, store, cluster, promise, heartbeat_timeout });
+pack_struct!(Identity { node, store, cluster, promise, heartbeat_timeout, recovering });
 
 /// Why `raft/identity` could not be read. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -65,6 +68,7 @@ impl Identity {
         self.cluster = change.cluster.or(self.cluster);
         self.promise = change.promise.clone().or_else(|| self.promise.take());
         self.heartbeat_timeout = change.heartbeat_timeout.unwrap_or(self.heartbeat_timeout);
+        self.recovering = self.recovering.filter(|_| !change.recovered);
         *self != before
     }
 
@@ -127,6 +131,7 @@ mod tests {
             cluster: Some(ClusterId::from_bytes([3; 16])),
             promise: None,
             heartbeat_timeout: Duration::from_secs(1),
+            recovering: Some(Term::new(7)),
         }
     }
 

@@ -7,7 +7,7 @@
 //! | file | content | module |
 //! |---|---|---|
 //! | `node-id` | this agent's identity as UUID text | [`identity`] |
-//! | `raft/identity` | store, cluster, promise, heartbeat timeout | [`identity`] |
+//! | `raft/identity` | store, cluster, promise, heartbeat timeout, recovery | [`identity`] |
 //! | `raft/hard.a`, `raft/hard.b` | term and vote, twice | [`hard`] |
 //! | `raft/wal/N.seg` | the Raft log | [`wal`], [`scan`] |
 //! | `raft/snap/INDEX-TERM.snap` | the applied state at a position of the log | [`snapshot`] |

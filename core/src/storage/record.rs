@@ -167,17 +167,27 @@ pub(super) fn read_first(
     Ok(Record { head, payload, end })
 }
 
-/// Whether any valid record header of an epoch above `epoch` stands at or after `from`.
+/// The valid record headers at or after `from`, and where they stand, whatever is between them.
 ///
 /// Looks at every multiple of 8 bytes, so `from` must be one.
-pub(super) fn later_epoch(bytes: &[u8], from: usize, binding: Binding, epoch: u64) -> bool {
+pub(super) fn heads(
+    bytes: &[u8],
+    from: usize,
+    binding: Binding,
+) -> impl Iterator<Item = (usize, Head)> {
     assert!(from.is_multiple_of(ALIGN), "records begin at multiples of {ALIGN} bytes");
     let rest = bytes.get(from..).unwrap_or_default();
-    rest.chunks(ALIGN).enumerate().any(|(step, chunk)| {
+    rest.chunks(ALIGN).enumerate().filter_map(move |(step, chunk)| {
         let at = from + step * ALIGN;
-        let head = || read_head(bytes.get(at..).unwrap_or_default(), at as u64, binding);
-        chunk.starts_with(&MAGIC) && head().is_ok_and(|(head, _, _)| head.epoch > epoch)
+        let head = || read_head(bytes.get(at..).unwrap_or_default(), at as u64, binding).ok();
+        let (head, _, _) = chunk.starts_with(&MAGIC).then(head)??;
+        Some((at, head))
     })
+}
+
+/// Whether any valid record header of an epoch above `epoch` stands at or after `from`.
+pub(super) fn later_epoch(bytes: &[u8], from: usize, binding: Binding, epoch: u64) -> bool {
+    heads(bytes, from, binding).any(|(_, head)| head.epoch > epoch)
 }
 
 #[cfg(test)]

@@ -4,12 +4,17 @@
 //! ends in [`Restored`] or a typed refusal. All decisions are here, so the simulator recovers from
 //! its faulty disks with the code that ships (DESIGN.md §8; raft.md §11.5).
 //!
-//! Nothing is written before everything has been read and judged, so a refusal changes nothing.
+//! Nothing is written before everything has been read and judged, so a refusal changes nothing. A
+//! server that has lost a part of what it acknowledged goes on as a recovering one if others may
+//! hold it (`lost`).
 //! What is written is done in one list of operations whose order makes a crash within it harmless:
 //! the next recovery finds the old state or the new one. `raft/identity` comes last of a new
 //! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
 
+mod lost;
 mod snapshots;
+
+pub use lost::Loss;
 
 use super::StorageDamage;
 use super::hard::{self, Chosen, HardSlots};
@@ -23,10 +28,10 @@ use crate::catalog::Tables;
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
 use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
-use crate::mark;
 use crate::raft::{Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
 use crate::serf::snapshot_file;
+use crate::{mark, mutant};
 use bytes::Bytes;
 use snapshots::{Beginning, Progress, Search};
 use std::collections::VecDeque;
@@ -153,6 +158,15 @@ pub enum RecoveryNote {
         /// Where it goes on.
         position: LogIndex,
     },
+    /// A part of what this server acknowledged is lost here: it recovers that from the others.
+    Lost {
+        /// What was found.
+        loss: Loss,
+        /// The newest entry that is still held.
+        kept: LogIndex,
+        /// The newest entry that is known to have been there.
+        known: Option<LogIndex>,
+    },
 }
 
 impl fmt::Display for RecoveryNote {
@@ -171,6 +185,13 @@ impl fmt::Display for RecoveryNote {
             }
             Self::LogReset { last, position } => {
                 write!(f, "log replaced by a snapshot: last={last} snapshot={position}")
+            }
+            Self::Lost { loss, kept, known } => {
+                write!(f, "{loss}; lost here and wanted from the other servers: entries after ")?;
+                match known.filter(|known| known > kept) {
+                    Some(known) => write!(f, "{kept}, up to {known} at least"),
+                    None => write!(f, "{kept}"),
+                }
             }
         }
     }
@@ -222,16 +243,14 @@ pub enum RecoveryError {
          vote twice; remove the data directory and let the server join anew"
     )]
     HardStateLost,
-    /// The beginning of the log is gone, and nothing stands for it. The disk is at fault; the
-    /// server can join anew on an empty data directory.
-    #[error("the log begins behind entry {base}, and no usable snapshot reaches to it{}",
-            list(.unusable))]
-    SnapshotsLost {
-        /// The position behind which the log begins.
-        base: LogIndex,
-        /// The snapshots that are there, newest first, and why they do not serve.
-        unusable: Vec<StorageDamage>,
-    },
+    /// A part of the log or of the snapshots is lost, and no other voter is known that could hold
+    /// it. The disk is at fault; the operator chooses what to go on with.
+    #[error(
+        "{0}; no other server is known that holds what is lost: put a copy of this data \
+             directory in its place, or start on an empty one and load a backup (`terraform \
+             snapshot restore`)"
+    )]
+    Alone(#[source] Loss),
     /// `raft/identity` is missing where a server has run before.
     #[error("raft/identity is missing, but {file} holds a server's state")]
     IdentityLost {
@@ -256,14 +275,6 @@ pub enum RecoveryError {
         /// How it failed.
         fault: StorageFault,
     },
-}
-
-/// The files that cannot be used, as they stand at the end of a message.
-fn list(unusable: &[StorageDamage]) -> String {
-    let reason = |StorageDamage { file, offset, rule }: &StorageDamage| {
-        format!("; {file} at byte {offset}: {rule}")
-    };
-    unusable.iter().map(reason).collect()
 }
 
 impl From<ScanError> for RecoveryError {
@@ -379,7 +390,7 @@ impl Recovery {
                     return self.folder(folder.clone().as_ref(), names);
                 }
                 if matches!(self.phase, Phase::Segments) {
-                    return self.segment_names(&names);
+                    return Ok(self.segment_names(&names));
                 }
                 assert!(matches!(self.phase, Phase::Snapshots), "names answer a wish for them");
                 self.snapshot_names(&names)
@@ -578,21 +589,21 @@ impl Recovery {
         self.node_id.expect("the identity is known before any file that depends on it is read")
     }
 
-    fn segment_names(&mut self, names: &[String]) -> Result<Step, RecoveryError> {
+    fn segment_names(&mut self, names: &[String]) -> Step {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
         self.segments = numbers.into();
         self.next_segment()
     }
 
-    fn next_segment(&mut self) -> Result<Step, RecoveryError> {
+    fn next_segment(&mut self) -> Step {
         if let Some(number) = self.segments.pop_front() {
             let file = segment_file(number);
-            return Ok(self.read(Phase::Segment(number), file, SEGMENT_BYTES_MAX));
+            return self.read(Phase::Segment(number), file, SEGMENT_BYTES_MAX);
         }
-        self.scanned = self.scanner.take().map(Scanner::finish).transpose()?;
+        self.scanned = self.scanner.take().map(Scanner::finish);
         self.phase = Phase::Snapshots;
-        Ok(Step::List(Some(snap_dir())))
+        Step::List(Some(snap_dir()))
     }
 
     fn snapshot_names(&mut self, names: &[String]) -> Result<Step, RecoveryError> {
@@ -634,7 +645,7 @@ impl Recovery {
                 }
             }
         }
-        self.next_segment()
+        Ok(self.next_segment())
     }
 
     /// A server that has run before.
@@ -642,13 +653,25 @@ impl Recovery {
         &mut self,
         snapshot: Option<Snapshot<Tables>>,
     ) -> Result<RestoredServer, RecoveryError> {
-        let identity = self.identity.clone().expect("a scan needs the store's identity");
+        let mut identity = self.identity.clone().expect("a scan needs the store's identity");
+        identity.recovering = identity.recovering.filter(|_| !mutant!(M57));
         let mut scanned = self.scanned.take().expect("the log is scanned before snapshots are");
         let search = self.search.take().expect("a search led here");
-        let beginning = search.end(snapshot.as_ref(), &mut scanned)?;
-        let Beginning { files: snapshots, reset, ops: snapshot_ops, notes } = beginning;
-        let chosen = hard::choose(identity.store, &self.hard);
-        let Chosen { hard, slots, ops } = chosen.ok_or(RecoveryError::HardStateLost)?;
+        let known = lost::newest_configuration(&scanned, snapshot.as_ref(), &search);
+        let beginning = search.end(snapshot.as_ref(), &mut scanned);
+        let Beginning { files: snapshots, reset, loss, ops: snapshot_ops, notes } = beginning;
+        let mut chosen =
+            hard::choose(identity.store, &self.hard).ok_or(RecoveryError::HardStateLost)?;
+        let lost = scanned.lost.take().filter(|_| !mutant!(M32));
+        let told = lost.as_ref().and_then(|lost| lost.last);
+        if let Some(loss) = lost.map(|lost| Loss::Log(lost.damage)).or(loss) {
+            let begin = lost::begin(loss.clone(), known.as_ref(), &mut identity, &mut chosen)?;
+            self.ops.extend(begin);
+            let start = snapshot.as_ref().map_or(scanned.base, |snapshot| snapshot.meta.index);
+            let kept = scanned.entries.last().map_or(start, |entry| entry.index);
+            self.notes.push(RecoveryNote::Lost { loss, kept, known: told });
+        }
+        let Chosen { hard, slots, ops } = chosen;
         self.ops.extend(ops);
         self.ops.extend(snapshot_ops);
         // The last first: at no time may a number be missing below another.
@@ -685,6 +708,7 @@ impl Recovery {
             cluster: None,
             promise: None,
             heartbeat_timeout: Duration::ZERO,
+            recovering: None,
         };
         let raft = restored_raft(&identity, HardState::default());
         let write_identity = identity.write();
@@ -738,6 +762,7 @@ fn restored_raft(identity: &Identity, hard: HardState) -> RestoredRaft {
         snapshot: None,
         entries: Vec::new(),
         heartbeat_timeout: identity.heartbeat_timeout,
+        recovering: identity.recovering,
     }
 }
 

@@ -3,8 +3,8 @@
 //! Source: raft.md §11.5 step 4. A batch that cannot be read is
 //!
 //! - *damage* if anything proves that it was durable: a valid record of a later epoch anywhere
-//!   behind it, or a following segment whose header says that it reached further. The server
-//!   refuses to start (DESIGN.md §8, "Cut for now").
+//!   behind it, or a following segment whose header says that it reached further. The log ends
+//!   before it, and what can be read behind tells how much is lost ([`Lost`]).
 //! - *torn* otherwise: the newest batch, whose sync never returned. It is cut as a whole, and
 //!   nobody was told of it.
 //!
@@ -30,7 +30,8 @@ use super::wal::{
 };
 use crate::id::{LogIndex, StoreId, Term};
 use crate::mark;
-use crate::raft::Entry;
+use crate::raft::{Configuration, Entry, EntryKind};
+use crate::wire::pack;
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -40,7 +41,8 @@ const NUMBER_MAX: u64 = 1 << 62;
 /// Why a log cannot be used. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScanError {
-    /// Something that was durable is not readable.
+    /// Something that was durable is not readable; or it is, and contradicts what stands before
+    /// it, which no disk does.
     #[error(transparent)]
     Damage(#[from] StorageDamage),
     /// A later release wrote the file.
@@ -64,22 +66,38 @@ pub struct TornTail {
     pub rule: &'static str,
 }
 
-/// A readable log.
+/// Something that was durable and is not readable any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Where the log ends for that reason.
+    pub damage: StorageDamage,
+    /// The newest entry that is told of behind it.
+    pub last: Option<LogIndex>,
+    /// The newest configuration that can be read behind it, and its entry.
+    pub configuration: Option<(LogIndex, Configuration)>,
+}
+
+/// What is readable of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// The position after which the entries begin; zero for a whole log.
     pub base: LogIndex,
+    /// Whether the tail tells that position; otherwise there are no entries.
+    pub anchored: bool,
     /// All entries, without a gap.
     pub entries: Vec<Entry>,
     /// What the writer continues after.
     pub tail: Tail,
     /// Set if a torn batch was cut.
     pub torn: Option<TornTail>,
-    /// Segments without content behind the tail, to be removed.
+    /// Segments behind the tail, to be removed: without content, or behind what is lost.
     pub unused: Vec<FilePath>,
+    /// Set if something that was durable is not readable.
+    pub lost: Option<Lost>,
 }
 
-/// Scans the segments of a log, given in the order of their numbers.
+/// Scans the segments of a log, given in the order of their numbers; one that lost something is an
+/// error.
 pub fn scan(
     store: StoreId,
     segments: impl IntoIterator<Item = (u64, Bytes)>,
@@ -88,7 +106,11 @@ pub fn scan(
     for (number, bytes) in segments {
         scanner.segment(number, bytes)?;
     }
-    scanner.finish()
+    let scanned = scanner.finish();
+    match scanned.lost {
+        Some(lost) => Err(lost.damage.into()),
+        None => Ok(scanned),
+    }
 }
 
 /// The newest segment with a valid header.
@@ -121,13 +143,29 @@ pub(super) struct Scanner {
     /// The epoch of the last valid batch that is more than a seal.
     content_epoch: u64,
     current: Option<Current>,
-    /// Segments behind it that hold no valid batch; at most a torn one and its spare in practice.
+    /// Segments behind it that hold no valid batch, at most a torn one and its spare in practice;
+    /// or all of them, if something is lost.
     unused: Vec<u64>,
     torn: Option<TornTail>,
+    lost: Option<Lost>,
 }
 
-fn damage(number: u64, offset: usize, rule: &'static str) -> ScanError {
-    StorageDamage { file: segment_file(number), offset: offset as u64, rule }.into()
+/// What is wrong with a segment.
+enum Fault {
+    /// It lacks something that was durable.
+    Lost(StorageDamage),
+    /// It cannot be used at all.
+    Unusable(ScanError),
+}
+
+impl From<StorageDamage> for Fault {
+    fn from(damage: StorageDamage) -> Self {
+        Self::Lost(damage)
+    }
+}
+
+fn damage(number: u64, offset: usize, rule: &'static str) -> StorageDamage {
+    StorageDamage { file: segment_file(number), offset: offset as u64, rule }
 }
 
 impl Scanner {
@@ -144,24 +182,75 @@ impl Scanner {
             current: None,
             unused: Vec::new(),
             torn: None,
+            lost: None,
         }
     }
 
     /// Takes the next segment.
     pub(super) fn segment(&mut self, number: u64, bytes: Bytes) -> Result<(), ScanError> {
+        if self.lost.is_some() {
+            return self.behind(number, &bytes);
+        }
+        match self.next(number, bytes.clone()) {
+            Ok(()) => Ok(()),
+            Err(Fault::Unusable(error)) => Err(error),
+            Err(Fault::Lost(damage)) => {
+                self.lost = Some(Lost { damage, last: None, configuration: None });
+                match self.current.as_ref().map(|it| (it.number, it.bytes.clone(), it.end)) {
+                    Some((current, rest, end)) => {
+                        self.search(current, &rest, end);
+                        if current == number { Ok(()) } else { self.behind(number, &bytes) }
+                    }
+                    None => self.behind(number, &bytes),
+                }
+            }
+        }
+    }
+
+    /// A segment behind what is lost: only looked through, since what it follows is not known.
+    fn behind(&mut self, number: u64, bytes: &[u8]) -> Result<(), ScanError> {
+        let binding = Binding { store: self.store, file: number };
+        if let Err(HeadFault::Version(version)) = SegmentHead::read(bytes, binding) {
+            return Err(ScanError::Version { file: segment_file(number), version });
+        }
+        self.search(number, bytes, SEGMENT_HEAD_BYTES);
+        // Those that hold no valid batch are named already.
+        if self.unused.last().is_none_or(|last| *last < number) {
+            self.unused.push(number);
+        }
+        Ok(())
+    }
+
+    /// Looks for entries behind what is lost.
+    fn search(&mut self, number: u64, bytes: &[u8], from: usize) {
+        let binding = Binding { store: self.store, file: number };
+        let Some(lost) = &mut self.lost else { return };
+        for (at, head) in record::heads(bytes, from, binding) {
+            if head.kind != kind::ENTRY || head.index > NUMBER_MAX {
+                continue;
+            }
+            lost.last = lost.last.max(Some(LogIndex::new(head.index)));
+            let entry = record::read(bytes, at, binding).ok().and_then(|it| read_entry(&it));
+            let config = entry.filter(|entry| entry.kind == EntryKind::Config);
+            let read = |entry: Entry| Some((entry.index, pack::from_bytes(&entry.payload).ok()?));
+            lost.configuration = config.and_then(read).or_else(|| lost.configuration.take());
+        }
+    }
+
+    fn next(&mut self, number: u64, bytes: Bytes) -> Result<(), Fault> {
         let expected = match &self.current {
             None => number.max(1),
             Some(current) => current.number + self.unused.len() as u64 + 1,
         };
         if number != expected {
-            return Err(damage(expected, 0, "the segment is missing"));
+            return Err(damage(expected, 0, "the segment is missing").into());
         }
         let binding = Binding { store: self.store, file: number };
         match SegmentHead::read(&bytes, binding) {
             Ok(head) => {
                 if let Some(unreadable) = self.unused.first() {
                     let rule = "the segment header is unreadable, and a later segment is in use";
-                    return Err(damage(*unreadable, 0, rule));
+                    return Err(damage(*unreadable, 0, rule).into());
                 }
                 if self.current.is_none() && number > 1 {
                     self.begin_after_removed(head)?;
@@ -171,14 +260,15 @@ impl Scanner {
                 self.replay(number, bytes)
             }
             Err(HeadFault::Version(version)) => {
-                Err(ScanError::Version { file: segment_file(number), version })
+                let file = segment_file(number);
+                Err(Fault::Unusable(ScanError::Version { file, version }))
             }
-            Err(HeadFault::Unreadable(rule)) => self.without_header(binding, &bytes, rule),
+            Err(HeadFault::Unreadable(rule)) => Ok(self.without_header(binding, &bytes, rule)?),
         }
     }
 
     /// Those before the first segment were removed, so what its header says of them is taken over.
-    fn begin_after_removed(&mut self, head: SegmentHead) -> Result<(), ScanError> {
+    fn begin_after_removed(&mut self, head: SegmentHead) -> Result<(), StorageDamage> {
         if head.previous_epoch > NUMBER_MAX {
             return Err(damage(head.binding.file, 0, "the segment header has an impossible epoch"));
         }
@@ -188,7 +278,7 @@ impl Scanner {
     }
 
     /// The header of a segment tells where the one before it ended.
-    fn check_end_of_previous(&self, head: SegmentHead) -> Result<(), ScanError> {
+    fn check_end_of_previous(&self, head: SegmentHead) -> Result<(), StorageDamage> {
         let (end, number, broken) = match &self.current {
             None => (0, head.binding.file, None),
             Some(current) => (current.end, current.number, current.broken),
@@ -206,7 +296,7 @@ impl Scanner {
         binding: Binding,
         bytes: &[u8],
         rule: &'static str,
-    ) -> Result<(), ScanError> {
+    ) -> Result<(), StorageDamage> {
         // The header is written with the first batch, which has the next epoch. The first segment
         // gets its name with its header.
         let first = self.current.is_none();
@@ -222,7 +312,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn replay(&mut self, number: u64, bytes: Bytes) -> Result<(), ScanError> {
+    fn replay(&mut self, number: u64, bytes: Bytes) -> Result<(), Fault> {
         let binding = Binding { store: self.store, file: number };
         let mut end = SEGMENT_HEAD_BYTES;
         let mut content_end = end;
@@ -234,7 +324,8 @@ impl Scanner {
             match read_batch(&bytes, end, binding, self.epoch + 1) {
                 Ok(batch) => {
                     for record in &batch.records {
-                        self.apply(record).map_err(|rule| damage(number, end, rule))?;
+                        let contradicts = |rule| Fault::Unusable(damage(number, end, rule).into());
+                        self.apply(record).map_err(contradicts)?;
                     }
                     self.epoch += 1;
                     end = batch.end;
@@ -246,13 +337,12 @@ impl Scanner {
                 Err(rule) => break rule,
             }
         };
-        if record::later_epoch(&bytes, end, binding, self.epoch + 1) {
-            return Err(damage(number, end, broken));
-        }
+        let proven = record::later_epoch(&bytes, end, binding, self.epoch + 1);
         let clean = bytes.iter().skip(end).all(|byte| *byte == 0);
+        let rule = broken;
         let broken = (!clean).then_some(broken);
         self.current = Some(Current { number, bytes, end, content_end, broken });
-        Ok(())
+        if proven { Err(damage(number, end, rule).into()) } else { Ok(()) }
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
@@ -304,30 +394,47 @@ impl Scanner {
     }
 
     /// The verdict on the whole log.
-    pub(super) fn finish(self) -> Result<Scanned, ScanError> {
-        let current = self.current.ok_or_else(|| damage(1, 0, "the segment is missing"))?;
-        let unknown = "the oldest segment does not tell where the log begins";
-        let base = self.base.ok_or_else(|| damage(current.number, current.end, unknown))?;
-        let last = self.entries.last().map_or(base, |entry| entry.index);
-        let torn_here = current.broken.map(|rule| TornTail {
-            file: segment_file(current.number),
-            offset: current.end as u64,
-            rule,
-        });
-        let unused = self.unused.into_iter().map(segment_file).collect();
-        let torn = torn_here.or(self.torn);
+    pub(super) fn finish(mut self) -> Scanned {
+        if self.lost.is_none() {
+            let unknown = "the oldest segment does not tell where the log begins";
+            let damage = match &self.current {
+                None => Some(damage(1, 0, "the segment is missing")),
+                Some(current) if self.base.is_none() => {
+                    Some(damage(current.number, current.end, unknown))
+                }
+                Some(_) => None,
+            };
+            let lost = |damage| Lost { damage, last: None, configuration: None };
+            self.lost = damage.map(lost);
+        }
+        let torn = if self.lost.is_some() { None } else { self.torn_tail() };
         if torn.is_some() {
             mark!("storage.torn_tail_cut");
         }
-        let tail = Tail {
-            segment: current.number,
-            content: current.bytes.slice(..current.content_end),
-            epoch: self.content_epoch,
-            last,
-            largest: self.largest,
-            closed: self.closed,
+        let anchored = self.current.is_none() || self.base.is_some();
+        let base = self.base.unwrap_or_default();
+        let last = self.entries.last().map_or(base, |entry| entry.index);
+        let tail = match self.current {
+            None => Tail::empty(self.store),
+            Some(current) => Tail {
+                segment: current.number,
+                content: current.bytes.slice(..current.content_end),
+                epoch: self.content_epoch,
+                last,
+                largest: self.largest,
+                closed: self.closed,
+            },
         };
-        Ok(Scanned { base, entries: self.entries, tail, torn, unused })
+        let unused = self.unused.into_iter().map(segment_file).collect();
+        Scanned { base, anchored, entries: self.entries, tail, torn, unused, lost: self.lost }
+    }
+
+    fn torn_tail(&mut self) -> Option<TornTail> {
+        let torn_here = self.current.as_ref().and_then(|current| {
+            let (file, offset) = (segment_file(current.number), current.end as u64);
+            current.broken.map(|rule| TornTail { file, offset, rule })
+        });
+        torn_here.or_else(|| self.torn.take())
     }
 }
 

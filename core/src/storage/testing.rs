@@ -117,6 +117,20 @@ impl MemDisk {
         }
     }
 
+    /// The operations that a recovery would perform.
+    pub(super) fn operations(&self, config: RecoveryConfig) -> Vec<FileOp> {
+        let mut disk = self.clone();
+        let rng = Rng::for_stream(Seed::from_number(1), Stream::Identity);
+        let mut recovery = Recovery::new(config, rng);
+        let mut step = recovery.step(None);
+        loop {
+            if let Step::Perform(ops) = step {
+                return ops;
+            }
+            step = recovery.step(Some(disk.answer(step)));
+        }
+    }
+
     /// Runs a whole recovery.
     pub(super) fn recover(&mut self, config: RecoveryConfig) -> Result<Restored, RecoveryError> {
         let rng = Rng::for_stream(Seed::from_number(1), Stream::Identity);
@@ -145,6 +159,7 @@ pub(super) const fn identity(store: StoreId) -> Identity {
         cluster: None,
         promise: None,
         heartbeat_timeout: Duration::ZERO,
+        recovering: None,
     }
 }
 

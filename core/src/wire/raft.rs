@@ -20,11 +20,13 @@ use std::time::Duration;
 pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
 pack_struct!(Message { header, body });
 pack_struct!(Campaign { term, last_index, last_term, transfer_from });
-pack_enum!(TransferRefusal { 1 => NotVoter, 2 => DiskStalled });
+pack_enum!(TransferRefusal { 1 => NotVoter, 2 => DiskStalled, 3 => Recovering });
 pack_struct!(SnapshotBlock { snapshot, meta, number, data, last });
 pack_struct!(AppendReject { prev_index, hint_index, hint_term });
 pack_enum!(EntryKind { 1 => Command, 2 => Noop, 3 => Config });
-pack_enum!(Refusal { 1 => LeaderAlive, 2 => Embargo(Duration), 3 => Term, 4 => Log });
+pack_enum!(Refusal {
+    1 => LeaderAlive, 2 => Embargo(Duration), 3 => Term, 4 => Log, 5 => Recovering
+});
 pack_enum!(Verdict { 1 => Promised, 2 => Refused, 3 => Member(crate::id::ClusterId) });
 
 impl Pack for Append {

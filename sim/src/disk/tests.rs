@@ -481,7 +481,7 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
         if let Step::Done(restored) = step {
             assert!(host.durable.has_log_of(&restored.server.unwrap().raft));
         } else {
-            assert!(matches!(step, Step::Refused(RecoveryError::Damage(_))));
+            assert!(matches!(step, Step::Refused(RecoveryError::Alone(_))));
         }
     }
 }

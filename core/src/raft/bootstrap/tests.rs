@@ -69,6 +69,7 @@ impl World {
                 snapshot: None,
                 entries: Vec::new(),
                 heartbeat_timeout: Duration::ZERO,
+                recovering: None,
             };
             world.add(n, disk);
         }

@@ -545,6 +545,7 @@ fn write(disk: &mut RestoredRaft, batch: PersistBatch) {
     disk.cluster = identity.cluster.or(disk.cluster);
     disk.promise = identity.promise.or_else(|| disk.promise.take());
     disk.heartbeat_timeout = identity.heartbeat_timeout.unwrap_or(disk.heartbeat_timeout);
+    disk.recovering = disk.recovering.filter(|_| !identity.recovered);
     disk.hard = batch.hard.unwrap_or(disk.hard);
     if let Some(position) = batch.reset {
         assert_eq!(disk.snapshot.as_ref().map(|snapshot| snapshot.index), Some(position));

@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod paper;
 mod reads;
+mod recovering;
 mod server;
 mod snapshots;
 mod transfer;
@@ -50,5 +51,6 @@ fn blank(n: u8) -> RestoredRaft {
         snapshot: None,
         entries: Vec::new(),
         heartbeat_timeout: Duration::ZERO,
+        recovering: None,
     }
 }

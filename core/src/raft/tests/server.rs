@@ -20,6 +20,8 @@ pub(super) struct Server1 {
     /// How transfers and proposals ended, in order.
     pub(super) transfers: Vec<(TransferId, Result<(), TransferError>)>,
     pub(super) failed: Vec<(ProposalId, ProposalError)>,
+    /// What its disk holds beside the log.
+    pub(super) identity: IdentityChange,
 }
 
 pub(super) fn log_of(terms: &[u64]) -> Log {
@@ -44,6 +46,11 @@ impl Server1 {
         let entries = log_of(terms).iter().cloned().collect();
         let hard = HardState { term: Term::new(term), voted_for: None };
         let restored = RestoredRaft { cluster: Some(cluster_id()), hard, entries, ..blank(1) };
+        Self::started(settings, restored)
+    }
+
+    /// One that begins with this, long after its start.
+    pub(super) fn started(settings: RaftSettings, restored: RestoredRaft) -> Self {
         let mut out = Outbox::new(Level::Error);
         let rng = Rng::for_stream(Seed::from_number(1), Stream::Raft);
         let raft = Raft::new(settings, restored, rng, Instant::ZERO, &mut out);
@@ -57,6 +64,7 @@ impl Server1 {
             refused: Vec::new(),
             transfers: Vec::new(),
             failed: Vec::new(),
+            identity: IdentityChange::default(),
         };
         server.perform(out);
         server
@@ -65,7 +73,8 @@ impl Server1 {
     pub(super) fn perform(&mut self, mut out: Outbox<RaftOutput>) {
         while let Some(output) = out.pop() {
             match output {
-                RaftOutput::Persist { seq, .. } => {
+                RaftOutput::Persist { seq, batch } => {
+                    self.identity.recovered |= batch.identity.recovered;
                     self.raft.handle(self.now, RaftInput::PersistDone { seq }, &mut out);
                 }
                 RaftOutput::Send { message, .. } => self.sent.push(message),

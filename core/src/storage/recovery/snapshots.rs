@@ -1,27 +1,28 @@
 //! Which snapshot a recovery begins with, and what that means for the log.
 //!
-//! Source: raft.md §9, §11.5 step 2. The newest snapshot that is whole is chosen, if the log does
-//! not begin behind it. Then:
+//! Source: raft.md §9, §11.5 step 2. The newest snapshot that is whole is chosen. Then:
 //!
 //! | snapshot | log | what is done |
 //! |---|---|---|
 //! | none | whole | goes on with the log |
-//! | none | its beginning is gone | refused |
 //! | one | begins right behind it, or holds the entry it ends with | goes on with both |
 //! | one | ends before it, or holds another entry in that place | the log is reset to it |
+//! | one or none | begins behind it | the log is reset to it, and something is lost |
 //!
-//! The last row is the crash between a snapshot and the `Reset` record that follows it, or that of
+//! The third row is the crash between a snapshot and the `Reset` record that follows it, or that of
 //! a leader whose entries others made durable first: nothing of that log was acknowledged that the
 //! snapshot does not cover (raft.md §11.4).
 //!
 //! Older snapshots are not read as long as a newer one serves: a start costs one reading. Kept are
 //! the chosen one and the next older, as while running, and the newest damaged one as `….bad`.
 
+use super::lost::Loss;
 use super::{RecoveryError, RecoveryNote};
 use crate::catalog::Tables;
 use crate::catalog::image::ImageDecoder;
 use crate::id::{LogIndex, StoreId};
 use crate::mark;
+use crate::raft::SnapshotMeta;
 use crate::storage::StorageDamage;
 use crate::storage::op::{FileOp, FilePath};
 use crate::storage::recovery::Step;
@@ -42,6 +43,8 @@ pub(super) struct Search {
     reader: Option<SnapshotReader<ImageDecoder>>,
     /// What is wrong with those that were read, newest first.
     damaged: Vec<(SnapshotId, StorageDamage)>,
+    /// What they stood for, as far as that could be read.
+    metas: Vec<SnapshotMeta>,
     /// Those that an earlier recovery found damaged.
     bad: Vec<SnapshotId>,
     /// Files of writers that did not finish.
@@ -61,8 +64,10 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Beginning {
     pub(super) files: SnapshotFiles,
-    /// The log is to be forgotten up to here.
+    /// The log is to be forgotten, and goes on behind this position.
     pub(super) reset: Option<LogIndex>,
+    /// Set if the log's beginning is gone and nothing stands for it.
+    pub(super) loss: Option<Loss>,
     /// Makes the names durable and cleans up; before anything that relies on the snapshot.
     pub(super) ops: Vec<FileOp>,
     pub(super) notes: Vec<RecoveryNote>,
@@ -88,6 +93,7 @@ impl Search {
             unread: snapshots(names, "snap"),
             reader: None,
             damaged: Vec::new(),
+            metas: Vec::new(),
             bad: snapshots(names, "bad"),
             unfinished: Purpose::ALL.into_iter().map(Purpose::file).filter(is_there).collect(),
         }
@@ -95,10 +101,7 @@ impl Search {
 
     /// The first step.
     pub(super) fn begin(&mut self) -> Progress {
-        // An older one than where the log begins would leave a gap.
-        let Some(id) = self.unread.pop_if(|id| id.index >= self.base) else {
-            return Progress::Ended(None);
-        };
+        let Some(id) = self.unread.pop() else { return Progress::Ended(None) };
         let reader = SnapshotReader::new(self.store, id);
         let step = reader.wanted();
         self.reader = Some(reader);
@@ -117,40 +120,48 @@ impl Search {
             Err(SnapshotFault::Damage(damage)) => {
                 mark!("storage.snapshot_damaged");
                 self.damaged.push((reader.id(), damage));
+                self.metas.extend(reader.meta().cloned());
                 Ok(self.begin())
             }
         }
     }
 
+    /// What damaged snapshots stood for, newest first.
+    pub(super) fn damaged_metas(&self) -> impl Iterator<Item = &SnapshotMeta> {
+        self.metas.iter()
+    }
+
     /// What follows for the server from the log that was scanned and the snapshot that was chosen.
     ///
-    /// If the log is to be reset, `scanned` has no entries any more.
-    pub(super) fn end(
-        self,
-        chosen: Option<&Snapshot<Tables>>,
-        scanned: &mut Scanned,
-    ) -> Result<Beginning, RecoveryError> {
-        let damages = self.damaged.iter().map(|(_, damage)| damage.clone());
-        if chosen.is_none() && self.base > LogIndex::ZERO {
-            let too_old = self.unread.iter().rev().map(|id| StorageDamage {
-                file: id.file(),
-                offset: 0,
-                rule: "it ends before the log begins",
-            });
-            let unusable = damages.chain(too_old).collect();
-            return Err(RecoveryError::SnapshotsLost { base: self.base, unusable });
-        }
-        let mut notes: Vec<RecoveryNote> = damages.map(RecoveryNote::UnusableSnapshot).collect();
-        let position = chosen.map(|snapshot| snapshot.meta.index);
-        let reset = position.filter(|_| !chosen.is_some_and(|s| continues(s, scanned)));
-        if let Some(position) = reset {
-            mark!("storage.log_reset_by_recovery");
-            let last = scanned.tail.last;
-            notes.push(RecoveryNote::LogReset { last, position });
+    /// If the log is to be reset, `scanned` has no entries any more; it goes on behind the chosen
+    /// snapshot, or at its very beginning without one.
+    pub(super) fn end(self, chosen: Option<&Snapshot<Tables>>, scanned: &mut Scanned) -> Beginning {
+        let damages: Vec<StorageDamage> =
+            self.damaged.iter().map(|(_, damage)| damage.clone()).collect();
+        let start = chosen.map_or(LogIndex::ZERO, |snapshot| snapshot.meta.index);
+        let gap = self.base > start;
+        let connected = !gap && scanned.anchored;
+        let goes_on = connected && chosen.is_none_or(|snapshot| continues(snapshot, scanned));
+        let reset = (!goes_on).then_some(start);
+        let last = scanned.tail.last;
+        if reset.is_some() {
             scanned.entries.clear();
         }
+        let mut notes = Vec::new();
+        let loss = gap.then(|| {
+            let id = chosen.map(|snapshot| SnapshotId::of(&snapshot.meta));
+            let rule = "it ends before the log begins";
+            let too_old = id.map(|id| StorageDamage { file: id.file(), offset: 0, rule });
+            let unusable = damages.iter().cloned().chain(too_old).collect();
+            Loss::Snapshots { base: self.base, unusable }
+        });
+        notes.extend(damages.into_iter().map(RecoveryNote::UnusableSnapshot));
+        if reset.is_some() && loss.is_none() {
+            mark!("storage.log_reset_by_recovery");
+            notes.push(RecoveryNote::LogReset { last, position: start });
+        }
         let (files, ops) = self.keep(chosen);
-        Ok(Beginning { files, reset, ops, notes })
+        Beginning { files, reset, loss, ops, notes }
     }
 
     /// The files that stay, and the operations that make it so.

@@ -101,6 +101,11 @@ impl<C: Content> SnapshotReader<C> {
         self.id
     }
 
+    /// What it stands for, once that was read; not after its end.
+    pub(in crate::storage) const fn meta(&self) -> Option<&SnapshotMeta> {
+        self.meta.as_ref()
+    }
+
     /// The part to read next.
     pub(in crate::storage) fn wanted(&self) -> Step {
         let limit = PART_BYTES as u64;

@@ -206,11 +206,11 @@ fn a_compacted_log_without_a_snapshot_that_reaches_it_is_refused_and_nothing_cha
     assert_eq!(message.matches(".snap at byte").count(), 2, "{message}");
     ran.disk = whole.clone();
     ran.disk.files.retain(|path, _| !path.starts_with("raft/snap/"));
-    assert_eq!(lost(&mut ran), line[..67]);
+    assert!(lost(&mut ran).starts_with(&line[..67]));
     ran.disk = whole;
     ran.disk.files.retain(|path, _| !path.starts_with("raft/snap/"));
     ran.snapshot(5, 1);
-    assert!(lost(&mut ran).ends_with("at byte 0: it ends before the log begins"));
+    assert!(lost(&mut ran).contains("at byte 0: it ends before the log begins; no other"));
 }
 
 #[test]
