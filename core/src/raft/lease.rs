@@ -14,11 +14,13 @@ use std::time::Duration;
 
 impl Leader {
     /// Until when this leader may answer reads from its own state; `None` before the state holds
-    /// everything committed in earlier terms, and once another server has the permission to be
-    /// elected (raft.md §8).
+    /// everything committed in earlier terms, once another server has the permission to be elected
+    /// (raft.md §8), and while the own disk does not answer: the state falls behind then, and
+    /// another server is about to take over (§5.2).
     pub(super) fn lease_until(&self, shared: &Shared, now: Instant) -> Option<Instant> {
         let (id, configuration) = (shared.id(), shared.configs.latest());
         let void = self.lease_void && !mutant!(M16);
+        let void = void || (shared.disk_stalled(now) && !mutant!(M58));
         if shared.applied < self.noop || !configuration.is_voter(id) || void {
             return None;
         }

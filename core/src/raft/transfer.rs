@@ -140,7 +140,7 @@ impl Raft {
     /// (raft.md §5.2).
     pub(super) fn mind_the_disk(&mut self, now: Instant, out: &mut Outbox<RaftOutput>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if !self.shared.disk_stalled(now) {
+        if !self.shared.disk_stalled(now) || mutant!(M58) {
             leader.fled_disk = false;
             return;
         }

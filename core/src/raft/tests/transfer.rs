@@ -326,3 +326,20 @@ fn a_leader_whose_disk_does_not_answer_steps_down_if_nobody_takes_over() {
     assert_ne!(cluster.raft(old).role(), RoleKind::Leader);
     assert!(others.iter().all(|n| cluster.raft(*n).role() != RoleKind::Leader));
 }
+
+/// raft.md §7.2: no lease while the own disk does not answer, also before the next heartbeat hands
+/// over.
+#[test]
+fn a_leader_whose_disk_does_not_answer_has_no_lease() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::formed(seed, &[1, 2, 3]);
+        let old = cluster.leader().unwrap();
+        cluster.stuck = Some(old);
+        cluster.propose(old);
+        let lease = |cluster: &Cluster| cluster.raft(old).lease_until(cluster.now);
+        cluster.run(SECOND - Duration::from_millis(1));
+        assert!(lease(&cluster).is_some_and(|until| until > cluster.now), "seed {seed}");
+        cluster.run(Duration::from_millis(2));
+        assert_eq!(lease(&cluster), None, "seed {seed}");
+    }
+}
