@@ -14,6 +14,7 @@ pub(crate) const SERVER: RecoveryConfig = RecoveryConfig {
     server: true,
     node_id: None,
     wal: WalConfig { segment_bytes: 1024, step_bytes: 256 },
+    peers: None,
 };
 
 /// Bytes a file may grow to; far above what one input makes.

@@ -16,7 +16,7 @@ use crate::http::settings::HttpSettings;
 use crate::ipc::{self, Control, Reload};
 use crate::log::{LogRing, Sink};
 use crate::runtime::{executor, spawn};
-use crate::storage::{DataDir, Disk, OpenError, RecoverError, recover};
+use crate::storage::{DataDir, Disk, OpenError, PeersFileError, RecoverError, read_peers, recover};
 use crate::stream::accept;
 use crate::udp::Datagrams;
 use arc_swap::ArcSwap;
@@ -44,6 +44,9 @@ pub enum StartError {
     /// The data directory could not be taken.
     #[error(transparent)]
     DataDir(#[from] OpenError),
+    /// The servers to begin a new cluster with could not be read.
+    #[error(transparent)]
+    Peers(#[from] PeersFileError),
     /// What it holds could not be read or used.
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -166,10 +169,12 @@ impl Prepared {
         };
         let control = listen(control, "ports.rpc").await?;
         let seed = entropy::seed().map_err(StartError::Entropy)?;
+        let peers = if server.is_some() { read_peers(&dir)? } else { None };
         let config = RecoveryConfig {
             server: server.is_some(),
             node_id: settings.node_id,
             wal: WalConfig::default(),
+            peers,
         };
         let recovery = Recovery::new(config, Rng::for_stream(seed, Stream::Identity));
         let (dir, restored) = smol::unblock(move || {

@@ -12,7 +12,9 @@ const WAL: WalConfig = WalConfig { segment_bytes: 64 << 10, step_bytes: 16 << 10
 
 /// Recovers what a node begins with, or says why the disk was refused.
 pub fn recover(disk: &mut SimDisk, config: &NodeConfig, seed: Seed) -> Result<Restored, String> {
-    let settings = RecoveryConfig { server: config.server.is_some(), node_id: None, wal: WAL };
+    let peers = None;
+    let settings =
+        RecoveryConfig { server: config.server.is_some(), node_id: None, wal: WAL, peers };
     let mut recovery = Recovery::new(settings, Rng::for_stream(seed, Stream::Identity));
     let mut answer = None;
     loop {

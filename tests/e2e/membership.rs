@@ -177,3 +177,48 @@ fn a_spare_server_has_everything_and_does_not_vote() {
     });
     assert_eq!(pool.those(|server| server["Voter"] == false), ["spare"]);
 }
+
+#[test]
+fn the_last_of_three_begins_anew_as_peers_json_says() {
+    let mut pool = Pool::start();
+    pool.wait_for_voters(&["server-1", "server-2", "server-3"]);
+    assert_eq!(pool.client.put("/v1/kv/kept", "value").body, "true");
+    wait_until("the key is everywhere", LONG, || {
+        let all = pool.servers.iter();
+        all.clone().all(|it| it.get("/v1/kv/kept?raw&stale").body == "value").then_some(())
+    });
+    let id = pool.servers[0].json("/v1/agent/self")["Config"]["NodeID"].clone();
+    let all = ["server-1", "server-2", "server-3"].map(|name| pool.take(name).kill());
+    let [survivor, strange, wiped] = all;
+    let file = survivor.data_dir.join("raft/peers.json");
+    let address = format!("{}:8300", survivor.address);
+    // What it says must fit, or nothing changes.
+    let wrong = r#"[{"id": "01010101-0101-0101-0101-010101010101", "address": "10.0.0.1:8300"}]"#;
+    fs::write(&file, wrong).expect("the file can be written");
+    let output = survivor.command().output().expect("the program runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("raft/peers.json cannot be followed: it names 01010101"), "{text}");
+    let servers = serde_json::json!([{"id": id, "address": address}]);
+    fs::write(&file, servers.to_string()).expect("the file can be written");
+    let agent = survivor.start();
+    agent.wait_for_leader();
+    assert_eq!(agent.get("/v1/kv/kept?raw").body, "value");
+    assert!(!file.exists(), "it was used");
+    let told = agent.lines().into_iter().any(|line| line.contains("a new cluster begins as"));
+    assert!(told, "{:?}", agent.lines());
+    pool.servers.push(agent);
+    // One comes back as it was: it is a stranger now. The other one begins from nothing.
+    pool.servers.push(strange.start());
+    fs::remove_dir_all(&wiped.data_dir).expect("the folder can be removed");
+    pool.servers.push(wiped.start());
+    pool.wait_for_voters(&["server-1", "server-3"]);
+    wait_until("the stranger is told so", LONG, || {
+        let lines = pool.servers[1].lines();
+        lines.iter().any(|line| line.contains("another cluster")).then_some(())
+    });
+    assert_eq!(pool.client.put("/v1/kv/kept", "newer").body, "true");
+    let wiped = pool.servers.last().expect("there are servers");
+    wait_until("it has everything", LONG, || {
+        (wiped.get("/v1/kv/kept?raw&stale").body == "newer").then_some(())
+    });
+}

@@ -9,6 +9,7 @@
 //! | `node-id` | this agent's identity as UUID text | [`identity`] |
 //! | `raft/identity` | store, cluster, promise, heartbeat timeout, recovery | [`identity`] |
 //! | `raft/hard.a`, `raft/hard.b` | term and vote, twice | [`hard`] |
+//! | `raft/peers.json` | whom a new cluster begins with, by the operator | [`recovery`] |
 //! | `raft/wal/N.seg` | the Raft log | [`wal`], [`scan`] |
 //! | `raft/snap/INDEX-TERM.snap` | the applied state at a position of the log | [`snapshot`] |
 //! | `raft/snap/{own,received}.tmp` | a snapshot that is being written | [`snapshot`] |

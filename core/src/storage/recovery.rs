@@ -12,9 +12,11 @@
 //! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
 
 mod lost;
+mod peers;
 mod snapshots;
 
 pub use lost::Loss;
+pub use peers::{Peer, PeersError, peers_file};
 
 use super::StorageDamage;
 use super::hard::{self, Chosen, HardSlots};
@@ -28,7 +30,7 @@ use crate::catalog::Tables;
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
 use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
-use crate::raft::{Entry, HardState, RestoredRaft};
+use crate::raft::{Configuration, Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
 use crate::serf::snapshot_file;
 use crate::{mark, mutant};
@@ -56,6 +58,9 @@ pub struct RecoveryConfig {
     pub node_id: Option<NodeId>,
     /// Sizes of the log's files.
     pub wal: WalConfig,
+    /// The servers that `raft/peers.json` names, if there is such a file: those that a new cluster
+    /// begins with.
+    pub peers: Option<Vec<Peer>>,
 }
 
 /// What the host is to do next.
@@ -158,6 +163,15 @@ pub enum RecoveryNote {
         /// Where it goes on.
         position: LogIndex,
     },
+    /// A new cluster begins with what this server holds.
+    Peers {
+        /// Who takes part, the voters first.
+        servers: Vec<NodeId>,
+        /// The newest entry, which counts as committed like all before it.
+        last: LogIndex,
+        /// Whether the log has been damaged, and what is lost of it is given up.
+        lost: Option<Loss>,
+    },
     /// A part of what this server acknowledged is lost here: it recovers that from the others.
     Lost {
         /// What was found.
@@ -185,6 +199,17 @@ impl fmt::Display for RecoveryNote {
             }
             Self::LogReset { last, position } => {
                 write!(f, "log replaced by a snapshot: last={last} snapshot={position}")
+            }
+            Self::Peers { servers, last, lost } => {
+                let ids: Vec<String> = servers.iter().map(NodeId::to_string).collect();
+                let ids = ids.join(",");
+                write!(
+                    f,
+                    "a new cluster begins as {} says: servers={ids} last={last}",
+                    peers_file()
+                )?;
+                lost.as_ref()
+                    .map_or(Ok(()), |loss| write!(f, "; given up is what was lost: {loss}"))
             }
             Self::Lost { loss, kept, known } => {
                 write!(f, "{loss}; lost here and wanted from the other servers: entries after ")?;
@@ -251,6 +276,9 @@ pub enum RecoveryError {
              snapshot restore`)"
     )]
     Alone(#[source] Loss),
+    /// `raft/peers.json` cannot be followed.
+    #[error("raft/peers.json cannot be followed: {0}")]
+    Peers(#[source] PeersError),
     /// `raft/identity` is missing where a server has run before.
     #[error("raft/identity is missing, but {file} holds a server's state")]
     IdentityLost {
@@ -664,7 +692,8 @@ impl Recovery {
             hard::choose(identity.store, &self.hard).ok_or(RecoveryError::HardStateLost)?;
         let lost = scanned.lost.take().filter(|_| !mutant!(M32));
         let told = lost.as_ref().and_then(|lost| lost.last);
-        if let Some(loss) = lost.map(|lost| Loss::Log(lost.damage)).or(loss) {
+        let loss = lost.map(|lost| Loss::Log(lost.damage)).or(loss);
+        if let Some(loss) = loss.clone().filter(|_| self.config.peers.is_none()) {
             let begin = lost::begin(loss.clone(), known.as_ref(), &mut identity, &mut chosen)?;
             self.ops.extend(begin);
             let start = snapshot.as_ref().map_or(scanned.base, |snapshot| snapshot.meta.index);
@@ -683,14 +712,37 @@ impl Recovery {
         let (meta, tables) = snapshot.map(|snapshot| (snapshot.meta, snapshot.content)).unzip();
         (raft.snapshot, raft.entries) = (meta, scanned.entries);
         check_connected(&raft);
-        let (wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, reset);
+        let (mut wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, reset);
         self.ops.extend(ops);
+        if let Some(peers) = self.config.peers.take() {
+            self.begin_anew(&peers, known.as_ref(), (&mut raft, &mut wal), loss)?;
+        }
         let (tables, wan) = (tables.unwrap_or_default(), std::mem::take(&mut self.wan));
         Ok(RestoredServer { raft, tables, snapshots, wal, wan })
     }
 
+    /// Follows `raft/peers.json`.
+    fn begin_anew(
+        &mut self,
+        peers: &[Peer],
+        known: Option<&Configuration>,
+        (raft, wal): (&mut RestoredRaft, &mut Wal),
+        lost: Option<Loss>,
+    ) -> Result<(), RecoveryError> {
+        let next = peers::configuration(peers, known, (self.node(), raft.store));
+        let next = next.map_err(RecoveryError::Peers)?;
+        self.ops.extend(peers::begin(&next, raft, wal)?);
+        let servers = next.servers().map(|(id, _)| *id).collect();
+        let last = raft.entries.last().map_or(LogIndex::ZERO, |entry| entry.index);
+        self.notes.push(RecoveryNote::Peers { servers, last, lost });
+        Ok(())
+    }
+
     /// A server that has never run on this data directory.
     fn create(&mut self) -> Result<RestoredServer, RecoveryError> {
+        if self.config.peers.is_some() {
+            return Err(RecoveryError::Peers(PeersError::NoState));
+        }
         for (file, slot) in hard::files().into_iter().zip(&self.hard) {
             if slot.as_deref().is_some_and(hard::holds_state) {
                 return Err(RecoveryError::IdentityLost { file });

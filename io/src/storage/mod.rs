@@ -7,10 +7,12 @@
 mod dir;
 mod file;
 mod lane;
+mod peers;
 
 pub use dir::{DataDir, OpenError};
 pub use file::DiskFailure;
 pub use lane::{Completion, Disk};
+pub use peers::{PeersFileError, parse as parse_peers, read_peers};
 
 use file::Files;
 use terraform_core::storage::recovery::{Answer, Recovery, RecoveryError, Restored, Step};

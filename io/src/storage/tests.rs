@@ -50,7 +50,7 @@ fn write(file: &str, data: &'static [u8]) -> FileOp {
 }
 
 fn recovery(server: bool) -> Recovery {
-    let config = RecoveryConfig { server, node_id: None, wal: WalConfig::default() };
+    let config = RecoveryConfig { server, node_id: None, wal: WalConfig::default(), peers: None };
     Recovery::new(config, Rng::for_stream(Seed::from_number(3), Stream::Identity))
 }
 

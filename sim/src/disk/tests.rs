@@ -168,7 +168,7 @@ struct Host {
 /// Recovers, with crashes on the way, until it ends.
 fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
     'attempts: loop {
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = {
@@ -444,7 +444,7 @@ fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
     host.disk.perform(&ops).unwrap();
     host.disk.crash(Crash::Process, &mut rng);
     for crash in [Crash::Power(Loss::All), Crash::Process] {
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
@@ -472,7 +472,7 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
         let segments = host.disk.list(Some(&path("raft/wal")));
         let segment = &segments[rng.index(segments.len())];
         host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits());
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY };
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
