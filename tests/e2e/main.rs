@@ -6,6 +6,7 @@ mod bad_input;
 mod checks;
 mod cluster;
 mod coordinates;
+mod crash;
 mod damage;
 mod encryption;
 mod events;
