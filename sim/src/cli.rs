@@ -53,18 +53,23 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 23] = [
+const MUTANTS: [(&str, Profile, u64); 28] = [
     ("M01", Profile::Cluster, 200),
+    ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
+    ("M04", Profile::Cluster, 500),
     ("M05", Profile::Cluster, 2000),
     ("M06", Profile::Cluster, 200),
     ("M07", Profile::Cluster, 200),
+    ("M08", Profile::Cluster, 200),
     ("M13", Profile::Cluster, 50),
     ("M15", Profile::Cluster, 2000),
     ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
     ("M21", Profile::Cluster, 100),
+    ("M22", Profile::Cluster, 1000),
+    ("M26", Profile::Cluster, 1000),
     ("M29", Profile::Cluster, 300),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),

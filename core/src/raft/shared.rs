@@ -191,7 +191,9 @@ impl Shared {
         self.hard = hard;
         let voted_for = if mutant!(M01) { None } else { hard.voted_for };
         let seq = self.persist.hard(HardState { voted_for, ..hard });
-        self.gate = Some(seq);
+        if !mutant!(M02) {
+            self.gate = Some(seq);
+        }
         seq
     }
 
@@ -304,7 +306,7 @@ impl Shared {
         trace!(out, Level::Info, RaftTrace::Truncated { from });
         self.log.truncate_from(from);
         self.persist.truncate(from);
-        if self.configs.truncate_from(from) {
+        if !mutant!(M22) && self.configs.truncate_from(from) {
             mark!("raft.truncate.config");
             self.tell_configuration(out);
         }
@@ -389,6 +391,7 @@ impl Shared {
         let pending = self.configs.latest_index() > self.commit;
         let committed = self.configs.committed(self.commit);
         let outside = pending && committed.is_some_and(|config| config.is_voter(id));
+        let outside = outside && !mutant!(M26);
         if outside {
             mark!("raft.campaign.outside_latest");
         }

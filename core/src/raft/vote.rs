@@ -104,6 +104,9 @@ impl Raft {
 /// Whether the candidate's log is less complete than this server's (Raft thesis §3.6.1).
 fn behind(shared: &Shared, campaign: &Campaign) -> bool {
     let theirs = (campaign.last_term, campaign.last_index);
+    if mutant!(M08) {
+        return campaign.last_index < shared.log.last_index();
+    }
     theirs < (shared.log.last_term(), shared.log.last_index())
 }
 
