@@ -29,12 +29,14 @@ const USAGE: &str = "usage:
   sim --scenario NAME [--seed N]     perform one named scenario
   sim scenarios                      perform all of them
   sim swarm --seeds A..B [--jobs J]  run many, on J threads
+  sim disk --seed N                  run one world whose disks go wrong
+  sim disk --seeds A..B [--jobs J]   run many of them
   sim gossip --seed N                run one pool that only gossips
   sim gossip --seeds A..B [--jobs J] run many of them
   sim gossip-large [--members N]     run a pool of 1000 members, or of N
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
-  sim shrink --seed N [--mutant M05] [--out FILE] [--any] [--seconds S]
+  sim shrink --seed N [--disk] [--mutant M05] [--out FILE] [--any] [--seconds S]
                                      shorten a world that breaks a rule, for S seconds at most
   sim script FILE                    perform what is left of it
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
@@ -47,13 +49,15 @@ const USAGE: &str = "usage:
 enum Profile {
     /// Servers and clients.
     Cluster,
+    /// Servers and clients whose disks go wrong.
+    Disk,
     /// A pool that only gossips.
     Gossip,
 }
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 28] = [
+const MUTANTS: [(&str, Profile, u64); 32] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -71,6 +75,7 @@ const MUTANTS: [(&str, Profile, u64); 28] = [
     ("M22", Profile::Cluster, 1000),
     ("M26", Profile::Cluster, 1000),
     ("M29", Profile::Cluster, 300),
+    ("M32", Profile::Disk, 50),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),
     ("M41", Profile::Cluster, 200),
@@ -82,12 +87,15 @@ const MUTANTS: [(&str, Profile, u64); 28] = [
     ("M48", Profile::Gossip, 200),
     ("M49", Profile::Cluster, 20),
     ("M55", Profile::Cluster, 200),
+    ("M56", Profile::Disk, 200),
+    ("M57", Profile::Disk, 100),
+    ("M58", Profile::Disk, 200),
 ];
 
 /// The planted bug of this name, if its worlds have servers and clients.
 pub(crate) fn mutant_named(name: &str) -> Option<&'static str> {
     let of = |(id, profile, _): &(&'static str, Profile, u64)| {
-        (*id == name && *profile == Profile::Cluster).then_some(*id)
+        (*id == name && *profile != Profile::Gossip).then_some(*id)
     };
     MUTANTS.iter().find_map(of)
 }
@@ -101,7 +109,12 @@ const REPORT_LINES: usize = 40;
 pub fn command(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["--seed", seed] => seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_seed(seed))),
+        ["--seed", seed] => {
+            seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_seed(seed), ""))
+        }
+        ["disk", "--seed", seed] => {
+            seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_disks(seed), "disk "))
+        }
         ["gossip", "--seed", seed] => {
             seed.parse().map_or_else(|_| usage(), |seed| pool(GossipPlan::of_seed(seed), "gossip"))
         }
@@ -112,8 +125,12 @@ pub fn command(words: &[String]) -> ExitCode {
             }
             _ => usage(),
         },
-        [kind @ ("swarm" | "gossip"), "--seeds", seeds, jobs @ ..] => {
-            let profile = if *kind == "swarm" { Profile::Cluster } else { Profile::Gossip };
+        [kind @ ("swarm" | "disk" | "gossip"), "--seeds", seeds, jobs @ ..] => {
+            let profile = match *kind {
+                "swarm" => Profile::Cluster,
+                "disk" => Profile::Disk,
+                _ => Profile::Gossip,
+            };
             let jobs = match jobs {
                 [] => Some(2),
                 ["--jobs", jobs] => jobs.parse().ok().filter(|jobs| (1..=256).contains(jobs)),
@@ -186,17 +203,19 @@ struct Totals {
 /// Runs the world of a seed to its end, or to a panic, whose text is the error.
 fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
     caught(|| match profile {
-        Profile::Cluster => {
-            let run::Outcome { violation, hash, simulated, undecided, .. } =
-                run::run(Plan::of_seed(seed)).0;
-            Summary { violation, hash, simulated, undecided }
-        }
+        Profile::Cluster => of_cluster(Plan::of_seed(seed)),
+        Profile::Disk => of_cluster(Plan::of_disks(seed)),
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
                 gossip::run(GossipPlan::of_seed(seed)).0;
             Summary { violation, hash, simulated, undecided: 0 }
         }
     })
+}
+
+fn of_cluster(plan: Plan) -> Summary {
+    let run::Outcome { violation, hash, simulated, undecided, .. } = run::run(plan).0;
+    Summary { violation, hash, simulated, undecided }
 }
 
 /// What `run` returns, or the text of the panic that ended it.
@@ -215,9 +234,9 @@ fn panicked(repro: &str, text: &str) -> ExitCode {
     ExitCode::from(13)
 }
 
-/// Runs one cluster and says how it went.
-fn one(plan: Plan) -> ExitCode {
-    let repro = format!("--seed {}", plan.seed);
+/// Runs one cluster and says how it went; `command` stands before the words that do so again.
+fn one(plan: Plan, command: &str) -> ExitCode {
+    let repro = format!("{command}--seed {}", plan.seed);
     println!(
         "seed {}: {} servers, {} clients, faults {:?} every {:?} for {:?}",
         plan.seed, plan.servers, plan.clients, plan.faults, plan.fault_every, plan.length
@@ -323,7 +342,7 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
     let Totals { simulated, undecided, coverage } = totals.into_inner().unwrap_or_default();
     let count = seeds.end.saturating_sub(seeds.start);
     let keys = match profile {
-        Profile::Cluster => format!(" {undecided} histories of keys undecided;"),
+        Profile::Cluster | Profile::Disk => format!(" {undecided} histories of keys undecided;"),
         Profile::Gossip => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
@@ -394,7 +413,7 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
 
 fn check_determinism(seeds: Range<u64>) -> ExitCode {
     let mut differ = false;
-    for profile in [Profile::Cluster, Profile::Gossip] {
+    for profile in [Profile::Cluster, Profile::Disk, Profile::Gossip] {
         for seed in seeds.clone() {
             let (first, second) = (hash_of(profile, seed), hash_of(profile, seed));
             if first != second {

@@ -486,19 +486,36 @@ impl SimDisk {
         names.into_iter().map(str::to_owned).collect()
     }
 
-    /// Flips one bit of a file at rest, counted from its start modulo its length.
-    pub fn rot(&mut self, file: &FilePath, bit: u64) {
+    /// Flips one bit of a file at rest, counted from its start modulo its length; whether the file
+    /// is there and has any.
+    pub fn rot(&mut self, file: &FilePath, bit: u64) -> bool {
         let Some(file) = self.names.files.get(file).and_then(|file| self.files.get_mut(file))
         else {
-            return;
+            return false;
         };
-        let Some(bit) = bit.checked_rem(file.content.len() as u64 * 8) else { return };
+        let Some(bit) = bit.checked_rem(file.content.len() as u64 * 8) else { return false };
         let place = size(bit / 8);
         for image in [&mut file.content, &mut file.durable] {
             if let Some(byte) = image.get_mut(place) {
                 *byte ^= 1 << (bit % 8);
             }
         }
+        true
+    }
+
+    /// Puts zeros in the place of some bytes of a file at rest; whether there was anything else.
+    pub fn lose(&mut self, file: &FilePath, place: std::ops::Range<usize>) -> bool {
+        let Some(file) = self.names.files.get(file).and_then(|file| self.files.get_mut(file))
+        else {
+            return false;
+        };
+        let mut lost = false;
+        for image in [&mut file.content, &mut file.durable] {
+            let bytes = image.get_mut(place.clone()).unwrap_or_default();
+            lost |= bytes.iter().any(|byte| *byte != 0);
+            bytes.fill(0);
+        }
+        lost
     }
 }
 

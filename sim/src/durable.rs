@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use terraform_core::id::{LogIndex, NodeId, Term};
 use terraform_core::raft::RestoredRaft;
 use terraform_core::storage::op::FileOp;
+use terraform_core::storage::recovery::Restored;
 
 /// After this many operations the whole disk is read again, through core's recovery.
 const REREAD_EVERY: u64 = 512;
@@ -44,6 +45,22 @@ pub struct Synced {
 }
 
 impl Synced {
+    /// R18: whatever was durable when the process ended is there again, unless the server knows
+    /// that a part of it is lost.
+    pub fn is_held_by(&self, restored: &Restored) -> Result<(), String> {
+        let (Some(durable), Some(server)) = (self.durable, &restored.server) else { return Ok(()) };
+        let (raft, last) = (&server.raft, last_of(&server.raft));
+        // What was under way may have been done.
+        let under_way = self.under_way.iter().filter_map(|effect| effect.last);
+        let least = under_way.chain([durable.last]).min();
+        let forgets = raft.recovering.is_none() && Some(last) < least;
+        if forgets || raft.hard.term < durable.term {
+            let hard = raft.hard;
+            return Err(format!("recovery finds {hard:?} and entry {last}, not {durable:?}"));
+        }
+        Ok(())
+    }
+
     /// Takes in an operation that is handed to the disk.
     pub fn began(&mut self, ops: &[FileOp]) {
         self.under_way.push_back(effect_of(ops));

@@ -101,6 +101,10 @@ pub struct Host {
     pub drift_ppm: i32,
     /// Until when its process gets no time.
     pub paused_until: Option<Instant>,
+    /// When its process got time again after its newest pause.
+    pub awake_at: Instant,
+    /// Until when its disk does nothing.
+    pub stalled_until: Option<Instant>,
     /// Until when nothing it sends leaves and nothing it is sent arrives, while its timers run.
     pub blocked_until: Option<Instant>,
     /// Its process.
@@ -112,7 +116,7 @@ impl Host {
     pub fn new(id: HostId, config: NodeConfig, disk: SimDisk, drift_ppm: i32) -> Self {
         let queued = [0, 0];
         let (boots, synced, running) = (0, Synced::default(), None);
-        let (paused_until, blocked_until) = (None, None);
+        let (paused_until, blocked_until, stalled_until) = (None, None, None);
         Self {
             id,
             config,
@@ -122,6 +126,8 @@ impl Host {
             boots,
             drift_ppm,
             paused_until,
+            awake_at: Instant::ZERO,
+            stalled_until,
             blocked_until,
             running,
         }

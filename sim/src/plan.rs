@@ -37,6 +37,10 @@ pub enum Fault {
     Leave,
     /// Datagrams are lost, doubled and late.
     Lossy,
+    /// A server goes down, and what is durable on its disk rots.
+    Rot,
+    /// A disk does nothing for a while.
+    Stall,
 }
 
 /// The kinds that a seed switches on and off, in order.
@@ -135,6 +139,22 @@ impl Plan {
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
         }
+    }
+
+    /// The plan of a seed in which it is disks that go wrong: they rot, stall and are slow, beside
+    /// crashes and cuts. Nobody leaves, so that those which rot are fewer than half of the voters.
+    pub fn of_disks(seed: u64) -> Self {
+        let mut plan = Self::of_seed(seed);
+        let mut rng = world_rng(seed, Stream::Raft);
+        plan.servers = if rng.chance(1, 3) { 5 } else { 3 };
+        plan.faults.retain(|fault| *fault != Fault::Leave);
+        // Twice: half of the faults are of disks.
+        let disks = [Fault::Rot, Fault::Stall].repeat(plan.faults.len().div_ceil(2).max(1));
+        plan.faults.extend(disks);
+        let leaves = |ambush: &Ambush| ambush.awaits_changes() || ambush.blow == Fault::Leave;
+        plan.ambush = plan.ambush.filter(|ambush| !leaves(ambush));
+        plan.world.disk_latency = Duration::from_micros(100 << rng.below(11));
+        plan
     }
 
     /// A plan without faults, for scripts.

@@ -8,6 +8,7 @@ use crate::host::address_of;
 use crate::kv;
 use crate::net::{HostId, NetOptions};
 use crate::plan::Plan;
+use crate::recover::inspect;
 use crate::script::{Blow, Script};
 use crate::source::{NEVER, Source};
 use crate::workload::Workload;
@@ -333,15 +334,34 @@ impl Run {
                 *span = end.since(now);
                 self.cut(hosts, from, *mute, end);
             }
-            Blow::Pause { host, .. } | Blow::Leave { host, .. }
+            Blow::Pause { host, .. } | Blow::Leave { host, .. } | Blow::Stall { host, .. }
                 if !self.world.hosts[*host].is_up() =>
             {
                 return;
             }
             Blow::Pause { host, span } => self.world.pause(*host, *span),
             Blow::Leave { host, away } => self.leave(*host, *away),
+            Blow::Rot { host, part, place } => {
+                if !self.may_rot(*host) || !self.world.rot(*host, *part, *place) {
+                    return;
+                }
+            }
+            Blow::Stall { host, span } => self.world.stall_disk(*host, *span),
         }
         self.record.blows.push((now, blow));
+    }
+
+    /// Whether the disk of a host may rot: it is a server that is down, and no other one is damaged
+    /// or recovers, should the power fail now.
+    fn may_rot(&self, host: HostId) -> bool {
+        let servers = self.record.servers;
+        let down = host < servers && self.world.hosts[host].running.is_none();
+        let sound = |other: &HostId| {
+            let server = inspect(&self.world.hosts[*other]).ok().and_then(|found| found.server);
+            server.is_some_and(|server| server.raft.recovering.is_none())
+        };
+        let mut others = (0..servers).filter(|other| *other != host);
+        down && servers > 2 && others.all(|other| sound(&other))
     }
 
     fn cut(&mut self, hosts: &[HostId], from: &[HostId], mute: bool, until: Instant) {
@@ -378,6 +398,7 @@ impl Run {
         self.world.net.set_options(NetOptions::quiet());
         for host in 0..self.world.hosts.len() {
             self.world.hosts[host].paused_until = None;
+            self.world.hosts[host].stalled_until = None;
         }
         // A leave that began comes to its end, and everybody comes back.
         self.advance(Duration::from_secs(45), true)?;

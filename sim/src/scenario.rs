@@ -15,26 +15,29 @@
 //!
 //! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
 //! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
-//! datagrams of one host to another, `heal`, `work`, `rest-work`. A host is its name, `leader`,
-//! `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader` (one that is
-//! not `it`), `failed` and `left` (all see `it` so), `installed` (a snapshot took the place of the
-//! log of `it`), `unheard` (another one's log says that the UDP of `it` does not arrive),
-//! `unreached` (the log of `it` says that its UDP does not arrive elsewhere), `rest` (every rule
-//! of a world at rest holds). The rules that are checked after every event are checked all the
-//! time.
+//! datagrams of one host to another, `rot` a part of the disk of a host that is down, counted from
+//! a place, `stall` a host's disk for a time, `hand-over` leadership to a host, `heal`, `work`,
+//! `rest-work`. A host is its name, `leader`, `follower`, or `it`: the host of the deed before.
+//! Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed` and `left`
+//! (all see `it` so), `installed` (a snapshot took the place of the log of `it`), `recovering` and
+//! `recovered` (`it` runs, and lacks a part of its log, or none), `unheard` (another one's log says
+//! that the UDP of `it` does not arrive), `unreached` (the log of `it` says that its UDP does not
+//! arrive elsewhere), `rest` (every rule of a world at rest holds). The rules that are checked
+//! after every event are checked all the time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
 use crate::net::HostId;
 use crate::plan::Plan;
+use crate::rot::Part;
 use crate::run::Run;
 use crate::world::Note;
 use std::ops::Range;
 use std::time::Duration;
 use terraform_core::gossip::GossipTrace;
 use terraform_core::node::input::Input;
-use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::raft::{RaftLimits, RoleKind};
+use terraform_core::node::request::{OperatorRequest, Request, RequestBody};
+use terraform_core::raft::{Raft, RaftLimits, RoleKind};
 use terraform_core::serf::MemberStatus;
 use terraform_core::time::Instant;
 use terraform_core::trace::TraceKind;
@@ -45,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 21] = [
+pub const SCENARIOS: [(&str, &str); 24] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -67,6 +70,9 @@ pub const SCENARIOS: [(&str, &str); 21] = [
     ("snapshot-for-a-late-server", include_str!("../scenarios/snapshot-for-a-late-server.txt")),
     ("snapshot-interrupted", include_str!("../scenarios/snapshot-interrupted.txt")),
     ("snapshots-after-power-loss", include_str!("../scenarios/snapshots-after-power-loss.txt")),
+    ("rot-in-an-old-segment", include_str!("../scenarios/rot-in-an-old-segment.txt")),
+    ("rot-of-both-snapshots", include_str!("../scenarios/rot-of-both-snapshots.txt")),
+    ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
 ];
 
 /// One script.
@@ -208,20 +214,22 @@ impl Play {
             "unreached" => self.one_way_told(true),
             "failed" => seen_by_all(world, expected, self.it, MemberStatus::Failed),
             "left" => seen_by_all(world, expected, self.it, MemberStatus::Left),
-            "installed" => self.installed(),
+            "installed" => self.is_so(fact, |raft| raft.stats().snapshots_installed > 0),
+            "recovering" => self.is_so(fact, Raft::is_recovering),
+            "recovered" => self.is_so(fact, |raft| !raft.is_recovering()),
+            "leads" => self.is_so(fact, |raft| raft.role() == RoleKind::Leader),
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
     }
 
-    /// Whether a snapshot took the place of the log of `it`.
-    fn installed(&self) -> Result<(), Violation> {
+    /// Whether something is so of the server `it`.
+    fn is_so(&self, fact: &str, so: impl Fn(&Raft) -> bool) -> Result<(), Violation> {
         let running = self.run.world.hosts[self.it].running.as_ref();
-        let raft = running.and_then(|running| running.node.raft());
-        if raft.is_some_and(|raft| raft.stats().snapshots_installed > 0) {
+        if running.and_then(|running| running.node.raft()).is_some_and(so) {
             return Ok(());
         }
-        Err(Violation { rule: "script", facts: format!("host {} has no snapshot", self.it) })
+        Err(Violation { rule: "script", facts: format!("host {} is not {fact}", self.it) })
     }
 
     /// Whether somebody's log tells that datagrams of `it` get lost: its own, or another one's.
@@ -304,6 +312,29 @@ impl Play {
                 let by = self.host("leader")?;
                 let body = RequestBody::ForceLeave { node, prune: false };
                 self.run.world.request(by, Request::new(body));
+            }
+            ["rot", host, part, place] => {
+                self.it = self.host(host)?;
+                let known = Part::ALL.into_iter().find(|known| known.as_str() == *part);
+                let place = place.parse().ok().zip(known);
+                let (place, part) = place.ok_or_else(|| unclear(part))?;
+                if !self.run.world.rot(self.it, part, place) {
+                    let facts = format!("nothing rots on host {}", self.it);
+                    return Err(Violation { rule: "script", facts });
+                }
+            }
+            ["stall", host, time] => {
+                self.it = self.host(host)?;
+                let time = span(time).ok_or_else(|| unclear(time))?;
+                self.run.world.stall_disk(self.it, time);
+            }
+            ["hand-over", host] => {
+                self.it = self.host(host)?;
+                let to = self.run.world.hosts[self.it].running.as_ref();
+                let to = to.map(|running| running.node.id());
+                let by = self.host("leader")?;
+                let wanted = OperatorRequest::TransferLeadership(to);
+                self.run.world.request(by, Request::new(RequestBody::Operator(wanted)));
             }
             ["cut", one, other] => {
                 self.it = self.host(one)?;

@@ -4,6 +4,7 @@ use crate::ambush::{Ambush, Watch};
 use crate::disk::{Crash, Loss};
 use crate::net::HostId;
 use crate::plan::{Fault, Plan};
+use crate::rot::Part;
 use crate::script::{Blow, Script};
 use crate::workload::{Action, Workload};
 use crate::world::{World, world_rng};
@@ -170,7 +171,8 @@ impl Drawn {
         }
         if self.next_blow.is_some_and(|at| at <= now) {
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            let host = self.rng.index(world.hosts.len());
+            let hosts = if fault == Fault::Rot { self.plan.servers } else { world.hosts.len() };
+            let host = self.rng.index(hosts);
             // Servers leave rarely: each leave changes the configuration.
             let awaited = self.plan.ambush.is_some_and(Ambush::awaits_changes);
             let rare = fault == Fault::Leave && host < self.plan.servers && !awaited;
@@ -216,6 +218,17 @@ impl Drawn {
             Fault::Pause => vec![Blow::Pause { host, span }],
             Fault::Leave => vec![Blow::Leave { host, away: AWAY_TIME }],
             Fault::Lossy => Vec::new(),
+            Fault::Rot => {
+                let part = Part::ALL[self.rng.index(Part::ALL.len())];
+                let crash =
+                    if self.rng.chance(1, 2) { Crash::Process } else { Crash::Power(Loss::Mixed) };
+                let down = Blow::Crash { host, crash, down: span };
+                vec![down, Blow::Rot { host, part, place: self.rng.bits() }]
+            }
+            Fault::Stall => {
+                let span = Duration::from_millis(125 << self.rng.below(7));
+                vec![Blow::Stall { host, span }]
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::host::{Host, Running, address_of, host_at};
 use crate::luck::{Luck, Purpose};
 use crate::net::{CONNECT_LIMIT, HostId, NetOptions, Network, STALL_LIMIT, STALL_RETRY};
 use crate::queue::{Class, EventQueue, TieOrder};
+use crate::rot::{Part, rot};
 use crate::streams::{ConnectionId, Connections, End, Process, Segment};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -268,6 +269,7 @@ impl World {
         let wall = self.wall();
         let host = &mut self.hosts[id];
         let restored = crate::recover::recover(&mut host.disk, &host.config, seed)?;
+        host.synced.is_held_by(&restored)?;
         host.synced = Synced::default();
         let node = terraform_core::node::Node::new(
             host.config.clone(),
@@ -312,6 +314,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Lets a part of the host's disk rot; whether anything did.
+    pub fn rot(&mut self, id: HostId, part: Part, place: u64) -> bool {
+        let rotten = rot(&mut self.hosts[id].disk, part, place);
+        if rotten {
+            let part = part.as_str();
+            self.note(format!("~ the disk of host {id} rots: {part} at {place}"));
+        }
+        rotten
     }
 
     /// Tells the host's process to leave, or to stop without leaving.

@@ -19,6 +19,7 @@ fn seeds_that_found_bugs_pass() {
         let seed = seed.expect("every line has a kind and a seed");
         let violation = match kind {
             Some("swarm") => run(Plan::of_seed(seed)).0.violation,
+            Some("disk") => run(Plan::of_disks(seed)).0.violation,
             Some("gossip") => gossip::run(GossipPlan::of_seed(seed)).0.violation,
             other => panic!("{other:?} is no kind of world"),
         };
@@ -28,9 +29,11 @@ fn seeds_that_found_bugs_pass() {
 
 #[test]
 fn two_runs_of_a_seed_are_the_same_run() {
-    for seed in 0..16 {
-        let (first, _) = run(Plan::of_seed(seed));
-        let (second, _) = run(Plan::of_seed(seed));
+    let of_disks = (0..4).map(Plan::of_disks);
+    for plan in (0..16).map(Plan::of_seed).chain(of_disks) {
+        let seed = plan.seed;
+        let (first, _) = run(plan.clone());
+        let (second, _) = run(plan);
         assert_eq!(first.violation, None, "seed {seed}");
         assert_eq!((first.hash, first.events), (second.hash, second.events), "seed {seed}");
     }

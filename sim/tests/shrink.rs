@@ -20,7 +20,8 @@ fn options(mutant: Option<&'static str>) -> Options {
 fn a_failing_seed_shrinks_and_what_is_left_fails_alone() {
     for (mutant, rule) in [("M17", "I12"), ("M55", "I11")] {
         // The first seeds that find the bug are others after every change of what worlds do.
-        let shrunk = (1..100).find_map(|seed| shrink(seed, &options(Some(mutant))).ok());
+        let shrunk =
+            (1..100).find_map(|seed| shrink(Plan::of_seed(seed), &options(Some(mutant))).ok());
         let shrunk = shrunk.expect("some seed finds the bug");
         assert_eq!(shrunk.rule, rule, "{mutant}");
         let after = shrunk.after;
@@ -36,14 +37,14 @@ fn a_failing_seed_shrinks_and_what_is_left_fails_alone() {
 
 #[test]
 fn the_same_search_finds_the_same_script() {
-    let search = || shrink(1, &options(Some("M55"))).map(|shrunk| shrunk.script);
+    let search = || shrink(Plan::of_seed(1), &options(Some("M55"))).map(|shrunk| shrunk.script);
     assert_eq!(search(), search());
 }
 
 #[test]
 fn a_seed_that_breaks_nothing_is_refused() {
     let passes = (0..4).find(|seed| Run::new(Plan::of_seed(*seed)).to_end().violation.is_none());
-    let refused = shrink(passes.expect("one of them passes"), &options(None)).err();
+    let refused = shrink(Plan::of_seed(passes.expect("one of them passes")), &options(None)).err();
     assert_eq!(refused, Some(Refusal::Passes));
 }
 

@@ -95,6 +95,11 @@ impl Raft {
         self.shared.log.iter()
     }
 
+    /// Since when the disk has worked on what this server handed to it, for checkers.
+    pub fn persisting_since(&self) -> Option<Instant> {
+        self.shared.persist.busy_since()
+    }
+
     /// The term of the entry applied last.
     pub fn applied_term(&self) -> Term {
         self.shared.log.term(self.shared.applied).unwrap_or_default()

@@ -106,6 +106,7 @@ impl Checkers {
             if begins_to_lead {
                 raft::no_other_lease(world, host)?;
             }
+            raft::disk_answers(world, host)?;
             self.watch.look(world, host)?;
         }
         self.gossip.look(process, &running.node, &self.permissions)

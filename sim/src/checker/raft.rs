@@ -7,6 +7,7 @@ use crate::net::HostId;
 use crate::streams::Process;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use terraform_core::id::{LogIndex, NodeId, StoreId, Term};
 use terraform_core::raft::{Body, Entry, EntryKind, Message, Raft, RoleKind};
 use terraform_core::wire::pack;
@@ -23,7 +24,7 @@ struct Seen {
     log: Vec<(Term, u64)>,
 }
 
-/// The rules R1 to R7, R9, R11, R16, R17, R19.
+/// The rules R1 to R7, R9, R11, R16, R17, R19, R21.
 #[derive(Debug, Default)]
 pub(super) struct RaftChecker {
     /// Who led each term.
@@ -375,6 +376,28 @@ pub(super) fn no_other_lease(world: &World, host: HostId) -> Result<(), Violatio
         }
     }
     Ok(())
+}
+
+/// How long a leader may lead with a disk that does not answer: it notices after a heartbeat
+/// timeout, and hands over, perhaps twice, for an election timeout.
+const DISK_LIMIT: Duration = Duration::from_secs(4);
+
+/// R21: a leader of others whose disk does not answer makes room for another one (raft.md §5.2).
+/// It cannot while its process gets no time.
+pub(super) fn disk_answers(world: &World, host: HostId) -> Result<(), Violation> {
+    let host = &world.hosts[host];
+    let Some(raft) = raft(host).filter(|raft| raft.role() == RoleKind::Leader) else {
+        return Ok(());
+    };
+    let since = raft.persisting_since().map(|at| host.world_time(at).max(host.awake_at));
+    let stalled = since.map(|since| world.now.since(since)).filter(|time| *time > DISK_LIMIT);
+    match stalled.filter(|_| raft.configuration().voters.len() > 1) {
+        None => Ok(()),
+        Some(time) => {
+            let who = shown(host.process());
+            broken("R21", format!("{who} leads, its disk has not answered for {time:?}"))
+        }
+    }
 }
 
 fn raft(host: &Host) -> Option<&Raft> {

@@ -13,7 +13,7 @@ use terraform_core::catalog::model::{Check, CheckStatus, Service};
 use terraform_core::catalog::query::{NodeServices, Query, Rows};
 use terraform_core::id::{NodeName, ServiceId};
 use terraform_core::node::Node;
-use terraform_core::raft::RoleKind;
+use terraform_core::raft::{Raft, RoleKind};
 use terraform_core::serf::MemberStatus;
 
 /// What became of a host, as the world knows it.
@@ -41,6 +41,7 @@ pub fn at_rest(
     let leader = one_leader(world, expected)?;
     servers_agree(world, expected, leader)?;
     voters_are_servers(world, expected, leader)?;
+    nobody_recovers(world, expected)?;
     let catalog = Catalog { world, leader };
     for (host, expectation) in expected.iter().enumerate() {
         catalog_shows(&catalog, host, *expectation)?;
@@ -170,6 +171,16 @@ fn wan_pool_agrees(world: &World, expected: &[Expectation]) -> Result<(), Violat
         }
     }
     Ok(())
+}
+
+/// I15: servers that lost a part of their logs hold it again.
+fn nobody_recovers(world: &World, expected: &[Expectation]) -> Result<(), Violation> {
+    let recovers =
+        |host: &HostId| node(world, *host).and_then(Node::raft).is_some_and(Raft::is_recovering);
+    match up(expected).find(recovers) {
+        None => Ok(()),
+        Some(host) => broken("I15", format!("host {host} still recovers")),
+    }
 }
 
 /// R5 at the level of the catalog: servers that applied the same hold the same.

@@ -1,6 +1,7 @@
 //! What the disk loses and keeps, and that the core's storage survives all of it.
 
 use super::*;
+use crate::rot::{Part, rot};
 use terraform_core::catalog::Tables;
 use terraform_core::catalog::command::{Applied, Command};
 use terraform_core::catalog::image::ImageEncoder;
@@ -11,7 +12,9 @@ use terraform_core::raft::{
     Entry as LogEntry, EntryKind, HardState, PersistBatch, RestoredRaft, SnapshotMeta,
 };
 use terraform_core::rng::{Seed, Stream};
-use terraform_core::storage::recovery::{Recovery, RecoveryConfig, RecoveryError, Restored};
+use terraform_core::storage::recovery::{
+    Loss as Lost, Recovery, RecoveryConfig, RecoveryError, Restored,
+};
 use terraform_core::storage::registrations::{Change, RegistrationLog, Registrations, TtlState};
 use terraform_core::storage::snapshot::{Purpose, SnapshotFiles, SnapshotId, SnapshotWriter};
 use terraform_core::storage::wal::{Wal, WalConfig};
@@ -456,6 +459,37 @@ fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
     }
 }
 
+/// What only a torn write could be is left alone, however the power went; what rots is noticed.
+#[test]
+fn a_log_rots_where_it_is_provably_durable() {
+    let mut rotten = 0;
+    for seed in 0..200 {
+        let mut rng = rng(seed);
+        let mut host = Host::new(&mut rng);
+        for _ in 0..12 {
+            host.commit(&mut rng);
+            host.advance(&mut rng);
+            assert!(host.finish());
+        }
+        host.commit(&mut rng);
+        host.disk.crash(Crash::Power(Loss::Mixed), &mut rng);
+        let part = if rng.chance(1, 2) { Part::Bit } else { Part::Sector };
+        if !rot(&mut host.disk, part, rng.bits()) {
+            continue;
+        }
+        rotten += 1;
+        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
+        let mut recovery = Recovery::new(config, rng.clone());
+        let mut step = recovery.step(None);
+        while let Some(answer) = host.disk.answer(&step) {
+            step = recovery.step(Some(answer));
+        }
+        let noticed = matches!(step, Step::Refused(RecoveryError::Alone(Lost::Log(_))));
+        assert!(noticed, "seed {seed}: {step:?}");
+    }
+    assert!(rotten > 150, "{rotten}");
+}
+
 #[test]
 fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
     for seed in 0..200 {
@@ -471,7 +505,7 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
         host.disk.perform(&host.wal.seal()).unwrap();
         let segments = host.disk.list(Some(&path("raft/wal")));
         let segment = &segments[rng.index(segments.len())];
-        host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits());
+        assert!(host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits()));
         let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);

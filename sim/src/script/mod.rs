@@ -13,6 +13,7 @@ mod tests;
 use crate::disk::Crash;
 use crate::net::{HostId, NetOptions};
 use crate::plan::Plan;
+use crate::rot::Part;
 use crate::workload::Action;
 use crate::world::WorldOptions;
 use std::time::Duration;
@@ -56,6 +57,22 @@ pub enum Blow {
         /// How long after it was told to.
         away: Duration,
     },
+    /// What is durable on the disk of a server that is down is damaged.
+    Rot {
+        /// Whose.
+        host: HostId,
+        /// What rots.
+        part: Part,
+        /// Where, modulo the size of that.
+        place: u64,
+    },
+    /// A disk does nothing.
+    Stall {
+        /// Whose.
+        host: HostId,
+        /// For how long.
+        span: Duration,
+    },
 }
 
 impl Blow {
@@ -68,6 +85,8 @@ impl Blow {
             Self::Cut { mute: true, .. } => "mute",
             Self::Pause { .. } => "pause",
             Self::Leave { .. } => "leave",
+            Self::Rot { .. } => "rot",
+            Self::Stall { .. } => "stall",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::net::HostId;
 use crate::plan::Plan;
 use crate::question::Question;
 use crate::queue::TieOrder;
+use crate::rot::Part;
 use crate::watch::{self, WatchAction};
 use crate::workload::{self, Action};
 use std::collections::BTreeSet;
@@ -340,6 +341,12 @@ impl Reader {
             }
             "pause" => Blow::Pause { host: self.host(words)?, span: words.span("for")? },
             "leave" => Blow::Leave { host: self.host(words)?, away: words.span("away")? },
+            "rot" => {
+                let host = self.host(words)?;
+                let part = spelled("part", words, Part::ALL, Part::as_str)?;
+                Blow::Rot { host, part, place: words.number("place", 0..=u64::MAX)? }
+            }
+            "stall" => Blow::Stall { host: self.host(words)?, span: words.span("for")? },
             _ => return Ok(None),
         }))
     }

@@ -206,6 +206,10 @@ impl Display for Blow {
             }
             Self::Pause { host, span } => write!(f, " host={host} for={}", seconds(*span)),
             Self::Leave { host, away } => write!(f, " host={host} away={}", seconds(*away)),
+            Self::Rot { host, part, place } => {
+                write!(f, " host={host} part={} place={place}", part.as_str())
+            }
+            Self::Stall { host, span } => write!(f, " host={host} for={}", seconds(*span)),
         }
     }
 }

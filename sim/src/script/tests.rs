@@ -6,6 +6,7 @@ use crate::disk::{Crash, Loss};
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::plan::Plan;
 use crate::question::Question;
+use crate::rot::Part;
 use crate::run::Run;
 use crate::watch::WatchAction;
 use crate::workload::Action;
@@ -53,6 +54,12 @@ fn any_blow() -> impl Strategy<Value = Blow> {
             .prop_map(|(hosts, from, mute, span)| Blow::Cut { hosts, from, mute, span }),
         (0..HOSTS, any_span()).prop_map(|(host, span)| Blow::Pause { host, span }),
         (0..HOSTS, any_span()).prop_map(|(host, away)| Blow::Leave { host, away }),
+        (0..HOSTS, 0..Part::ALL.len(), any::<u64>()).prop_map(|(host, part, place)| Blow::Rot {
+            host,
+            part: Part::ALL[part],
+            place
+        }),
+        (0..HOSTS, any_span()).prop_map(|(host, span)| Blow::Stall { host, span }),
     ]
 }
 
@@ -218,8 +225,10 @@ fn registers_are_not_mixed_with_other_keys() {
 
 #[test]
 fn the_script_of_a_world_makes_the_same_world() {
-    for seed in [0, 2, 3, 5, 8, 11] {
-        let mut drawn = Run::new(Plan::of_seed(seed));
+    let of_disks = [0, 1, 2].map(Plan::of_disks);
+    for plan in [0, 2, 3, 5, 8, 11].map(Plan::of_seed).into_iter().chain(of_disks) {
+        let seed = plan.seed;
+        let mut drawn = Run::new(plan);
         let (outcome, script) = (drawn.to_end(), drawn.script());
         let read: Script = script.to_string().parse().expect("what is printed can be read");
         let again = Run::of_script(&read).to_end();

@@ -2,6 +2,7 @@
 
 use super::{Broken, LUCKS, Options, Refusal, Shrunk, Size, outcome, shrink};
 use crate::cli::{mutant_named, ratio, report, usage};
+use crate::plan::Plan;
 use crate::run::Run;
 use crate::script::Script;
 use crate::script::print::seconds;
@@ -15,13 +16,17 @@ const SEARCH_TIME: Duration = Duration::from_secs(60);
 pub(crate) fn shrink_command(words: &[&str]) -> ExitCode {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     let mut options = Options { mutant: None, any: false, time: SEARCH_TIME, jobs, lucks: LUCKS };
-    let (mut seed, mut out) = (None, None);
+    let (mut seed, mut out, mut disks) = (None, None, false);
     let mut rest = words;
     loop {
         rest = match rest {
             [] => break,
             ["--any", rest @ ..] => {
                 options.any = true;
+                rest
+            }
+            ["--disk", rest @ ..] => {
+                disks = true;
                 rest
             }
             ["--seed", text, rest @ ..] => {
@@ -54,7 +59,8 @@ pub(crate) fn shrink_command(words: &[&str]) -> ExitCode {
     let out = out.unwrap_or_else(|| format!("{bug}seed-{seed}.script"));
     std::panic::set_hook(Box::new(|_| {}));
     let started = Instant::now();
-    match shrink(seed, &options) {
+    let plan = if disks { Plan::of_disks(seed) } else { Plan::of_seed(seed) };
+    match shrink(plan, &options) {
         Ok(shrunk) => keep(&shrunk, &out, started.elapsed()),
         Err(Refusal::Passes) => {
             println!("seed {seed} breaks no rule");

@@ -110,10 +110,10 @@ pub fn outcome(run: &mut Run, mutant: Option<&'static str>) -> Option<Broken> {
     }
 }
 
-/// Shrinks what the world of a seed breaks.
-pub fn shrink(seed: u64, options: &Options) -> Result<Shrunk, Refusal> {
+/// Shrinks what the world of a plan breaks.
+pub fn shrink(plan: Plan, options: &Options) -> Result<Shrunk, Refusal> {
     let deadline = Instant::now() + options.time;
-    let mut run = Run::new(Plan::of_seed(seed));
+    let mut run = Run::new(plan);
     let Broken { rule, .. } = outcome(&mut run, options.mutant).ok_or(Refusal::Passes)?;
     let mut script = ended(&run);
     (script.mutant, script.rule) = (options.mutant, Some(rule.clone()));

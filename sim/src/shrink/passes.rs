@@ -12,7 +12,7 @@ use terraform_core::raft::RaftLimits;
 use terraform_core::time::Instant;
 
 /// The kinds of faults.
-const BLOWS: [&str; 6] = ["kill", "power-loss", "cut", "mute", "pause", "leave"];
+const BLOWS: [&str; 8] = ["kill", "power-loss", "cut", "mute", "pause", "leave", "rot", "stall"];
 /// Parts that a world's time is cut into to find how much of it is needed.
 const PARTS: u32 = 8;
 /// When the first thing may happen at the earliest: a cluster has to form.
@@ -217,7 +217,11 @@ impl Search {
             let (Blow::Crash { down: span, .. }
             | Blow::Cut { span, .. }
             | Blow::Pause { span, .. }
-            | Blow::Leave { away: span, .. }) = blow;
+            | Blow::Stall { span, .. }
+            | Blow::Leave { away: span, .. }) = blow
+            else {
+                return;
+            };
             *span = rounded(*span, ROUND[at % ROUND.len()]);
         });
     }
@@ -274,9 +278,11 @@ fn without(script: &Script, host: HostId) -> Option<Script> {
         std::cmp::Ordering::Greater => Some(it - 1),
     };
     script.blows.retain_mut(|(_, blow)| match blow {
-        Blow::Crash { host, .. } | Blow::Pause { host, .. } | Blow::Leave { host, .. } => {
-            moved(host).map(|at| *host = at).is_some()
-        }
+        Blow::Crash { host, .. }
+        | Blow::Pause { host, .. }
+        | Blow::Leave { host, .. }
+        | Blow::Rot { host, .. }
+        | Blow::Stall { host, .. } => moved(host).map(|at| *host = at).is_some(),
         Blow::Cut { hosts, from, .. } => {
             for side in [&mut *hosts, &mut *from] {
                 *side = side.iter().filter_map(moved).collect();

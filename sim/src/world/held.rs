@@ -13,6 +13,15 @@ impl World {
         self.note(format!("= host {id} is paused for {span:?}"));
         let until = &mut self.hosts[id].paused_until;
         *until = (*until).max(Some(self.now + span));
+        let awake_at = &mut self.hosts[id].awake_at;
+        *awake_at = (*awake_at).max(self.now + span);
+    }
+
+    /// Lets the host's disk do nothing for `span`; a longer span that began before goes on.
+    pub fn stall_disk(&mut self, id: HostId, span: Duration) {
+        self.note(format!("= the disk of host {id} stalls for {span:?}"));
+        let until = &mut self.hosts[id].stalled_until;
+        *until = (*until).max(Some(self.now + span));
     }
 
     /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
@@ -26,7 +35,8 @@ impl World {
 
     /// The event, unless it has to wait: then it comes again when it is due.
     pub(super) fn unless_held(&mut self, mut event: Event) -> Option<Event> {
-        let Some(resume) = self.pause_of(&event).or_else(|| self.block_of(&event)) else {
+        let held = self.pause_of(&event).or_else(|| self.block_of(&event));
+        let Some(resume) = held.or_else(|| self.stall_of(&event)) else {
             return Some(event);
         };
         let class = match event {
@@ -62,6 +72,12 @@ impl World {
             return None;
         }
         Some(resume)
+    }
+
+    /// When the disk that an event comes from goes on, if it stalls.
+    fn stall_of(&self, event: &Event) -> Option<Instant> {
+        let Event::DiskDone { process, .. } = event else { return None };
+        self.hosts.get(process.host)?.stalled_until.filter(|until| *until > self.now)
     }
 
     /// When the link an event belongs to works again, if one of its ends is blocked. A datagram
