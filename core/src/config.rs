@@ -8,6 +8,7 @@ use crate::raft::RaftLimits;
 use crate::trace::Level;
 use crate::wire::label::Label;
 use crate::wire::seal::Key;
+use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub enum Bootstrap {
     /// Wait until this many servers agree.
     Expect(u32),
 }
+pack_enum!(Bootstrap { 1 => Join, 2 => Alone, 3 => Expect(u32) });
 
 /// How long nobody hears a voter, by default, before it is taken out although nobody replaces it
 /// (`autopilot.dead_server_grace`, DESIGN.md §8).
@@ -46,6 +48,15 @@ pub struct ServerConfig {
     /// The pool of all datacenters' servers; `None` keeps this server out of it.
     pub wan: Option<WanConfig>,
 }
+pack_struct!(ServerConfig {
+    bootstrap,
+    votes,
+    autopilot,
+    dead_server_grace,
+    raft_multiplier,
+    limits,
+    wan,
+});
 
 /// How a server takes part in the WAN pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +68,7 @@ pub struct WanConfig {
     /// Serf timers.
     pub serf: SerfConfig,
 }
+pack_struct!(WanConfig { port, gossip, serf });
 
 /// The timers, limits and layers of gossip (gossip-protocol.md §1, gossip-wire.md §1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +118,30 @@ pub struct GossipConfig {
     /// Whether keys are kept in `serf/local.keyring`.
     pub keyring_file: bool,
 }
+pack_struct!(GossipConfig {
+    pool,
+    admission,
+    probe_interval,
+    probe_timeout,
+    indirect_checks,
+    suspicion_mult,
+    suspicion_max_timeout_mult,
+    awareness_max_multiplier,
+    buddy,
+    retransmit_mult,
+    gossip_interval,
+    gossip_nodes,
+    gossip_to_the_dead_time,
+    push_pull_interval,
+    stream_timeout,
+    dead_node_reclaim_time,
+    compression,
+    label,
+    encrypt,
+    verify_incoming,
+    verify_outgoing,
+    keyring_file
+});
 
 impl GossipConfig {
     /// The LAN profile with Consul's reclaim time.
@@ -177,6 +213,18 @@ pub struct SerfConfig {
     /// Gossip's interval: how long a query runs by default is counted in rounds.
     pub gossip_interval: Duration,
 }
+pack_struct!(SerfConfig {
+    pool,
+    reconnect_timeout,
+    reconnect_interval,
+    tombstone_timeout,
+    reap_interval,
+    leave_propagate_delay,
+    broadcast_timeout,
+    rejoin_after_leave,
+    coordinates,
+    gossip_interval
+});
 
 impl SerfConfig {
     /// Consul's numbers in the WAN pool. A server leaves the WAN pool first and the LAN pool after
@@ -243,6 +291,23 @@ pub struct NodeConfig {
     /// The level of traces wanted at the start.
     pub level: Level,
 }
+pack_struct!(NodeConfig {
+    name,
+    datacenter,
+    advertise,
+    advertise_wan,
+    serf_lan_port,
+    server_port,
+    server,
+    gossip,
+    serf,
+    services,
+    checks,
+    node_meta,
+    rpc_hold,
+    check_update_interval,
+    level
+});
 
 impl NodeConfig {
     /// The address of the Serf LAN port.

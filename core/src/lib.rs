@@ -31,6 +31,7 @@ pub mod marks;
 pub mod node;
 pub mod raft;
 pub mod reconcile;
+pub mod recording;
 pub mod rng;
 pub mod rpc;
 pub mod serf;

@@ -5,6 +5,8 @@
 //! system at every start.
 
 use crate::time::Instant;
+use crate::wire::DecodeError;
+use crate::wire::pack::{Pack, Reader, put_blob};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use std::time::Duration;
@@ -25,6 +27,17 @@ impl Seed {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
         Self(bytes)
+    }
+}
+
+impl Pack for Seed {
+    /// Its 32 bytes: key material, so what holds them must be kept secret.
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_blob(out, &self.0);
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bytes = <[u8; 32]>::try_from(input.blob()?);
+        bytes.map(Self).map_err(|_| input.invalid("a seed has 32 bytes"))
     }
 }
 

@@ -5,6 +5,7 @@
 //! stores and hashes them.
 
 use crate::id::PoolName;
+use crate::pack_enum;
 use std::fmt;
 
 /// How severe a trace is; later is more severe.
@@ -21,6 +22,7 @@ pub enum Level {
     /// Something failed.
     Error,
 }
+pack_enum!(Level { 1 => Trace, 2 => Debug, 3 => Info, 4 => Warn, 5 => Error });
 
 impl Level {
     /// The level named by an operator, in any case; `ERROR` is accepted for `ERR`.

@@ -28,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("node", targets::node),
     ("pack", targets::pack),
     ("raft_wire", targets::raft_wire),
+    ("recording", targets::recording),
     ("serf_wire", targets::serf_wire),
     ("server_wire", targets::server_wire),
     ("storage", targets::storage),

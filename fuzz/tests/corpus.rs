@@ -10,6 +10,7 @@ mod tests {
     use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
     use terraform_core::raft::bootstrap::BootstrapMessage;
     use terraform_core::raft::{Configuration, Message};
+    use terraform_core::recording::{Decoder, beginning};
     use terraform_core::storage::registrations::Change;
     use terraform_core::wire::frame::FrameDecoder;
     use terraform_core::wire::pack::from_bytes;
@@ -63,6 +64,13 @@ mod tests {
             while let Some(body) = decoder.next_frame().unwrap() {
                 Frame::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
             }
+        }
+        for (name, bytes) in read("recording") {
+            let mut decoder = Decoder::default();
+            decoder.feed(&beginning());
+            decoder.feed(&bytes);
+            let record = decoder.next_record().unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(record.is_some(), "{name}");
         }
         for (name, bytes) in read("image") {
             let read = ImageDecoder::default().block(&bytes);

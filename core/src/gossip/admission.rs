@@ -16,6 +16,7 @@
 use super::state::is_gone;
 use super::{Gossip, Peer};
 use crate::id::{Datacenter, NodeName};
+use crate::pack_enum;
 use crate::wire::gossip::PushPullState;
 use crate::wire::serf::decode_tags;
 use crate::wire::tags::tag_of_meta;
@@ -35,6 +36,7 @@ pub enum Admission {
     /// Servers, called `NODE.DC`.
     Servers,
 }
+pack_enum!(Admission { 1 => Anyone, 2 => Datacenter(Datacenter), 3 => Servers });
 
 /// Why a member may not be in a pool. Nothing of it is taken over; its operator is at fault. The
 /// texts are Consul's, since people search logs for them.

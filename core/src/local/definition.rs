@@ -147,16 +147,6 @@ pack_struct!(CheckDefinition {
     origin,
 });
 
-impl crate::wire::pack::Pack for usize {
-    fn pack(&self, out: &mut Vec<u8>) {
-        crate::wire::pack::put_unsigned(out, *self as u64);
-    }
-    fn unpack(input: &mut crate::wire::pack::Reader<'_>) -> Result<Self, crate::wire::DecodeError> {
-        let value = input.unsigned()?;
-        Self::try_from(value).map_err(|_| input.invalid("is too large for this machine"))
-    }
-}
-
 /// Bytes of check output kept by default, and at most.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// The shortest interval between runs; shorter ones are raised to it.

@@ -1,9 +1,11 @@
 //! Everything that can happen to a node.
 
+use crate::catalog::model::CheckStatus;
 use crate::id::{CheckId, PoolName, RequestId, StreamId, WriteId};
 use crate::node::request::Request;
 use crate::storage::op::StorageFault;
 use crate::time::WallClock;
+use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use std::net::SocketAddr;
 
@@ -15,6 +17,7 @@ pub enum StreamKind {
     /// Requests and Raft on the server port.
     Server,
 }
+pack_enum!(StreamKind { 1 => Gossip(PoolName), 2 => Server });
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +31,17 @@ pub enum CloseReason {
     /// The host's own limits ended it.
     Limit,
 }
+pack_enum!(CloseReason { 1 => Finished, 2 => ConnectFailed, 3 => Reset, 4 => Limit });
 
 /// How one run of a check ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckResult {
     /// What the runner makes of it.
-    pub status: crate::catalog::model::CheckStatus,
+    pub status: CheckStatus,
     /// What there is to read, already cut to the check's limit.
     pub output: String,
 }
+pack_struct!(CheckResult { status, output });
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,3 +120,17 @@ pub enum Input {
     /// The operator wants the agent to stop without leaving.
     Shutdown,
 }
+pack_enum!(Input {
+    1 => Timeout,
+    2 => Datagram { pool, from, payload },
+    3 => StreamOpened { stream, kind, peer },
+    4 => StreamData { stream, data },
+    5 => StreamClosed { stream, reason },
+    6 => Persisted { write },
+    7 => PersistFailed { write, error },
+    8 => Request { id, wall, request },
+    9 => RequestAbandoned { id },
+    10 => CheckFinished { check, run, result },
+    11 => Leave,
+    12 => Shutdown,
+});

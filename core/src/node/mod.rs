@@ -295,6 +295,11 @@ impl Node {
         output
     }
 
+    /// How many outputs wait; a drain begins with a new view besides, if one is due.
+    pub fn outputs_waiting(&self) -> usize {
+        self.out.len()
+    }
+
     /// When `Input::Timeout` is wanted next, and by whom.
     pub fn next_timeout(&self) -> Option<(Instant, TimerName)> {
         if self.lifecycle.is_stopped() {

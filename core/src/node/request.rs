@@ -62,6 +62,7 @@ pub struct Request {
     /// What is asked.
     pub body: RequestBody,
 }
+pack_struct!(Request { context, body });
 
 impl Request {
     /// A request of this agent in the default context.
@@ -142,6 +143,27 @@ pub enum RequestBody {
     /// Sections of numbers and states for people (`info`). Answered by `Response::Info`.
     Info,
 }
+// What is forwarded has the first tags; the others are never sent.
+pack_enum!(RequestBody {
+    1 => Query(Query),
+    2 => Write(Command),
+    3 => FireEvent(Box<FireEvent>),
+    4 => Keys(KeyringRequest),
+    5 => Operator(OperatorRequest),
+    6 => Backup(BackupRequest),
+    100 => Join { pool, addresses, replay },
+    101 => Serf(SerfRequest),
+    102 => Coordinates,
+    103 => ForceLeave { node, prune },
+    104 => Leave { force },
+    105 => RegisterService { definition, replace_existing_checks },
+    106 => DeregisterService(ServiceId),
+    107 => RegisterCheck(Box<CheckDefinition>),
+    108 => DeregisterCheck(CheckId),
+    109 => UpdateTtl { check, status, output },
+    110 => Reload(Box<Reloadable>),
+    111 => Info,
+});
 
 /// Something to be done with the keyrings of all members of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,6 +320,7 @@ pub struct Reloadable {
     /// The level of traces wanted.
     pub level: Level,
 }
+pack_struct!(Reloadable { services, checks, node_meta, level });
 
 /// Sections of `key = value`, all text.
 pub type InfoSections = BTreeMap<String, BTreeMap<String, String>>;

@@ -1,6 +1,7 @@
 //! The numbers of consensus (raft.md §1).
 
 use crate::id::NodeId;
+use crate::pack_struct;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -81,6 +82,23 @@ pub struct RaftLimits {
     /// Blocks of a snapshot on their way to one server.
     pub blocks_max: usize,
 }
+pack_struct!(RaftLimits {
+    append_entries_max,
+    append_bytes_max,
+    inflight_messages_max,
+    inflight_bytes_max,
+    uncommitted_bytes_max,
+    unsynced_bytes_max,
+    apply_lag_max,
+    reads_max,
+    snapshot_entries,
+    snapshot_bytes,
+    snapshot_interval,
+    trailing_entries,
+    pinned_bytes_max,
+    block_bytes,
+    blocks_max
+});
 
 impl Default for RaftLimits {
     fn default() -> Self {

@@ -15,6 +15,8 @@ use crate::id::{LamportTime, NodeName};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
+use crate::wire::DecodeError;
+use crate::wire::pack::{Pack, Reader};
 use crate::wire::serf::{FLAG_ACK, FLAG_NO_BROADCAST, Query, QueryResponse, Relay, SerfMessage};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -36,6 +38,15 @@ const RECENT_OVERHEAD: usize = 64;
 /// Names a query that was delivered here; counts from 1 in each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueryId(pub u64);
+
+impl Pack for QueryId {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.0.pack(out);
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        u64::unpack(input).map(Self)
+    }
+}
 
 /// A query that was delivered here.
 #[derive(Clone, Debug)]

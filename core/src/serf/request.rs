@@ -14,6 +14,7 @@ use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::wire::gossip::META_BYTES_MAX;
 use crate::wire::serf::{TagsTooLong, decode_tags, encode_tags};
+use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,6 +58,13 @@ pub enum SerfRequest {
         set: BTreeMap<String, String>,
     },
 }
+pack_enum!(SerfRequest {
+    1 => FireEvent { name, payload, coalesce },
+    2 => Query(Box<QueryParameters>),
+    3 => AnswerQuery { query, payload },
+    4 => Keys { operation, relay_factor },
+    5 => EditTags { delete, set },
+});
 
 /// Whom to ask what, and for how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +84,7 @@ pub struct QueryParameters {
     /// How long answers are taken; the default grows with the cluster.
     pub timeout: Option<Duration>,
 }
+pack_struct!(QueryParameters { name, payload, nodes, tags, acknowledge, relay_factor, timeout });
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

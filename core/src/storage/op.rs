@@ -4,6 +4,7 @@
 //! [`StorageOp`] one after the other, stops at the first that fails, and reports the whole as done
 //! or failed. Paths are relative to the data directory.
 
+use crate::pack_enum;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -127,3 +128,4 @@ pub enum StorageFault {
     #[error("permission denied")]
     Denied,
 }
+pack_enum!(StorageFault { 1 => Full, 2 => Io, 3 => Denied });

@@ -33,7 +33,7 @@ use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
 use crate::raft::{Configuration, Entry, HardState, RestoredRaft};
 use crate::rng::Rng;
 use crate::serf::snapshot_file;
-use crate::{mark, mutant};
+use crate::{mark, mutant, pack_enum, pack_struct};
 use bytes::Bytes;
 use snapshots::{Beginning, Progress, Search};
 use std::collections::VecDeque;
@@ -62,6 +62,7 @@ pub struct RecoveryConfig {
     /// begins with.
     pub peers: Option<Vec<Peer>>,
 }
+pack_struct!(RecoveryConfig { server, node_id, wal, peers });
 
 /// What the host is to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +108,10 @@ pub enum Answer {
     /// The disk failed.
     Failed(StorageFault),
 }
+pack_enum!(Answer {
+    1 => Names(Vec<String>), 2 => Content(Option<Bytes>), 3 => TooLarge(u64), 4 => Performed,
+    5 => Failed(StorageFault),
+});
 
 /// Everything a node begins with.
 #[derive(Clone, Debug, PartialEq)]

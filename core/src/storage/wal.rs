@@ -47,6 +47,7 @@ use super::op::{FileOp, FilePath, Lane, StorageOp};
 use super::record::{self, Binding, Head};
 use crate::id::{LogIndex, StoreId};
 use crate::mark;
+use crate::pack_struct;
 use crate::raft::{Entry, EntryKind, PersistBatch};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -73,6 +74,7 @@ pub struct WalConfig {
     /// Bytes zeroed at a time.
     pub step_bytes: u64,
 }
+pack_struct!(WalConfig { segment_bytes, step_bytes });
 
 impl Default for WalConfig {
     /// 64 MiB in steps of 4 MiB (raft.md §1.2).

@@ -9,6 +9,7 @@
 
 use super::DecodeError;
 use super::gossip::kind;
+use super::pack::{Pack, Reader, put_blob};
 
 /// Bytes a label may have.
 pub const LABEL_BYTES_MAX: usize = 255;
@@ -38,6 +39,15 @@ impl Label {
     /// The label's bytes; none without a label.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Pack for Label {
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_blob(out, &self.0);
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Self::new(input.text()?)
     }
 }
 

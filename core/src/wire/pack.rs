@@ -11,7 +11,7 @@ use super::serf::{decode_coordinate, encode_coordinate};
 use crate::coordinate::Coordinate;
 use crate::id::{
     CheckId, ClusterId, Datacenter, EventId, LamportTime, LogIndex, ModifyIndex, NodeId, NodeName,
-    RequestId, RestoreId, ServiceId, ServiceName, StoreId, Term,
+    RequestId, RestoreId, ServiceId, ServiceName, StoreId, StreamId, Term, WriteId,
 };
 use bytes::Bytes;
 use rmp::Marker;
@@ -297,6 +297,17 @@ macro_rules! pack_unsigned {
 }
 pack_unsigned!(u8, u16, u32, u64);
 
+impl Pack for usize {
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_unsigned(out, *self as u64);
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let value = input.unsigned()?;
+        let (field, limit) = (input.field(), Self::MAX as u64);
+        Self::try_from(value).map_err(|_| DecodeError::Limit { field, value, limit })
+    }
+}
+
 impl Pack for i64 {
     fn pack(&self, out: &mut Vec<u8>) {
         rmp::encode::write_sint(out, *self).expect("writing to a Vec cannot fail");
@@ -340,6 +351,16 @@ impl Pack for Duration {
     /// Nanoseconds, at most 2^64-1.
     fn pack(&self, out: &mut Vec<u8>) {
         put_unsigned(out, u64::try_from(self.as_nanos()).unwrap_or(u64::MAX));
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        input.unsigned().map(Self::from_nanos)
+    }
+}
+
+impl Pack for crate::time::Instant {
+    /// Nanoseconds since the host's epoch.
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_unsigned(out, self.as_nanos());
     }
     fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         input.unsigned().map(Self::from_nanos)
@@ -530,7 +551,7 @@ macro_rules! pack_number {
         }
     )*};
 }
-pack_number!(Term, LogIndex, ModifyIndex, RequestId, LamportTime);
+pack_number!(Term, LogIndex, ModifyIndex, RequestId, LamportTime, StreamId, WriteId);
 
 /// Implements [`Pack`] for a struct as a map from field name to value.
 ///
@@ -540,57 +561,70 @@ macro_rules! pack_struct {
     ($name:ident { $($field:ident),* $(,)? }) => {
         impl $crate::wire::pack::Pack for $name {
             fn pack(&self, out: &mut Vec<u8>) {
-                let count = [$(stringify!($field)),*].len();
-                $crate::wire::pack::put_map(out, count);
-                $(
-                    $crate::wire::pack::put_text(out, stringify!($field));
-                    $crate::wire::pack::Pack::pack(&self.$field, out);
-                )*
+                let Self { $($field),* } = self;
+                $crate::pack_struct!(@put out $($field)*);
             }
 
             fn unpack(
                 input: &mut $crate::wire::pack::Reader<'_>,
             ) -> Result<Self, $crate::wire::DecodeError> {
-                $(let mut $field = None;)*
                 input.enter(stringify!($name));
-                for _ in 0..input.map()? {
-                    match input.text()? {
-                        $(stringify!($field) => {
-                            input.enter(stringify!($field));
-                            $field = Some($crate::wire::pack::Pack::unpack(input)?);
-                        })*
-                        _ => input.skip()?,
-                    }
-                }
-                Ok(Self {$(
-                    $field: match $field.or_else($crate::wire::pack::Pack::absent) {
-                        Some(value) => value,
-                        None => {
-                            return Err($crate::wire::DecodeError::Invalid {
-                                field: stringify!($field),
-                                rule: "is missing",
-                            });
-                        }
-                    },
-                )*})
+                $crate::pack_struct!(@take input [Self] $($field)*)
             }
         }
     };
+    (@put $out:ident $($field:ident)*) => {{
+        let names: &[&str] = &[$(stringify!($field)),*];
+        $crate::wire::pack::put_map($out, names.len());
+        $(
+            $crate::wire::pack::put_text($out, stringify!($field));
+            $crate::wire::pack::Pack::pack($field, $out);
+        )*
+    }};
+    (@take $input:ident [$($made:tt)*] $($field:ident)*) => {{
+        $(let mut $field = None;)*
+        for _ in 0..$input.map()? {
+            match $input.text()? {
+                $(stringify!($field) => {
+                    $input.enter(stringify!($field));
+                    $field = Some($crate::wire::pack::Pack::unpack($input)?);
+                })*
+                _ => $input.skip()?,
+            }
+        }
+        Ok($($made)* {$(
+            $field: match $field.or_else($crate::wire::pack::Pack::absent) {
+                Some(value) => value,
+                None => {
+                    return Err($crate::wire::DecodeError::Invalid {
+                        field: stringify!($field),
+                        rule: "is missing",
+                    });
+                }
+            },
+        )*})
+    }};
 }
 
-/// Implements [`Pack`] for an enum as `[tag, value]`; a variant holds one value or nothing.
+/// Implements [`Pack`] for an enum as `[tag, value]`; a variant holds one value, nothing, or fields
+/// as a struct does.
 ///
-/// `pack_enum!(Command { 1 => Register(Registration), 2 => Noop });` — tags are never reused.
+/// `pack_enum!(Command { 1 => Register(Registration), 2 => Noop, 3 => Move { from, to } });` — tags
+/// are never reused.
 #[macro_export]
 macro_rules! pack_enum {
-    ($name:ident { $($tag:literal => $variant:ident $(($inner:ty))?),* $(,)? }) => {
+    ($name:ident { $(
+        $tag:literal => $variant:ident $(($inner:ty))? $({ $($field:ident),* $(,)? })?
+    ),* $(,)? }) => {
         impl $crate::wire::pack::Pack for $name {
             fn pack(&self, out: &mut Vec<u8>) {
                 $crate::wire::pack::put_array(out, 2);
                 match self {
-                    $($crate::pack_enum!(@pattern $variant value $($inner)?) => {
+                    $($crate::pack_enum!(
+                        @pattern $variant value $(($inner))? $({ $($field)* })?
+                    ) => {
                         $crate::wire::pack::put_unsigned(out, $tag);
-                        $crate::pack_enum!(@pack out value $($inner)?);
+                        $crate::pack_enum!(@pack out value $(($inner))? $({ $($field)* })?);
                     })*
                 }
             }
@@ -603,7 +637,9 @@ macro_rules! pack_enum {
                     return Err(input.invalid("is [tag, value]"));
                 }
                 match input.unsigned()? {
-                    $($tag => Ok($crate::pack_enum!(@unpack input $variant $($inner)?)),)*
+                    $($tag => $crate::pack_enum!(
+                        @unpack input $variant $(($inner))? $({ $($field)* })?
+                    ),)*
                     value => Err($crate::wire::DecodeError::Unknown {
                         field: stringify!($name),
                         value,
@@ -612,18 +648,27 @@ macro_rules! pack_enum {
             }
         }
     };
-    (@pattern $variant:ident $value:ident $inner:ty) => { Self::$variant($value) };
+    (@pattern $variant:ident $value:ident ($inner:ty)) => { Self::$variant($value) };
+    (@pattern $variant:ident $value:ident { $($field:ident)* }) => {
+        Self::$variant { $($field),* }
+    };
     (@pattern $variant:ident $value:ident) => { Self::$variant };
-    (@pack $out:ident $value:ident $inner:ty) => {
+    (@pack $out:ident $value:ident ($inner:ty)) => {
         $crate::wire::pack::Pack::pack($value, $out)
     };
+    (@pack $out:ident $value:ident { $($field:ident)* }) => {
+        $crate::pack_struct!(@put $out $($field)*)
+    };
     (@pack $out:ident $value:ident) => { $crate::wire::pack::put_nil($out) };
-    (@unpack $input:ident $variant:ident $inner:ty) => {
-        Self::$variant(<$inner as $crate::wire::pack::Pack>::unpack($input)?)
+    (@unpack $input:ident $variant:ident ($inner:ty)) => {
+        <$inner as $crate::wire::pack::Pack>::unpack($input).map(Self::$variant)
+    };
+    (@unpack $input:ident $variant:ident { $($field:ident)* }) => {
+        $crate::pack_struct!(@take $input [Self::$variant] $($field)*)
     };
     (@unpack $input:ident $variant:ident) => {{
         $input.skip()?;
-        Self::$variant
+        Ok(Self::$variant)
     }};
 }
 
@@ -645,8 +690,9 @@ mod tests {
     enum Choice {
         Nothing,
         Number(u64),
+        Move { from: String, to: u64 },
     }
-    pack_enum!(Choice { 0 => Nothing, 1 => Number(u64) });
+    pack_enum!(Choice { 0 => Nothing, 1 => Number(u64), 2 => Move { from, to } });
 
     proptest! {
         #[test]
@@ -686,6 +732,12 @@ mod tests {
     fn an_enum_is_a_tag_and_a_value() {
         assert_eq!(&*to_bytes(&Choice::Nothing), &[0x92, 0, 0xc0]);
         assert_eq!(from_bytes(&[0x92, 1, 5]), Ok(Choice::Number(5)));
+        let moved = Choice::Move { from: "a".to_owned(), to: 3 };
+        let bytes = to_bytes(&moved);
+        assert_eq!(&*bytes, b"\x92\x02\x82\xa4from\xa1a\xa2to\x03");
+        assert_eq!(from_bytes(&bytes), Ok(moved));
+        let missing = DecodeError::Invalid { field: "to", rule: "is missing" };
+        assert_eq!(from_bytes::<Choice>(b"\x92\x02\x81\xa4from\xa1a"), Err(missing));
         let unknown = DecodeError::Unknown { field: "Choice", value: 9 };
         assert_eq!(from_bytes::<Choice>(&[0x92, 9, 5]), Err(unknown));
     }

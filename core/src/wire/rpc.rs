@@ -12,17 +12,13 @@
 //! The side that opened the stream says hello first; nothing else is sent before the other side's
 //! hello arrived. Both then speak the highest version that both know.
 
-use super::pack::{self, Pack, Reader};
+use super::pack::{self, Pack};
 use super::{DecodeError, frame};
-use crate::catalog::command::Command;
-use crate::catalog::query::{Query, QueryAnswer};
+use crate::catalog::query::QueryAnswer;
 use crate::catalog::transaction::TransactionResult;
-use crate::event::{Event, FireEvent};
+use crate::event::Event;
 use crate::id::{Datacenter, NodeId, NodeName};
-use crate::node::request::{
-    BackupReply, BackupRequest, KeyringRequest, OperatorRequest, Request, RequestBody,
-    RequestContext, RequestError, Response,
-};
+use crate::node::request::{BackupReply, Request, RequestError, Response};
 use crate::reconcile::Health;
 use crate::serf::{KeyReport, SerfReply};
 use crate::time::WallClock;
@@ -192,85 +188,32 @@ impl Frame {
     }
 
     /// Reads the body of a frame.
+    ///
+    /// - Errors: those of [`pack::from_bytes`]; a request that only an agent's own programs make.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        pack::from_bytes(body)
-    }
-}
-
-/// The bodies that may travel.
-enum ForwardedBody {
-    Query(Query),
-    Write(Command),
-    FireEvent(Box<FireEvent>),
-    Keys(KeyringRequest),
-    Operator(OperatorRequest),
-    Backup(BackupRequest),
-}
-pack_enum!(ForwardedBody {
-    1 => Query(Query), 2 => Write(Command), 3 => FireEvent(Box<FireEvent>),
-    4 => Keys(KeyringRequest), 5 => Operator(OperatorRequest), 6 => Backup(BackupRequest),
-});
-
-struct Forwarded {
-    context: RequestContext,
-    body: ForwardedBody,
-}
-pack_struct!(Forwarded { context, body });
-
-impl Pack for Request {
-    /// Panics unless the body [is forwarded](RequestBody::is_forwarded).
-    fn pack(&self, out: &mut Vec<u8>) {
-        pack::put_map(out, 2);
-        pack::put_text(out, "context");
-        self.context.pack(out);
-        pack::put_text(out, "body");
-        pack::put_array(out, 2);
-        if let RequestBody::Query(query) = &self.body {
-            pack::put_unsigned(out, 1);
-            query.pack(out);
-        } else if let RequestBody::Write(command) = &self.body {
-            pack::put_unsigned(out, 2);
-            command.pack(out);
-        } else if let RequestBody::FireEvent(fire) = &self.body {
-            pack::put_unsigned(out, 3);
-            fire.pack(out);
-        } else if let RequestBody::Keys(keys) = &self.body {
-            pack::put_unsigned(out, 4);
-            keys.pack(out);
-        } else if let RequestBody::Operator(wanted) = &self.body {
-            pack::put_unsigned(out, 5);
-            wanted.pack(out);
-        } else if let RequestBody::Backup(wanted) = &self.body {
-            pack::put_unsigned(out, 6);
-            wanted.pack(out);
-        } else {
-            unreachable!("what is not forwarded was packed");
+        let frame = pack::from_bytes(body)?;
+        if let Self::Request(RemoteRequest { request, .. }) = &frame
+            && !request.body.is_forwarded()
+        {
+            return Err(DecodeError::Invalid { field: "request", rule: "is never forwarded" });
         }
-    }
-
-    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let Forwarded { context, body } = Forwarded::unpack(input)?;
-        let body = match body {
-            ForwardedBody::Query(query) => RequestBody::Query(query),
-            ForwardedBody::Write(command) => RequestBody::Write(command),
-            ForwardedBody::FireEvent(fire) => RequestBody::FireEvent(fire),
-            ForwardedBody::Keys(keys) => RequestBody::Keys(keys),
-            ForwardedBody::Operator(wanted) => RequestBody::Operator(wanted),
-            ForwardedBody::Backup(wanted) => RequestBody::Backup(wanted),
-        };
-        Ok(Self { context, body })
+        Ok(frame)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::command::Command;
     use crate::catalog::kv::{KvEntry, KvPut, KvWrite};
-    use crate::catalog::query::{Consistency, RaftConfiguration, RaftServer, Rows};
+    use crate::catalog::query::{Consistency, Query, RaftConfiguration, RaftServer, Rows};
     use crate::catalog::transaction::{IndexCheck, Operation, OperationError, TransactionRow};
-    use crate::event::Filters;
+    use crate::event::{Filters, FireEvent};
     use crate::id::{EventId, LamportTime, LogIndex, ModifyIndex, PoolName, Term};
-    use crate::node::request::{BackupBlock, BackupId, BackupOpened, BackupRead};
+    use crate::node::request::{
+        BackupBlock, BackupId, BackupOpened, BackupRead, BackupRequest, KeyringRequest,
+        OperatorRequest, RequestBody,
+    };
     use crate::serf::KeyOperation;
     use proptest::prelude::*;
 
@@ -287,6 +230,15 @@ mod tests {
 
     fn body(frame: &Frame) -> Bytes {
         frame.encode().unwrap().slice(4..)
+    }
+
+    #[test]
+    fn what_an_agent_answers_itself_is_taken_from_no_peer() {
+        let request = Arc::new(Request::new(RequestBody::Leave { force: true }));
+        let (hold, wall) = (Duration::ZERO, WallClock::from_millis(1));
+        let frame = Frame::Request(RemoteRequest { id: 1, hold, wall, hops: 1, request });
+        let refused = DecodeError::Invalid { field: "request", rule: "is never forwarded" };
+        assert_eq!(Frame::decode(&body(&frame)), Err(refused));
     }
 
     #[test]

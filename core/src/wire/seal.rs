@@ -13,6 +13,7 @@
 use super::DecodeError;
 use super::base64::{self, Base64Error};
 use super::gossip::kind;
+use super::pack::{Pack, Reader, put_blob};
 use aes_gcm::aead::consts::U12;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aes::Aes192;
@@ -102,6 +103,16 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+impl Pack for Key {
+    /// Its bytes: a secret.
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_blob(out, self.as_bytes());
+    }
+    fn unpack(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Self::new(input.blob()?).map_err(|_| input.invalid("a key has 16, 24 or 32 bytes"))
+    }
+}
 
 impl Key {
     /// The key with these bytes.

@@ -19,6 +19,7 @@
 use super::RecoveryError;
 use crate::id::{ClusterId, NodeId, StoreId};
 use crate::log::{Log, Position};
+use crate::pack_struct;
 use crate::raft::{
     Configuration, Entry, EntryKind, IdentityChange, PersistBatch, RestoredRaft, Server,
 };
@@ -43,6 +44,7 @@ pub struct Peer {
     /// Whether it is to vote.
     pub votes: bool,
 }
+pack_struct!(Peer { id, address, votes });
 
 /// Why the file cannot be followed. Nothing was changed; the operator is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
