@@ -9,6 +9,7 @@ use crate::signals::{Wish, Wishes};
 use smol::Timer;
 use smol::future::FutureExt as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::config::Bootstrap;
@@ -27,14 +28,14 @@ use terraform_io::{resolve, runtime};
 /// How long a leave may take before the agent stops all the same, with exit code 1.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// Runs the agent to its end.
-pub(crate) fn run(resolved: Resolved, sources: Sources) -> Exit {
+/// Runs the agent to its end, recorded in the new file `record` if that is wanted.
+pub(crate) fn run(resolved: Resolved, sources: Sources, record: Option<PathBuf>) -> Exit {
     for warning in &resolved.warnings {
         println!("==> WARNING: {warning}");
     }
     println!("==> Starting Terraform agent...");
     let (temporary, data_dir) = (resolved.temporary, resolved.data_dir.clone());
-    let exit = smol::block_on(start_and_wait(&resolved, sources));
+    let exit = smol::block_on(start_and_wait(&resolved, sources, record));
     if temporary {
         // A development agent's folder is its own; what cannot be removed is the system's to tidy.
         let _ = std::fs::remove_dir_all(data_dir);
@@ -42,14 +43,14 @@ pub(crate) fn run(resolved: Resolved, sources: Sources) -> Exit {
     exit
 }
 
-async fn start_and_wait(resolved: &Resolved, sources: Sources) -> Exit {
+async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<PathBuf>) -> Exit {
     let console = Arc::new(Console::new(resolved.node.level));
     let wishes = match Wishes::watch() {
         Ok(wishes) => wishes,
         Err(error) => return Exit::failure(format!("==> cannot watch signals: {error}\n")),
     };
     let reload = Reloading::new(sources, resolved, Arc::clone(&console));
-    let running = match start(resolved, &reload, &console).await {
+    let running = match start(resolved, &reload, &console, record).await {
         Ok(running) => running,
         Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
     };
@@ -77,11 +78,12 @@ async fn start(
     resolved: &Resolved,
     reload: &Reloading,
     console: &Arc<Console>,
+    record: Option<PathBuf>,
 ) -> Result<Running, String> {
     println!("==> Starting Terraform agent RPC...");
     let runner = Runner::default();
     let run_check = Box::new(move |kind, bytes| runner.run(kind, bytes).boxed());
-    let settings = settings(resolved, console, reload);
+    let settings = Settings { record, ..settings(resolved, console, reload) };
     let running = agent::start(resolved.node.clone(), settings, run_check)
         .await
         .map_err(|error| error.to_string())?;
@@ -109,6 +111,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
     Settings {
         data_dir: resolved.data_dir.clone(),
         node_id: resolved.node_id,
+        record: None,
         ports: Ports {
             gossip: at(resolved.node.serf_lan_port),
             wan,

@@ -15,6 +15,7 @@ use crate::http::server::{BindError, HttpServer};
 use crate::http::settings::HttpSettings;
 use crate::ipc::{self, Control, Reload};
 use crate::log::{LogRing, Sink};
+use crate::record::{RecordError, Recording};
 use crate::runtime::{executor, spawn};
 use crate::storage::{DataDir, Disk, OpenError, PeersFileError, RecoverError, read_peers, recover};
 use crate::stream::accept;
@@ -33,6 +34,7 @@ use terraform_core::id::{NodeId, PoolName};
 use terraform_core::node::Node;
 use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
+use terraform_core::recording::{self, Origin};
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::recovery::{Recovery, RecoveryConfig, Restored};
 use terraform_core::storage::wal::WalConfig;
@@ -63,7 +65,10 @@ pub enum StartError {
     /// The kernel gave no random bytes.
     #[error("no random bytes from the kernel: {0}")]
     Entropy(#[source] io::Error),
-    /// The disk's threads could not be started.
+    /// The run cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The threads of the disk or of the recording could not be started.
     #[error("cannot start the disk's threads: {0}")]
     Threads(#[source] io::Error),
     /// The settings contradict each other.
@@ -112,6 +117,8 @@ pub struct Settings {
     pub node_id: Option<NodeId>,
     /// Where to listen.
     pub ports: Ports,
+    /// The file that everything the node is told is recorded in, which must not exist yet.
+    pub record: Option<PathBuf>,
     /// Where everything said goes.
     pub sink: Sink,
     /// The lines that monitors see; the sink fills it.
@@ -130,10 +137,20 @@ pub async fn start(
     settings: Settings,
     run_check: RunCheck,
 ) -> Result<Running, StartError> {
-    let (prepared, restored) = Prepared::new(settings).await?;
-    let clock = prepared.clock;
-    let node = Node::new(config, restored, prepared.seed, clock.wall(), clock.now())?;
-    prepared.run(node, run_check)
+    let (mut prepared, restored) = Prepared::new(&config, settings).await?;
+    let (wall, now) = (prepared.clock.wall(), prepared.clock.now());
+    let mut recording = prepared.recording.take();
+    if let Some(recording) = &mut recording {
+        recording.start(wall, now);
+    }
+    let node = Node::new(config, restored, prepared.seed, wall, now)?;
+    match recording {
+        None => prepared.run(node, run_check),
+        Some(recording) => {
+            let recorded = recording.of(node).map_err(StartError::Threads)?;
+            prepared.run(recorded, run_check)
+        }
+    }
 }
 
 /// An agent whose data directory is its own, whose ports are bound and whose disk is read.
@@ -142,6 +159,7 @@ struct Prepared {
     dir: DataDir,
     clock: Clock,
     seed: Seed,
+    recording: Option<Recording>,
     counters: Arc<Counters>,
     datagrams: Datagrams,
     gossip: TcpListener,
@@ -154,7 +172,7 @@ struct Prepared {
 
 impl Prepared {
     /// Locks the data directory, binds the ports and recovers the disk.
-    async fn new(settings: Settings) -> Result<(Self, Restored), StartError> {
+    async fn new(config: &NodeConfig, settings: Settings) -> Result<(Self, Restored), StartError> {
         let dir = DataDir::open(&settings.data_dir)?;
         let counters = Arc::new(Counters::default());
         let Ports { gossip, wan, server, control } = settings.ports;
@@ -170,16 +188,20 @@ impl Prepared {
         let control = listen(control, "ports.rpc").await?;
         let seed = entropy::seed().map_err(StartError::Entropy)?;
         let peers = if server.is_some() { read_peers(&dir)? } else { None };
-        let config = RecoveryConfig {
+        let recovery = RecoveryConfig {
             server: server.is_some(),
             node_id: settings.node_id,
             wal: WalConfig::default(),
             peers,
         };
-        let recovery = Recovery::new(config, Rng::for_stream(seed, Stream::Identity));
-        let (dir, restored) = smol::unblock(move || {
-            let restored = recover(&dir, recovery);
-            (dir, restored)
+        let mut recording = recording(config, &recovery, seed, &settings)?;
+        let recovery = Recovery::new(recovery, Rng::for_stream(seed, Stream::Identity));
+        let (dir, recording, restored) = smol::unblock(move || {
+            let restored = recover(&dir, recovery, |step, answer| match &mut recording {
+                Some(recording) => recording.answer(step, answer),
+                None => answer,
+            });
+            (dir, recording, restored)
         })
         .await;
         let restored = restored?;
@@ -190,6 +212,7 @@ impl Prepared {
             dir,
             clock,
             seed,
+            recording,
             counters,
             datagrams,
             gossip,
@@ -245,6 +268,20 @@ impl Prepared {
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
         Ok(Running { handle, events, driver, http, dns, _tasks: tasks })
     }
+}
+
+/// The beginning of a recording, if one is wanted.
+fn recording(
+    config: &NodeConfig,
+    recovery: &RecoveryConfig,
+    seed: Seed,
+    settings: &Settings,
+) -> Result<Option<Recording>, RecordError> {
+    let Some(path) = &settings.record else { return Ok(None) };
+    let release = recording::RELEASE.to_owned();
+    let (config, recovery) = (config.clone(), recovery.clone());
+    let origin = Origin { release, seed, config, recovery };
+    Recording::create(path, origin, Arc::clone(&settings.sink)).map(Some)
 }
 
 /// What the answers of the node's last turn, such as that of `leave`, get to reach their clients

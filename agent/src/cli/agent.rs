@@ -75,6 +75,10 @@ struct Arguments {
     /// be a server that has everything and does not vote
     #[argh(option, arg_name = "bool")]
     non_voting_server: Option<bool>,
+    /// record everything this agent is told in a new file, which the simulator replays; it holds
+    /// keys and tokens, so only its owner may read it
+    #[argh(option, arg_name = "file")]
+    record: Option<PathBuf>,
     /// the time between two tries of -retry-join (30s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     retry_interval: Option<Duration>,
@@ -156,9 +160,10 @@ pub(super) fn run(words: &[String]) -> Exit {
         let rest = arguments.rest.join(" ");
         return Exit::failure(format!("==> Unexpected extra arguments: [{rest}]\n"));
     }
+    let record = arguments.record.clone();
     let sources = sources(arguments, words);
     match sources.resolve() {
-        Ok(resolved) => running::run(resolved, sources),
+        Ok(resolved) => running::run(resolved, sources, record),
         Err(error) => Exit::failure(format!("==> {error}\n")),
     }
 }

@@ -58,6 +58,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
     Settings {
         data_dir: std::env::temp_dir().join(folder),
         node_id: None,
+        record: None,
         ports: Ports {
             gossip: SocketAddr::new(LOCAL, gossip),
             wan: None,
@@ -146,7 +147,7 @@ fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
     let address = taken.local_addr().unwrap();
     let settings = settings("port", address.port(), free_port());
     let folder = settings.data_dir.clone();
-    let refused = smol::block_on(Prepared::new(settings)).err().unwrap().to_string();
+    let refused = smol::block_on(Prepared::new(&config(1, 2), settings)).err().unwrap().to_string();
     assert!(refused.starts_with(&format!("cannot listen on {address} (ports.serf_lan): ")));
     let names = std::fs::read_dir(&folder).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
@@ -158,8 +159,8 @@ fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
 fn a_second_agent_on_a_data_directory_is_refused_at_once() {
     let settings = settings("twice", free_port(), free_port());
     let folder = settings.data_dir.clone();
-    let first = smol::block_on(Prepared::new(settings.clone())).unwrap();
-    let second = smol::block_on(Prepared::new(settings)).err();
+    let first = smol::block_on(Prepared::new(&config(1, 2), settings.clone())).unwrap();
+    let second = smol::block_on(Prepared::new(&config(1, 2), settings)).err();
     assert!(matches!(second, Some(StartError::DataDir(OpenError::InUse { .. }))));
     drop(first);
     std::fs::remove_dir_all(folder).unwrap();

@@ -29,22 +29,32 @@ pub enum RecoverError {
     Disk(#[from] DiskFailure),
 }
 
-/// Drives `recovery` on the files of `dir` to its end.
-pub fn recover(dir: &DataDir, mut recovery: Recovery) -> Result<Restored, RecoverError> {
+/// Drives `recovery` on the files of `dir` to its end. Each answer goes through `heard` on its way.
+pub fn recover(
+    dir: &DataDir,
+    mut recovery: Recovery,
+    mut heard: impl FnMut(&Step, Answer) -> Answer,
+) -> Result<Restored, RecoverError> {
     let mut files = Files::new(dir.path());
     let mut answer = None;
     loop {
-        answer = Some(match recovery.step(answer.take()) {
-            Step::List(folder) => Answer::Names(files.list(folder.as_ref())?),
-            Step::Read { file, limit } => files.read(&file, limit)?,
-            Step::ReadPart { file, offset, limit } => files.read_part(&file, offset, limit)?,
+        let step = recovery.step(answer.take());
+        let found = match &step {
+            Step::List(folder) => Some(Answer::Names(files.list(folder.as_ref())?)),
+            Step::Read { file, limit } => Some(files.read(file, *limit)?),
+            Step::ReadPart { file, offset, limit } => Some(files.read_part(file, *offset, *limit)?),
             Step::Perform(ops) => {
-                files.perform(&ops)?;
-                Answer::Performed
+                files.perform(ops)?;
+                Some(Answer::Performed)
             }
+            Step::Done(_) | Step::Refused(_) => None,
+        };
+        answer = found.map(|found| heard(&step, found));
+        match step {
             Step::Done(restored) => return Ok(*restored),
             Step::Refused(error) => return Err(error.into()),
-        });
+            Step::List(_) | Step::Read { .. } | Step::ReadPart { .. } | Step::Perform(_) => {}
+        }
     }
 }
 

@@ -139,8 +139,8 @@ fn a_full_disk_and_a_denied_one_are_told_apart() {
 #[test]
 fn a_server_finds_itself_again_on_a_real_disk() {
     let temporary = Temporary::new();
-    let first = recover(&temporary.dir(), recovery(true)).unwrap();
-    let again = recover(&temporary.dir(), recovery(true)).unwrap();
+    let first = recover(&temporary.dir(), recovery(true), |_, answer| answer).unwrap();
+    let again = recover(&temporary.dir(), recovery(true), |_, answer| answer).unwrap();
     assert_eq!(first.node_id, again.node_id);
     assert_eq!(first.server.unwrap().raft, again.server.unwrap().raft);
     let text = fs::read_to_string(temporary.file("node-id")).unwrap();
@@ -169,11 +169,11 @@ fn consuls_directory_and_odd_files_are_refused() {
     let temporary = Temporary::new();
     let dir = temporary.dir();
     fs::create_dir(temporary.file("node-id")).unwrap();
-    let error = recover(&dir, recovery(false)).unwrap_err().to_string();
+    let error = recover(&dir, recovery(false), |_, answer| answer).unwrap_err().to_string();
     assert!(error.ends_with("node-id: it is not a regular file"), "{error}");
     fs::create_dir(temporary.file("raft")).unwrap();
     fs::write(temporary.file("raft/raft.db"), b"x").unwrap();
-    let error = recover(&dir, recovery(false)).unwrap_err().to_string();
+    let error = recover(&dir, recovery(false), |_, answer| answer).unwrap_err().to_string();
     assert!(error.ends_with("it holds raft/raft.db"), "{error}");
 }
 

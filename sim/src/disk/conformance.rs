@@ -137,7 +137,7 @@ fn a_recovery_writes_the_same_files_on_both_disks() {
             real.stop();
             assert!(reports.recv().unwrap().result.is_ok());
         }
-        let real = recover(&DataDir::open(&root).unwrap(), recovery()).unwrap();
+        let real = recover(&DataDir::open(&root).unwrap(), recovery(), |_, answer| answer).unwrap();
         let same = recovered(&mut simulated, recovery());
         assert!(real == same, "what was restored is not the same");
         let expected = if round == 1 { large() } else { Tables::default() };
