@@ -39,6 +39,8 @@ const USAGE: &str = "usage:
   sim shrink --seed N [--disk] [--mutant M05] [--out FILE] [--any] [--seconds S]
                                      shorten a world that breaks a rule, for S seconds at most
   sim script FILE                    perform what is left of it
+  sim replay FILE [--until N] [--trace]
+                                     run a recorded agent again, up to input N, with its log
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
   sim bench [--members N]            what gossip costs an agent of 1000 and 10000, or of N
   sim lifeguard [--full]             what slow members do to others, by part of Lifeguard
@@ -154,6 +156,7 @@ pub fn command(words: &[String]) -> ExitCode {
         ["mutants", "--id", id] => mutants(Some(id)),
         ["shrink", words @ ..] => shrink_command(words),
         ["script", path] => script_command(path),
+        ["replay", path, words @ ..] => crate::replay::command::replay_command(path, words),
         ["swim"] => swim(&crate::swim::SIZES),
         ["swim", "--members", members] => match members.parse() {
             Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),

@@ -31,6 +31,7 @@ pub mod pool;
 pub mod question;
 pub mod queue;
 pub mod recover;
+pub mod replay;
 pub mod rot;
 pub mod run;
 pub mod scenario;

@@ -1,13 +1,20 @@
 //! One line about each host, for people (simulation.md §11.3).
 
 use crate::host::Host;
+use terraform_core::node::Node;
 use terraform_core::serf::MemberStatus;
 
 /// Role, term, log positions, and members as the host sees them.
 pub fn state_line(host: &Host) -> String {
-    let name = &host.config.name;
-    let Some(running) = &host.running else { return format!("{name:<10} down") };
-    let node = &running.node;
+    match &host.running {
+        Some(running) => node_line(&running.node),
+        None => format!("{:<10} down", host.config.name),
+    }
+}
+
+/// The same of a node.
+pub fn node_line(node: &Node) -> String {
+    let name = node.name();
     let count = |status| node.members().filter(|member| member.status == status).count();
     let members = format!(
         "a{} f{} l{}",

@@ -15,6 +15,7 @@ mod kv;
 mod membership;
 mod operator;
 mod reload;
+mod replay;
 mod serf_commands;
 mod serf_peer;
 mod snapshot;
