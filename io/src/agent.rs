@@ -69,7 +69,7 @@ pub enum StartError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The threads of the disk or of the recording could not be started.
-    #[error("cannot start the disk's threads: {0}")]
+    #[error("cannot start a thread that writes to the disk: {0}")]
     Threads(#[source] io::Error),
     /// The settings contradict each other.
     #[error(transparent)]

@@ -24,7 +24,7 @@ use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::Level;
 use thiserror::Error;
 
-/// Bytes that may wait for the disk: about a second of what the busiest server is told.
+/// Bytes that may wait for the disk: some seconds of what a busy server is told.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a buffer that is kept for the next ones.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;

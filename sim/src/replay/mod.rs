@@ -270,6 +270,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn replay<R: Read>(&mut self, tape: &mut Tape<R>) -> Result<End, ReplayError> {
+        let mut is_read = true;
         while let Some((offset, record)) = tape.next()? {
             match record {
                 Record::Input { now, input } => {
@@ -278,6 +279,7 @@ impl Run<'_> {
                     }
                     self.tell(now, input);
                     if self.options.until == Some(self.progress.inputs) {
+                        is_read = false;
                         break;
                     }
                 }
@@ -302,7 +304,8 @@ impl Run<'_> {
         self.drain();
         let (stopped, refused) = (self.stopped.take(), None);
         let state = Some(crate::trace::node_line(&self.node));
-        Ok(End::Same { torn: tape.torn(), stopped, refused, state })
+        let torn = tape.torn().filter(|_| is_read);
+        Ok(End::Same { torn, stopped, refused, state })
     }
 
     fn tell(&mut self, now: Instant, input: Input) {
