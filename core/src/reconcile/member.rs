@@ -112,7 +112,7 @@ pub(super) fn gone(world: &World<'_>, name: &NodeName, reason: &'static str) -> 
 /// The member said so, or was made to.
 pub(super) const LEFT: &str = "left";
 /// The member is a server that failed and was taken out of the configuration.
-pub(super) const DEAD: &str = "failed and replaced";
+pub(super) const DEAD: &str = "failed and taken out";
 /// Serf forgot the member.
 pub(super) const REAPED: &str = "reaped";
 
