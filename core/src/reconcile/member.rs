@@ -37,6 +37,11 @@ fn row(world: &World<'_>, name: &NodeName) -> Option<Row> {
 /// A live member: its node with passing health, and a server's service.
 pub(super) fn alive(world: &World<'_>, member: &Member) -> Option<Step> {
     let row = row(world, &member.name);
+    // A name is one member's: whoever had it before is gone, however healthy it looked.
+    let had = row.as_ref().and_then(|row| row.node.id);
+    if had.is_some_and(|had| member.id().is_some_and(|id| id != had)) {
+        return gone(world, &member.name, REPLACED);
+    }
     let server = member.server();
     let service = server.as_ref().map(|server| server_service(member, server));
     let known = row.as_ref().map(|row| &row.node);
@@ -113,6 +118,8 @@ pub(super) fn gone(world: &World<'_>, name: &NodeName, reason: &'static str) -> 
 pub(super) const LEFT: &str = "left";
 /// The member is a server that failed and was taken out of the configuration.
 pub(super) const DEAD: &str = "failed and taken out";
+/// Another identity has the member's name.
+const REPLACED: &str = "replaced";
 /// Serf forgot the member.
 pub(super) const REAPED: &str = "reaped";
 

@@ -37,7 +37,9 @@ pub(super) fn next(world: &World<'_>, grounds: Grounds<'_>) -> Option<Change> {
     let configuration = world.configuration;
     for server in alive(world).filter(|server| !skip.contains(&server.id)) {
         let known = configuration.servers().find(|(id, _)| **id == server.id);
-        if known.is_none_or(|(_, known)| known.address != server.address) {
+        // One that speaks for another store was wiped: it counts again once it is added with that.
+        let wiped = world.replication.replicas.get(&server.id).is_some_and(|it| !it.counts);
+        if wiped || known.is_none_or(|(_, known)| known.address != server.address) {
             return Some(Change::Add { server: server.id, address: server.address });
         }
         let voter = configuration.is_voter(server.id);

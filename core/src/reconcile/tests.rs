@@ -387,6 +387,30 @@ fn neither_what_consensus_hears_nor_what_the_settings_keep_is_removed() {
 }
 
 #[test]
+fn a_server_that_speaks_for_another_store_is_added_again() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.wait(Duration::from_secs(20));
+    rig.wiped.insert(id(2));
+    let outputs = rig.at(rig.duties.next_timeout().unwrap());
+    let again = Change::Add { server: id(2), address: rig.configuration.voters[&id(2)].address };
+    let changes = outputs.iter().filter_map(|it| match it {
+        ReconcileOutput::Change { change, .. } => Some(*change),
+        ReconcileOutput::Propose { .. } | ReconcileOutput::Trace(..) => None,
+    });
+    assert_eq!(changes.collect::<Vec<_>>(), [again]);
+}
+
+#[test]
+fn a_member_that_comes_back_as_another_takes_over_its_name() {
+    let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
+    rig.members[0] = client("c1", 9);
+    let outputs = rig.event(MemberEventKind::Update, rig.members[0].clone());
+    rig.settle(outputs);
+    assert_eq!(node_of(&rig, "c1").id, Some(id(9)));
+    assert_eq!(rig.health("c1"), Some(CheckStatus::Passing));
+}
+
+#[test]
 fn a_failed_learner_goes_at_once() {
     let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
     rig.silent.insert(id(2), rig.now);
@@ -448,6 +472,8 @@ struct Rig {
     coordinates: Coordinates,
     /// Servers that consensus has not heard since then.
     silent: BTreeMap<NodeId, Instant>,
+    /// Servers that speak for another store than the configuration's.
+    wiped: BTreeSet<NodeId>,
 }
 
 impl Rig {
@@ -472,6 +498,7 @@ impl Rig {
             index: 0,
             coordinates: Coordinates::new(None, Seed::from_number(1), PoolName::Lan),
             silent: BTreeMap::new(),
+            wiped: BTreeSet::new(),
         };
         let own = server("n1", 1).server().unwrap();
         rig.vote(own.id, own.address);
@@ -496,7 +523,7 @@ impl Rig {
         let last = (LogIndex::new(10), Term::new(2));
         let replica = |id: &NodeId| {
             let heard_at = self.silent.get(id).copied().unwrap_or(self.now);
-            Replica { matched: last.0, term: last.1, heard_at, counts: true }
+            Replica { matched: last.0, term: last.1, heard_at, counts: !self.wiped.contains(id) }
         };
         let replicas = self.configuration.servers().map(|(id, _)| (*id, replica(id))).collect();
         let heartbeat_interval = Duration::from_millis(100);
