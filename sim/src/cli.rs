@@ -31,12 +31,15 @@ const USAGE: &str = "usage:
   sim swarm --seeds A..B [--jobs J]  run many, on J threads
   sim disk --seed N                  run one world whose disks go wrong
   sim disk --seeds A..B [--jobs J]   run many of them
+  sim members --seed N               run one world whose servers come and go
+  sim members --seeds A..B [--jobs J]
+                                     run many of them
   sim gossip --seed N                run one pool that only gossips
   sim gossip --seeds A..B [--jobs J] run many of them
   sim gossip-large [--members N]     run a pool of 1000 members, or of N
   sim check-determinism --seeds A..B run each twice and compare
   sim mutants [--id M05]             switch planted bugs on, one by one
-  sim shrink --seed N [--disk] [--mutant M05] [--out FILE] [--any] [--seconds S]
+  sim shrink --seed N [--disk | --members] [--mutant M05] [--out FILE] [--any] [--seconds S]
                                      shorten a world that breaks a rule, for S seconds at most
   sim script FILE                    perform what is left of it
   sim replay FILE [--until N] [--trace]
@@ -53,13 +56,15 @@ enum Profile {
     Cluster,
     /// Servers and clients whose disks go wrong.
     Disk,
+    /// Servers that come and go, and clients.
+    Members,
     /// A pool that only gossips.
     Gossip,
 }
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 32] = [
+const MUTANTS: [(&str, Profile, u64); 33] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -76,8 +81,9 @@ const MUTANTS: [(&str, Profile, u64); 32] = [
     ("M21", Profile::Cluster, 100),
     ("M22", Profile::Cluster, 1000),
     ("M26", Profile::Cluster, 1000),
-    ("M29", Profile::Cluster, 300),
+    ("M29", Profile::Disk, 300),
     ("M32", Profile::Disk, 50),
+    ("M36", Profile::Members, 1000),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),
     ("M41", Profile::Cluster, 200),
@@ -117,6 +123,9 @@ pub fn command(words: &[String]) -> ExitCode {
         ["disk", "--seed", seed] => {
             seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_disks(seed), "disk "))
         }
+        ["members", "--seed", seed] => {
+            seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_members(seed), "members "))
+        }
         ["gossip", "--seed", seed] => {
             seed.parse().map_or_else(|_| usage(), |seed| pool(GossipPlan::of_seed(seed), "gossip"))
         }
@@ -127,10 +136,11 @@ pub fn command(words: &[String]) -> ExitCode {
             }
             _ => usage(),
         },
-        [kind @ ("swarm" | "disk" | "gossip"), "--seeds", seeds, jobs @ ..] => {
+        [kind @ ("swarm" | "disk" | "members" | "gossip"), "--seeds", seeds, jobs @ ..] => {
             let profile = match *kind {
                 "swarm" => Profile::Cluster,
                 "disk" => Profile::Disk,
+                "members" => Profile::Members,
                 _ => Profile::Gossip,
             };
             let jobs = match jobs {
@@ -208,6 +218,7 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
     caught(|| match profile {
         Profile::Cluster => of_cluster(Plan::of_seed(seed)),
         Profile::Disk => of_cluster(Plan::of_disks(seed)),
+        Profile::Members => of_cluster(Plan::of_members(seed)),
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
                 gossip::run(GossipPlan::of_seed(seed)).0;
@@ -345,7 +356,9 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
     let Totals { simulated, undecided, coverage } = totals.into_inner().unwrap_or_default();
     let count = seeds.end.saturating_sub(seeds.start);
     let keys = match profile {
-        Profile::Cluster | Profile::Disk => format!(" {undecided} histories of keys undecided;"),
+        Profile::Cluster | Profile::Disk | Profile::Members => {
+            format!(" {undecided} histories of keys undecided;")
+        }
         Profile::Gossip => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
@@ -416,7 +429,7 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
 
 fn check_determinism(seeds: Range<u64>) -> ExitCode {
     let mut differ = false;
-    for profile in [Profile::Cluster, Profile::Disk, Profile::Gossip] {
+    for profile in [Profile::Cluster, Profile::Disk, Profile::Members, Profile::Gossip] {
         for seed in seeds.clone() {
             let (first, second) = (hash_of(profile, seed), hash_of(profile, seed));
             if first != second {

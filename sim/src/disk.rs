@@ -503,6 +503,22 @@ impl SimDisk {
         true
     }
 
+    /// Forgets every file below a folder; whether there was any.
+    pub fn wipe(&mut self, folder: &FilePath) -> bool {
+        let below = format!("{folder}/");
+        let mut wiped = false;
+        let pending = std::mem::take(&mut self.entries);
+        pending.iter().for_each(|entry| entry.apply(&mut self.durable_names));
+        for names in [&mut self.names, &mut self.durable_names] {
+            let before = names.files.len();
+            names.files.retain(|path, _| !path.as_str().starts_with(&below));
+            names.folders.retain(|path| !path.as_str().starts_with(&below));
+            wiped |= names.files.len() != before;
+        }
+        self.forget_unnamed();
+        wiped
+    }
+
     /// Puts zeros in the place of some bytes of a file at rest; whether there was anything else.
     pub fn lose(&mut self, file: &FilePath, place: std::ops::Range<usize>) -> bool {
         let Some(file) = self.names.files.get(file).and_then(|file| self.files.get_mut(file))

@@ -41,6 +41,8 @@ pub enum Fault {
     Rot,
     /// A disk does nothing for a while.
     Stall,
+    /// A server goes down, and comes back with an empty store.
+    Wipe,
 }
 
 /// The kinds that a seed switches on and off, in order.
@@ -83,6 +85,26 @@ pub struct Plan {
     pub compressed: bool,
     /// Whether gossip is encrypted.
     pub encrypted: bool,
+    /// How the leader cares for the servers.
+    pub care: Care,
+}
+
+/// How the leader cares for the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// How long a server is healthy before it votes.
+    pub stabilization: Duration,
+    /// How long nobody hears a voter before it is taken out although nobody replaces it.
+    pub grace: Duration,
+    /// Whether the last server does not vote.
+    pub spare: bool,
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        let stabilization = AutopilotConfig::default().server_stabilization_time;
+        Self { stabilization, grace: DEAD_SERVER_GRACE, spare: false }
+    }
 }
 
 impl Plan {
@@ -138,6 +160,7 @@ impl Plan {
             },
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
+            care: Care::default(),
         }
     }
 
@@ -154,6 +177,25 @@ impl Plan {
         let leaves = |ambush: &Ambush| ambush.awaits_changes() || ambush.blow == Fault::Leave;
         plan.ambush = plan.ambush.filter(|ambush| !leaves(ambush));
         plan.world.disk_latency = Duration::from_micros(100 << rng.below(11));
+        plan
+    }
+
+    /// The plan of a seed in which servers come and go: they leave, they die for longer than they
+    /// are waited for, they come back with empty stores, and one may be a spare.
+    pub fn of_members(seed: u64) -> Self {
+        let mut plan = Self::of_seed(seed);
+        let mut rng = world_rng(seed, Stream::Reconcile);
+        plan.servers = [3, 4, 5, 5][rng.index(4)];
+        let members = [Fault::Leave, Fault::Wipe].repeat(plan.faults.len().div_ceil(3).max(1));
+        plan.faults.extend(members);
+        // A change takes some seconds; what is to happen in the middle of one needs time for it.
+        plan.fault_every = plan.fault_every.max(Duration::from_secs(2));
+        plan.length += Duration::from_secs(60);
+        plan.care = Care {
+            stabilization: Duration::from_millis(250 << rng.below(6)),
+            grace: Duration::from_secs(5 << rng.below(4)),
+            spare: plan.servers > 3 && rng.chance(1, 2),
+        };
         plan
     }
 
@@ -177,22 +219,27 @@ impl Plan {
             },
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
+            care: Care::default(),
         }
     }
 
     /// The settings of host number `id`; servers come first.
     pub fn config(&self, id: usize) -> NodeConfig {
         let is_server = id < self.servers;
-        let bootstrap = match u32::try_from(self.servers) {
+        let spares = usize::from(self.care.spare);
+        let bootstrap = match u32::try_from(self.servers - spares) {
             Ok(0 | 1) | Err(_) => Bootstrap::Alone,
             Ok(servers) => Bootstrap::Expect(servers),
         };
         let kind = if is_server { "server" } else { "client" };
         let server = is_server.then_some(ServerConfig {
             bootstrap,
-            votes: true,
-            autopilot: AutopilotConfig::default(),
-            dead_server_grace: DEAD_SERVER_GRACE,
+            votes: id < self.servers - spares,
+            autopilot: AutopilotConfig {
+                server_stabilization_time: self.care.stabilization,
+                ..AutopilotConfig::default()
+            },
+            dead_server_grace: self.care.grace,
             raft_multiplier: 1,
             limits: self.limits,
             wan: Some(wan_config()),

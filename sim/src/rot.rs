@@ -20,11 +20,16 @@ pub enum Part {
     Snapshot,
     /// A bit of each snapshot.
     Snapshots,
+    /// Everything that makes the server what it is: it comes back with another store.
+    Store,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Bit, Self::Sector, Self::Snapshot, Self::Snapshots];
+    pub const ALL: [Self; 5] =
+        [Self::Bit, Self::Sector, Self::Snapshot, Self::Snapshots, Self::Store];
+    /// Those that leave the server what it is.
+    pub const DAMAGED: [Self; 4] = [Self::Bit, Self::Sector, Self::Snapshot, Self::Snapshots];
 
     /// How scripts spell it.
     pub const fn as_str(self) -> &'static str {
@@ -33,6 +38,7 @@ impl Part {
             Self::Sector => "sector",
             Self::Snapshot => "snapshot",
             Self::Snapshots => "snapshots",
+            Self::Store => "store",
         }
     }
 }
@@ -41,6 +47,7 @@ impl Part {
 /// different from before.
 pub fn rot(disk: &mut SimDisk, part: Part, place: u64) -> bool {
     match part {
+        Part::Store => disk.wipe(&FilePath::new("raft")),
         Part::Bit | Part::Sector => {
             let proven = proven(disk);
             let bytes: usize = proven.iter().map(|(_, bytes)| bytes).sum();

@@ -9,18 +9,21 @@ use crate::kv;
 use crate::net::{HostId, NetOptions};
 use crate::plan::Plan;
 use crate::recover::inspect;
+use crate::rot::Part;
 use crate::script::{Blow, Script};
 use crate::source::{NEVER, Source};
 use crate::workload::Workload;
 use crate::world::World;
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::{PoolName, Term};
+use terraform_core::id::{LogIndex, NodeId, PoolName, Term};
 use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::raft::{Raft, RoleKind};
+use terraform_core::raft::{Configuration, EntryKind, Raft, RestoredRaft, RoleKind};
+use terraform_core::storage::recovery::Restored;
 use terraform_core::time::Instant;
+use terraform_core::wire::pack;
 
 /// Time between looks of whoever operates the cluster.
 const TICK: Duration = Duration::from_secs(1);
@@ -74,6 +77,8 @@ pub struct Run {
     record: Script,
     /// Keys whose history was too long to judge.
     undecided: usize,
+    /// Whether a server ever lost its store.
+    wiped: bool,
 }
 
 /// Runs the world of `plan` to its end.
@@ -116,6 +121,7 @@ impl Run {
             length,
             record,
             undecided: 0,
+            wiped: false,
             world,
         }
     }
@@ -339,12 +345,19 @@ impl Run {
             {
                 return;
             }
+            // With one store lost, the others are as few as they may be.
+            Blow::Leave { host, .. }
+                if self.wiped && *host < self.record.servers && !self.all_count() =>
+            {
+                return;
+            }
             Blow::Pause { host, span } => self.world.pause(*host, *span),
             Blow::Leave { host, away } => self.leave(*host, *away),
             Blow::Rot { host, part, place } => {
-                if !self.may_rot(*host) || !self.world.rot(*host, *part, *place) {
+                if !self.may_rot(*host, *part) || !self.world.rot(*host, *part, *place) {
                     return;
                 }
+                self.wiped |= *part == Part::Store;
             }
             Blow::Stall { host, span } => self.world.stall_disk(*host, *span),
         }
@@ -352,8 +365,9 @@ impl Run {
     }
 
     /// Whether the disk of a host may rot: it is a server that is down, and no other one is damaged
-    /// or recovers, should the power fail now.
-    fn may_rot(&self, host: HostId) -> bool {
+    /// or recovers, should the power fail now. A whole store may go only while every other server is
+    /// up, and all of them are what they are to be: one that is not counts as lost already.
+    fn may_rot(&self, host: HostId, part: Part) -> bool {
         let servers = self.record.servers;
         let down = host < servers && self.world.hosts[host].running.is_none();
         let sound = |other: &HostId| {
@@ -361,7 +375,29 @@ impl Run {
             server.is_some_and(|server| server.raft.recovering.is_none())
         };
         let mut others = (0..servers).filter(|other| *other != host);
-        down && servers > 2 && others.all(|other| sound(&other))
+        let there = |other: HostId| {
+            self.world.hosts[other].is_up() && self.expected[other] == Expectation::Up
+        };
+        let others_up = (0..servers).all(|other| other == host || there(other));
+        let spared = part != Part::Store || (others_up && self.all_count());
+        down && servers > 2 && others.all(|other| sound(&other)) && spared
+    }
+
+    /// Whether the newest configuration on any disk names all servers, with their stores and votes.
+    fn all_count(&self) -> bool {
+        let hosts = self.world.hosts.iter().take(self.record.servers);
+        let found: Vec<Restored> = hosts.clone().filter_map(|host| inspect(host).ok()).collect();
+        let rafts =
+            found.iter().filter_map(|found| Some((found.node_id, &found.server.as_ref()?.raft)));
+        let configs = rafts.clone().filter_map(|(_, raft)| newest_configuration(raft));
+        let Some((_, newest)) = configs.max_by_key(|(index, _)| *index) else { return false };
+        let votes = hosts.map(|host| host.config.server.as_ref().is_some_and(|it| it.votes));
+        let counts = |((id, raft), votes): ((NodeId, &RestoredRaft), bool)| {
+            let known = newest.servers().find(|(known, _)| **known == id);
+            known.is_some_and(|(_, known)| known.store == raft.store)
+                && newest.is_voter(id) == votes
+        };
+        found.len() == self.record.servers && rafts.zip(votes).all(counts)
     }
 
     fn cut(&mut self, hosts: &[HostId], from: &[HostId], mute: bool, until: Instant) {
@@ -452,6 +488,19 @@ impl Run {
                 Err(violation) if self.world.now >= end => return Err(violation),
                 Err(_) => {}
             }
+        }
+    }
+}
+
+/// The newest configuration that a disk holds, and its position.
+fn newest_configuration(raft: &RestoredRaft) -> Option<(LogIndex, Configuration)> {
+    let mut entries = raft.entries.iter().rev();
+    let entry = entries.find(|entry| entry.kind == EntryKind::Config);
+    match entry {
+        Some(entry) => Some((entry.index, pack::from_bytes(&entry.payload).ok()?)),
+        None => {
+            let meta = raft.snapshot.as_ref()?;
+            Some((meta.configuration_index, meta.configuration.clone()))
         }
     }
 }

@@ -171,10 +171,12 @@ impl Drawn {
         }
         if self.next_blow.is_some_and(|at| at <= now) {
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            let hosts = if fault == Fault::Rot { self.plan.servers } else { world.hosts.len() };
+            let of_servers = matches!(fault, Fault::Rot | Fault::Wipe);
+            let hosts = if of_servers { self.plan.servers } else { world.hosts.len() };
             let host = self.rng.index(hosts);
             // Servers leave rarely: each leave changes the configuration.
-            let awaited = self.plan.ambush.is_some_and(Ambush::awaits_changes);
+            let awaited = self.plan.ambush.is_some_and(Ambush::awaits_changes)
+                || self.plan.faults.contains(&Fault::Wipe);
             let rare = fault == Fault::Leave && host < self.plan.servers && !awaited;
             if !rare || self.rng.chance(1, 4) {
                 blows.extend(self.blow(fault, host, world));
@@ -219,11 +221,15 @@ impl Drawn {
             Fault::Leave => vec![Blow::Leave { host, away: AWAY_TIME }],
             Fault::Lossy => Vec::new(),
             Fault::Rot => {
-                let part = Part::ALL[self.rng.index(Part::ALL.len())];
+                let part = Part::DAMAGED[self.rng.index(Part::DAMAGED.len())];
                 let crash =
                     if self.rng.chance(1, 2) { Crash::Process } else { Crash::Power(Loss::Mixed) };
                 let down = Blow::Crash { host, crash, down: span };
                 vec![down, Blow::Rot { host, part, place: self.rng.bits() }]
+            }
+            Fault::Wipe => {
+                let down = Blow::Crash { host, crash: Crash::Process, down: span };
+                vec![down, Blow::Rot { host, part: Part::Store, place: 0 }]
             }
             Fault::Stall => {
                 let span = Duration::from_millis(125 << self.rng.below(7));

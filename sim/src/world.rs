@@ -319,6 +319,9 @@ impl World {
     /// Lets a part of the host's disk rot; whether anything did.
     pub fn rot(&mut self, id: HostId, part: Part, place: u64) -> bool {
         let rotten = rot(&mut self.hosts[id].disk, part, place);
+        if rotten && part == Part::Store {
+            self.hosts[id].synced = Synced::default();
+        }
         if rotten {
             let part = part.as_str();
             self.note(format!("~ the disk of host {id} rots: {part} at {place}"));

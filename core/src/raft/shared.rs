@@ -416,7 +416,7 @@ impl Shared {
     pub(super) fn store_counts(&mut self, header: &Header, out: &mut Outbox<RaftOutput>) -> bool {
         let mut servers = self.configs.latest().servers();
         let Some((_, server)) = servers.find(|(id, _)| **id == header.from) else { return false };
-        let same = server.store == header.from_store;
+        let same = server.store == header.from_store || mutant!(M36);
         if same {
             self.wrong_store.remove(&header.from);
         } else if self.wrong_store.insert(header.from) {

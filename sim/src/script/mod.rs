@@ -12,7 +12,7 @@ mod tests;
 
 use crate::disk::Crash;
 use crate::net::{HostId, NetOptions};
-use crate::plan::Plan;
+use crate::plan::{Care, Plan};
 use crate::rot::Part;
 use crate::workload::Action;
 use crate::world::WorldOptions;
@@ -112,6 +112,8 @@ pub struct Script {
     pub compressed: bool,
     /// Whether gossip is encrypted.
     pub encrypted: bool,
+    /// How the leader cares for the servers.
+    pub care: Care,
     /// A place of the core that does what is unusual there every time.
     pub always: Option<&'static str>,
     /// When no more befalls it.
@@ -137,6 +139,7 @@ impl Script {
             world: plan.world.clone(),
             compressed: plan.compressed,
             encrypted: plan.encrypted,
+            care: plan.care,
             always: plan.ambush.and_then(crate::ambush::Ambush::always),
             until: Instant::ZERO,
             rests: true,
@@ -152,6 +155,7 @@ impl Script {
             world: self.world.clone(),
             compressed: self.compressed,
             encrypted: self.encrypted,
+            care: self.care,
             ..Plan::quiet(self.seed, self.servers, self.clients)
         }
     }

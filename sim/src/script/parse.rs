@@ -9,7 +9,7 @@ use crate::cli::mutant_named;
 use crate::disk::{Crash, Loss};
 use crate::kv::{self, Ask, KvAction, PartKind};
 use crate::net::HostId;
-use crate::plan::Plan;
+use crate::plan::{Care, Plan};
 use crate::question::Question;
 use crate::queue::TieOrder;
 use crate::rot::Part;
@@ -178,7 +178,7 @@ struct Reader {
 }
 
 /// How lines begin that may stand there once.
-const ONCE: [&str; 15] = [
+const ONCE: [&str; 16] = [
     "script",
     "seed",
     "mutant",
@@ -192,6 +192,7 @@ const ONCE: [&str; 15] = [
     "drift",
     "compressed",
     "encrypted",
+    "care",
     "always",
     "until",
 ];
@@ -238,6 +239,7 @@ impl Reader {
         match name {
             "limits" => return limits(&mut script.limits, words),
             "net" => return self.net(words),
+            "care" => return care(&mut script.care, words),
             "compressed" => {
                 script.compressed = true;
                 return words.end();
@@ -446,6 +448,19 @@ fn spelled<T: Copy, const N: usize>(
 fn consistency(words: &mut Words<'_>) -> Result<Consistency, Problem> {
     let all = [Consistency::Leader, Consistency::Consistent, Consistency::Stale];
     spelled("mode", words, all, mode)
+}
+
+fn care(care: &mut Care, mut words: Words<'_>) -> Result<(), Problem> {
+    if let Some(text) = words.option("stabilization") {
+        care.stabilization = span("stabilization", text)?;
+    }
+    if let Some(text) = words.option("grace") {
+        care.grace = span("grace", text)?;
+    }
+    if let Some(text) = words.option("spares") {
+        care.spare = number("spares", text, 0..=1)? == 1;
+    }
+    words.end()
 }
 
 /// A key that clients may use.

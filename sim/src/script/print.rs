@@ -10,6 +10,7 @@
 //! | `order reverse` | what happens at one moment happens the other way round |
 //! | `disk D`, `drift N` | how long a disk takes, and by how many millionths clocks may go wrong |
 //! | `compressed`, `encrypted` | what gossip is |
+//! | `care NAME=… …` | how the leader cares for the servers, where that is not the usual way |
 //! | `always PLACE` | what is unusual there happens every time |
 //! | `until T [rest]` | no more happens then; the world ends, or is healed and must come to rest |
 //! | `at T WHAT NAME=… …` | a fault, or something that a client does |
@@ -20,6 +21,7 @@ use super::{Blow, Script};
 use crate::disk::{Crash, Loss};
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::net::{HostId, NetOptions};
+use crate::plan::Care;
 use crate::question::Question;
 use crate::queue::TieOrder;
 use crate::watch::WatchAction;
@@ -61,6 +63,7 @@ impl Display for Script {
         if self.encrypted {
             writeln!(f, "encrypted")?;
         }
+        unusual(f, "care", care(&self.care), &care(&Care::default()))?;
         if let Some(place) = self.always {
             writeln!(f, "always {place}")?;
         }
@@ -90,6 +93,16 @@ fn unusual<const N: usize>(
         .map(|(name, value)| format!(" {name}={value}"))
         .collect();
     if differ.is_empty() { Ok(()) } else { writeln!(f, "{word}{}", differ.concat()) }
+}
+
+/// Every kind of care by its name.
+fn care(care: &Care) -> [(&'static str, String); 3] {
+    let Care { stabilization, grace, spare } = care;
+    [
+        ("stabilization", seconds(*stabilization)),
+        ("grace", seconds(*grace)),
+        ("spares", u8::from(*spare).to_string()),
+    ]
 }
 
 /// Every limit by its name.

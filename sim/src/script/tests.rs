@@ -152,7 +152,7 @@ fn any_script() -> impl Strategy<Value = Script> {
                 blows,
                 actions,
                 // Links, limits and the rest as this seed makes them.
-                ..Script::of_plan(&Plan::of_seed(seed))
+                ..Script::of_plan(&Plan::of_members(seed))
             }
         },
     )

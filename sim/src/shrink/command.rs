@@ -16,7 +16,8 @@ const SEARCH_TIME: Duration = Duration::from_secs(60);
 pub(crate) fn shrink_command(words: &[&str]) -> ExitCode {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     let mut options = Options { mutant: None, any: false, time: SEARCH_TIME, jobs, lucks: LUCKS };
-    let (mut seed, mut out, mut disks) = (None, None, false);
+    let (mut seed, mut out) = (None, None);
+    let mut plan: fn(u64) -> Plan = Plan::of_seed;
     let mut rest = words;
     loop {
         rest = match rest {
@@ -26,7 +27,11 @@ pub(crate) fn shrink_command(words: &[&str]) -> ExitCode {
                 rest
             }
             ["--disk", rest @ ..] => {
-                disks = true;
+                plan = Plan::of_disks;
+                rest
+            }
+            ["--members", rest @ ..] => {
+                plan = Plan::of_members;
                 rest
             }
             ["--seed", text, rest @ ..] => {
@@ -59,7 +64,7 @@ pub(crate) fn shrink_command(words: &[&str]) -> ExitCode {
     let out = out.unwrap_or_else(|| format!("{bug}seed-{seed}.script"));
     std::panic::set_hook(Box::new(|_| {}));
     let started = Instant::now();
-    let plan = if disks { Plan::of_disks(seed) } else { Plan::of_seed(seed) };
+    let plan = plan(seed);
     match shrink(plan, &options) {
         Ok(shrunk) => keep(&shrunk, &out, started.elapsed()),
         Err(Refusal::Passes) => {
