@@ -365,8 +365,8 @@ impl Run {
     }
 
     /// Whether the disk of a host may rot: it is a server that is down, and no other one is damaged
-    /// or recovers, should the power fail now. A whole store may go only while every other server is
-    /// up, and all of them are what they are to be: one that is not counts as lost already.
+    /// or recovers, should the power fail now. A whole store may go only while every other server
+    /// is up, and all of them are what they are to be: one that is not counts as lost already.
     fn may_rot(&self, host: HostId, part: Part) -> bool {
         let servers = self.record.servers;
         let down = host < servers && self.world.hosts[host].running.is_none();

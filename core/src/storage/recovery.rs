@@ -12,10 +12,12 @@
 //! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
 
 mod lost;
+mod note;
 mod peers;
 mod snapshots;
 
 pub use lost::Loss;
+pub use note::RecoveryNote;
 pub use peers::{Peer, PeersError, peers_file};
 
 use super::StorageDamage;
@@ -23,7 +25,7 @@ use super::hard::{self, Chosen, HardSlots};
 use super::identity::{self, Identity, IdentityError};
 use super::op::{FileOp, FilePath, StorageFault};
 use super::registrations::{RegistrationLog, RegistrationsError, registrations_file};
-use super::scan::{ScanError, Scanned, Scanner, TornTail};
+use super::scan::{ScanError, Scanned, Scanner};
 use super::snapshot::{Snapshot, SnapshotFiles, snap_dir};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::catalog::Tables;
@@ -37,7 +39,6 @@ use crate::{mark, mutant, pack_enum, pack_struct};
 use bytes::Bytes;
 use snapshots::{Beginning, Progress, Search};
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -150,81 +151,6 @@ pub struct RestoredServer {
     pub wal: Wal,
     /// What is known of the WAN pool.
     pub wan: RestoredPool,
-}
-
-/// Something unusual that recovery dealt with; its `Display` is a log line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecoveryNote {
-    /// The newest batch of the log was never durable and is forgotten.
-    TornTail(TornTail),
-    /// The newest change of the registrations was never durable and is forgotten.
-    TornRegistrations,
-    /// A snapshot is not as it was written; an older one and the log stand for it.
-    UnusableSnapshot(StorageDamage),
-    /// The log did not connect to the snapshot and was forgotten in favour of it.
-    LogReset {
-        /// Where it ended.
-        last: LogIndex,
-        /// Where it goes on.
-        position: LogIndex,
-    },
-    /// A new cluster begins with what this server holds.
-    Peers {
-        /// Who takes part, the voters first.
-        servers: Vec<NodeId>,
-        /// The newest entry, which counts as committed like all before it.
-        last: LogIndex,
-        /// Whether the log has been damaged, and what is lost of it is given up.
-        lost: Option<Loss>,
-    },
-    /// A part of what this server acknowledged is lost here: it recovers that from the others.
-    Lost {
-        /// What was found.
-        loss: Loss,
-        /// The newest entry that is still held.
-        kept: LogIndex,
-        /// The newest entry that is known to have been there.
-        known: Option<LogIndex>,
-    },
-}
-
-impl fmt::Display for RecoveryNote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TornTail(torn) => {
-                let TornTail { file, offset, rule } = torn;
-                write!(f, "unfinished write cut: file={file} offset={offset} reason={rule:?}")
-            }
-            Self::TornRegistrations => {
-                write!(f, "unfinished write cut: file={}", registrations_file())
-            }
-            Self::UnusableSnapshot(damage) => {
-                let StorageDamage { file, offset, rule } = damage;
-                write!(f, "snapshot not usable: file={file} offset={offset} reason={rule:?}")
-            }
-            Self::LogReset { last, position } => {
-                write!(f, "log replaced by a snapshot: last={last} snapshot={position}")
-            }
-            Self::Peers { servers, last, lost } => {
-                let ids: Vec<String> = servers.iter().map(NodeId::to_string).collect();
-                let ids = ids.join(",");
-                write!(
-                    f,
-                    "a new cluster begins as {} says: servers={ids} last={last}",
-                    peers_file()
-                )?;
-                lost.as_ref()
-                    .map_or(Ok(()), |loss| write!(f, "; given up is what was lost: {loss}"))
-            }
-            Self::Lost { loss, kept, known } => {
-                write!(f, "{loss}; lost here and wanted from the other servers: entries after ")?;
-                match known.filter(|known| known > kept) {
-                    Some(known) => write!(f, "{kept}, up to {known} at least"),
-                    None => write!(f, "{kept}"),
-                }
-            }
-        }
-    }
 }
 
 /// Why a data directory cannot be used. Nothing in it was changed.

@@ -7,8 +7,8 @@
 //! that return from the old cluster, and servers whose log is another one, however much of it is
 //! the same. The operator wipes those, and they join.
 //!
-//! Whatever the log holds counts as committed from then on, whether it was or not. A part of it that
-//! was lost is given up.
+//! Whatever the log holds counts as committed from then on, whether it was or not. A part of it
+//! that was lost is given up.
 //!
 //! The entry is durable before the identity, and the file is removed last. A start that was
 //! interrupted finds its own entry at the end of the log and goes on from there.
