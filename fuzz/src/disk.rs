@@ -60,6 +60,9 @@ impl Disk {
                 FileOp::Remove(file) => {
                     self.files.remove(file.as_str());
                 }
+                FileOp::Allocate { file, .. } => {
+                    self.file(&file);
+                }
                 FileOp::CreateDir(_) | FileOp::Sync(_) | FileOp::SyncDir(_) => {}
             }
         }

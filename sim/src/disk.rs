@@ -114,9 +114,16 @@ struct File {
     durable: Vec<u8>,
     /// What makes the one the other, in order.
     pending: Vec<Piece>,
+    /// Bytes that are set aside for it.
+    allocated: u64,
 }
 
 impl File {
+    /// Bytes of the quota that it takes.
+    fn bytes(&self) -> u64 {
+        self.allocated.max(self.content.len() as u64)
+    }
+
     fn write(&mut self, offset: usize, data: &Bytes) {
         let mut start = 0;
         while start < data.len() {
@@ -250,6 +257,21 @@ impl SimDisk {
         self.quota_bytes = bytes;
     }
 
+    /// Whether there is a limit.
+    pub const fn is_limited(&self) -> bool {
+        self.quota_bytes.is_some()
+    }
+
+    /// Leaves no more than `room` bytes of space.
+    pub fn fill(&mut self, room: u64) {
+        self.quota_bytes = Some(self.used() + room);
+    }
+
+    fn used(&self) -> u64 {
+        let bytes = |file: &FileId| self.files.get(file).map_or(0, File::bytes);
+        self.names.files.values().map(bytes).sum()
+    }
+
     /// Makes the next sync of a file fail that has none planned yet.
     pub fn fail_sync(&mut self, fault: SyncFault) {
         self.sync_faults.push_back(fault);
@@ -267,7 +289,9 @@ impl SimDisk {
             return Some((write, Err(*fault)));
         }
         let result = self.perform(&op.ops);
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && !op.may_fail_with(fault)
+        {
             self.failed.insert(lane, fault);
         }
         Some((write, result))
@@ -294,7 +318,14 @@ impl SimDisk {
             }
             FileOp::SetLen { file, len } => {
                 self.reserve(file, *len)?;
-                self.open(file)?.push(Piece::Length(size(*len)));
+                let file = self.open(file)?;
+                file.allocated = 0;
+                file.push(Piece::Length(size(*len)));
+            }
+            FileOp::Allocate { file, len } => {
+                self.reserve(file, *len)?;
+                let file = self.open(file)?;
+                file.allocated = file.allocated.max(*len);
             }
             FileOp::Sync(file) => self.sync(file)?,
             FileOp::SyncDir(folder) => self.sync_folder(folder.as_ref())?,
@@ -379,10 +410,9 @@ impl SimDisk {
     /// Refuses to let a file grow to `len` bytes if the quota does not allow it.
     fn reserve(&self, path: &FilePath, len: u64) -> Result<(), StorageFault> {
         let Some(quota) = self.quota_bytes else { return Ok(()) };
-        let bytes =
-            |file: &FileId| self.files.get(file).map_or(0, |file| file.content.len() as u64);
-        let used: u64 = self.names.files.values().map(bytes).sum();
-        let old = self.names.files.get(path).map_or(0, bytes);
+        let used = self.used();
+        let old = self.names.files.get(path).and_then(|file| self.files.get(file));
+        let old = old.map_or(0, File::bytes);
         if used + len.saturating_sub(old) > quota { Err(StorageFault::Full) } else { Ok(()) }
     }
 
@@ -444,6 +474,7 @@ impl SimDisk {
         // With nothing under way and nothing spared, no draw decides anything.
         let mut rng = Rng::for_stream(Seed::from_number(0), Stream::Node);
         disk.crash(Crash::Power(Loss::All), &mut rng);
+        disk.quota_bytes = None;
         disk
     }
 

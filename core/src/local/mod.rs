@@ -175,7 +175,8 @@ pub struct CheckStart {
 /// What this machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalOutput {
-    /// Make these changes durable, in order; answered by `Persisted` or `PersistFailed`.
+    /// Make these changes durable, in order; answered by `Persisted` or `PersistFailed`. At most
+    /// one batch is on its way.
     Persist {
         /// The completion names it.
         ticket: PersistTicket,
@@ -269,10 +270,9 @@ impl Local {
             }
             Ok(()) => {
                 self.persist(out);
-                if self.completed < self.issued {
-                    self.waiting.push_back((self.issued, id));
-                } else {
-                    out.push(LocalOutput::Done(id));
+                match self.newest() {
+                    Some(ticket) => self.waiting.push_back((ticket, id)),
+                    None => out.push(LocalOutput::Done(id)),
                 }
             }
         }
@@ -308,13 +308,23 @@ impl Local {
         }
     }
 
-    /// Hands out what the registry wants stored, if anything.
+    /// Hands out what the registry wants stored, if anything and nothing is on its way: the file
+    /// has to be known up to its end before it is appended to.
     fn persist(&mut self, out: &mut Outbox<LocalOutput>) {
-        let changes = self.registry.take_unstored();
-        if !changes.is_empty() {
-            self.issued = PersistTicket(self.issued.0.saturating_add(1));
-            out.push(LocalOutput::Persist { ticket: self.issued, changes });
+        if self.completed < self.issued || !self.registry.has_unstored() {
+            return;
         }
+        self.issued = PersistTicket(self.issued.0.saturating_add(1));
+        let changes = self.registry.take_unstored();
+        out.push(LocalOutput::Persist { ticket: self.issued, changes });
+    }
+
+    /// The batch after which everything so far is stored; `None` if it is.
+    fn newest(&self) -> Option<PersistTicket> {
+        if self.registry.has_unstored() {
+            return Some(PersistTicket(self.issued.0.saturating_add(1)));
+        }
+        (self.completed < self.issued).then_some(self.issued)
     }
 
     fn persisted(
@@ -338,6 +348,7 @@ impl Local {
                 },
             });
         }
+        self.persist(out);
     }
 }
 

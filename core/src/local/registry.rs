@@ -75,6 +75,11 @@ impl Registry {
         self.checks.get(id)
     }
 
+    /// Whether something has to be made durable.
+    pub(super) const fn has_unstored(&self) -> bool {
+        !self.unstored.is_empty()
+    }
+
     /// Takes what has to be made durable since the last call.
     pub(super) fn take_unstored(&mut self) -> Vec<Stored> {
         std::mem::take(&mut self.unstored)

@@ -36,6 +36,32 @@ fn an_identical_registration_waits_for_the_first_one_and_stores_nothing() {
 }
 
 #[test]
+fn what_changes_while_a_batch_is_written_goes_with_the_next_one() {
+    let (mut local, mut out) = empty();
+    request(&mut local, 1, register(service("web", 80), vec![]), &mut out);
+    drain(&mut out);
+    request(&mut local, 2, register(service("db", 81), vec![]), &mut out);
+    request(&mut local, 3, register(service("mq", 82), vec![]), &mut out);
+    let written = |outputs: &[LocalOutput]| {
+        outputs.iter().filter(|output| matches!(output, LocalOutput::Persist { .. })).count()
+    };
+    assert_eq!(written(&drain(&mut out)), 0);
+    let error = StorageFault::Full;
+    local.handle(NOW, LocalInput::PersistFailed { ticket: PersistTicket(1), error }, &mut out);
+    let outputs = drain(&mut out);
+    assert!(
+        matches!(&outputs[..], [
+            LocalOutput::Trace(..),
+            LocalOutput::Reply { .. },
+            LocalOutput::Persist { ticket: PersistTicket(2), changes },
+        ] if changes.len() == 2),
+        "{outputs:?}"
+    );
+    local.handle(NOW, LocalInput::Persisted(PersistTicket(2)), &mut out);
+    assert_eq!(drain(&mut out), [2, 3].map(|id| LocalOutput::Done(RequestId::new(id))));
+}
+
+#[test]
 fn a_failed_write_is_told_to_the_one_who_waits() {
     let (mut local, mut out) = empty();
     request(&mut local, 1, register(service("web", 80), vec![]), &mut out);
@@ -111,7 +137,9 @@ fn removing_what_is_unknown_is_done_at_once() {
 fn removing_a_service_removes_its_checks() {
     let (mut local, mut out) = empty();
     request(&mut local, 1, register(service("web", 80), vec![ttl("a")]), &mut out);
+    local.handle(NOW, LocalInput::Persisted(PersistTicket(1)), &mut out);
     request(&mut local, 2, LocalRequest::RegisterCheck(Box::new(ttl("node"))), &mut out);
+    local.handle(NOW, LocalInput::Persisted(PersistTicket(2)), &mut out);
     drain(&mut out);
     request(&mut local, 3, LocalRequest::DeregisterService(service_id("web")), &mut out);
     let outputs = drain(&mut out);

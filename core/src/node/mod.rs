@@ -20,6 +20,7 @@ mod publish;
 mod reads;
 pub mod request;
 mod requests;
+mod room;
 mod serf_requests;
 mod serve;
 mod server;
@@ -170,6 +171,8 @@ pub enum TimerName {
     Watches,
     /// Backups that nobody reads on.
     Backups,
+    /// Space for the log on a full disk.
+    Room,
     /// The search for servers that the WAN pool lacks.
     Flood,
     /// A leave under way.
@@ -320,6 +323,7 @@ impl Node {
             (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
             (server.and_then(|s| s.watches.next_timeout()), TimerName::Watches),
             (server.and_then(|s| s.backups.next_timeout()), TimerName::Backups),
+            (server.and_then(|s| s.room.next_timeout()), TimerName::Room),
             (wan.map(|_| self.wan_state.flood_at), TimerName::Flood),
             (self.lifecycle.deadline(), TimerName::Leave),
         ]
@@ -400,6 +404,7 @@ impl Node {
             server.raft.handle_timeout(now, &mut boxes.raft);
             server.backups.handle_timeout(now);
         }
+        self.room_timeout(now);
         self.reconcile_timeout(now);
         self.reads_due(now);
         self.flood_timeout(now);

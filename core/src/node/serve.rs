@@ -227,7 +227,7 @@ pub(super) fn write_error(error: ProposalError) -> RequestError {
         }
         ProposalError::LeadershipLost => RequestError::Unknown(error.to_string()),
         ProposalError::Overloaded => RequestError::Overloaded(error.to_string()),
-        ProposalError::TooLarge { .. } | ProposalError::Refused(_) => {
+        ProposalError::DiskFull | ProposalError::TooLarge { .. } | ProposalError::Refused(_) => {
             RequestError::Refused(error.to_string())
         }
     }

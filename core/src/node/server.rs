@@ -1,9 +1,9 @@
 //! What only a server has: consensus, the catalog, leader duties, and their files.
 
 use super::backups::Backups;
+use super::room::Room;
 use super::serve::Serving;
 use super::snapshots::Snapshots;
-use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::anti_entropy::AntiEntropyInput;
 use crate::catalog::Tables;
@@ -12,14 +12,11 @@ use crate::config::{Bootstrap, NodeConfig};
 use crate::id::{LogIndex, NodeId, PoolName};
 use crate::machine::{Machine as _, Outbox};
 use crate::raft::bootstrap::{Bootstrap as BootstrapMachine, BootstrapInput, BootstrapSettings};
-use crate::raft::{
-    Entry, EntryKind, PersistBatch, Raft, RaftInput, RaftSettings, RestoredRaft, Timing,
-};
+use crate::raft::{Entry, EntryKind, Raft, RaftInput, RaftSettings, RestoredRaft, Timing};
 use crate::reconcile::{Reconcile, ReconcileInput, ReconcileOutput, ReconcileSettings, World};
 use crate::rng::{Rng, Seed, Stream};
 use crate::rpc::RpcInput;
 use crate::serf::{Member, MemberStatus, ServerInfo};
-use crate::storage::op::Lane;
 use crate::storage::snapshot::SnapshotFiles;
 use crate::storage::wal::Wal;
 use crate::time::Instant;
@@ -51,6 +48,7 @@ pub(super) struct ServerParts {
     /// How much longer than asked they wait.
     pub(super) rng: Rng,
     pub(super) wal: Wal,
+    pub(super) room: Room,
     /// What became of the commands of this round that were not simply done, by position.
     outcomes: BTreeMap<LogIndex, ApplyResult>,
 }
@@ -157,41 +155,11 @@ impl Node {
             changed: false,
             rng: Rng::for_stream(seed, Stream::Watch),
             wal,
+            room: Room::default(),
             outcomes: BTreeMap::new(),
         }));
-        self.prepare_log();
-    }
-
-    /// Hands out what must be durable for consensus or for the bootstrap.
-    pub(super) fn persist_log(&mut self, purpose: Purpose, batch: &PersistBatch) {
-        let Some(server) = self.server.as_deref_mut() else { return };
-        let ops = server.wal.append(batch);
-        self.writes.issue(purpose, Lane::Log, ops, &mut self.out);
-        self.prepare_log();
-    }
-
-    /// Hands out the next step of preparing room for the log, if one is due.
-    pub(super) fn prepare_log(&mut self) {
-        let Some(server) = self.server.as_deref_mut() else { return };
-        if let Some(step) = server.wal.prepare() {
-            self.writes.issue(Purpose::Prepare, step.lane, step.ops, &mut self.out);
-        }
-    }
-
-    /// A step of preparing room for the log is done.
-    pub(super) fn log_prepared(&mut self) {
-        if let Some(server) = self.server.as_deref_mut() {
-            server.wal.prepared();
-        }
-        self.prepare_log();
-    }
-
-    /// Hands out the seal that proves the newest batch durable.
-    pub(super) fn seal_log(&mut self) -> bool {
-        let Some(server) = self.server.as_deref_mut() else { return false };
-        let ops = server.wal.seal();
-        self.writes.issue(Purpose::Seal, Lane::Log, ops, &mut self.out);
-        true
+        self.prepare_log(now);
+        self.set_space_aside(0);
     }
 
     /// Applies committed entries to the catalog, in order.

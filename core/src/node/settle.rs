@@ -8,6 +8,7 @@
 use super::input::{Input, StreamKind};
 use super::output::{Output, StopReason};
 use super::pool::Pool;
+use super::snapshots::SnapshotWrite;
 use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::anti_entropy::{AntiEntropyInput, AntiEntropyOutput};
@@ -264,7 +265,7 @@ impl Node {
     fn route_bootstrap(&mut self, now: Instant, output: BootstrapOutput) {
         match output {
             BootstrapOutput::Persist { seq, batch } => {
-                self.persist_log(Purpose::Bootstrap(seq), &batch);
+                self.persist_log(now, Purpose::Bootstrap(seq), batch);
             }
             BootstrapOutput::Send { to, message } => {
                 let payload = pack::to_bytes(&message);
@@ -283,7 +284,7 @@ impl Node {
 
     fn route_raft(&mut self, now: Instant, output: RaftOutput) {
         match output {
-            RaftOutput::Persist { seq, batch } => self.persist_log(Purpose::Raft(seq), &batch),
+            RaftOutput::Persist { seq, batch } => self.persist_log(now, Purpose::Raft(seq), batch),
             RaftOutput::Send { to, address, lane, message } => {
                 let payload = pack::to_bytes(&message);
                 let input = RpcInput::SendRaft { to, address, lane, payload };
@@ -490,7 +491,7 @@ impl Node {
                     server.bootstrap.handle(now, input, &mut self.boxes.bootstrap);
                 }
             }
-            Some(Purpose::Prepare) => self.log_prepared(),
+            Some(Purpose::Prepare) => self.log_prepared(now),
             Some(Purpose::Local(ticket)) => {
                 let input = LocalInput::Persisted(ticket);
                 self.local.handle(now, input, &mut self.boxes.local);
@@ -500,20 +501,30 @@ impl Node {
             Some(Purpose::Keyring(pool)) => {
                 self.tell_gossip(now, pool, GossipInput::KeyringPersisted(Ok(())));
             }
-            Some(Purpose::Serf(_)) | None => {}
+            Some(Purpose::Serf(_) | Purpose::Reserve) | None => {}
         }
     }
 
     fn persist_failed(&mut self, now: Instant, write: WriteId, error: StorageFault) {
         let Some(purpose) = self.writes.complete(write) else { return };
         match purpose {
+            Purpose::Prepare if error == StorageFault::Full => self.log_unprepared(now),
+            Purpose::Snapshot(write)
+                if error == StorageFault::Full && write != SnapshotWrite::Removal =>
+            {
+                self.snapshot_found_no_room(now, write);
+            }
+            Purpose::Reserve if error == StorageFault::Full => self.no_space_aside(),
             // After a failed write or sync nobody knows what the disk holds (raft.md §11.3 rule 5).
             Purpose::Raft(_) | Purpose::Bootstrap(_) | Purpose::Prepare => {
                 self.fatal(format!("writing the log failed: {error}"));
             }
-            Purpose::Snapshot(_) => self.fatal(format!("storing a snapshot failed: {error}")),
+            Purpose::Snapshot(_) | Purpose::Reserve => {
+                self.fatal(format!("storing a snapshot failed: {error}"))
+            }
             Purpose::Seal => self.sealed(),
             Purpose::Local(ticket) => {
+                self.registrations.failed();
                 let input = LocalInput::PersistFailed { ticket, error };
                 self.local.handle(now, input, &mut self.boxes.local);
             }

@@ -232,8 +232,36 @@ impl Node {
         }
     }
 
+    /// There was no space for a write to a snapshot's file: gives the snapshot up, and its file.
+    pub(super) fn snapshot_found_no_room(&mut self, now: Instant, write: SnapshotWrite) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let (receipt, file) = match write {
+            SnapshotWrite::Block | SnapshotWrite::Whole(..) => {
+                server.snapshots.taking = None;
+                (None, snapshot::Purpose::Own)
+            }
+            SnapshotWrite::Received(receipt, _) | SnapshotWrite::ReceivedWhole(receipt, _) => {
+                // Blocks behind the one that failed were given up with it.
+                let held = server.snapshots.receiving.take_if(|held| held.receipt == receipt);
+                if held.is_none() {
+                    return;
+                }
+                (Some(receipt), snapshot::Purpose::Received)
+            }
+            // Nothing is removed in vain: that ends the node.
+            SnapshotWrite::Removal => return,
+        };
+        self.trace(Level::Error, NodeTrace::NoRoomForSnapshot);
+        self.remove_files(vec![file.discard()]);
+        if receipt.is_none() {
+            self.set_space_aside(0);
+        }
+        self.tell_snapshots(now, SnapshotInput::NoRoom { receipt });
+    }
+
     fn snapshot_taken(&mut self, now: Instant, (id, bytes): (SnapshotId, u64)) {
         self.snapshot_stored(id);
+        self.set_space_aside(bytes);
         self.tell_snapshots(now, SnapshotInput::Taken { index: id.index, bytes });
     }
 

@@ -70,6 +70,14 @@ pub enum NodeTrace {
     Fatal(String),
     /// An entry of the log could not be read; every server passes over it alike.
     UnreadableEntry(String),
+    /// The disk has no space for more of the log.
+    LogFull,
+    /// It has again.
+    LogHasRoom,
+    /// No space could be set aside for the next snapshot and the next start.
+    Unreserved,
+    /// A snapshot could not be stored for want of space.
+    NoRoomForSnapshot,
     /// A message from a server was refused.
     BadMessage {
         /// What it was.
@@ -112,6 +120,18 @@ impl fmt::Display for NodeTrace {
             ),
             Self::Fatal(rule) => write!(f, "cannot go on: {rule}"),
             Self::UnreadableEntry(error) => write!(f, "log entry passed over: {error}"),
+            Self::LogFull => f.write_str(
+                "the disk is full: this server takes no writes until there is space for the log \
+                 in raft/wal; reads go on",
+            ),
+            Self::LogHasRoom => f.write_str("the disk has space again: writes are taken"),
+            Self::Unreserved => f.write_str(
+                "no space could be set aside on the disk: should it fill up, snapshots and the \
+                 next start may fail",
+            ),
+            Self::NoRoomForSnapshot => f.write_str(
+                "the disk has no space for a snapshot: it is given up and tried again later",
+            ),
             Self::BadMessage { what, error } => write!(f, "{what} message refused: {error}"),
         }
     }

@@ -17,6 +17,8 @@ pub(super) enum Purpose {
     Bootstrap(PersistSeq),
     /// Room ahead of the log's writer.
     Prepare,
+    /// Space for the next snapshot.
+    Reserve,
     /// Registrations.
     Local(PersistTicket),
     /// Serf's snapshot of a pool.
@@ -33,6 +35,24 @@ impl Purpose {
     /// Whether the operation writes the log.
     pub(super) const fn is_of_log(self) -> bool {
         matches!(self, Self::Raft(_))
+    }
+
+    /// Whether the operation may fail on a full disk, and nothing behind it in its lane relies on
+    /// it. The log is a sequence, and so are the removals of its oldest segments; everything else
+    /// is written whole again, or at a place that is known.
+    const fn is_deferrable(self) -> bool {
+        match self {
+            Self::Raft(_)
+            | Self::Bootstrap(_)
+            | Self::Seal
+            | Self::Snapshot(SnapshotWrite::Removal) => false,
+            Self::Prepare
+            | Self::Reserve
+            | Self::Local(_)
+            | Self::Serf(_)
+            | Self::Keyring(_)
+            | Self::Snapshot(_) => true,
+        }
     }
 }
 
@@ -53,9 +73,10 @@ impl Writes {
         out: &mut VecDeque<Output>,
     ) {
         self.issued += 1;
+        let deferrable = purpose.is_deferrable();
         let write = WriteId::new(self.issued);
         self.waiting.insert(write, purpose);
-        out.push_back(Output::Persist { write, op: StorageOp { lane, ops } });
+        out.push_back(Output::Persist { write, op: StorageOp { lane, ops, deferrable } });
     }
 
     /// Whether nothing that `matches` is on its way.

@@ -180,14 +180,17 @@ impl Leader {
         Ok(Some(next))
     }
 
-    /// Whether the voters of `next` have a quorum that answers (P8).
+    /// Whether the voters of `next` have a quorum that answers and could go on alone (P8).
     fn can_spare(
         &self,
         shared: &Shared,
         next: &Configuration,
         now: Instant,
     ) -> Result<(), &'static str> {
-        if quorum::reached(&next.voters, |voter| self.hears(shared, *voter, now)) {
+        let unfit =
+            |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.progress.unfit.is_some());
+        let lives = |voter: &NodeId| self.hears(shared, *voter, now) && !unfit(voter);
+        if quorum::reached(&next.voters, lives) {
             return Ok(());
         }
         mark!("raft.config.p8_refused");
@@ -207,6 +210,9 @@ impl Leader {
         }
         if self.transfer_forbids(shared, removed) {
             return Some("P7: leadership is being handed over");
+        }
+        if !self.finds_room(shared) {
+            return Some("the disks are full: there is no space left for the log");
         }
         self.joining.is_some().then_some("P2: another server is being added")
     }

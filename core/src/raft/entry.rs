@@ -3,7 +3,7 @@
 //! Storage encodes a [`PersistBatch`] and recovers a [`RestoredRaft`]; both sides agree on these
 //! types and on nothing else (raft.md §2, §11.4).
 
-use super::{ENTRY_BYTES_MAX, TransferRefusal};
+use super::{ENTRY_BYTES_MAX, Unfit};
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::log::Position;
 use crate::pack_struct;
@@ -225,6 +225,9 @@ pub enum ProposalError {
     /// A queue is full; not appended.
     #[error("too many unfinished writes")]
     Overloaded,
+    /// This server's disk is full, or those of a majority are; not appended.
+    #[error("no space left for the log: writes are refused until the disk has room again")]
+    DiskFull,
     /// The command is too large for an entry; not appended.
     #[error("the command has {bytes} bytes, at most {ENTRY_BYTES_MAX} are allowed")]
     TooLarge {
@@ -258,7 +261,7 @@ pub enum TransferError {
     NoTarget,
     /// The target does not campaign.
     #[error("the server does not campaign: {0}")]
-    Rejected(TransferRefusal),
+    Rejected(Unfit),
     /// Nobody was elected within an election timeout.
     #[error("nobody was elected in time")]
     TimedOut,

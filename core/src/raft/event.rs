@@ -71,6 +71,9 @@ pub enum RaftInput {
         /// The cluster.
         cluster: Option<ClusterId>,
     },
+    /// Whether the disk has no space for more of the log than what is asked for already. It is
+    /// taken to have some at the start.
+    LogFull(bool),
 }
 
 /// What the Raft machine is told about snapshots (raft.md §9).
@@ -109,12 +112,18 @@ pub enum SnapshotInput {
         /// Which.
         receipt: ReceiptId,
     },
+    /// The disk has no space for a snapshot; nothing of it is kept.
+    NoRoom {
+        /// Which receipt; `None` for the one that was to be taken.
+        receipt: Option<ReceiptId>,
+    },
 }
 
 /// What the Raft machine wants done about snapshots (raft.md §9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotOutput {
-    /// Store a snapshot of what is applied; answered by `Taken`. At most one is outstanding.
+    /// Store a snapshot of what is applied; answered by `Taken` or `NoRoom`. At most one is
+    /// outstanding.
     Take {
         /// What it stands for.
         meta: SnapshotMeta,
@@ -135,7 +144,7 @@ pub enum SnapshotOutput {
         image: ImageId,
     },
     /// Store a block that arrived; answered by `Stored`, the last one by `Durable`, or at any
-    /// block by `Refused`.
+    /// block by `Refused` or `NoRoom`.
     Receive {
         /// Which receipt; block 0 begins it.
         receipt: ReceiptId,

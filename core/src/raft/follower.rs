@@ -118,8 +118,7 @@ impl Raft {
         } else {
             shared.stats.malformed += 1;
         }
-        let patience = shared.settings.timing.heartbeat_timeout;
-        let body = Body::HeartbeatAnswer { round, applied: shared.applied, patience };
+        let body = Body::HeartbeatAnswer { round, condition: shared.condition(now) };
         shared.send(Destination::answer(header), body, out);
     }
 
@@ -156,7 +155,7 @@ impl Raft {
         let shared = &mut self.shared;
         let append = match above_base(shared, append) {
             Ok(append) => append,
-            Err(Covered::Whole(end)) => return acknowledge(shared, header, end, out),
+            Err(Covered::Whole(end)) => return acknowledge(shared, now, (header, end), out),
             Err(Covered::Otherwise(index)) => {
                 let rule = format!("INV-RAFT-4: entry {index} is committed and replaced");
                 return shared.fatal(rule, out);
@@ -179,21 +178,25 @@ impl Raft {
         if mutant!(M07) && message_end < shared.log.last_index() && message_end >= shared.commit {
             shared.truncate(message_end.next(), out);
         }
-        if !store_entries(shared, append.entries, out) {
+        let Some(end) = store_entries(shared, append.prev_index, append.entries, out) else {
             return;
-        }
-        let vouched = if mutant!(M06) { shared.log.last_index() } else { message_end };
+        };
+        let vouched = if mutant!(M06) { shared.log.last_index() } else { end };
         shared.advance_commit(append.commit.min(vouched), out);
-        acknowledge(shared, header, message_end, out);
+        acknowledge(shared, now, (header, end), out);
     }
 }
 
 /// Says that everything up to `end` is held, once it is durable.
-fn acknowledge(shared: &mut Shared, header: &Header, end: LogIndex, out: &mut Outbox<RaftOutput>) {
+fn acknowledge(
+    shared: &mut Shared,
+    now: Instant,
+    (header, end): (&Header, LogIndex),
+    out: &mut Outbox<RaftOutput>,
+) {
     let durable = end <= shared.persist.durable() || mutant!(M03);
     let needs = if durable { None } else { shared.persist.newest() };
-    let patience = shared.settings.timing.heartbeat_timeout;
-    let body = Body::AppendOk { match_index: end, applied: shared.applied, patience };
+    let body = Body::AppendOk { match_index: end, condition: shared.condition(now) };
     shared.send_after(Destination::answer(header), body, needs, out);
 }
 
@@ -254,32 +257,42 @@ fn reject(shared: &mut Shared, header: &Header, append: &Append, out: &mut Outbo
     shared.send(Destination::answer(header), body, out);
 }
 
-/// Appends what is missing; drops own entries from the first conflict on. Whether to go on.
+/// Appends what is missing behind `held`; drops own entries from the first conflict on. Returns how
+/// much of the leader's log is held then: with a full disk not all that came. `None` if a rule is
+/// broken.
 fn store_entries(
     shared: &mut Shared,
+    mut held: LogIndex,
     entries: Vec<super::Entry>,
     out: &mut Outbox<RaftOutput>,
-) -> bool {
+) -> Option<LogIndex> {
     for entry in entries {
+        let index = entry.index;
         match shared.log.get(entry.index) {
             Some(own) if own.term == entry.term => {
                 if own.chain != entry.chain {
                     let rule = format!("INV-RAFT-3: two entries at {} {}", entry.index, entry.term);
                     shared.fatal(rule, out);
-                    return false;
+                    return None;
                 }
                 mark!("raft.append.already_held");
+                held = index;
                 continue;
             }
             Some(_) if entry.index <= shared.commit => {
                 let rule = format!("INV-RAFT-4: entry {} is committed and replaced", entry.index);
                 shared.fatal(rule, out);
-                return false;
+                return None;
+            }
+            _ if shared.log_full => {
+                mark!("raft.append.disk_full");
+                break;
             }
             Some(_) => shared.truncate(entry.index, out),
             None => {}
         }
         shared.append_received(entry, out);
+        held = index;
     }
-    true
+    Some(held)
 }

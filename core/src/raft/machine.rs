@@ -82,15 +82,15 @@ impl Raft {
             Body::RequestVote(campaign) => self.on_request_vote(now, &header, &campaign, out),
             Body::VoteAnswer { refusal } => self.on_vote_answer(now, &header, refusal, out),
             Body::Append(append) => self.on_append(now, &header, append, out),
-            Body::AppendOk { match_index, applied, patience } => {
-                self.on_append_ok(now, &header, match_index, (applied, patience), out);
+            Body::AppendOk { match_index, condition } => {
+                self.on_append_ok(now, &header, match_index, condition, out);
             }
             Body::AppendReject(reject) => self.on_append_reject(now, &header, reject, out),
             Body::Heartbeat { commit, round } => {
                 self.on_heartbeat(now, &header, (commit, round), out);
             }
-            Body::HeartbeatAnswer { round, applied, patience } => {
-                self.on_heartbeat_answer(now, &header, round, (applied, patience), out);
+            Body::HeartbeatAnswer { round, condition } => {
+                self.on_heartbeat_answer(now, &header, round, condition, out);
             }
             Body::SnapshotBlock(block) => self.on_snapshot_block(now, &header, block, out),
             Body::SnapshotAnswer { snapshot, next } => {
@@ -155,8 +155,9 @@ impl Raft {
             SnapshotInput::Stored { receipt, number } => {
                 self.on_block_stored(receipt, number, out);
             }
-            SnapshotInput::Durable { receipt } => self.on_receipt_durable(receipt, out),
+            SnapshotInput::Durable { receipt } => self.on_receipt_durable(now, receipt, out),
             SnapshotInput::Refused { receipt } => self.on_receipt_refused(receipt),
+            SnapshotInput::NoRoom { receipt } => self.on_no_room(now, receipt),
         }
     }
 
@@ -206,6 +207,10 @@ impl Machine for Raft {
                 self.on_bootstrapped(now, cluster, &configuration, out);
             }
             RaftInput::Bound { cluster } => self.shared.bound = cluster,
+            RaftInput::LogFull(full) => {
+                self.shared.log_full = full;
+                self.mind_the_disk(now, out);
+            }
         }
         self.settle(now, out);
     }

@@ -63,10 +63,8 @@ pub enum Body {
     AppendOk {
         /// The position.
         match_index: LogIndex,
-        /// The newest entry applied here.
-        applied: LogIndex,
-        /// How long this server sticks to a leader it hears.
-        patience: Duration,
+        /// How this server does.
+        condition: Condition,
     },
     /// A part of a snapshot, for a server that lacks entries which the leader has no more (§9).
     SnapshotBlock(SnapshotBlock),
@@ -90,10 +88,8 @@ pub enum Body {
     HeartbeatAnswer {
         /// The heartbeat's round.
         round: u64,
-        /// The newest entry applied here.
-        applied: LogIndex,
-        /// How long this server sticks to a leader it hears.
-        patience: Duration,
+        /// How this server does.
+        condition: Condition,
     },
     /// Campaign at once: the leader has no lease any more, and the receiver holds its whole log.
     TimeoutNow {
@@ -105,7 +101,7 @@ pub enum Body {
         /// The refused transfer.
         transfer: u64,
         /// Why.
-        reason: TransferRefusal,
+        reason: Unfit,
     },
 }
 
@@ -156,9 +152,20 @@ pub struct Campaign {
     pub transfer_from: Option<Term>,
 }
 
-/// Why a server does not campaign although its leader permits it.
+/// How a server does, as it tells its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The newest entry applied there.
+    pub applied: LogIndex,
+    /// How long it sticks to a leader it hears.
+    pub patience: Duration,
+    /// Why it should not lead, if so.
+    pub unfit: Option<Unfit>,
+}
+
+/// Why a server should not lead: it does not campaign even if its leader permits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransferRefusal {
+pub enum Unfit {
     /// It does not vote.
     #[error("it is not a voter")]
     NotVoter,
@@ -168,6 +175,9 @@ pub enum TransferRefusal {
     /// It lost a part of its log.
     #[error("it recovers what its disk lost")]
     Recovering,
+    /// Its disk is full: it takes no entries.
+    #[error("its disk is full")]
+    DiskFull,
 }
 
 /// Why a vote was refused.

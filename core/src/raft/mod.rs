@@ -60,7 +60,7 @@ pub use entry::{
 };
 pub use event::{RaftInput, RaftOutput, RoleKind, SnapshotInput, SnapshotOutput};
 pub use message::{
-    Append, AppendReject, Body, Campaign, Header, Message, Refusal, SnapshotBlock, TransferRefusal,
+    Append, AppendReject, Body, Campaign, Condition, Header, Message, Refusal, SnapshotBlock, Unfit,
 };
 pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
 pub use snapshot::{ImageId, ReceiptId};

@@ -3,7 +3,7 @@
 //! Invariants: `next` is above `matched`; the window of unanswered messages stays within its
 //! limits (INV-RAFT-14).
 
-use super::RaftLimits;
+use super::{Condition, RaftLimits, Unfit};
 use crate::id::LogIndex;
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -47,6 +47,8 @@ pub(super) struct Progress {
     pub(super) acked_send: Option<Instant>,
     /// How long it sticks to its leader, as it said last.
     pub(super) patience: Duration,
+    /// Why it should not lead, as it said last.
+    pub(super) unfit: Option<Unfit>,
 }
 
 /// Messages on their way beyond which only full ones are sent: what is proposed meanwhile travels
@@ -69,7 +71,13 @@ impl Progress {
             suspicious: false,
             acked_send: None,
             patience,
+            unfit: None,
         }
+    }
+
+    /// Whether its disk is full, so that nothing is to be sent to it.
+    pub(super) fn is_full(&self) -> bool {
+        self.unfit == Some(Unfit::DiskFull)
     }
 
     /// Whether nothing with entries is on its way.
@@ -123,11 +131,12 @@ impl Progress {
         assert!(self.next > self.matched, "INV-RAFT-14: next is above match");
     }
 
-    /// The server answered a request of `sent_at`: its newest applied entry and its patience.
-    pub(super) fn answered(&mut self, now: Instant, sent_at: u64, answer: (LogIndex, Duration)) {
+    /// The server answered a request of `sent_at`.
+    pub(super) fn answered(&mut self, now: Instant, sent_at: u64, condition: Condition) {
         self.active_at = now;
-        self.applied = self.applied.max(answer.0);
-        self.patience = answer.1;
+        self.applied = self.applied.max(condition.applied);
+        self.patience = condition.patience;
+        self.unfit = condition.unfit;
         let sent_at = Instant::from_nanos(sent_at).min(now);
         let sent_at = if crate::mutant!(M15) { now } else { sent_at };
         self.acked_send = self.acked_send.max(Some(sent_at));

@@ -9,8 +9,8 @@ use super::leader::Leader;
 use super::progress::Flow;
 use super::shared::{Destination, Shared};
 use super::{
-    Append, AppendReject, Body, ENTRY_BYTES_MAX, EntryKind, Header, ProposalError, ProposalId,
-    Raft, RaftOutput, RaftTrace, Role, quorum,
+    Append, AppendReject, Body, Condition, ENTRY_BYTES_MAX, EntryKind, Header, ProposalError,
+    ProposalId, Raft, RaftOutput, RaftTrace, Role, quorum,
 };
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Outbox;
@@ -18,7 +18,6 @@ use crate::time::Instant;
 use crate::trace::Level;
 use crate::{buggify, mark, mutant, trace};
 use bytes::Bytes;
-use std::time::Duration;
 
 impl Raft {
     /// Appends for a client, or says why not.
@@ -31,6 +30,12 @@ impl Raft {
     ) {
         let shared = &mut self.shared;
         let error = match &mut self.role {
+            Role::Leader(leader) if !leader.finds_room(shared) => {
+                mark!("raft.propose.disk_full");
+                // Whoever is asked to lead instead may have room.
+                let hope = leader.transfer.is_some();
+                if hope { ProposalError::HandingOver } else { ProposalError::DiskFull }
+            }
             Role::Leader(leader) if leader.is_overloaded(shared) => {
                 mark!("raft.propose.overloaded");
                 ProposalError::Overloaded
@@ -71,7 +76,7 @@ impl Raft {
         now: Instant,
         header: &Header,
         matched: LogIndex,
-        answer: (LogIndex, Duration),
+        condition: Condition,
         out: &mut Outbox<RaftOutput>,
     ) {
         if !self.counts_as_answer(now, header, out) {
@@ -84,7 +89,7 @@ impl Raft {
             return;
         }
         peer.progress.acknowledged(matched);
-        peer.progress.answered(now, header.sent_at, answer);
+        peer.progress.answered(now, header.sent_at, condition);
         self.count_matches(now, out);
         if let Role::Leader(leader) = &mut self.role {
             leader.dismiss(header.from);
@@ -137,7 +142,7 @@ impl Raft {
         now: Instant,
         header: &Header,
         round: u64,
-        answer: (LogIndex, Duration),
+        condition: Condition,
         out: &mut Outbox<RaftOutput>,
     ) {
         if header.term == self.shared.hard.term {
@@ -152,7 +157,7 @@ impl Raft {
             self.shared.stats.malformed += 1;
             return;
         }
-        peer.progress.answered(now, header.sent_at, answer);
+        peer.progress.answered(now, header.sent_at, condition);
         peer.progress.acked_round = peer.progress.acked_round.max(round);
         if peer.progress.take_suspicion() {
             if let Flow::Probe { sent } = &mut peer.progress.flow {
@@ -225,6 +230,9 @@ impl Leader {
         let limits = shared.settings.limits;
         loop {
             let Some(peer) = self.peers.get(&to) else { return };
+            if peer.progress.is_full() {
+                return;
+            }
             let next = peer.progress.next;
             if next <= shared.log.base().index {
                 return self.begin_snapshot(shared, now, to, out);
@@ -299,6 +307,13 @@ impl Leader {
         }
         shared.advance_commit(held, out);
         true
+    }
+
+    /// Whether this server and a quorum of the voters have space on their disks for more entries.
+    pub(super) fn finds_room(&self, shared: &Shared) -> bool {
+        let full = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.progress.is_full());
+        let voters = &shared.configs.latest().voters;
+        !shared.log_full && quorum::reached(voters, |voter| !full(voter))
     }
 
     /// The commit index rose: frees the quota and tells the others.

@@ -9,8 +9,8 @@ use super::membership::Configurations;
 use super::persist::Persister;
 use super::snapshot::Snapshots;
 use super::{
-    Body, Configuration, Entry, EntryKind, HardState, Header, IdentityChange, Message, PersistSeq,
-    RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft, SnapshotMeta,
+    Body, Condition, Configuration, Entry, EntryKind, HardState, Header, IdentityChange, Message,
+    PersistSeq, RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft, SnapshotMeta, Unfit,
 };
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::log::Log;
@@ -81,6 +81,8 @@ pub(super) struct Shared {
     pub(super) embargo_until: Option<Instant>,
     /// The term in which a part of the log was found lost that is not held again yet.
     pub(super) recovering: Option<Term>,
+    /// Whether the disk has no space for more of the log.
+    pub(super) log_full: bool,
     pub(super) stats: RaftStats,
     pub(super) stopped: bool,
     told_foreign: BTreeSet<NodeId>,
@@ -124,6 +126,7 @@ impl Shared {
             held: Vec::new(),
             embargo_until: (!exempt).then(|| now + embargo),
             recovering: restored.recovering,
+            log_full: false,
             stats: RaftStats::default(),
             stopped: false,
             told_foreign: BTreeSet::new(),
@@ -396,6 +399,25 @@ impl Shared {
             mark!("raft.campaign.outside_latest");
         }
         outside
+    }
+
+    /// Why this server should not lead, if so. A full disk comes first: the leader has to know.
+    pub(super) fn unfit(&self, now: Instant) -> Option<Unfit> {
+        if self.log_full || self.snapshots.has_no_room(now) {
+            Some(Unfit::DiskFull)
+        } else if !self.may_lead() {
+            Some(Unfit::NotVoter)
+        } else if self.is_recovering() {
+            Some(Unfit::Recovering)
+        } else {
+            self.disk_stalled(now).then_some(Unfit::DiskStalled)
+        }
+    }
+
+    /// How this server does.
+    pub(super) fn condition(&self, now: Instant) -> Condition {
+        let patience = self.settings.timing.heartbeat_timeout;
+        Condition { applied: self.applied, patience, unfit: self.unfit(now) }
     }
 
     /// Why this server must not campaign, if so (raft.md §4.5).

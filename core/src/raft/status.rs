@@ -1,7 +1,7 @@
 //! What others may know of a server's consensus: the published view, and whether it may leave.
 
 use super::machine::Role;
-use super::{Configuration, Raft, RaftStats, RoleKind};
+use super::{Configuration, Raft, RaftStats, RoleKind, Unfit};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::log::Position;
 use crate::time::Instant;
@@ -47,6 +47,8 @@ pub struct Replica {
     pub heard_at: Instant,
     /// Whether it speaks for the store that the configuration names.
     pub counts: bool,
+    /// Why the server should not lead, if so.
+    pub unfit: Option<Unfit>,
 }
 
 impl Raft {
@@ -164,10 +166,11 @@ impl Raft {
             let matched = peer.progress.matched;
             let term = shared.log.term(matched).unwrap_or_default();
             let counts = !shared.wrong_store.contains(id);
-            (*id, Replica { matched, term, heard_at: peer.progress.active_at, counts })
+            let (heard_at, unfit) = (peer.progress.active_at, peer.progress.unfit);
+            (*id, Replica { matched, term, heard_at, counts, unfit })
         });
         let (matched, term) = (shared.log.last_index(), shared.log.last_term());
-        let own = Replica { matched, term, heard_at: now, counts: true };
+        let own = Replica { matched, term, heard_at: now, counts: true, unfit: shared.unfit(now) };
         Replication {
             last: (matched, term),
             heartbeat_interval: shared.settings.timing.heartbeat_interval,

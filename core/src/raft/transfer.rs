@@ -12,9 +12,7 @@
 
 use super::leader::Leader;
 use super::shared::{Destination, Shared};
-use super::{
-    Body, Header, Raft, RaftOutput, RaftTrace, Role, TransferError, TransferId, TransferRefusal,
-};
+use super::{Body, Header, Raft, RaftOutput, RaftTrace, Role, TransferError, TransferId, Unfit};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::machine::Outbox;
 use crate::time::Instant;
@@ -82,16 +80,7 @@ impl Raft {
         }
         let shared = &mut self.shared;
         // The embargo after a restart protects the lease that this leader gave up.
-        let refusal = if !shared.may_lead() {
-            Some(TransferRefusal::NotVoter)
-        } else if shared.is_recovering() {
-            Some(TransferRefusal::Recovering)
-        } else if shared.disk_stalled(now) {
-            Some(TransferRefusal::DiskStalled)
-        } else {
-            None
-        };
-        match refusal {
+        match shared.unfit(now) {
             None => {
                 let from = shared.hard.term;
                 trace!(out, Level::Info, RaftTrace::HandedOver { by: header.from });
@@ -109,7 +98,7 @@ impl Raft {
         &mut self,
         now: Instant,
         header: &Header,
-        (transfer, reason): (u64, TransferRefusal),
+        (transfer, reason): (u64, Unfit),
         out: &mut Outbox<RaftOutput>,
     ) {
         if !self.counts_as_answer(now, header, out) {
@@ -118,6 +107,9 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let answered = |now: &Transfer| now.target == header.from && now.number == transfer;
         if leader.transfer.as_ref().is_some_and(answered) {
+            if let Some(peer) = leader.peers.get_mut(&header.from) {
+                peer.progress.unfit = Some(reason);
+            }
             leader.end_transfer(Err(TransferError::Rejected(reason)), out);
             self.mind_the_disk(now, out);
         }
@@ -137,14 +129,21 @@ impl Raft {
     }
 
     /// A leader whose disk does not answer hands over, and steps down if that does not help
-    /// (raft.md §5.2).
+    /// (raft.md §5.2). One whose disk is full hands over if it can (§11.3 rule 6), and else goes on
+    /// to lead: it serves reads.
     pub(super) fn mind_the_disk(&mut self, now: Instant, out: &mut Outbox<RaftOutput>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if !self.shared.disk_stalled(now) || mutant!(M58) {
-            leader.fled_disk = false;
+        if leader.transfer.is_some() {
             return;
         }
-        if leader.transfer.is_some() {
+        if !self.shared.disk_stalled(now) || mutant!(M58) {
+            leader.fled_disk = false;
+            if self.shared.log_full
+                && let Some(target) = leader.fittest(&self.shared, None, now)
+            {
+                mark!("raft.leader.disk_full_hands_over");
+                leader.transfer(&mut self.shared, now, (target, Vec::new()), out);
+            }
             return;
         }
         let tried = std::mem::replace(&mut leader.fled_disk, true);
@@ -190,11 +189,12 @@ impl Leader {
         joins
     }
 
-    /// The voter to hand over to: the one asked for, else of those that answer the one with the
-    /// longest log, heard of last. Its own store must count.
+    /// The voter to hand over to: the one asked for, else of those that answer and are fit to lead
+    /// the one with the longest log, heard of last. Its own store must count.
     fn fittest(&self, shared: &Shared, to: Option<NodeId>, now: Instant) -> Option<NodeId> {
         let fit = |id: &NodeId| {
-            let wanted = to.is_none_or(|to| to == *id);
+            let unfit = self.peers.get(id).is_some_and(|peer| peer.progress.unfit.is_some());
+            let wanted = to.map_or(!unfit, |to| to == *id);
             let counts = !shared.wrong_store.contains(id) && self.hears(shared, *id, now);
             *id != shared.id() && wanted && counts
         };

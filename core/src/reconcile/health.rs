@@ -7,6 +7,7 @@ use super::{Reconcile, World};
 use crate::catalog::autopilot::AutopilotConfig;
 use crate::id::{LogIndex, NodeId, NodeName, Term};
 use crate::pack_struct;
+use crate::raft::Unfit;
 use crate::serf::{Member, MemberStatus};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,11 +156,12 @@ fn is_heard(now: Instant, world: &World<'_>, config: AutopilotConfig, id: NodeId
     replica.is_some_and(|replica| replica.counts && now.since(replica.heard_at) <= patience)
 }
 
-/// Whether the server holds nearly everything that this leader holds.
+/// Whether the server holds nearly everything that this leader holds, and its disk works.
 fn keeps_up(world: &World<'_>, config: AutopilotConfig, id: NodeId) -> bool {
     let (last, term) = world.replication.last;
     world.replication.replicas.get(&id).is_some_and(|replica| {
-        replica.term == term && last.above(replica.matched) <= config.max_trailing_logs
+        let fit = matches!(replica.unfit, None | Some(Unfit::NotVoter));
+        fit && replica.term == term && last.above(replica.matched) <= config.max_trailing_logs
     })
 }
 

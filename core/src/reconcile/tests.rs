@@ -523,7 +523,8 @@ impl Rig {
         let last = (LogIndex::new(10), Term::new(2));
         let replica = |id: &NodeId| {
             let heard_at = self.silent.get(id).copied().unwrap_or(self.now);
-            Replica { matched: last.0, term: last.1, heard_at, counts: !self.wiped.contains(id) }
+            let counts = !self.wiped.contains(id);
+            Replica { matched: last.0, term: last.1, heard_at, counts, unfit: None }
         };
         let replicas = self.configuration.servers().map(|(id, _)| (*id, replica(id))).collect();
         let heartbeat_interval = Duration::from_millis(100);

@@ -130,10 +130,11 @@ impl Digest {
                 self.number(stream.get());
                 3
             }
-            Output::Persist { write, op: StorageOp { lane, ops } } => {
+            Output::Persist { write, op: StorageOp { lane, ops, deferrable } } => {
                 self.number(write.get());
                 self.number(u64::from(*lane == Lane::State));
                 self.operations(ops);
+                self.number(u64::from(*deferrable));
                 4
             }
             Output::RunCheck { check, run, kind, output_max_size } => {
@@ -364,6 +365,11 @@ impl Digest {
             FileOp::Remove(file) => {
                 self.number(8);
                 self.path(file);
+            }
+            FileOp::Allocate { file, len } => {
+                self.number(9);
+                self.path(file);
+                self.number(*len);
             }
         }
     }

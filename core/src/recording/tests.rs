@@ -235,7 +235,7 @@ fn inputs() -> Vec<Input> {
 fn outputs() -> Vec<Output> {
     let (stream, write, id) = (StreamId::new(3), WriteId::new(1), RequestId::new(2));
     let file = FilePath::new("raft/wal/1.seg");
-    let ops = |ops: Vec<FileOp>| StorageOp { lane: Lane::Log, ops };
+    let ops = |ops: Vec<FileOp>| StorageOp { lane: Lane::Log, ops, deferrable: false };
     let write_at = |offset, data: &'static [u8]| {
         let data = Bytes::from_static(data);
         vec![FileOp::Write { file: file.clone(), offset, data }, FileOp::Sync(file.clone())]

@@ -291,7 +291,9 @@ mod tests {
                 FileOp::Rename { .. } => text = std::mem::take(&mut new),
                 FileOp::CreateDir(_) | FileOp::Remove(_) | FileOp::Sync(_) | FileOp::SyncDir(_) => {
                 }
-                FileOp::WriteZeros { .. } | FileOp::SetLen { .. } => panic!("unexpected {op:?}"),
+                FileOp::WriteZeros { .. } | FileOp::SetLen { .. } | FileOp::Allocate { .. } => {
+                    panic!("unexpected {op:?}")
+                }
             }
         }
         text

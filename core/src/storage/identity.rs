@@ -10,7 +10,7 @@
 //! CRC-32 of all bytes before.
 
 use super::op::{FileOp, FilePath};
-use super::{StorageDamage, replace_file};
+use super::{StorageDamage, replace_file, temporary};
 use crate::id::{ClusterId, NameError, NodeId, StoreId, Term};
 use crate::pack_struct;
 use crate::raft::IdentityChange;
@@ -21,6 +21,8 @@ use thiserror::Error;
 
 const MAGIC: [u8; 8] = *b"TFIDENT\n";
 const VERSION: u32 = 1;
+/// Bytes of the file at most: a block of most disks.
+const BYTES_MAX: u64 = 4096;
 
 /// The content of `raft/identity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,11 @@ impl Identity {
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_be_bytes());
         replace_file(&identity_file(), out.into())
+    }
+
+    /// The operation that sets space aside for [`Identity::write`].
+    pub(super) fn set_space_aside() -> FileOp {
+        FileOp::Allocate { file: temporary(&identity_file()), len: BYTES_MAX }
     }
 
     /// Reads the content of `raft/identity`.

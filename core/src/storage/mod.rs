@@ -48,9 +48,14 @@ pub struct StorageDamage {
     pub rule: &'static str,
 }
 
+/// Where the new content of `file` is written before it takes the old one's place.
+pub(crate) fn temporary(file: &FilePath) -> FilePath {
+    FilePath::new(&format!("{file}.tmp"))
+}
+
 /// Replaces the content of `file` in one atomic step that is durable when the last operation is.
 pub(crate) fn replace_file(file: &FilePath, data: Bytes) -> Vec<FileOp> {
-    let temporary = FilePath::new(&format!("{file}.tmp"));
+    let temporary = temporary(file);
     let len = data.len() as u64;
     vec![
         FileOp::Write { file: temporary.clone(), offset: 0, data },

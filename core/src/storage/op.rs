@@ -81,6 +81,15 @@ pub enum FileOp {
         /// Bytes.
         len: u64,
     },
+    /// Sets space aside, so that the file can grow to `len` bytes on a full disk; creates it if it
+    /// is missing, and leaves its content and length as they are. Done without effect where the
+    /// filesystem cannot. `SetLen` and `Remove` give the space back.
+    Allocate {
+        /// The file.
+        file: FilePath,
+        /// Bytes.
+        len: u64,
+    },
     /// Makes the file's content and length durable (`fdatasync`).
     Sync(FilePath),
     /// Makes the entries of a folder durable; `None` is the data directory itself.
@@ -97,7 +106,8 @@ pub enum FileOp {
 }
 
 /// Which queue of the disk an operation takes; the lanes do not wait for each other. A lane that
-/// failed once performs nothing more and fails everything after it.
+/// failed once performs nothing more and fails everything after it, unless what failed was
+/// deferrable and the disk was full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// The write-ahead log and the hard state.
@@ -113,9 +123,19 @@ pub struct StorageOp {
     pub lane: Lane,
     /// What to do.
     pub ops: Vec<FileOp>,
+    /// Whether nothing behind it in the lane relies on it: if there is no space for it, the lane
+    /// goes on. What it did until then stays, and is nothing that a reader takes for whole.
+    pub deferrable: bool,
 }
 
-/// Why the disk failed. What reached it is unknown; whoever needed it must not go on.
+impl StorageOp {
+    /// Whether its lane goes on after this failure of it.
+    pub fn may_fail_with(&self, fault: StorageFault) -> bool {
+        self.deferrable && fault == StorageFault::Full
+    }
+}
+
+/// Why the disk failed. What reached it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StorageFault {
     /// No space is left.

@@ -26,7 +26,7 @@ use super::identity::{self, Identity, IdentityError};
 use super::op::{FileOp, FilePath, StorageFault};
 use super::registrations::{RegistrationLog, RegistrationsError, registrations_file};
 use super::scan::{ScanError, Scanned, Scanner};
-use super::snapshot::{Snapshot, SnapshotFiles, snap_dir};
+use super::snapshot::{self, Snapshot, SnapshotFiles, snap_dir};
 use super::wal::{SEGMENT_HEAD_BYTES, Tail, Wal, WalConfig, segment_file, segment_number, wal_dir};
 use crate::catalog::Tables;
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
@@ -706,7 +706,12 @@ impl Recovery {
 
     fn perform(&mut self) -> Step {
         self.phase = Phase::Performing;
-        Step::Perform(std::mem::take(&mut self.ops))
+        let mut ops = std::mem::take(&mut self.ops);
+        if self.config.server {
+            // First of all, so that the rest finds space on a full disk.
+            ops.insert(0, snapshot::Purpose::Own.discard());
+        }
+        Step::Perform(ops)
     }
 
     fn finish(&mut self) -> Result<Step, RecoveryError> {

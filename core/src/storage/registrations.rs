@@ -173,8 +173,8 @@ impl RegistrationLog {
 
     /// Applies `changes`, and returns the operations that make them durable (lane `State`).
     ///
-    /// If one of its operations fails, the file's end is unknown: write no more in this run. (A
-    /// lane that failed fails everything after it, so later appends are never performed.)
+    /// One append is to be on its way at a time. After one that failed, say so by
+    /// [`RegistrationLog::failed`].
     pub fn append(&mut self, changes: Vec<Change>) -> Vec<FileOp> {
         if changes.is_empty() {
             return Vec::new();
@@ -189,6 +189,11 @@ impl RegistrationLog {
         self.epoch += 1;
         let file = registrations_file();
         vec![FileOp::Write { file: file.clone(), offset, data: data.into() }, FileOp::Sync(file)]
+    }
+
+    /// The newest append failed, so the file's end is not known: the next one replaces the file.
+    pub const fn failed(&mut self) {
+        self.compact_at = 0;
     }
 
     /// The operations that replace the file by one that holds the present state only.

@@ -106,14 +106,17 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    pub(super) const ALL: [Self; 2] = [Self::Own, Self::Received];
-
     /// The file that is written.
     pub(super) fn file(self) -> FilePath {
         match self {
             Self::Own => FilePath::new("raft/snap/own.tmp"),
             Self::Received => FilePath::new("raft/snap/received.tmp"),
         }
+    }
+
+    /// The operation that gives the file up, and the space that it holds.
+    pub fn discard(self) -> FileOp {
+        FileOp::Remove(self.file())
     }
 }
 
@@ -133,7 +136,8 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// A writer, and the operations that begin the file, whatever an earlier one left there.
+    /// A writer, and the operations that begin the file, whatever stands there: space that was set
+    /// aside ([`reserve`]), or what an earlier one left.
     ///
     /// Panics if `meta` covers no entry: there is nothing to stand for.
     pub fn begin(store: StoreId, purpose: Purpose, meta: &SnapshotMeta) -> (Self, Vec<FileOp>) {
@@ -142,10 +146,10 @@ impl SnapshotWriter {
         let file = purpose.file();
         let crc = crc32fast::Hasher::new();
         let id = SnapshotId::of(meta);
-        let mut writer = Self { id, store, file: file.clone(), offset: 0, records: 0, crc };
+        let mut writer = Self { id, store, file, offset: 0, records: 0, crc };
         let version = VERSION.to_be_bytes();
         let head = writer.put(kind::META, &[&version, &pack::to_bytes(meta)]);
-        (writer, vec![FileOp::SetLen { file, len: 0 }, head])
+        (writer, vec![head])
     }
 
     /// The operations that append a block.
@@ -166,6 +170,7 @@ impl SnapshotWriter {
         let end = self.put(kind::END, &[&blocks, &crc]);
         vec![
             end,
+            FileOp::SetLen { file: self.file.clone(), len: self.offset },
             FileOp::Sync(self.file.clone()),
             FileOp::Rename { from: self.file, to: self.id.file() },
             FileOp::SyncDir(Some(snap_dir())),
@@ -195,6 +200,13 @@ impl SnapshotWriter {
         self.offset += data.len() as u64;
         FileOp::Write { file: self.file.clone(), offset, data: data.into() }
     }
+}
+
+/// The operation that sets space aside for the next snapshot of this server's own, so that it can
+/// be stored, and the log cut behind it, on a disk that others have filled. A start gives the space
+/// back before it writes anything (raft.md §11.3 rule 6).
+pub fn reserve(bytes: u64) -> FileOp {
+    FileOp::Allocate { file: Purpose::Own.file(), len: bytes }
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ impl MemDisk {
                 FileOp::SetLen { file, len } => {
                     self.file(&file).resize(usize::try_from(len).unwrap(), 0);
                 }
+                FileOp::Allocate { file, .. } => {
+                    self.file(&file);
+                }
                 FileOp::Rename { from, to } => {
                     let content = self.files.remove(from.as_str()).expect("the file exists");
                     self.files.insert(to.as_str().to_owned(), content);

@@ -38,8 +38,10 @@
 //! the batch before it durable and may itself be lost.
 //!
 //! Segments are filled with zeros ahead of the writer, so that a commit need not change the file's
-//! metadata: the current one in steps, the next one as a whole once the current is half full. A
-//! segment grows past its size while its successor is not ready, so no append ever waits for that.
+//! metadata and finds room on the disk: the current one in steps, the next one as a whole once the
+//! current is half full. A segment grows past its size while its successor is not ready. What is
+//! prepared may fail for want of space and is tried again; a batch waits for it
+//! ([`Wal::has_room`]), so that a full disk never stops a batch halfway.
 
 use super::hard::HardSlots;
 use super::identity::Identity;
@@ -48,7 +50,7 @@ use super::record::{self, Binding, Head};
 use crate::id::{LogIndex, StoreId};
 use crate::mark;
 use crate::pack_struct;
-use crate::raft::{Entry, EntryKind, PersistBatch};
+use crate::raft::{Entry, EntryKind, IdentityChange, PersistBatch};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -228,6 +230,17 @@ fn batch_bytes(items: &[Item<'_>]) -> usize {
     record::size(8) + records
 }
 
+/// Bytes of the batch that [`Wal::append`] makes of `batch`; 0 if it needs none.
+fn log_bytes(batch: &PersistBatch) -> u64 {
+    let marks = usize::from(batch.reset.is_some()) + usize::from(batch.truncate_from.is_some());
+    if marks == 0 && batch.entries.is_empty() {
+        return 0;
+    }
+    let entries =
+        batch.entries.iter().map(|entry| record::size(Item::Entry(entry).payload_bytes()));
+    (record::size(8) + marks * record::size(0) + entries.sum::<usize>()) as u64
+}
+
 /// Appends a batch to `out`, whose first byte stands at `base` of the bound file.
 fn put_batch(out: &mut Vec<u8>, base: u64, binding: Binding, epoch: u64, items: &[Item<'_>]) {
     let records = batch_bytes(items) - record::size(8);
@@ -250,13 +263,13 @@ enum Spare {
     Ready,
 }
 
-/// A step of zeroing on its way.
+/// A step of preparation on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Preparing {
-    /// Of the current segment.
-    Current,
-    /// Of the next one, which will then be zeroed up to this many bytes.
-    Spare(u64),
+    /// Space for the next identity.
+    Identity,
+    /// Zeros in a segment, which then reach to here.
+    Zeros { segment: u64, zeroed: u64 },
 }
 
 /// The writer of identity, hard state and log. A plain value: it knows what is written, the node
@@ -281,7 +294,13 @@ pub struct Wal {
     /// The largest position in each segment that is still there before it, oldest first.
     closed: VecDeque<LogIndex>,
     spare: Spare,
+    /// Whether space is set aside for the next identity.
+    identity_room: bool,
     preparing: Option<Preparing>,
+    /// Whether the newest step found no space on the disk.
+    full: bool,
+    /// Bytes of the batch that waits for room; 0 if none does.
+    wanted: u64,
 }
 
 /// The part of the current segment that a writer continues after.
@@ -365,7 +384,10 @@ impl Wal {
             largest: tail.largest.max(reset),
             closed: tail.closed.into(),
             spare: Spare::Filling(0),
+            identity_room: false,
             preparing: None,
+            full: false,
+            wanted: 0,
         };
         (wal, ops)
     }
@@ -374,7 +396,7 @@ impl Wal {
     ///
     /// The log's format takes a batch as proof that the one before it is durable. Lanes give that:
     /// they perform operations in order, and nothing after one that failed. An empty batch needs
-    /// nothing.
+    /// nothing. Only a recovery, which may fail, writes where no room is prepared.
     ///
     /// - Source: raft.md §11.3, §11.4.
     /// - Cost: copies the batch once.
@@ -383,6 +405,7 @@ impl Wal {
     pub fn append(&mut self, batch: &PersistBatch) -> Vec<FileOp> {
         let mut ops = Vec::with_capacity(6);
         if self.identity.change(&batch.identity) {
+            self.identity_room = false;
             ops.extend(self.identity.write());
         }
         if let Some(hard) = batch.hard {
@@ -411,20 +434,42 @@ impl Wal {
         ops
     }
 
+    /// Whether [`Wal::append`] finds room for `batch`; if not, the next step of [`Wal::prepare`]
+    /// makes it.
+    pub fn has_room(&mut self, batch: &PersistBatch) -> bool {
+        let identity = batch.identity == IdentityChange::default() || self.identity_room;
+        let bytes = log_bytes(batch);
+        if bytes == 0 {
+            return identity;
+        }
+        let room = self.switches(bytes) || self.offset + bytes <= self.zeroed;
+        self.wanted = if room { 0 } else { bytes };
+        room && identity
+    }
+
     /// The operations of a clean stop: they prove the last batch durable. Nothing follows them.
+    /// Where there is no room for them they may fail, and the next start finds what it finds after
+    /// a crash.
     pub fn seal(&mut self) -> Vec<FileOp> {
         let mut ops = Vec::new();
         self.write(&[Item::Seal], &mut ops);
         ops
     }
 
+    /// Whether a batch of so many bytes begins the next segment.
+    fn switches(&self, bytes: u64) -> bool {
+        let size = self.config.segment_bytes;
+        self.offset + bytes > size
+            && SEGMENT_HEAD_BYTES as u64 + bytes <= size
+            && self.spare == Spare::Ready
+            && self.largest.is_some()
+    }
+
     fn write(&mut self, items: &[Item<'_>], ops: &mut Vec<FileOp>) {
         let bytes = batch_bytes(items) as u64;
         let mut data = Vec::new();
-        let full = self.offset + bytes > self.config.segment_bytes;
         let mut base = self.offset;
-        if full
-            && self.spare == Spare::Ready
+        if self.switches(bytes)
             && let Some(largest) = self.largest.take()
         {
             mark!("storage.segment_switch");
@@ -448,6 +493,13 @@ impl Wal {
         let file = segment_file(self.segment);
         ops.push(FileOp::Write { file: file.clone(), offset: base, data: data.into() });
         ops.push(FileOp::Sync(file));
+    }
+
+    /// Fills a part of a segment with zeros, durably.
+    fn zeros(segment: u64, from: u64, to: u64) -> Vec<FileOp> {
+        let file = segment_file(segment);
+        let zeros = FileOp::WriteZeros { file: file.clone(), offset: from, len: to - from };
+        vec![zeros, FileOp::Sync(file)]
     }
 
     const fn binding(&self) -> Binding {
@@ -485,44 +537,78 @@ impl Wal {
 
     /// The next step of preparing room ahead of the writer, if one is due and none is on its way.
     ///
-    /// To be asked after every append and after every [`Wal::prepared`]. Steps of the current
-    /// segment go through lane `Log`, so that no append overtakes its zeros; the next segment is
+    /// To be asked after every append, after every [`Wal::prepared`], and from time to time after a
+    /// [`Wal::unprepared`]. Steps of the current segment go through lane `Log`; the next segment is
     /// prepared through lane `State`, where no append waits for it.
     pub fn prepare(&mut self) -> Option<StorageOp> {
         if self.preparing.is_some() {
             return None;
         }
+        if !self.identity_room {
+            self.preparing = Some(Preparing::Identity);
+            let ops = vec![Identity::set_space_aside()];
+            return Some(StorageOp { lane: Lane::Log, ops, deferrable: true });
+        }
         let WalConfig { segment_bytes, step_bytes } = self.config;
-        if self.zeroed < segment_bytes && self.zeroed - self.offset < step_bytes / 2 {
-            let file = segment_file(self.segment);
-            let (offset, len) = (self.zeroed, step_bytes.min(segment_bytes - self.zeroed));
-            self.zeroed += len;
-            self.preparing = Some(Preparing::Current);
-            let zeros = FileOp::WriteZeros { file: file.clone(), offset, len };
-            return Some(StorageOp { lane: Lane::Log, ops: vec![zeros, FileOp::Sync(file)] });
+        let ahead = self.zeroed < segment_bytes && self.zeroed - self.offset < step_bytes;
+        if ahead || self.offset + self.wanted > self.zeroed {
+            let ahead = (self.zeroed + step_bytes).min(segment_bytes);
+            let zeroed = ahead.max(self.offset + self.wanted);
+            self.preparing = Some(Preparing::Zeros { segment: self.segment, zeroed });
+            let ops = Self::zeros(self.segment, self.zeroed, zeroed);
+            return Some(StorageOp { lane: Lane::Log, ops, deferrable: true });
         }
         let Spare::Filling(offset) = self.spare else { return None };
         if self.offset < segment_bytes / 2 {
             return None;
         }
-        let file = segment_file(self.segment + 1);
-        let len = step_bytes.min(segment_bytes - offset);
-        self.preparing = Some(Preparing::Spare(offset + len));
-        let zeros = FileOp::WriteZeros { file: file.clone(), offset, len };
-        let mut ops = vec![zeros, FileOp::Sync(file)];
-        if offset + len == segment_bytes {
+        let zeroed = (offset + step_bytes).min(segment_bytes);
+        self.preparing = Some(Preparing::Zeros { segment: self.segment + 1, zeroed });
+        let mut ops = Self::zeros(self.segment + 1, offset, zeroed);
+        if zeroed == segment_bytes {
             ops.push(FileOp::SyncDir(Some(wal_dir())));
         }
-        Some(StorageOp { lane: Lane::State, ops })
+        Some(StorageOp { lane: Lane::State, ops, deferrable: true })
     }
 
     /// The step that [`Wal::prepare`] asked for is done.
     pub fn prepared(&mut self) {
         let step = self.preparing.take().expect("a step was on its way");
-        if let Preparing::Spare(zeroed) = step {
-            let whole = zeroed == self.config.segment_bytes;
-            self.spare = if whole { Spare::Ready } else { Spare::Filling(zeroed) };
+        self.full = false;
+        match step {
+            Preparing::Identity => self.identity_room = true,
+            Preparing::Zeros { segment, zeroed } if segment > self.segment => {
+                let whole = zeroed == self.config.segment_bytes;
+                self.spare = if whole { Spare::Ready } else { Spare::Filling(zeroed) };
+            }
+            Preparing::Zeros { segment, zeroed } if segment == self.segment => {
+                self.zeroed = self.zeroed.max(zeroed);
+            }
+            // The segment is full by now.
+            Preparing::Zeros { .. } => {}
         }
+    }
+
+    /// There is no space for the step that [`Wal::prepare`] asked for.
+    pub fn unprepared(&mut self) {
+        self.preparing = None;
+        self.full = true;
+    }
+
+    /// Whether the newest step found no space.
+    pub const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether a step is on its way.
+    pub const fn is_preparing(&self) -> bool {
+        self.preparing.is_some()
+    }
+
+    /// Bytes that a start needs on the disk before it gives any back: those of a copy of the last
+    /// segment ([`Wal::resume`]), rarely more.
+    pub const fn restart_bytes(&self) -> u64 {
+        self.config.segment_bytes + self.config.step_bytes
     }
 }
 

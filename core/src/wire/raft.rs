@@ -10,8 +10,8 @@ use crate::id::{LogIndex, NodeId, StoreId, Term};
 use crate::log::chain;
 use crate::raft::bootstrap::{BootstrapMessage, Promise, Verdict};
 use crate::raft::{
-    Append, AppendReject, Body, Campaign, Entry, EntryKind, Header, Message, Refusal,
-    SnapshotBlock, TransferRefusal,
+    Append, AppendReject, Body, Campaign, Condition, Entry, EntryKind, Header, Message, Refusal,
+    SnapshotBlock, Unfit,
 };
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -20,7 +20,8 @@ use std::time::Duration;
 pack_struct!(Header { cluster, from, address, from_store, to, term, sent_at });
 pack_struct!(Message { header, body });
 pack_struct!(Campaign { term, last_index, last_term, transfer_from });
-pack_enum!(TransferRefusal { 1 => NotVoter, 2 => DiskStalled, 3 => Recovering });
+pack_enum!(Unfit { 1 => NotVoter, 2 => DiskStalled, 3 => Recovering, 4 => DiskFull });
+pack_struct!(Condition { applied, patience, unfit });
 pack_struct!(SnapshotBlock { snapshot, meta, number, data, last });
 pack_struct!(AppendReject { prev_index, hint_index, hint_term });
 pack_enum!(EntryKind { 1 => Command, 2 => Noop, 3 => Config });
@@ -87,10 +88,9 @@ pack_struct!(PreVoteAnswer { campaign_term, refusal });
 /// The answer to an append on the wire.
 struct AppendOk {
     match_index: LogIndex,
-    applied: LogIndex,
-    patience: Duration,
+    condition: Condition,
 }
-pack_struct!(AppendOk { match_index, applied, patience });
+pack_struct!(AppendOk { match_index, condition });
 
 /// A heartbeat on the wire.
 struct Heartbeat {
@@ -102,10 +102,9 @@ pack_struct!(Heartbeat { commit, round });
 /// The answer to a heartbeat on the wire.
 struct HeartbeatAnswer {
     round: u64,
-    applied: LogIndex,
-    patience: Duration,
+    condition: Condition,
 }
-pack_struct!(HeartbeatAnswer { round, applied, patience });
+pack_struct!(HeartbeatAnswer { round, condition });
 
 /// The permission to campaign on the wire.
 struct TimeoutNow {
@@ -116,7 +115,7 @@ pack_struct!(TimeoutNow { transfer });
 /// The answer to it on the wire.
 struct TransferReject {
     transfer: u64,
-    reason: TransferRefusal,
+    reason: Unfit,
 }
 pack_struct!(TransferReject { transfer, reason });
 
@@ -163,8 +162,8 @@ impl Pack for Body {
             Self::RequestVote(campaign) => WireBody::RequestVote(campaign),
             Self::VoteAnswer { refusal } => WireBody::VoteAnswer(refusal),
             Self::Append(append) => WireBody::Append(append),
-            Self::AppendOk { match_index, applied, patience } => {
-                WireBody::AppendOk(AppendOk { match_index, applied, patience })
+            Self::AppendOk { match_index, condition } => {
+                WireBody::AppendOk(AppendOk { match_index, condition })
             }
             Self::AppendReject(reject) => WireBody::AppendReject(reject),
             Self::SnapshotBlock(block) => WireBody::SnapshotBlock(block),
@@ -172,8 +171,8 @@ impl Pack for Body {
                 WireBody::SnapshotAnswer(SnapshotAnswer { snapshot, next })
             }
             Self::Heartbeat { commit, round } => WireBody::Heartbeat(Heartbeat { commit, round }),
-            Self::HeartbeatAnswer { round, applied, patience } => {
-                WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience })
+            Self::HeartbeatAnswer { round, condition } => {
+                WireBody::HeartbeatAnswer(HeartbeatAnswer { round, condition })
             }
             Self::TimeoutNow { transfer } => WireBody::TimeoutNow(TimeoutNow { transfer }),
             Self::TransferReject { transfer, reason } => {
@@ -192,8 +191,8 @@ impl Pack for Body {
             WireBody::RequestVote(campaign) => Self::RequestVote(campaign),
             WireBody::VoteAnswer(refusal) => Self::VoteAnswer { refusal },
             WireBody::Append(append) => Self::Append(append),
-            WireBody::AppendOk(AppendOk { match_index, applied, patience }) => {
-                Self::AppendOk { match_index, applied, patience }
+            WireBody::AppendOk(AppendOk { match_index, condition }) => {
+                Self::AppendOk { match_index, condition }
             }
             WireBody::AppendReject(reject) => Self::AppendReject(reject),
             WireBody::SnapshotBlock(block) => Self::SnapshotBlock(block),
@@ -201,8 +200,8 @@ impl Pack for Body {
                 Self::SnapshotAnswer { snapshot, next }
             }
             WireBody::Heartbeat(Heartbeat { commit, round }) => Self::Heartbeat { commit, round },
-            WireBody::HeartbeatAnswer(HeartbeatAnswer { round, applied, patience }) => {
-                Self::HeartbeatAnswer { round, applied, patience }
+            WireBody::HeartbeatAnswer(HeartbeatAnswer { round, condition }) => {
+                Self::HeartbeatAnswer { round, condition }
             }
             WireBody::TimeoutNow(TimeoutNow { transfer }) => Self::TimeoutNow { transfer },
             WireBody::TransferReject(TransferReject { transfer, reason }) => {
@@ -324,6 +323,7 @@ mod tests {
         let campaign = Campaign { term: two, last_index: one, last_term, transfer_from: None };
         let transferred = Campaign { transfer_from: Some(Term::new(1)), ..campaign };
         let patience = Duration::from_secs(1);
+        let condition = Condition { applied: one, patience, unfit: Some(Unfit::Recovering) };
         vec![
             Body::PreVote(campaign),
             Body::PreVoteAnswer { campaign_term: two, refusal: Some(Refusal::Embargo(patience)) },
@@ -336,13 +336,13 @@ mod tests {
                 commit: one,
                 entries: log.slice(LogIndex::new(2), 9, 9000),
             }),
-            Body::AppendOk { match_index: one, applied: LogIndex::ZERO, patience },
+            Body::AppendOk { match_index: one, condition },
             Body::AppendReject(AppendReject { prev_index: one, hint_index: one, hint_term: two }),
             Body::Heartbeat { commit: one, round: 3 },
-            Body::HeartbeatAnswer { round: 3, applied: one, patience },
+            Body::HeartbeatAnswer { round: 3, condition },
             Body::RequestVote(transferred),
             Body::TimeoutNow { transfer: 1 },
-            Body::TransferReject { transfer: 1, reason: TransferRefusal::DiskStalled },
+            Body::TransferReject { transfer: 1, reason: Unfit::DiskStalled },
             Body::SnapshotBlock(SnapshotBlock {
                 snapshot: 3,
                 meta: SnapshotMeta { index: one, term: two, ..SnapshotMeta::default() },

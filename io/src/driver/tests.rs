@@ -159,7 +159,7 @@ fn a_due_timeout_a_datagram_a_write_and_a_check_reach_the_node() {
     let script: Script = |input| match input {
         Input::Datagram { .. } => vec![Output::Persist {
             write: WriteId::new(3),
-            op: StorageOp { lane: Lane::Log, ops: vec![] },
+            op: StorageOp { lane: Lane::Log, ops: vec![], deferrable: false },
         }],
         Input::Persisted { .. } => vec![Output::RunCheck {
             check: CheckId::parse("c").unwrap(),

@@ -4,10 +4,12 @@
 //! rename or removal closes what it touches; after a failure everything is closed.
 
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use terraform_core::storage::op::{FileOp, FilePath, StorageFault};
 use terraform_core::storage::recovery::Answer;
@@ -86,6 +88,9 @@ impl Files {
             }
             FileOp::SetLen { file, len } => {
                 self.with("resizing", file, true, |file| file.set_len(*len))
+            }
+            FileOp::Allocate { file, len } => {
+                self.with("setting space aside in", file, true, |file| allocate(file, *len))
             }
             FileOp::Sync(file) => self.with("syncing", file, false, File::sync_data),
             FileOp::SyncDir(folder) => {
@@ -212,6 +217,24 @@ fn read_at_most(file: File, limit: u64) -> io::Result<Answer> {
     let mut content = Vec::new();
     file.take(limit).read_to_end(&mut content)?;
     Ok(Answer::Content(Some(Bytes::from(content))))
+}
+
+/// Sets space aside behind the end of a file, up to `len` bytes in all.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    let (metadata, filesystem) = (file.metadata()?, fstatvfs(file)?);
+    // An attempt that cannot succeed would take what space there is from others.
+    let free = filesystem.f_bavail.saturating_mul(filesystem.f_frsize);
+    if free.saturating_add(metadata.blocks() * 512) < len {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => {
+            // What was set aside of it.
+            file.set_len(metadata.len())?;
+            Err(error.into())
+        }
+    }
 }
 
 fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {

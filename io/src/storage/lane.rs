@@ -2,7 +2,8 @@
 //!
 //! A lane performs its operations in the order they were given and reports each. A lane that failed
 //! once performs nothing more and fails whatever follows: later operations may rely on earlier
-//! ones, and a sync that failed must not be tried again (raft.md §11.3).
+//! ones, and a sync that failed must not be tried again (raft.md §11.3). What an operation may fail
+//! with and leave its lane going, it says itself.
 //!
 //! The queues have no bound of their own: the core has one log write on its way and answers no
 //! registration before it is durable, so they hold no more than the core's own limits allow.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use terraform_core::id::WriteId;
-use terraform_core::storage::op::{FileOp, Lane, StorageFault, StorageOp};
+use terraform_core::storage::op::{Lane, StorageFault, StorageOp};
 
 /// A storage operation that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Completion {
     pub result: Result<(), DiskFailure>,
 }
 
-type Job = (WriteId, Vec<FileOp>);
+type Job = (WriteId, StorageOp);
 
 /// Both lanes of a data directory.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Disk {
             Lane::Log => &self.log,
             Lane::State => &self.state,
         };
-        lane.send((write, op.ops)).expect("a lane's thread ends only after its queue is closed");
+        lane.send((write, op)).expect("a lane's thread ends only after its queue is closed");
     }
 
     /// Performs what is queued, stops the threads and gives up the data directory's lock.
@@ -75,15 +76,18 @@ impl Disk {
 fn run(dir: &DataDir, jobs: &Receiver<Job>, report: impl Fn(Completion)) {
     let mut files = Files::new(dir.path());
     let mut failed: Option<StorageFault> = None;
-    for (write, ops) in jobs {
+    for (write, op) in jobs {
         let result = match failed {
-            None => files.perform(&ops),
+            None => files.perform(&op.ops),
             Some(fault) => {
                 let text = "an earlier operation of this lane failed".to_owned();
                 Err(DiskFailure { fault, text })
             }
         };
-        failed = failed.or_else(|| result.as_ref().err().map(|failure| failure.fault));
+        if failed.is_none() {
+            let fault = result.as_ref().err().map(|failure| failure.fault);
+            failed = fault.filter(|fault| !op.may_fail_with(*fault));
+        }
         report(Completion { write, result });
     }
 }

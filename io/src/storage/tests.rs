@@ -3,7 +3,7 @@
 use super::*;
 use bytes::Bytes;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -33,6 +33,12 @@ impl Temporary {
     fn file(&self, name: &str) -> PathBuf {
         self.0.join("data").join(name)
     }
+}
+
+/// Makes a file for which there is never space.
+fn fill(temporary: &Temporary, name: &str) {
+    fs::create_dir_all(temporary.file("")).unwrap();
+    symlink("/dev/full", temporary.file(name)).unwrap();
 }
 
 impl Drop for Temporary {
@@ -126,7 +132,7 @@ fn a_failure_names_file_and_reason_and_stops_the_rest() {
 fn a_full_disk_and_a_denied_one_are_told_apart() {
     let temporary = Temporary::new();
     let dir = temporary.dir();
-    std::os::unix::fs::symlink("/dev/full", temporary.file("full")).unwrap();
+    fill(&temporary, "full");
     let mut files = Files::new(dir.path());
     assert_eq!(files.perform(&[write("full", b"x")]).unwrap_err().fault, StorageFault::Full);
     // The superuser, who may run the tests, is never denied anything.
@@ -183,11 +189,11 @@ fn lanes_report_in_order_and_a_failed_lane_stays_failed() {
     let (sender, reports) = mpsc::channel();
     let report = move |completion| drop(sender.send(completion));
     let disk = Disk::start(temporary.dir(), report).unwrap();
-    let log = |ops| StorageOp { lane: Lane::Log, ops };
+    let log = |ops| StorageOp { lane: Lane::Log, ops, deferrable: false };
     disk.submit(WriteId::new(1), log(vec![write("a", b"1"), FileOp::Sync(path("a"))]));
     disk.submit(WriteId::new(2), log(vec![FileOp::Sync(path("none"))]));
     disk.submit(WriteId::new(3), log(vec![write("b", b"1")]));
-    let state = StorageOp { lane: Lane::State, ops: vec![write("c", b"1")] };
+    let state = StorageOp { lane: Lane::State, ops: vec![write("c", b"1")], deferrable: false };
     disk.submit(WriteId::new(4), state);
     disk.stop();
     let all: Vec<Completion> = reports.iter().collect();
@@ -199,4 +205,40 @@ fn lanes_report_in_order_and_a_failed_lane_stays_failed() {
     };
     assert_eq!((of(true), of(false)), (vec![1, 4], vec![2, 3]));
     assert!(Path::exists(&temporary.file("c")) && !temporary.file("b").exists());
+}
+
+#[test]
+fn a_lane_goes_on_after_what_found_no_space_only_if_it_may() {
+    let temporary = Temporary::new();
+    fill(&temporary, "full");
+    let (sender, reports) = mpsc::channel();
+    let report = move |completion| drop(sender.send(completion));
+    let disk = Disk::start(temporary.dir(), report).unwrap();
+    let op =
+        |file, deferrable| StorageOp { lane: Lane::Log, ops: vec![write(file, b"1")], deferrable };
+    let ops = [("full", true), ("a", true), ("none/b", true), ("c", true)];
+    for (number, (file, deferrable)) in (1..).zip(ops) {
+        disk.submit(WriteId::new(number), op(file, deferrable));
+    }
+    disk.stop();
+    let faults: Vec<Option<StorageFault>> =
+        reports.iter().map(|done| done.result.err().map(|failure| failure.fault)).collect();
+    let (full, other) = (Some(StorageFault::Full), Some(StorageFault::Io));
+    assert_eq!(faults, [full, None, other, other], "what is no lack of space ends the lane");
+}
+
+#[test]
+fn space_that_is_set_aside_changes_no_file_and_more_than_there_is_takes_none() {
+    let temporary = Temporary::new();
+    let mut files = Files::new(temporary.dir().path());
+    files.perform(&[write("f", b"abc"), FileOp::Sync(path("f"))]).unwrap();
+    let allocate = |len| FileOp::Allocate { file: path("f"), len };
+    let blocks = || fs::metadata(temporary.file("f")).unwrap().blocks();
+    let before = blocks();
+    let failure = files.perform(&[allocate(1 << 62)]).unwrap_err();
+    assert_eq!((failure.fault, blocks()), (StorageFault::Full, before));
+    files.perform(&[allocate(1 << 20)]).unwrap();
+    assert_eq!(fs::read(temporary.file("f")).unwrap(), b"abc");
+    files.perform(&[FileOp::SetLen { file: path("f"), len: 3 }]).unwrap();
+    assert_eq!((fs::read(temporary.file("f")).unwrap(), blocks()), (b"abc".to_vec(), before));
 }

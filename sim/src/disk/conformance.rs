@@ -79,7 +79,10 @@ fn both_disks_read_alike_after_the_same_operations() {
             let report = move |completion| drop(sender.send(completion));
             // A disk of its own for each list: a lane that failed once performs nothing more.
             let real = Disk::start(DataDir::open(&root).unwrap(), report).unwrap();
-            real.submit(WriteId::new(1), StorageOp { lane: Lane::State, ops: ops.clone() });
+            real.submit(
+                WriteId::new(1),
+                StorageOp { lane: Lane::State, ops: ops.clone(), deferrable: false },
+            );
             real.stop();
             let accepted = reports.recv().unwrap().result.is_ok();
             assert_eq!(simulated.perform(&ops).is_ok(), accepted, "{ops:?}");
@@ -133,7 +136,7 @@ fn a_recovery_writes_the_same_files_on_both_disks() {
             let (sender, reports) = std::sync::mpsc::channel();
             let report = move |completion| drop(sender.send(completion));
             let real = Disk::start(DataDir::open(&root).unwrap(), report).unwrap();
-            real.submit(WriteId::new(1), StorageOp { lane: Lane::State, ops });
+            real.submit(WriteId::new(1), StorageOp { lane: Lane::State, ops, deferrable: false });
             real.stop();
             assert!(reports.recv().unwrap().result.is_ok());
         }

@@ -85,7 +85,7 @@ fn a_failed_sync_forgets_or_reverts_and_fails_the_lane() {
         disk.fail_sync(fault);
         for number in 1..=2 {
             let ops = vec![write("a", b"new"), FileOp::Sync(path("a"))];
-            disk.start(WriteId::new(number), StorageOp { lane: Lane::Log, ops });
+            disk.start(WriteId::new(number), StorageOp { lane: Lane::Log, ops, deferrable: false });
             let done = disk.complete(Lane::Log);
             assert_eq!(done, Some((WriteId::new(number), Err(StorageFault::Io))));
         }
@@ -178,7 +178,10 @@ fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
             if let Step::Perform(ops) = &step
                 && rng.chance(1, 3)
             {
-                disk.start(WriteId::ZERO, StorageOp { lane: Lane::Log, ops: ops.clone() });
+                disk.start(
+                    WriteId::ZERO,
+                    StorageOp { lane: Lane::Log, ops: ops.clone(), deferrable: false },
+                );
                 disk.crash(Crash::Power(Loss::Mixed), rng);
                 continue 'attempts;
             }
@@ -217,7 +220,7 @@ impl Host {
 
     fn start(&mut self, lane: Lane, ops: Vec<FileOp>) {
         self.writes += 1;
-        self.disk.start(WriteId::new(self.writes), StorageOp { lane, ops });
+        self.disk.start(WriteId::new(self.writes), StorageOp { lane, ops, deferrable: false });
     }
 
     /// Now and then a snapshot: an own one of what is committed, or one that replaces the log.

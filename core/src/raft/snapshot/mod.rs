@@ -38,14 +38,18 @@ pub struct ReceiptId(pub u64);
 pub(super) struct Snapshots {
     /// The newest position that one covers, or will cover once it is stored.
     newest: LogIndex,
-    /// Whether one is being stored.
-    taking: bool,
+    /// While one is being stored, what `newest` was before.
+    taking: Option<LogIndex>,
     /// Payload bytes of entries handed out since.
     pub(super) bytes: usize,
     /// Bytes of the newest one that was stored in this run.
     size: usize,
     /// Until then entries alone make none due.
     not_before: Instant,
+    /// Until then none is taken: the disk had no space for the last one.
+    full_until: Option<Instant>,
+    /// Until then none is taken from a leader, for the same reason.
+    no_room_until: Option<Instant>,
     pub(super) images: u64,
     pub(super) receipts: u64,
     pub(super) receipt: Option<Receipt>,
@@ -56,14 +60,27 @@ impl Snapshots {
     pub(super) const fn new(newest: LogIndex, now: Instant) -> Self {
         Self {
             newest,
-            taking: false,
+            taking: None,
             bytes: 0,
             size: 0,
             not_before: now,
+            full_until: None,
+            no_room_until: None,
             images: 0,
             receipts: 0,
             receipt: None,
         }
+    }
+
+    /// The one that was to be taken is not stored; the next one is due at `again`.
+    fn not_taken(&mut self, again: Instant) {
+        self.newest = self.taking.take().unwrap_or(self.newest);
+        self.full_until = Some(again);
+    }
+
+    /// Whether the disk is taken to have no space for one that arrives.
+    pub(super) fn has_no_room(&self, now: Instant) -> bool {
+        self.no_room_until.is_some_and(|until| until > now)
     }
 
     /// A snapshot that arrived took the log's place.
@@ -83,12 +100,14 @@ impl Raft {
         let entries = shared.handed.above(snapshots.newest);
         let many = entries >= limits.snapshot_entries && now >= snapshots.not_before;
         let large = entries > 0 && snapshots.bytes >= limits.snapshot_bytes.max(snapshots.size);
-        if snapshots.taking || !(many || large) {
+        let again = snapshots.full_until.is_some_and(|until| now >= until) && entries > 0;
+        let paused = snapshots.full_until.is_some() && !again;
+        if snapshots.taking.is_some() || paused || !(many || large || again) {
             return;
         }
         let Some(position) = shared.log.position(shared.handed) else { return };
-        snapshots.newest = position.index;
-        snapshots.taking = true;
+        snapshots.taking = Some(std::mem::replace(&mut snapshots.newest, position.index));
+        snapshots.full_until = None;
         snapshots.bytes = 0;
         let interval = limits.snapshot_interval;
         snapshots.not_before = now + interval + shared.rng.jitter(interval);
@@ -106,7 +125,7 @@ impl Raft {
         out: &mut Outbox<RaftOutput>,
     ) {
         let shared = &mut self.shared;
-        shared.snapshots.taking = false;
+        shared.snapshots.taking = None;
         shared.snapshots.size = usize::try_from(bytes).unwrap_or(usize::MAX);
         trace!(out, Level::Info, RaftTrace::SnapshotTaken { index, bytes });
         let kept = shared.settings.limits.trailing_entries;

@@ -9,6 +9,7 @@ use super::super::membership::Configurations;
 use super::super::shared::{Destination, Shared};
 use super::super::{
     Body, Header, Raft, RaftOutput, RaftTrace, Role, SnapshotBlock, SnapshotMeta, SnapshotOutput,
+    Unfit,
 };
 use super::ReceiptId;
 use crate::id::{LogIndex, Term};
@@ -82,9 +83,13 @@ impl Raft {
         }
         let (shared, answer) = (&mut self.shared, Destination::answer(header));
         match standing(shared, &meta) {
-            Standing::Held => return acknowledge(shared, answer, &meta, out),
+            Standing::Held => return acknowledge(shared, now, (answer, &meta), out),
             Standing::Contradicted => return contradict(shared, &meta, out),
             Standing::Lacking => {}
+        }
+        if shared.unfit(now) == Some(Unfit::DiskFull) {
+            mark!("raft.snapshot.disk_full");
+            return;
         }
         if !shared.is_settled() {
             // A snapshot goes another way to the disk than the term and the cluster it belongs to,
@@ -154,9 +159,25 @@ impl Raft {
         }
     }
 
+    /// The disk has no space for a snapshot: for some time none is taken from a leader, who is told
+    /// so, or of what is applied here.
+    pub(in super::super) fn on_no_room(&mut self, now: Instant, receipt: Option<ReceiptId>) {
+        mark!("raft.snapshot.no_room");
+        let shared = &mut self.shared;
+        let until = now + shared.settings.limits.snapshot_interval;
+        match receipt {
+            Some(id) => {
+                shared.snapshots.no_room_until = Some(until);
+                self.on_receipt_refused(id);
+            }
+            None => shared.snapshots.not_taken(until),
+        }
+    }
+
     /// The whole snapshot is durable: replaces the log by it, unless the log has caught up.
     pub(in super::super) fn on_receipt_durable(
         &mut self,
+        now: Instant,
         id: ReceiptId,
         out: &mut Outbox<RaftOutput>,
     ) {
@@ -171,7 +192,7 @@ impl Raft {
             mark!("raft.snapshot.came_late");
             out.push(RaftOutput::Snapshot(SnapshotOutput::Drop { receipt: id }));
             return match standing {
-                Standing::Held => acknowledge(shared, answer, &meta, out),
+                Standing::Held => acknowledge(shared, now, (answer, &meta), out),
                 Standing::Contradicted => contradict(shared, &meta, out),
                 Standing::Lacking => {}
             };
@@ -191,7 +212,7 @@ impl Raft {
         out.push(RaftOutput::Snapshot(SnapshotOutput::Install { receipt: id }));
         shared.tell_configuration(out);
         shared.hand_out(out);
-        say_held(shared, answer, &meta, out);
+        say_held(shared, now, (answer, &meta), out);
     }
 }
 
@@ -207,27 +228,26 @@ fn well_formed(header: &Header, meta: &SnapshotMeta) -> bool {
 /// This log holds what the snapshot covers.
 fn acknowledge(
     shared: &mut Shared,
-    answer: Destination,
-    meta: &SnapshotMeta,
+    now: Instant,
+    (answer, meta): (Destination, &SnapshotMeta),
     out: &mut Outbox<RaftOutput>,
 ) {
     shared.advance_commit(meta.index, out);
     if shared.snapshots.receipt.as_ref().is_some_and(|receipt| receipt.meta.index <= meta.index) {
         drop_receipt(shared, out);
     }
-    say_held(shared, answer, meta, out);
+    say_held(shared, now, (answer, meta), out);
 }
 
 /// Says so once all that was asked of the disk is done: the entries up to there, or the reset of
 /// the log, are then durable too (raft.md §11.4).
 fn say_held(
     shared: &mut Shared,
-    answer: Destination,
-    meta: &SnapshotMeta,
+    now: Instant,
+    (answer, meta): (Destination, &SnapshotMeta),
     out: &mut Outbox<RaftOutput>,
 ) {
-    let patience = shared.settings.timing.heartbeat_timeout;
-    let body = Body::AppendOk { match_index: meta.index, applied: shared.applied, patience };
+    let body = Body::AppendOk { match_index: meta.index, condition: shared.condition(now) };
     let needs = shared.persist.newest();
     shared.send_after(answer, body, needs, out);
 }

@@ -111,7 +111,9 @@ impl Leader {
             return;
         }
         let Some(position) = shared.log.position(shared.handed) else { return };
-        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(peer) = self.peers.get_mut(&to).filter(|peer| !peer.progress.is_full()) else {
+            return;
+        };
         mark!("raft.snapshot.sent");
         peer.progress.snapshot(position.index);
         shared.snapshots.images += 1;
@@ -167,6 +169,9 @@ impl Leader {
         out: &mut Outbox<RaftOutput>,
     ) {
         let Some(sending) = self.sendings.get_mut(&to) else { return };
+        if self.peers.get(&to).is_some_and(|peer| peer.progress.is_full()) {
+            return self.close(to, out);
+        }
         let moved = std::mem::replace(&mut sending.moved, false);
         if moved && !buggify!("raft.snapshot.sent_twice") {
             return;

@@ -86,6 +86,8 @@ pub(super) struct Cluster {
     payloads: BTreeMap<ProposalId, Bytes>,
     /// The server whose disk does not answer.
     pub(super) stuck: Option<u8>,
+    /// The server whose disk has no space for a snapshot.
+    pub(super) full: Option<u8>,
     /// Whether nobody hears of a candidate.
     pub(super) no_votes: bool,
     pub(super) transfers: BTreeMap<TransferId, Result<(), TransferError>>,
@@ -119,6 +121,7 @@ impl Cluster {
             failed: BTreeMap::new(),
             payloads: BTreeMap::new(),
             stuck: None,
+            full: None,
             no_votes: false,
             transfers: BTreeMap::new(),
             next_transfer: 1,
@@ -421,6 +424,11 @@ impl Cluster {
                     host.receipt = Some((receipt, meta.clone()));
                 }
                 assert_eq!(host.receipt, Some((receipt, meta.clone())));
+                if self.full == Some(n) {
+                    host.receipt = None;
+                    let input = SnapshotInput::NoRoom { receipt: Some(receipt) };
+                    return self.input(n, RaftInput::Snapshot(input));
+                }
                 self.schedule(delay, Event::Block { to, life, receipt, number });
                 if last {
                     let receipt = Some(receipt);

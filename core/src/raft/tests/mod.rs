@@ -1,6 +1,7 @@
 //! Tests of consensus: rules of the paper, and small clusters under faults.
 
 mod cluster;
+mod disk_full;
 mod faults;
 mod paper;
 mod reads;

@@ -1,7 +1,7 @@
 //! Reads that a quorum confirms (Raft thesis §6.4; raft.md §7.1).
 
 use super::cluster::Cluster;
-use super::server::Server1;
+use super::server::{Server1, well};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,8 +33,7 @@ fn rounds(sent: &[Body]) -> Vec<u64> {
 }
 
 fn answer(server: &mut Server1, from: u8, term: u64, round: u64) -> Vec<Body> {
-    let (applied, patience) = (LogIndex::ZERO, SECOND);
-    server.receive(from, term, Body::HeartbeatAnswer { round, applied, patience })
+    server.receive(from, term, Body::HeartbeatAnswer { round, condition: well() })
 }
 
 fn ready(server: &Server1) -> Vec<u64> {

@@ -68,7 +68,7 @@ fn no_campaign_begins_while_recovering_also_if_the_leader_permits_it() {
         assert_eq!(server.raft.role(), RoleKind::Follower);
     }
     heartbeat(&mut server, 6, 0);
-    let reason = TransferRefusal::Recovering;
+    let reason = Unfit::Recovering;
     let answer = server.receive(2, 6, Body::TimeoutNow { transfer: 1 });
     assert_eq!(answer, [Body::TransferReject { transfer: 1, reason }]);
     assert_eq!(server.raft.term(), Term::new(6));

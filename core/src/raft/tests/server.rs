@@ -20,6 +20,8 @@ pub(super) struct Server1 {
     /// How transfers and proposals ended, in order.
     pub(super) transfers: Vec<(TransferId, Result<(), TransferError>)>,
     pub(super) failed: Vec<(ProposalId, ProposalError)>,
+    /// What it wants done about snapshots.
+    pub(super) snapshots: Vec<SnapshotOutput>,
     /// What its disk holds beside the log.
     pub(super) identity: IdentityChange,
 }
@@ -64,6 +66,7 @@ impl Server1 {
             refused: Vec::new(),
             transfers: Vec::new(),
             failed: Vec::new(),
+            snapshots: Vec::new(),
             identity: IdentityChange::default(),
         };
         server.perform(out);
@@ -88,13 +91,13 @@ impl Server1 {
                 RaftOutput::ReadFailed { id, error } => self.refused.push((id, error)),
                 RaftOutput::TransferEnded { id, result } => self.transfers.push((id, result)),
                 RaftOutput::ProposalFailed { id, error } => self.failed.push((id, error)),
+                RaftOutput::Snapshot(output) => self.snapshots.push(output),
                 RaftOutput::ProposalApplied { .. }
                 | RaftOutput::RoleChanged { .. }
                 | RaftOutput::LeaderReady { .. }
                 | RaftOutput::LeadershipLost { .. }
                 | RaftOutput::ConfigurationChanged { .. }
                 | RaftOutput::ClusterKnown { .. }
-                | RaftOutput::Snapshot(_)
                 | RaftOutput::Removed
                 | RaftOutput::Trace(..) => {}
             }
@@ -189,10 +192,15 @@ impl Server1 {
     }
 
     pub(super) fn acknowledge(&mut self, from: u8, term: u64, index: u64) {
-        let (match_index, applied) = (LogIndex::new(index), LogIndex::ZERO);
-        let patience = Duration::from_secs(1);
-        self.receive(from, term, Body::AppendOk { match_index, applied, patience });
+        let match_index = LogIndex::new(index);
+        self.receive(from, term, Body::AppendOk { match_index, condition: well() });
     }
+}
+
+/// A server that has applied nothing and does well.
+pub(super) fn well() -> Condition {
+    let patience = Duration::from_secs(1);
+    Condition { applied: LogIndex::ZERO, patience, unfit: None }
 }
 
 pub(super) fn is_ok_at(answers: &[Body], index: u64) -> bool {

@@ -1,7 +1,7 @@
 //! Handing leadership over (Raft thesis §3.10; raft.md §8).
 
 use super::cluster::Cluster;
-use super::server::{Server1, log_of};
+use super::server::{Server1, log_of, well};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -134,9 +134,9 @@ fn keep_in_office(server: &mut Server1, term: u64) {
         | Body::TimeoutNow { .. }
         | Body::TransferReject { .. } => None,
     });
-    let (round, applied, patience) = (round.unwrap(), LogIndex::ZERO, SECOND);
+    let (round, condition) = (round.unwrap(), well());
     for from in [4, 5] {
-        server.receive(from, term, Body::HeartbeatAnswer { round, applied, patience });
+        server.receive(from, term, Body::HeartbeatAnswer { round, condition });
     }
 }
 
@@ -144,7 +144,7 @@ fn keep_in_office(server: &mut Server1, term: u64) {
 /// lease is safe again in this term.
 #[test]
 pub(super) fn after_a_transfer_that_failed_proposals_go_on_and_the_lease_stays_void() {
-    let reason = TransferRefusal::DiskStalled;
+    let reason = Unfit::DiskStalled;
     for rejected in [true, false] {
         let (mut server, term) = settled();
         assert!(lease(&server));
@@ -171,7 +171,7 @@ pub(super) fn after_a_transfer_that_failed_proposals_go_on_and_the_lease_stays_v
 #[test]
 fn a_refusal_of_an_earlier_transfer_ends_no_later_one() {
     let (mut server, term) = settled();
-    let reason = TransferRefusal::DiskStalled;
+    let reason = Unfit::DiskStalled;
     transfer(&mut server, 1, Some(2));
     server.receive(2, term, Body::TransferReject { transfer: 1, reason });
     transfer(&mut server, 2, Some(2));
@@ -263,7 +263,7 @@ fn a_removed_server_never_campaigns() {
     server.append(2, &log, (2, 3), 3);
     assert!(!server.raft.configuration().is_voter(node(1)));
     let answer = server.receive(2, 2, Body::TimeoutNow { transfer: 7 });
-    let reason = TransferRefusal::NotVoter;
+    let reason = Unfit::NotVoter;
     assert_eq!(answer, [Body::TransferReject { transfer: 7, reason }]);
     assert_eq!(server.raft.role(), RoleKind::Follower);
 }

@@ -48,7 +48,7 @@ pub(super) struct Search {
     /// Those that an earlier recovery found damaged.
     bad: Vec<SnapshotId>,
     /// Files of writers that did not finish.
-    unfinished: Vec<FilePath>,
+    unfinished: Option<FilePath>,
 }
 
 /// Where a search is.
@@ -95,7 +95,7 @@ impl Search {
             damaged: Vec::new(),
             metas: Vec::new(),
             bad: snapshots(names, "bad"),
-            unfinished: Purpose::ALL.into_iter().map(Purpose::file).filter(is_there).collect(),
+            unfinished: Some(Purpose::Received.file()).filter(is_there),
         }
     }
 
@@ -177,7 +177,7 @@ impl Search {
         for id in std::mem::take(&mut self.unread).into_iter().chain(chosen) {
             ops.extend(files.add(id).remove);
         }
-        let mut surplus = self.unfinished;
+        let mut surplus: Vec<FilePath> = self.unfinished.into_iter().collect();
         let mut damaged = self.damaged.into_iter().map(|(id, _)| id);
         let newest = damaged.next();
         surplus.extend(damaged.map(SnapshotId::file));

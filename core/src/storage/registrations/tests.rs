@@ -101,6 +101,25 @@ fn the_file_stays_short_under_endless_reports() {
 }
 
 #[test]
+fn an_append_after_one_that_failed_replaces_the_file() {
+    let (mut log, mut disk) = new_log();
+    let before = content(&disk);
+    // A part of it reached the disk.
+    let mut failed = log.append(vec![service("a", &[])]);
+    failed.truncate(1);
+    disk.perform(failed);
+    log.failed();
+    disk.perform(log.append(vec![service("b", &[])]));
+    assert!(before.len() < content(&disk).len());
+    let (read, torn) = RegistrationLog::read(Some(&content(&disk))).unwrap();
+    assert!(!torn);
+    assert_eq!(read.registrations().services.len(), 2);
+    disk.perform(log.append(vec![service("c", &[])]));
+    let (read, _) = RegistrationLog::read(Some(&content(&disk))).unwrap();
+    assert_eq!(read.registrations(), log.registrations());
+}
+
+#[test]
 fn an_empty_file_is_damage_and_a_later_version_is_named() {
     let error = RegistrationLog::read(Some(&[])).unwrap_err();
     assert!(matches!(error, RegistrationsError::Damage(_)));

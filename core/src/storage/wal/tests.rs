@@ -125,6 +125,48 @@ fn one_step_of_preparation_is_on_its_way_at_a_time() {
 }
 
 #[test]
+fn a_batch_waits_until_its_room_is_prepared_whatever_fails_meanwhile() {
+    let mut log = Log::new();
+    log.commit(None, &[100]);
+    let entries = vec![entry(2, 1, 900)];
+    let batch = PersistBatch { entries, ..Default::default() };
+    assert!(!log.wal.has_room(&batch));
+    let before = log.wal.clone();
+    for _ in 0..3 {
+        let step = log.wal.prepare().expect("room is wanted");
+        assert!(step.deferrable && step.lane == Lane::Log);
+        log.wal.unprepared();
+        assert!(log.wal.is_full() && !log.wal.has_room(&batch));
+    }
+    // A batch that needs no room does not end the wait of the other one.
+    assert!(
+        log.wal.has_room(&PersistBatch { hard: Some(HardState::default()), ..Default::default() })
+    );
+    let step = log.wal.prepare().unwrap();
+    log.disk.perform(step.ops);
+    log.wal.prepared();
+    assert!(!log.wal.is_full() && log.wal.has_room(&batch));
+    assert_eq!(log.wal.offset, before.offset, "nothing was written");
+    let zeroed = log.wal.zeroed;
+    let ops = log.wal.append(&batch);
+    assert!(log.wal.offset <= zeroed, "a batch lies within what is prepared");
+    log.disk.perform(ops);
+    assert_eq!(log.scan().unwrap().entries.len(), 2);
+}
+
+#[test]
+fn a_step_that_ends_after_the_segment_did_changes_nothing() {
+    let mut log = Log::new();
+    log.commit(None, &[600]);
+    let segment = log.wal.segment;
+    log.wal.preparing = Some(Preparing::Zeros { segment, zeroed: 5000 });
+    log.wal.segment += 1;
+    let zeroed = log.wal.zeroed;
+    log.wal.prepared();
+    assert_eq!((log.wal.zeroed, log.wal.preparing), (zeroed, None));
+}
+
+#[test]
 fn a_batch_larger_than_a_segment_is_kept_whole() {
     let mut log = Log::new();
     log.commit(None, &[5000, 10]);

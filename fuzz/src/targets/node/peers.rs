@@ -17,8 +17,8 @@ use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::request::RequestError;
 use terraform_core::raft::bootstrap::{BootstrapMessage, Verdict};
 use terraform_core::raft::{
-    Append, AppendReject, Body, Campaign, Configuration, Entry, EntryKind, Header, Message,
-    Refusal, Server, SnapshotBlock, SnapshotMeta, TransferRefusal,
+    Append, AppendReject, Body, Campaign, Condition, Configuration, Entry, EntryKind, Header,
+    Message, Refusal, Server, SnapshotBlock, SnapshotMeta, Unfit,
 };
 use terraform_core::wire::gossip::{
     Ack, Alive, Dead, IndirectPing, Message as Gossip, PeerState, PeerStates, Ping, PushPull,
@@ -285,6 +285,9 @@ fn demand(choices: &mut Choices<'_>, term: Term) -> Body {
 fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
     let patience = Duration::from_millis(u64::from(choices.word()));
     let applied = LogIndex::new(around(choices, 0));
+    let unfit = [None, Some(Unfit::DiskFull), Some(Unfit::Recovering), None];
+    let unfit = unfit.get(usize::from(choices.byte() / 64)).copied().flatten();
+    let condition = Condition { applied, patience, unfit };
     match body {
         Body::PreVote(campaign) => Body::PreVoteAnswer {
             campaign_term: Term::new(around(choices, campaign.term.get())),
@@ -295,7 +298,7 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
             let last = append.prev_index.get() + append.entries.len() as u64;
             if choices.byte() < 200 {
                 let match_index = LogIndex::new(around(choices, last));
-                return Body::AppendOk { match_index, applied, patience };
+                return Body::AppendOk { match_index, condition };
             }
             Body::AppendReject(AppendReject {
                 prev_index: append.prev_index,
@@ -304,11 +307,11 @@ fn answer(choices: &mut Choices<'_>, body: &Body, term: Term) -> Body {
             })
         }
         Body::TimeoutNow { transfer } => {
-            Body::TransferReject { transfer: *transfer, reason: TransferRefusal::NotVoter }
+            Body::TransferReject { transfer: *transfer, reason: Unfit::NotVoter }
         }
         Body::Heartbeat { round, .. } => {
             let round = round.saturating_add(applied.get());
-            Body::HeartbeatAnswer { round, applied, patience }
+            Body::HeartbeatAnswer { round, condition }
         }
         Body::SnapshotBlock(block) => {
             let next = around(choices, block.number.saturating_add(1));
