@@ -105,6 +105,8 @@ pub struct Host {
     pub awake_at: Instant,
     /// Until when its disk does nothing.
     pub stalled_until: Option<Instant>,
+    /// Until when its disk is full.
+    pub full_until: Option<Instant>,
     /// Until when nothing it sends leaves and nothing it is sent arrives, while its timers run.
     pub blocked_until: Option<Instant>,
     /// Its process.
@@ -116,7 +118,7 @@ impl Host {
     pub fn new(id: HostId, config: NodeConfig, disk: SimDisk, drift_ppm: i32) -> Self {
         let queued = [0, 0];
         let (boots, synced, running) = (0, Synced::default(), None);
-        let (paused_until, blocked_until, stalled_until) = (None, None, None);
+        let (paused_until, blocked_until, stalled_until, full_until) = (None, None, None, None);
         Self {
             id,
             config,
@@ -128,6 +130,7 @@ impl Host {
             paused_until,
             awake_at: Instant::ZERO,
             stalled_until,
+            full_until,
             blocked_until,
             running,
         }

@@ -41,6 +41,8 @@ pub enum Fault {
     Rot,
     /// A disk does nothing for a while.
     Stall,
+    /// The disk of a server is full for a while.
+    Fill,
     /// A server goes down, and comes back with an empty store.
     Wipe,
 }
@@ -164,15 +166,17 @@ impl Plan {
         }
     }
 
-    /// The plan of a seed in which it is disks that go wrong: they rot, stall and are slow, beside
-    /// crashes and cuts. Nobody leaves, so that those which rot are fewer than half of the voters.
+    /// The plan of a seed in which it is disks that go wrong: they rot, stall, fill up and are
+    /// slow, beside crashes and cuts. Nobody leaves, so that those which rot are fewer than half
+    /// of the voters.
     pub fn of_disks(seed: u64) -> Self {
         let mut plan = Self::of_seed(seed);
         let mut rng = world_rng(seed, Stream::Raft);
         plan.servers = if rng.chance(1, 3) { 5 } else { 3 };
         plan.faults.retain(|fault| *fault != Fault::Leave);
         // Twice: half of the faults are of disks.
-        let disks = [Fault::Rot, Fault::Stall].repeat(plan.faults.len().div_ceil(2).max(1));
+        let disks =
+            [Fault::Rot, Fault::Stall, Fault::Fill].repeat(plan.faults.len().div_ceil(2).max(1));
         plan.faults.extend(disks);
         let leaves = |ambush: &Ambush| ambush.awaits_changes() || ambush.blow == Fault::Leave;
         plan.ambush = plan.ambush.filter(|ambush| !leaves(ambush));

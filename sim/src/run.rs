@@ -207,7 +207,13 @@ impl Run {
     pub fn start(&mut self, host: HostId) -> Result<(), Violation> {
         self.expected[host] = Expectation::Up;
         self.back_at[host] = None;
-        self.world.start(host).map_err(|error| Violation {
+        let mut started = self.world.start(host);
+        if started.is_err() && self.world.hosts[host].full_until.is_some() {
+            // A start may need space; then an operator makes some.
+            self.world.empty_disk(host);
+            started = self.world.start(host);
+        }
+        started.map_err(|error| Violation {
             rule: "R18",
             facts: format!("host {host} cannot start: {error}"),
         })
@@ -219,6 +225,7 @@ impl Run {
         while self.world.now < end {
             let mut until = end.min(self.next_tick).min(self.next_back());
             until = until.min(self.world.net.next_mend());
+            until = until.min(self.world.next_space().unwrap_or(NEVER));
             if busy {
                 until = until.min(self.source.next_action());
             }
@@ -231,6 +238,7 @@ impl Run {
             for blow in self.source.blows(&mut self.world) {
                 self.suffer(blow);
             }
+            self.world.make_space();
             self.come_back()?;
             if busy {
                 self.act()?;
@@ -340,7 +348,10 @@ impl Run {
                 *span = end.since(now);
                 self.cut(hosts, from, *mute, end);
             }
-            Blow::Pause { host, .. } | Blow::Leave { host, .. } | Blow::Stall { host, .. }
+            Blow::Pause { host, .. }
+            | Blow::Leave { host, .. }
+            | Blow::Stall { host, .. }
+            | Blow::Fill { host, .. }
                 if !self.world.hosts[*host].is_up() =>
             {
                 return;
@@ -360,6 +371,7 @@ impl Run {
                 self.wiped |= *part == Part::Store;
             }
             Blow::Stall { host, span } => self.world.stall_disk(*host, *span),
+            Blow::Fill { host, room, span } => self.world.fill_disk(*host, *room, *span),
         }
         self.record.blows.push((now, blow));
     }
@@ -435,6 +447,9 @@ impl Run {
         for host in 0..self.world.hosts.len() {
             self.world.hosts[host].paused_until = None;
             self.world.hosts[host].stalled_until = None;
+            if self.world.hosts[host].full_until.is_some() {
+                self.world.empty_disk(host);
+            }
         }
         // A leave that began comes to its end, and everybody comes back.
         self.advance(Duration::from_secs(45), true)?;

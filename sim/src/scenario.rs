@@ -16,14 +16,15 @@
 //! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
 //! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
 //! datagrams of one host to another, `rot` a part of the disk of a host that is down, counted from
-//! a place, `stall` a host's disk for a time, `hand-over` leadership to a host, `heal`, `work`,
-//! `rest-work`. A host is its name, `leader`, `follower`, or `it`: the host of the deed before.
-//! Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed` and `left`
-//! (all see `it` so), `installed` (a snapshot took the place of the log of `it`), `recovering` and
-//! `recovered` (`it` runs, and lacks a part of its log, or none), `unheard` (another one's log says
-//! that the UDP of `it` does not arrive), `unreached` (the log of `it` says that its UDP does not
-//! arrive elsewhere), `rest` (every rule of a world at rest holds). The rules that are checked
-//! after every event are checked all the time.
+//! a place, `stall` a host's disk for a time, `fill` it but for so many bytes for a time,
+//! `hand-over` leadership to a host, `heal`, `work`, `rest-work`. A host is its name, `leader`,
+//! `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader` (one that is not
+//! `it`), `leads` (`it` does), `failed` and `left` (all see `it` so), `installed` (a snapshot took
+//! the place of the log of `it`), `recovering` and `recovered` (`it` runs, and lacks a part of its
+//! log, or none), `full` (`it` runs on a full disk), `unheard` (another one's log says that the UDP
+//! of `it` does not arrive), `unreached` (the log of `it` says that its UDP does not arrive
+//! elsewhere), `rest` (every rule of a world at rest holds). The rules that are checked after every
+//! event are checked all the time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
@@ -48,7 +49,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 24] = [
+pub const SCENARIOS: [(&str, &str); 25] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -72,6 +73,7 @@ pub const SCENARIOS: [(&str, &str); 24] = [
     ("snapshots-after-power-loss", include_str!("../scenarios/snapshots-after-power-loss.txt")),
     ("rot-in-an-old-segment", include_str!("../scenarios/rot-in-an-old-segment.txt")),
     ("rot-of-both-snapshots", include_str!("../scenarios/rot-of-both-snapshots.txt")),
+    ("full-disks", include_str!("../scenarios/full-disks.txt")),
     ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
 ];
 
@@ -217,6 +219,7 @@ impl Play {
             "installed" => self.is_so(fact, |raft| raft.stats().snapshots_installed > 0),
             "recovering" => self.is_so(fact, Raft::is_recovering),
             "recovered" => self.is_so(fact, |raft| !raft.is_recovering()),
+            "full" if world.hosts[self.it].full_until.is_some() => self.is_so(fact, |_| true),
             "leads" => self.is_so(fact, |raft| raft.role() == RoleKind::Leader),
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
@@ -313,20 +316,9 @@ impl Play {
                 let body = RequestBody::ForceLeave { node, prune: false };
                 self.run.world.request(by, Request::new(body));
             }
-            ["rot", host, part, place] => {
+            [how @ ("rot" | "stall" | "fill"), host, rest @ ..] => {
                 self.it = self.host(host)?;
-                let known = Part::ALL.into_iter().find(|known| known.as_str() == *part);
-                let place = place.parse().ok().zip(known);
-                let (place, part) = place.ok_or_else(|| unclear(part))?;
-                if !self.run.world.rot(self.it, part, place) {
-                    let facts = format!("nothing rots on host {}", self.it);
-                    return Err(Violation { rule: "script", facts });
-                }
-            }
-            ["stall", host, time] => {
-                self.it = self.host(host)?;
-                let time = span(time).ok_or_else(|| unclear(time))?;
-                self.run.world.stall_disk(self.it, time);
+                self.spoil_disk(how, rest)?;
             }
             ["hand-over", host] => {
                 self.it = self.host(host)?;
@@ -351,6 +343,32 @@ impl Play {
                 self.cut_off(*how != "mute", *how != "deafen");
             }
             _ => return Err(unclear(&words.join(" "))),
+        }
+        Ok(())
+    }
+
+    /// What goes wrong with the disk of `it`.
+    fn spoil_disk(&mut self, how: &str, words: &[&str]) -> Result<(), Violation> {
+        match (how, words) {
+            ("rot", [part, place]) => {
+                let known = Part::ALL.into_iter().find(|known| known.as_str() == *part);
+                let place = place.parse().ok().zip(known);
+                let (place, part) = place.ok_or_else(|| unclear(part))?;
+                if !self.run.world.rot(self.it, part, place) {
+                    let facts = format!("nothing rots on host {}", self.it);
+                    return Err(Violation { rule: "script", facts });
+                }
+            }
+            ("stall", [time]) => {
+                let time = span(time).ok_or_else(|| unclear(time))?;
+                self.run.world.stall_disk(self.it, time);
+            }
+            ("fill", [room, time]) => {
+                let parsed = room.parse().ok().zip(span(time));
+                let (room, time) = parsed.ok_or_else(|| unclear(room))?;
+                self.run.world.fill_disk(self.it, room, time);
+            }
+            _ => return Err(unclear(how)),
         }
         Ok(())
     }

@@ -171,7 +171,7 @@ impl Drawn {
         }
         if self.next_blow.is_some_and(|at| at <= now) {
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            let of_servers = matches!(fault, Fault::Rot | Fault::Wipe);
+            let of_servers = matches!(fault, Fault::Rot | Fault::Wipe | Fault::Fill);
             let hosts = if of_servers { self.plan.servers } else { world.hosts.len() };
             let host = self.rng.index(hosts);
             // Servers leave rarely: each leave changes the configuration.
@@ -230,6 +230,11 @@ impl Drawn {
             Fault::Wipe => {
                 let down = Blow::Crash { host, crash: Crash::Process, down: span };
                 vec![down, Blow::Rot { host, part: Part::Store, place: 0 }]
+            }
+            Fault::Fill => {
+                let room = 1 << self.rng.below(18);
+                let span = Duration::from_millis(500 << self.rng.below(7));
+                vec![Blow::Fill { host, room, span }]
             }
             Fault::Stall => {
                 let span = Duration::from_millis(125 << self.rng.below(7));

@@ -66,6 +66,15 @@ pub enum Blow {
         /// Where, modulo the size of that.
         place: u64,
     },
+    /// A disk is full.
+    Fill {
+        /// Whose.
+        host: HostId,
+        /// Bytes of space that are left.
+        room: u64,
+        /// For how long.
+        span: Duration,
+    },
     /// A disk does nothing.
     Stall {
         /// Whose.
@@ -87,6 +96,7 @@ impl Blow {
             Self::Leave { .. } => "leave",
             Self::Rot { .. } => "rot",
             Self::Stall { .. } => "stall",
+            Self::Fill { .. } => "fill",
         }
     }
 }

@@ -349,6 +349,10 @@ impl Reader {
                 Blow::Rot { host, part, place: words.number("place", 0..=u64::MAX)? }
             }
             "stall" => Blow::Stall { host: self.host(words)?, span: words.span("for")? },
+            "fill" => {
+                let (host, span) = (self.host(words)?, words.span("for")?);
+                Blow::Fill { host, room: words.number("room", 0..=1 << 40)?, span }
+            }
             _ => return Ok(None),
         }))
     }

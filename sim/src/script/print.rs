@@ -223,6 +223,9 @@ impl Display for Blow {
                 write!(f, " host={host} part={} place={place}", part.as_str())
             }
             Self::Stall { host, span } => write!(f, " host={host} for={}", seconds(*span)),
+            Self::Fill { host, room, span } => {
+                write!(f, " host={host} room={room} for={}", seconds(*span))
+            }
         }
     }
 }

@@ -60,6 +60,11 @@ fn any_blow() -> impl Strategy<Value = Blow> {
             place
         }),
         (0..HOSTS, any_span()).prop_map(|(host, span)| Blow::Stall { host, span }),
+        (0..HOSTS, 0u64..1 << 40, any_span()).prop_map(|(host, room, span)| Blow::Fill {
+            host,
+            room,
+            span
+        }),
     ]
 }
 

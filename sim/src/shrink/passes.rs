@@ -12,7 +12,8 @@ use terraform_core::raft::RaftLimits;
 use terraform_core::time::Instant;
 
 /// The kinds of faults.
-const BLOWS: [&str; 8] = ["kill", "power-loss", "cut", "mute", "pause", "leave", "rot", "stall"];
+const BLOWS: [&str; 9] =
+    ["kill", "power-loss", "cut", "mute", "pause", "leave", "rot", "stall", "fill"];
 /// Parts that a world's time is cut into to find how much of it is needed.
 const PARTS: u32 = 8;
 /// When the first thing may happen at the earliest: a cluster has to form.
@@ -218,6 +219,7 @@ impl Search {
             | Blow::Cut { span, .. }
             | Blow::Pause { span, .. }
             | Blow::Stall { span, .. }
+            | Blow::Fill { span, .. }
             | Blow::Leave { away: span, .. }) = blow
             else {
                 return;
@@ -282,7 +284,8 @@ fn without(script: &Script, host: HostId) -> Option<Script> {
         | Blow::Pause { host, .. }
         | Blow::Leave { host, .. }
         | Blow::Rot { host, .. }
-        | Blow::Stall { host, .. } => moved(host).map(|at| *host = at).is_some(),
+        | Blow::Stall { host, .. }
+        | Blow::Fill { host, .. } => moved(host).map(|at| *host = at).is_some(),
         Blow::Cut { hosts, from, .. } => {
             for side in [&mut *hosts, &mut *from] {
                 *side = side.iter().filter_map(moved).collect();

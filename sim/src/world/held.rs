@@ -24,6 +24,38 @@ impl World {
         *until = (*until).max(Some(self.now + span));
     }
 
+    /// Leaves `room` bytes of space on the host's disk, for `span` or for as long as it was full
+    /// already.
+    pub fn fill_disk(&mut self, id: HostId, room: u64, span: Duration) {
+        self.note(format!("= the disk of host {id} has {room} bytes of space for {span:?}"));
+        let until = self.now + span;
+        let host = &mut self.hosts[id];
+        host.disk.fill(room);
+        host.full_until = host.full_until.max(Some(until));
+    }
+
+    /// When the next disk that is full has space again.
+    pub fn next_space(&self) -> Option<Instant> {
+        self.hosts.iter().filter_map(|host| host.full_until).min()
+    }
+
+    /// Gives the disks space again that were full until now.
+    pub fn make_space(&mut self) {
+        let now = self.now;
+        for id in 0..self.hosts.len() {
+            if self.hosts[id].full_until.is_some_and(|until| until <= now) {
+                self.empty_disk(id);
+            }
+        }
+    }
+
+    /// Gives the host's disk space again.
+    pub fn empty_disk(&mut self, id: HostId) {
+        self.note(format!("= the disk of host {id} has space again"));
+        self.hosts[id].full_until = None;
+        self.hosts[id].disk.set_quota(None);
+    }
+
     /// Holds what the host sends and what it is sent for `span`, while its timers run: the anomaly
     /// of Lifeguard's experiments (gossip-protocol.md §26). Nothing of it is lost, and a longer
     /// span that began before goes on.
