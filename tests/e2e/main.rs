@@ -11,6 +11,7 @@ mod damage;
 mod encryption;
 mod events;
 mod founding_page;
+mod full_disk;
 mod kv;
 mod membership;
 mod operator;
