@@ -179,14 +179,9 @@ impl Rpc {
             self.drop_call(now, earlier, out);
         }
         self.by_origin.insert(call.origin, id);
-        if let Origin::Remote(stream, _) = call.origin {
-            *self.remote_counts.entry(stream).or_insert(0) += 1;
-        }
         let full = match call.origin {
             Origin::Local(_) => false,
-            Origin::Remote(stream, _) => {
-                self.remote_counts.get(&stream).is_some_and(|count| *count > CALLS_OF_STREAM_MAX)
-            }
+            Origin::Remote(stream, _) => self.pool.serve(stream) > CALLS_OF_STREAM_MAX,
         };
         let path = self.path(&call);
         call.across = path.clone().unwrap_or(None);
@@ -448,7 +443,6 @@ impl Rpc {
         for id in brought {
             self.drop_call(now, id, out);
         }
-        self.remote_counts.remove(&lost.stream);
         if lost.opened_here {
             self.servers.failed(lost.peer);
             self.remote.passed(lost.peer);
@@ -576,13 +570,8 @@ impl Rpc {
         self.timers.cancel(&Timer::Call(id));
         self.weight -= call.weight;
         self.by_origin.remove(&call.origin);
-        if let Origin::Remote(stream, _) = call.origin
-            && let Some(count) = self.remote_counts.get_mut(&stream)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.remote_counts.remove(&stream);
-            }
+        if let Origin::Remote(stream, _) = call.origin {
+            self.pool.served(stream);
         }
         if let State::Sent(stream, _) = call.state {
             self.pool.settle(stream);

@@ -235,8 +235,6 @@ pub struct Rpc {
     /// Requests on their way, by number.
     calls: BTreeMap<u64, Call>,
     by_origin: BTreeMap<Origin, u64>,
-    /// How many of them each stream brought.
-    remote_counts: BTreeMap<StreamId, usize>,
     /// Their size, as far as they wait or were sent on.
     weight: usize,
     next_call: u64,
@@ -260,7 +258,6 @@ impl Rpc {
             leaving: false,
             calls: BTreeMap::new(),
             by_origin: BTreeMap::new(),
-            remote_counts: BTreeMap::new(),
             weight: 0,
             next_call: 1,
             timers,

@@ -85,6 +85,8 @@ struct Conn {
     used_at: Instant,
     /// Requests sent on it whose replies are missing.
     owed: usize,
+    /// Requests that came on it and are not answered.
+    serving: usize,
     life: Life,
 }
 
@@ -95,6 +97,8 @@ enum Life {
     Quiet,
     /// The first thing to answer was sent then.
     Owed(Instant),
+    /// It was heard last then, and waits for an answer.
+    Waits(Instant),
     /// It was asked then whether it is there.
     Pinged(Instant),
 }
@@ -118,6 +122,7 @@ impl Conn {
             raft_peer: None,
             used_at: now,
             owed: 0,
+            serving: 0,
             life: Life::Quiet,
         }
     }
@@ -319,20 +324,46 @@ impl Pool {
     /// The peer owes a sign of life from here on.
     fn expect_life(&mut self, now: Instant, stream: StreamId) {
         let Some(conn) = self.conns.get_mut(&stream) else { return };
-        if conn.life != Life::Quiet {
+        if !matches!(conn.life, Life::Quiet | Life::Waits(_)) {
             return;
         }
         conn.life = Life::Owed(now);
+        self.ping_later(now, stream);
+    }
+
+    fn ping_later(&mut self, now: Instant, stream: StreamId) {
+        let Some(conn) = self.conns.get(&stream) else { return };
         let ping_at = now + ping_after(conn.lane);
         if self.timers.deadline(&stream).is_none_or(|at| at > ping_at) {
             self.timers.set(stream, ping_at);
         }
     }
 
-    /// What arrived on the stream was taken; the peer goes on owing what it has not answered.
+    /// What arrived on the stream was taken; the peer goes on owing what it has not answered. One
+    /// that waits for an answer has to be there for it, or what it asked would be kept in vain: a
+    /// machine that lost power says no farewell.
     pub(super) fn heard(&mut self, now: Instant, stream: StreamId) {
-        if self.conns.get(&stream).is_some_and(|conn| conn.owed > 0) {
+        let Some(conn) = self.conns.get_mut(&stream) else { return };
+        if conn.owed > 0 {
             self.expect_life(now, stream);
+        } else if conn.serving > 0 && conn.life == Life::Quiet {
+            conn.life = Life::Waits(now);
+            self.ping_later(now, stream);
+        }
+    }
+
+    /// A request came that is to be answered; returns how many there are now.
+    pub(super) fn serve(&mut self, stream: StreamId) -> usize {
+        let Some(conn) = self.conns.get_mut(&stream) else { return 0 };
+        conn.serving += 1;
+        conn.serving
+    }
+
+    /// A request that came is answered, or not wanted any more.
+    pub(super) fn served(&mut self, stream: StreamId) {
+        if let Some(conn) = self.conns.get_mut(&stream) {
+            assert!(conn.serving > 0, "every request that is over came");
+            conn.serving -= 1;
         }
     }
 
@@ -591,11 +622,20 @@ impl Pool {
                 self.forget(stream);
                 None
             }
-            (State::Ready(_), Life::Owed(since)) if now < since + ping_after(lane) => {
+            (State::Ready(_), Life::Waits(_)) if conn.serving == 0 => {
+                self.timers.set(stream, conn.used_at + idle_after(conn));
+                if let Some(conn) = self.conns.get_mut(&stream) {
+                    conn.life = Life::Quiet;
+                }
+                None
+            }
+            (State::Ready(_), Life::Owed(since) | Life::Waits(since))
+                if now < since + ping_after(lane) =>
+            {
                 self.timers.set(stream, since + ping_after(lane));
                 None
             }
-            (State::Ready(_), Life::Owed(_)) => {
+            (State::Ready(_), Life::Owed(_) | Life::Waits(_)) => {
                 self.ping(now, stream, out);
                 None
             }

@@ -561,6 +561,27 @@ fn a_request_that_waits_long_is_kept_alive_by_pings() {
     assert_eq!(world.done(1, 1), Some(answer()));
 }
 
+/// Simulator, disk profile, seed 176: an agent lost power while a read of its client waited at the
+/// leader, and came back so soon that nothing else told of it.
+#[test]
+fn what_an_agent_asked_that_went_without_a_word_is_forgotten() {
+    let mut world = World::new(1, 1);
+    world.lead(0, &[]);
+    let mut request = Request::new(read());
+    request.context.min_index = ModifyIndex::new(9);
+    let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
+    let request = Box::new(request);
+    world.input(1, RpcInput::Submit { caller, hold: true, wall, request });
+    let forgotten = |world: &World| {
+        world.seen.iter().any(|(node, seen)| *node == 0 && *seen == Seen::Forget(Ticket(1)))
+    };
+    world.run(Duration::from_secs(60));
+    assert!(!forgotten(&world));
+    world.down.insert(1);
+    world.run(Duration::from_secs(11));
+    assert!(forgotten(&world));
+}
+
 #[test]
 fn a_leaving_server_sends_callers_on() {
     let mut world = World::new(2, 1);
