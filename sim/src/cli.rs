@@ -60,11 +60,13 @@ enum Profile {
     Members,
     /// A pool that only gossips.
     Gossip,
+    /// What a named scenario says happens.
+    Scripted(&'static str),
 }
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 33] = [
+const MUTANTS: [(&str, Profile, u64); 42] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -73,7 +75,11 @@ const MUTANTS: [(&str, Profile, u64); 33] = [
     ("M06", Profile::Cluster, 200),
     ("M07", Profile::Cluster, 200),
     ("M08", Profile::Cluster, 200),
+    ("M10", Profile::Scripted("terms-apart"), 9),
+    ("M11", Profile::Scripted("terms-apart"), 9),
+    ("M12", Profile::Scripted("deaf-leader"), 9),
     ("M13", Profile::Cluster, 50),
+    ("M14", Profile::Scripted("vote-after-restart"), 19),
     ("M15", Profile::Cluster, 2000),
     ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
@@ -82,7 +88,11 @@ const MUTANTS: [(&str, Profile, u64); 33] = [
     ("M22", Profile::Cluster, 1000),
     ("M26", Profile::Cluster, 1000),
     ("M29", Profile::Disk, 300),
+    ("M30", Profile::Disk, 200),
+    ("M31", Profile::Cluster, 2000),
     ("M32", Profile::Disk, 50),
+    ("M33", Profile::Disk, 3000),
+    ("M34", Profile::Cluster, 100),
     ("M36", Profile::Members, 1000),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),
@@ -94,6 +104,7 @@ const MUTANTS: [(&str, Profile, u64); 33] = [
     ("M47", Profile::Gossip, 500),
     ("M48", Profile::Gossip, 200),
     ("M49", Profile::Cluster, 20),
+    ("M54", Profile::Cluster, 2000),
     ("M55", Profile::Cluster, 200),
     ("M56", Profile::Disk, 200),
     ("M57", Profile::Disk, 100),
@@ -219,12 +230,23 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
         Profile::Cluster => of_cluster(Plan::of_seed(seed)),
         Profile::Disk => of_cluster(Plan::of_disks(seed)),
         Profile::Members => of_cluster(Plan::of_members(seed)),
+        Profile::Scripted(name) => scripted(name, seed),
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
                 gossip::run(GossipPlan::of_seed(seed)).0;
             Summary { violation, hash, simulated, undecided: 0 }
         }
     })
+}
+
+/// The world of a named scenario. Only what it breaks is of interest, and its hash.
+fn scripted(name: &str, seed: u64) -> Summary {
+    let text = SCENARIOS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
+    let scenario = text.and_then(|text| Scenario::parse(text).ok());
+    let (result, run) = scenario.expect("the scenarios of mutants are among all").perform(seed);
+    let (hash, simulated) =
+        (run.world.hash(), run.world.now.since(terraform_core::time::Instant::ZERO));
+    Summary { violation: result.err(), hash, simulated, undecided: 0 }
 }
 
 fn of_cluster(plan: Plan) -> Summary {
@@ -359,7 +381,7 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
         Profile::Cluster | Profile::Disk | Profile::Members => {
             format!(" {undecided} histories of keys undecided;")
         }
-        Profile::Gossip => String::new(),
+        Profile::Gossip | Profile::Scripted(_) => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
     println!("{coverage}");

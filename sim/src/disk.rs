@@ -15,6 +15,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use terraform_core::id::WriteId;
+use terraform_core::marks;
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::op::{FileOp, FilePath, Lane, StorageFault, StorageOp};
 use terraform_core::storage::recovery::{Answer, Step};
@@ -242,7 +243,10 @@ pub struct SimDisk {
     state: VecDeque<(WriteId, StorageOp)>,
     /// Lanes that failed, and how.
     failed: BTreeMap<Lane, StorageFault>,
+    /// What befalls the next syncs of the log.
     sync_faults: VecDeque<SyncFault>,
+    /// Whether the operation under way is of the log.
+    log_works: bool,
     quota_bytes: Option<u64>,
 }
 
@@ -272,7 +276,7 @@ impl SimDisk {
         self.names.files.values().map(bytes).sum()
     }
 
-    /// Makes the next sync of a file fail that has none planned yet.
+    /// Makes the next sync of the log's lane fail that has none planned yet.
     pub fn fail_sync(&mut self, fault: SyncFault) {
         self.sync_faults.push_back(fault);
     }
@@ -288,7 +292,9 @@ impl SimDisk {
         if let Some(fault) = self.failed.get(&lane) {
             return Some((write, Err(*fault)));
         }
+        self.log_works = lane == Lane::Log;
         let result = self.perform(&op.ops);
+        self.log_works = false;
         if let Err(fault) = result
             && !op.may_fail_with(fault)
         {
@@ -306,7 +312,11 @@ impl SimDisk {
 
     /// Performs operations in order and stops at the first that fails.
     pub fn perform(&mut self, ops: &[FileOp]) -> Result<(), StorageFault> {
-        ops.iter().try_for_each(|op| self.perform_one(op))
+        ops.iter().try_for_each(|op| match self.perform_one(op) {
+            // A host that tries a failed sync again (PostgreSQL's bug of 2018).
+            Err(StorageFault::Io) if marks::mutant_on("M30") => self.perform_one(op),
+            result => result,
+        })
     }
 
     fn perform_one(&mut self, op: &FileOp) -> Result<(), StorageFault> {
@@ -419,7 +429,8 @@ impl SimDisk {
     fn sync(&mut self, path: &FilePath) -> Result<(), StorageFault> {
         let file = self.names.files.get(path).and_then(|file| self.files.get_mut(file));
         let file = file.ok_or(StorageFault::Io)?;
-        match self.sync_faults.pop_front() {
+        let planned = if self.log_works { self.sync_faults.pop_front() } else { None };
+        match planned {
             None => {
                 file.sync();
                 return Ok(());

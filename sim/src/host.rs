@@ -105,6 +105,8 @@ pub struct Host {
     pub awake_at: Instant,
     /// Until when its disk does nothing.
     pub stalled_until: Option<Instant>,
+    /// Whether the disk failed the running process.
+    pub disk_failed: bool,
     /// Until when its disk is full.
     pub full_until: Option<Instant>,
     /// Until when nothing it sends leaves and nothing it is sent arrives, while its timers run.
@@ -131,6 +133,7 @@ impl Host {
             awake_at: Instant::ZERO,
             stalled_until,
             full_until,
+            disk_failed: false,
             blocked_until,
             running,
         }
@@ -144,6 +147,11 @@ impl Host {
     /// Whether its process runs and has not stopped.
     pub fn is_up(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.stopped.is_none())
+    }
+
+    /// Why its process stopped, if it did and is still there.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.running.as_ref()?.stopped.clone()
     }
 
     /// How many operations of the lane are under way or waiting.

@@ -43,6 +43,8 @@ pub enum Fault {
     Stall,
     /// The disk of a server is full for a while.
     Fill,
+    /// A sync of a server's log fails.
+    SyncError,
     /// A server goes down, and comes back with an empty store.
     Wipe,
 }
@@ -58,6 +60,9 @@ pub const FAULTS: [Fault; 8] = [
     Fault::Leave,
     Fault::Lossy,
 ];
+
+/// The `raft_multiplier` of a server that is more patient than others.
+const UNEVEN_MULTIPLIER: u32 = 3;
 
 /// Everything that is decided before a world starts.
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ pub struct Plan {
     pub compressed: bool,
     /// Whether gossip is encrypted.
     pub encrypted: bool,
+    /// Whether the first server is more patient than the others: its `raft_multiplier` is larger.
+    pub uneven: bool,
     /// How the leader cares for the servers.
     pub care: Care,
 }
@@ -162,21 +169,22 @@ impl Plan {
             },
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
+            uneven: seed % 8 == 3,
             care: Care::default(),
         }
     }
 
-    /// The plan of a seed in which it is disks that go wrong: they rot, stall, fill up and are
-    /// slow, beside crashes and cuts. Nobody leaves, so that those which rot are fewer than half
-    /// of the voters.
+    /// The plan of a seed in which it is disks that go wrong: they rot, stall, fill up, fail to
+    /// sync and are slow, beside crashes and cuts. Nobody leaves, so that those which rot are fewer
+    /// than half of the voters.
     pub fn of_disks(seed: u64) -> Self {
         let mut plan = Self::of_seed(seed);
         let mut rng = world_rng(seed, Stream::Raft);
         plan.servers = if rng.chance(1, 3) { 5 } else { 3 };
         plan.faults.retain(|fault| *fault != Fault::Leave);
         // Twice: half of the faults are of disks.
-        let disks =
-            [Fault::Rot, Fault::Stall, Fault::Fill].repeat(plan.faults.len().div_ceil(2).max(1));
+        let disks = [Fault::Rot, Fault::Stall, Fault::Fill, Fault::SyncError];
+        let disks = disks.repeat(plan.faults.len().div_ceil(3).max(1));
         plan.faults.extend(disks);
         let leaves = |ambush: &Ambush| ambush.awaits_changes() || ambush.blow == Fault::Leave;
         plan.ambush = plan.ambush.filter(|ambush| !leaves(ambush));
@@ -223,6 +231,7 @@ impl Plan {
             },
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
+            uneven: false,
             care: Care::default(),
         }
     }
@@ -244,7 +253,7 @@ impl Plan {
                 ..AutopilotConfig::default()
             },
             dead_server_grace: self.care.grace,
-            raft_multiplier: 1,
+            raft_multiplier: if self.uneven && id == 0 { UNEVEN_MULTIPLIER } else { 1 },
             limits: self.limits,
             wan: Some(wan_config()),
         });

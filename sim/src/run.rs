@@ -16,9 +16,10 @@ use crate::workload::Workload;
 use crate::world::World;
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::{LogIndex, NodeId, PoolName, Term};
+use terraform_core::id::{PoolName, Term};
 use terraform_core::marks;
 use terraform_core::node::input::Input;
+use terraform_core::node::output::StopReason;
 use terraform_core::node::request::{Request, RequestBody};
 use terraform_core::raft::{Configuration, EntryKind, Raft, RestoredRaft, RoleKind};
 use terraform_core::storage::recovery::Restored;
@@ -27,6 +28,8 @@ use terraform_core::wire::pack;
 
 /// Time between looks of whoever operates the cluster.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a server stays away whose disk failed.
+const REPAIR_TIME: Duration = Duration::from_secs(3);
 /// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
 /// a full synchronisation takes two minutes at most, and both may be needed one after the other.
 const REST_LIMIT: Duration = Duration::from_secs(600);
@@ -299,15 +302,23 @@ impl Run {
             self.record.healed(self.world.now);
         }
         for host in 0..self.world.hosts.len() {
-            let stopped = self.world.hosts[host]
-                .running
-                .as_ref()
-                .is_some_and(|running| running.stopped.is_some());
-            if stopped {
-                self.take_down(host, Crash::Process);
+            if let Some(reason) = self.world.hosts[host].stop_reason() {
+                self.has_stopped(host, &reason)?;
             }
             self.join_if_alone(host);
         }
+        Ok(())
+    }
+
+    /// R22: a server stops by itself only if its disk failed. Then it is started again.
+    fn has_stopped(&mut self, host: HostId, reason: &StopReason) -> Result<(), Violation> {
+        self.take_down(host, Crash::Process);
+        let StopReason::Fatal(rule) = reason else { return Ok(()) };
+        if !self.world.hosts[host].disk_failed {
+            return Err(Violation { rule: "R22", facts: format!("host {host} stopped: {rule}") });
+        }
+        self.expected[host] = Expectation::Failed;
+        self.back_at[host] = Some(self.world.now + REPAIR_TIME);
         Ok(())
     }
 
@@ -352,6 +363,7 @@ impl Run {
             | Blow::Leave { host, .. }
             | Blow::Stall { host, .. }
             | Blow::Fill { host, .. }
+            | Blow::SyncError { host, .. }
                 if !self.world.hosts[*host].is_up() =>
             {
                 return;
@@ -371,6 +383,7 @@ impl Run {
                 self.wiped |= *part == Part::Store;
             }
             Blow::Stall { host, span } => self.world.stall_disk(*host, *span),
+            Blow::SyncError { host, fault } => self.world.hosts[*host].disk.fail_sync(*fault),
             Blow::Fill { host, room, span } => self.world.fill_disk(*host, *room, *span),
         }
         self.record.blows.push((now, blow));
@@ -395,21 +408,24 @@ impl Run {
         down && servers > 2 && others.all(|other| sound(&other)) && spared
     }
 
-    /// Whether the newest configuration on any disk names all servers, with their stores and votes.
+    /// Whether the newest configuration on every disk names all servers, with their stores and
+    /// votes: one that is on some only may still be taken back.
     fn all_count(&self) -> bool {
         let hosts = self.world.hosts.iter().take(self.record.servers);
         let found: Vec<Restored> = hosts.clone().filter_map(|host| inspect(host).ok()).collect();
         let rafts =
             found.iter().filter_map(|found| Some((found.node_id, &found.server.as_ref()?.raft)));
-        let configs = rafts.clone().filter_map(|(_, raft)| newest_configuration(raft));
-        let Some((_, newest)) = configs.max_by_key(|(index, _)| *index) else { return false };
+        let configs: Vec<Configuration> =
+            rafts.clone().filter_map(|(_, raft)| newest_configuration(raft)).collect();
         let votes = hosts.map(|host| host.config.server.as_ref().is_some_and(|it| it.votes));
-        let counts = |((id, raft), votes): ((NodeId, &RestoredRaft), bool)| {
-            let known = newest.servers().find(|(known, _)| **known == id);
-            known.is_some_and(|(_, known)| known.store == raft.store)
-                && newest.is_voter(id) == votes
+        let named = |config: &Configuration| {
+            rafts.clone().zip(votes.clone()).all(|((id, raft), votes)| {
+                let known = config.servers().find(|(known, _)| **known == id);
+                known.is_some_and(|(_, known)| known.store == raft.store)
+                    && config.is_voter(id) == votes
+            })
         };
-        found.len() == self.record.servers && rafts.zip(votes).all(counts)
+        configs.len() == self.record.servers && configs.iter().all(named)
     }
 
     fn cut(&mut self, hosts: &[HostId], from: &[HostId], mute: bool, until: Instant) {
@@ -508,15 +524,12 @@ impl Run {
 }
 
 /// The newest configuration that a disk holds, and its position.
-fn newest_configuration(raft: &RestoredRaft) -> Option<(LogIndex, Configuration)> {
+fn newest_configuration(raft: &RestoredRaft) -> Option<Configuration> {
     let mut entries = raft.entries.iter().rev();
     let entry = entries.find(|entry| entry.kind == EntryKind::Config);
     match entry {
-        Some(entry) => Some((entry.index, pack::from_bytes(&entry.payload).ok()?)),
-        None => {
-            let meta = raft.snapshot.as_ref()?;
-            Some((meta.configuration_index, meta.configuration.clone()))
-        }
+        Some(entry) => pack::from_bytes(&entry.payload).ok(),
+        None => raft.snapshot.as_ref().map(|meta| meta.configuration.clone()),
     }
 }
 

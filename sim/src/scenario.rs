@@ -49,7 +49,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 25] = [
+pub const SCENARIOS: [(&str, &str); 27] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -73,6 +73,8 @@ pub const SCENARIOS: [(&str, &str); 25] = [
     ("snapshots-after-power-loss", include_str!("../scenarios/snapshots-after-power-loss.txt")),
     ("rot-in-an-old-segment", include_str!("../scenarios/rot-in-an-old-segment.txt")),
     ("rot-of-both-snapshots", include_str!("../scenarios/rot-of-both-snapshots.txt")),
+    ("vote-after-restart", include_str!("../scenarios/vote-after-restart.txt")),
+    ("terms-apart", include_str!("../scenarios/terms-apart.txt")),
     ("full-disks", include_str!("../scenarios/full-disks.txt")),
     ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
 ];

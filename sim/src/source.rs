@@ -1,7 +1,7 @@
 //! Where the faults and operations of a world come from: drawn from its seed, or read in a script.
 
 use crate::ambush::{Ambush, Watch};
-use crate::disk::{Crash, Loss};
+use crate::disk::{Crash, Loss, SyncFault};
 use crate::net::HostId;
 use crate::plan::{Fault, Plan};
 use crate::rot::Part;
@@ -171,7 +171,8 @@ impl Drawn {
         }
         if self.next_blow.is_some_and(|at| at <= now) {
             let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-            let of_servers = matches!(fault, Fault::Rot | Fault::Wipe | Fault::Fill);
+            let of_servers =
+                matches!(fault, Fault::Rot | Fault::Wipe | Fault::Fill | Fault::SyncError);
             let hosts = if of_servers { self.plan.servers } else { world.hosts.len() };
             let host = self.rng.index(hosts);
             // Servers leave rarely: each leave changes the configuration.
@@ -230,6 +231,11 @@ impl Drawn {
             Fault::Wipe => {
                 let down = Blow::Crash { host, crash: Crash::Process, down: span };
                 vec![down, Blow::Rot { host, part: Part::Store, place: 0 }]
+            }
+            Fault::SyncError => {
+                let forgets = self.rng.chance(1, 2);
+                let fault = if forgets { SyncFault::Forget } else { SyncFault::Revert };
+                vec![Blow::SyncError { host, fault }]
             }
             Fault::Fill => {
                 let room = 1 << self.rng.below(18);

@@ -31,7 +31,7 @@ use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Request, RequestError, Response};
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::serf::{SerfEvent, SerfTrace};
-use terraform_core::storage::op::Lane;
+use terraform_core::storage::op::{Lane, StorageFault};
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::trace::{TraceEvent, TraceKind};
 use terraform_core::wire::gossip::PeerState;
@@ -271,6 +271,7 @@ impl World {
         let restored = crate::recover::recover(&mut host.disk, &host.config, seed)?;
         host.synced.is_held_by(&restored)?;
         host.synced = Synced::default();
+        host.disk_failed = false;
         let node = terraform_core::node::Node::new(
             host.config.clone(),
             restored,
@@ -758,6 +759,7 @@ impl World {
         }
         let host = &mut self.hosts[process.host];
         let Some((write, result)) = host.disk.complete(lane) else { return };
+        host.disk_failed |= result == Err(StorageFault::Io);
         if lane == Lane::Log {
             host.synced.completed(result.is_ok());
         }

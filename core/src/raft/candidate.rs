@@ -13,7 +13,7 @@ use crate::id::{NodeId, Term};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::{mark, trace};
+use crate::{mark, mutant, trace};
 use std::collections::BTreeMap;
 
 /// A server that campaigns.
@@ -149,7 +149,7 @@ impl Raft {
     ) {
         // A refusal from a later term tells of that term, or two groups with different terms
         // would block each other (K4); a grant only repeats the term that was asked for.
-        if refusal.is_some() && header.term > self.shared.hard.term {
+        if refusal.is_some() && header.term > self.shared.hard.term && !mutant!(M10) {
             mark!("raft.pre_vote.refusal_raised_the_term");
             return self.adopt_term(now, header.term, "a voter has a higher term", out);
         }

@@ -34,6 +34,7 @@ impl Leader {
         })??;
         // A follower with a shorter patience of its own deserts the leader sooner.
         let patience = self.peers.values().map(|peer| peer.progress.patience / 2).min();
+        let patience = patience.filter(|_| !mutant!(M54));
         let length = shared.settings.timing.lease_timeout;
         Some(sent + length.min(patience.unwrap_or(Duration::MAX)))
     }

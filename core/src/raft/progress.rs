@@ -148,8 +148,8 @@ impl Progress {
     }
 
     /// Whether it may; once.
-    pub(super) const fn take_suspicion(&mut self) -> bool {
-        std::mem::replace(&mut self.suspicious, false)
+    pub(super) fn take_suspicion(&mut self) -> bool {
+        std::mem::replace(&mut self.suspicious, false) && !crate::mutant!(M34)
     }
 
     /// A snapshot of everything up to `index` will be sent.

@@ -179,6 +179,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         if let Some(peer) = leader.peers.get_mut(&peer)
             && peer.progress.flow == Flow::Replicate
+            && !mutant!(M34)
         {
             peer.progress.probe(LogIndex::ZERO);
         }

@@ -124,7 +124,7 @@ impl Shared {
             log,
             gate: None,
             held: Vec::new(),
-            embargo_until: (!exempt).then(|| now + embargo),
+            embargo_until: (!exempt && !mutant!(M14)).then(|| now + embargo),
             recovering: restored.recovering,
             log_full: false,
             stats: RaftStats::default(),

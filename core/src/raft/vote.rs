@@ -26,6 +26,9 @@ impl Raft {
     ) {
         let shared = &self.shared;
         let hard = shared.hard;
+        if mutant!(M11) && header.term < hard.term {
+            return;
+        }
         let free = hard.voted_for.is_none_or(|voted| voted == header.from);
         let in_term = campaign.term > hard.term || (campaign.term == hard.term && free);
         let refusal = self

@@ -48,9 +48,9 @@ use super::identity::Identity;
 use super::op::{FileOp, FilePath, Lane, StorageOp};
 use super::record::{self, Binding, Head};
 use crate::id::{LogIndex, StoreId};
-use crate::mark;
 use crate::pack_struct;
 use crate::raft::{Entry, EntryKind, IdentityChange, PersistBatch};
+use crate::{mark, mutant};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -372,6 +372,7 @@ impl Wal {
             FileOp::Rename { from: copy, to: segment_file(tail.segment) },
             FileOp::SyncDir(Some(wal_dir())),
         ];
+        let ops = if mutant!(M31) { Vec::new() } else { ops };
         let wal = Self {
             config,
             identity,

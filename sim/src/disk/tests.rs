@@ -412,7 +412,7 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
     for seed in 0..300 {
         survive(seed);
     }
-    let marks = terraform_core::marks::take_hits();
+    let marks = marks::take_hits();
     for mark in [
         "storage.torn_tail_cut",
         "storage.segment_switch",

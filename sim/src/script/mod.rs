@@ -10,7 +10,7 @@ pub mod print;
 #[cfg(test)]
 mod tests;
 
-use crate::disk::Crash;
+use crate::disk::{Crash, SyncFault};
 use crate::net::{HostId, NetOptions};
 use crate::plan::{Care, Plan};
 use crate::rot::Part;
@@ -75,6 +75,13 @@ pub enum Blow {
         /// For how long.
         span: Duration,
     },
+    /// The next sync of a log fails.
+    SyncError {
+        /// Whose.
+        host: HostId,
+        /// What becomes of what was to be synced.
+        fault: SyncFault,
+    },
     /// A disk does nothing.
     Stall {
         /// Whose.
@@ -97,6 +104,7 @@ impl Blow {
             Self::Rot { .. } => "rot",
             Self::Stall { .. } => "stall",
             Self::Fill { .. } => "fill",
+            Self::SyncError { .. } => "sync-error",
         }
     }
 }
@@ -122,6 +130,8 @@ pub struct Script {
     pub compressed: bool,
     /// Whether gossip is encrypted.
     pub encrypted: bool,
+    /// Whether the first server is more patient than the others.
+    pub uneven: bool,
     /// How the leader cares for the servers.
     pub care: Care,
     /// A place of the core that does what is unusual there every time.
@@ -149,6 +159,7 @@ impl Script {
             world: plan.world.clone(),
             compressed: plan.compressed,
             encrypted: plan.encrypted,
+            uneven: plan.uneven,
             care: plan.care,
             always: plan.ambush.and_then(crate::ambush::Ambush::always),
             until: Instant::ZERO,
@@ -165,6 +176,7 @@ impl Script {
             world: self.world.clone(),
             compressed: self.compressed,
             encrypted: self.encrypted,
+            uneven: self.uneven,
             care: self.care,
             ..Plan::quiet(self.seed, self.servers, self.clients)
         }

@@ -3,10 +3,10 @@
 //! Whatever a file says, either a world comes of it that its rules can judge, or an error that
 //! names the line.
 
-use super::print::{VERSION, kept, mode, part};
+use super::print::{VERSION, how, kept, mode, part};
 use super::{Blow, Script};
 use crate::cli::mutant_named;
-use crate::disk::{Crash, Loss};
+use crate::disk::{Crash, Loss, SyncFault};
 use crate::kv::{self, Ask, KvAction, PartKind};
 use crate::net::HostId;
 use crate::plan::{Care, Plan};
@@ -178,7 +178,7 @@ struct Reader {
 }
 
 /// How lines begin that may stand there once.
-const ONCE: [&str; 16] = [
+const ONCE: [&str; 17] = [
     "script",
     "seed",
     "mutant",
@@ -192,6 +192,7 @@ const ONCE: [&str; 16] = [
     "drift",
     "compressed",
     "encrypted",
+    "uneven",
     "care",
     "always",
     "until",
@@ -246,6 +247,10 @@ impl Reader {
             }
             "encrypted" => {
                 script.encrypted = true;
+                return words.end();
+            }
+            "uneven" => {
+                script.uneven = true;
                 return words.end();
             }
             _ => {}
@@ -349,6 +354,11 @@ impl Reader {
                 Blow::Rot { host, part, place: words.number("place", 0..=u64::MAX)? }
             }
             "stall" => Blow::Stall { host: self.host(words)?, span: words.span("for")? },
+            "sync-error" => {
+                let host = self.host(words)?;
+                let all = [SyncFault::Forget, SyncFault::Revert];
+                Blow::SyncError { host, fault: spelled("fault", words, all, how)? }
+            }
             "fill" => {
                 let (host, span) = (self.host(words)?, words.span("for")?);
                 Blow::Fill { host, room: words.number("room", 0..=1 << 40)?, span }

@@ -10,6 +10,7 @@
 //! | `order reverse` | what happens at one moment happens the other way round |
 //! | `disk D`, `drift N` | how long a disk takes, and by how many millionths clocks may go wrong |
 //! | `compressed`, `encrypted` | what gossip is |
+//! | `uneven` | the first server is more patient than the others |
 //! | `care NAME=… …` | how the leader cares for the servers, where that is not the usual way |
 //! | `always PLACE` | what is unusual there happens every time |
 //! | `until T [rest]` | no more happens then; the world ends, or is healed and must come to rest |
@@ -18,7 +19,7 @@
 //! Times and durations are seconds from the world's start, such as `20.35s`; `#` begins a comment.
 
 use super::{Blow, Script};
-use crate::disk::{Crash, Loss};
+use crate::disk::{Crash, Loss, SyncFault};
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::net::{HostId, NetOptions};
 use crate::plan::Care;
@@ -62,6 +63,9 @@ impl Display for Script {
         }
         if self.encrypted {
             writeln!(f, "encrypted")?;
+        }
+        if self.uneven {
+            writeln!(f, "uneven")?;
         }
         unusual(f, "care", care(&self.care), &care(&Care::default()))?;
         if let Some(place) = self.always {
@@ -165,6 +169,14 @@ fn list(hosts: &[HostId]) -> String {
     hosts.join(",")
 }
 
+/// What a failed sync does.
+pub(super) const fn how(fault: SyncFault) -> &'static str {
+    match fault {
+        SyncFault::Forget => "forgets",
+        SyncFault::Revert => "reverts",
+    }
+}
+
 /// What a loss of power keeps.
 pub(super) const fn kept(loss: Loss) -> &'static str {
     match loss {
@@ -223,6 +235,9 @@ impl Display for Blow {
                 write!(f, " host={host} part={} place={place}", part.as_str())
             }
             Self::Stall { host, span } => write!(f, " host={host} for={}", seconds(*span)),
+            Self::SyncError { host, fault } => {
+                write!(f, " host={host} fault={}", how(*fault))
+            }
             Self::Fill { host, room, span } => {
                 write!(f, " host={host} room={room} for={}", seconds(*span))
             }

@@ -2,7 +2,7 @@
 
 use super::parse::{Problem, ScriptError};
 use super::{Blow, Script};
-use crate::disk::{Crash, Loss};
+use crate::disk::{Crash, Loss, SyncFault};
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::plan::Plan;
 use crate::question::Question;
@@ -60,6 +60,10 @@ fn any_blow() -> impl Strategy<Value = Blow> {
             place
         }),
         (0..HOSTS, any_span()).prop_map(|(host, span)| Blow::Stall { host, span }),
+        (0..HOSTS, any::<bool>()).prop_map(|(host, all)| {
+            let fault = if all { SyncFault::Revert } else { SyncFault::Forget };
+            Blow::SyncError { host, fault }
+        }),
         (0..HOSTS, 0u64..1 << 40, any_span()).prop_map(|(host, room, span)| Blow::Fill {
             host,
             room,

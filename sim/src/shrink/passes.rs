@@ -12,8 +12,8 @@ use terraform_core::raft::RaftLimits;
 use terraform_core::time::Instant;
 
 /// The kinds of faults.
-const BLOWS: [&str; 9] =
-    ["kill", "power-loss", "cut", "mute", "pause", "leave", "rot", "stall", "fill"];
+const BLOWS: [&str; 10] =
+    ["kill", "power-loss", "cut", "mute", "pause", "leave", "rot", "stall", "fill", "sync-error"];
 /// Parts that a world's time is cut into to find how much of it is needed.
 const PARTS: u32 = 8;
 /// When the first thing may happen at the earliest: a cluster has to form.
@@ -28,7 +28,7 @@ const ROUND: [Duration; 3] =
 type Step = fn(&mut Script);
 
 /// What makes the world itself simpler.
-const SIMPLER: [Step; 16] = [
+const SIMPLER: [Step; 17] = [
     |script| script.world.net = NetOptions::quiet(),
     |script| script.world.net.late_ppm = 0,
     |script| script.world.net.duplicate_ppm = 0,
@@ -52,6 +52,7 @@ const SIMPLER: [Step; 16] = [
         };
     },
     |script| (script.compressed, script.encrypted) = (false, false),
+    |script| script.uneven = false,
     |script| script.always = None,
 ];
 
@@ -285,7 +286,8 @@ fn without(script: &Script, host: HostId) -> Option<Script> {
         | Blow::Leave { host, .. }
         | Blow::Rot { host, .. }
         | Blow::Stall { host, .. }
-        | Blow::Fill { host, .. } => moved(host).map(|at| *host = at).is_some(),
+        | Blow::Fill { host, .. }
+        | Blow::SyncError { host, .. } => moved(host).map(|at| *host = at).is_some(),
         Blow::Cut { hosts, from, .. } => {
             for side in [&mut *hosts, &mut *from] {
                 *side = side.iter().filter_map(moved).collect();
