@@ -5,6 +5,7 @@ use super::super::{Tables, keys};
 use super::TransactionRow;
 use crate::id::{ModifyIndex, NodeId};
 use crate::{pack_enum, pack_struct};
+use std::fmt;
 use std::sync::Arc;
 
 /// One operation on one row. Conditions are as those on keys: the row must have changed last at
@@ -126,7 +127,7 @@ impl Tables {
             RowOperation::DeleteNode(delete) => {
                 let key = delete.name.to_lowercase();
                 let found = self.nodes.get(&*key).map(|row| row.node.modify_index);
-                permit("delete", found, delete.only_at, || format!("node {:?}", delete.name))?;
+                permit(Verb::Delete, found, delete.only_at, || format!("node {:?}", delete.name))?;
                 self.remove_node(index, &key);
                 Ok(None)
             }
@@ -139,7 +140,7 @@ impl Tables {
             RowOperation::SetService(write) => self.set_service(index, write),
             RowOperation::DeleteService(RowDelete { key, only_at }) => {
                 let found = self.services.get(&*row_key(key)).cloned();
-                permit("delete", found.as_ref().map(|it| it.modify_index), *only_at, || {
+                permit(Verb::Delete, found.as_ref().map(|it| it.modify_index), *only_at, || {
                     format!("service {:?} on node {:?}", key.id, key.node)
                 })?;
                 if let Some(service) = found {
@@ -155,7 +156,7 @@ impl Tables {
             RowOperation::SetCheck(write) => self.set_check(index, write),
             RowOperation::DeleteCheck(RowDelete { key, only_at }) => {
                 let found = self.checks.get(&*row_key(key)).cloned();
-                permit("delete", found.as_ref().map(|it| it.modify_index), *only_at, || {
+                permit(Verb::Delete, found.as_ref().map(|it| it.modify_index), *only_at, || {
                     format!("check {:?} on node {:?}", key.id, key.node)
                 })?;
                 if let Some(check) = found {
@@ -178,7 +179,7 @@ impl Tables {
         let NodeWrite { node, only_at } = write;
         let key = keys::node(&node.name);
         let found = self.nodes.get(&*key).map(|row| row.node.modify_index);
-        permit("set", found, *only_at, || format!("node {:?}", node.name))?;
+        permit(Verb::Set, found, *only_at, || format!("node {:?}", node.name))?;
         self.check_name_is_free(&key, node).map_err(|error| error.to_string())?;
         self.put_node(index, &key, node.clone());
         Ok(self.nodes.get(&*key).map(|row| TransactionRow::Node(Arc::clone(&row.node))))
@@ -189,7 +190,9 @@ impl Tables {
         let (key, owner) = self.owner(node)?;
         let place = keys::on_node(&key, service.id.as_str());
         let found = self.services.get(&*place).map(|it| it.modify_index);
-        permit("set", found, *only_at, || format!("service {:?} on node {owner:?}", service.id))?;
+        permit(Verb::Set, found, *only_at, || {
+            format!("service {:?} on node {owner:?}", service.id)
+        })?;
         self.put_service(index, &key, service.clone());
         Ok(self.services.get(&*place).cloned().map(TransactionRow::Service))
     }
@@ -199,7 +202,7 @@ impl Tables {
         let (key, owner) = self.owner(check.node.as_str())?;
         let place = keys::on_node(&key, check.id.as_str());
         let found = self.checks.get(&*place).map(|it| it.modify_index);
-        permit("set", found, *only_at, || format!("check {:?} on node {owner:?}", check.id))?;
+        permit(Verb::Set, found, *only_at, || format!("check {:?} on node {owner:?}", check.id))?;
         let service = check.service_id.as_ref().map(|id| keys::on_node(&key, id.as_str()));
         if service.is_some_and(|service| !self.services.contains_key(&*service)) {
             return Err("Missing service registration".to_owned());
@@ -221,9 +224,25 @@ fn row_key(key: &RowKey) -> Arc<str> {
     keys::on_node(&key.node.to_lowercase(), &key.id)
 }
 
+/// What an operation with a condition does to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Set,
+    Delete,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Set => "set",
+            Self::Delete => "delete",
+        })
+    }
+}
+
 /// Whether a row, which changed last at `found` if it exists, is as the condition wants it.
 fn permit(
-    verb: &str,
+    verb: Verb,
     found: Option<ModifyIndex>,
     only_at: Option<ModifyIndex>,
     what: impl FnOnce() -> String,
@@ -231,7 +250,7 @@ fn permit(
     let stale = match only_at {
         None => false,
         // What is not there cannot be removed at an index.
-        Some(_) if verb == "delete" && found.is_none() => true,
+        Some(_) if verb == Verb::Delete && found.is_none() => true,
         Some(at) => at != found.unwrap_or(ModifyIndex::ZERO),
     };
     if stale { Err(format!("failed to {verb} {}, index is stale", what())) } else { Ok(()) }
