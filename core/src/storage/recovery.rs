@@ -202,9 +202,9 @@ pub enum RecoveryError {
     /// A part of the log or of the snapshots is lost, and no other voter is known that could hold
     /// it. The disk is at fault; the operator chooses what to go on with.
     #[error(
-        "{0}; no other server is known that holds what is lost: put a copy of this data \
-             directory in its place, or start on an empty one and load a backup (`terraform \
-             snapshot restore`)"
+        "{0}; no other server is known that holds what is lost: put a copy of this data directory \
+         in its place, or start on an empty one and load a backup (`terraform snapshot restore`), \
+         or give up what is lost by a raft/peers.json that names this server"
     )]
     Alone(#[source] Loss),
     /// `raft/peers.json` cannot be followed.
