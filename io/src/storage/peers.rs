@@ -4,12 +4,11 @@
 //!   and perhaps `non_voter`, or in Consul's older form of addresses alone.
 
 use super::DataDir;
+use super::file::{DiskFailure, Files};
 use serde_json::Value;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
 use terraform_core::id::NodeId;
-use terraform_core::storage::recovery::{Peer, peers_file};
+use terraform_core::storage::recovery::{Answer, Peer, peers_file};
 use thiserror::Error;
 
 /// Bytes of the file that are read at most; a server takes about a hundred.
@@ -19,8 +18,8 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[derive(Debug, Error)]
 pub enum PeersFileError {
     /// The system refuses.
-    #[error("reading raft/peers.json: {0}")]
-    Unreadable(#[source] io::Error),
+    #[error(transparent)]
+    Unreadable(#[from] DiskFailure),
     /// The content is something else.
     #[error("raft/peers.json: {0}")]
     Content(String),
@@ -28,17 +27,17 @@ pub enum PeersFileError {
 
 /// The servers that the file names; `None` if there is no such file.
 pub fn read_peers(dir: &DataDir) -> Result<Option<Vec<Peer>>, PeersFileError> {
-    let file = match File::open(dir.path().join(peers_file().as_str())) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(PeersFileError::Unreadable)?,
-    };
-    let mut text = Vec::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text);
-    read.map_err(PeersFileError::Unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(PeersFileError::Content(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    match Files::new(dir.path()).read(&peers_file(), FILE_BYTES_MAX)? {
+        Answer::Content(None) => Ok(None),
+        Answer::Content(Some(text)) => parse(&text).map(Some).map_err(PeersFileError::Content),
+        Answer::TooLarge(bytes) => {
+            let rule = format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are read");
+            Err(PeersFileError::Content(rule))
+        }
+        other @ (Answer::Names(_) | Answer::Performed | Answer::Failed(_)) => {
+            panic!("a file's content is no {other:?}")
+        }
     }
-    parse(&text).map(Some).map_err(PeersFileError::Content)
 }
 
 /// Reads the file's text; the error names the rule that it breaks.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use terraform_core::id::WriteId;
@@ -241,4 +242,21 @@ fn space_that_is_set_aside_changes_no_file_and_more_than_there_is_takes_none() {
     assert_eq!(fs::read(temporary.file("f")).unwrap(), b"abc");
     files.perform(&[FileOp::SetLen { file: path("f"), len: 3 }]).unwrap();
     assert_eq!((fs::read(temporary.file("f")).unwrap(), blocks()), (b"abc".to_vec(), before));
+}
+
+#[test]
+fn a_peers_file_is_read_only_if_it_is_a_file_of_some_length() {
+    let temporary = Temporary::new();
+    let dir = temporary.dir();
+    fs::create_dir_all(temporary.file("raft")).unwrap();
+    let place = temporary.file("raft/peers.json");
+    assert_eq!(read_peers(&dir).unwrap(), None);
+    // A pipe would be waited for; what is no file is not opened.
+    assert!(Command::new("mkfifo").arg(&place).status().unwrap().success());
+    let error = read_peers(&dir).unwrap_err().to_string();
+    assert!(error.ends_with("raft/peers.json: it is not a regular file"), "{error}");
+    fs::remove_file(&place).unwrap();
+    fs::write(&place, vec![b' '; 70_000]).unwrap();
+    let error = read_peers(&dir).unwrap_err().to_string();
+    assert_eq!(error, "raft/peers.json: it has 70000 bytes, at most 65536 are read");
 }
