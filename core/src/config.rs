@@ -48,6 +48,20 @@ pub struct ServerConfig {
     /// The pool of all datacenters' servers; `None` keeps this server out of it.
     pub wan: Option<WanConfig>,
 }
+impl ServerConfig {
+    /// A voter of this datacenter only, with everything else at its default.
+    pub fn new(bootstrap: Bootstrap) -> Self {
+        Self {
+            bootstrap,
+            votes: true,
+            autopilot: AutopilotConfig::default(),
+            dead_server_grace: DEAD_SERVER_GRACE,
+            raft_multiplier: 1,
+            limits: RaftLimits::default(),
+            wan: None,
+        }
+    }
+}
 pack_struct!(ServerConfig {
     bootstrap,
     votes,

@@ -5,15 +5,11 @@ use crate::http::settings::{Facts, Ports as HttpPorts, ServerLimits};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener as StdListener, UdpSocket};
 use std::time::Instant;
-use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::catalog::query::{Query, Rows};
-use terraform_core::config::{
-    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, SerfConfig, ServerConfig,
-};
+use terraform_core::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::node::input::CheckResult;
 use terraform_core::node::request::RequestContext;
-use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -86,15 +82,7 @@ fn config(gossip: u16, server: u16) -> NodeConfig {
         advertise_wan: LOCAL,
         serf_lan_port: gossip,
         server_port: server,
-        server: Some(ServerConfig {
-            bootstrap: Bootstrap::Alone,
-            votes: true,
-            autopilot: AutopilotConfig::default(),
-            dead_server_grace: DEAD_SERVER_GRACE,
-            raft_multiplier: 1,
-            limits: RaftLimits::default(),
-            wan: None,
-        }),
+        server: Some(ServerConfig::new(Bootstrap::Alone)),
         gossip: GossipConfig::lan(),
         serf: SerfConfig::default(),
         services: Vec::new(),

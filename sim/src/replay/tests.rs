@@ -6,12 +6,11 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvPut, KvWrite};
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::catalog::query::Query;
-use terraform_core::config::{Bootstrap, DEAD_SERVER_GRACE, NodeConfig, ServerConfig};
+use terraform_core::config::{Bootstrap, NodeConfig, ServerConfig};
 use terraform_core::gossip::Versions;
 use terraform_core::id::{CheckId, Incarnation, NodeName, PoolName, RequestId, StreamId};
 use terraform_core::local::definition::{CheckDefinition, CheckKind, Origin as From};
@@ -19,7 +18,6 @@ use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
-use terraform_core::raft::RaftLimits;
 use terraform_core::recording::{Decoder, Origin, RELEASE, Record, Recorder, beginning};
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::storage::recovery::{Answer, Recovery, RecoveryConfig, Step};
@@ -32,15 +30,7 @@ use terraform_core::wire::serf::encode_tags;
 const WALL: WallClock = WallClock::from_millis(1_700_000_000_000);
 
 fn config() -> NodeConfig {
-    let server = ServerConfig {
-        bootstrap: Bootstrap::Alone,
-        votes: true,
-        autopilot: AutopilotConfig::default(),
-        dead_server_grace: DEAD_SERVER_GRACE,
-        raft_multiplier: 1,
-        limits: RaftLimits::default(),
-        wan: None,
-    };
+    let server = ServerConfig::new(Bootstrap::Alone);
     NodeConfig { level: Level::Debug, ..node_config("a", Some(server)) }
 }
 

@@ -1,19 +1,15 @@
 //! Backups are few, are forgotten in time, and come back through the log of a server.
 
 use super::*;
-use crate::catalog::autopilot::AutopilotConfig;
 use crate::catalog::command::Command;
 use crate::catalog::image::ImageDecoder;
 use crate::catalog::kv::{KvPut, KvWrite};
 use crate::catalog::restore::{RestoreBlock, RestoreCommit};
-use crate::config::{
-    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig,
-};
+use crate::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
 use crate::id::{Datacenter, LogIndex, NodeId, NodeName, RequestId, RestoreId};
 use crate::node::input::Input;
 use crate::node::output::Output;
 use crate::node::request::{BackupRequest, Request, RequestBody};
-use crate::raft::RaftLimits;
 use crate::rng::Seed;
 use crate::storage::testing::restored_server;
 use crate::time::WallClock;
@@ -122,15 +118,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let server = ServerConfig {
-            bootstrap: Bootstrap::Alone,
-            votes: true,
-            autopilot: AutopilotConfig::default(),
-            dead_server_grace: DEAD_SERVER_GRACE,
-            raft_multiplier: 1,
-            limits: RaftLimits::default(),
-            wan: None,
-        };
+        let server = ServerConfig::new(Bootstrap::Alone);
         let config = NodeConfig {
             name: NodeName::parse("s").unwrap(),
             datacenter: Datacenter::parse("dc1").unwrap(),
