@@ -50,7 +50,7 @@ impl Node {
         }
     }
 
-    /// Hands out what there is room for, and the next step of preparing room, if one is due.
+    /// Hands out what there is room for, and the next steps of preparing room that are due.
     pub(super) fn prepare_log(&mut self, now: Instant) {
         let Some(server) = self.server.as_deref_mut() else { return };
         while let Some((purpose, batch)) = server.room.waiting.pop_front() {
@@ -65,9 +65,10 @@ impl Node {
         if server.room.retry_at.is_some() {
             return;
         }
-        if let Some(step) = server.wal.prepare() {
-            self.writes.issue(Purpose::Prepare, step.lane, step.ops, &mut self.out);
-        } else if server.room.full && !server.wal.is_full() && !server.wal.is_preparing() {
+        while let Some(step) = server.wal.prepare() {
+            self.writes.issue(Purpose::Prepare(step.lane), step.lane, step.ops, &mut self.out);
+        }
+        if server.room.full && server.wal.is_prepared() {
             server.room.full = false;
             server.raft.handle(now, RaftInput::LogFull(false), &mut self.boxes.raft);
             self.trace(Level::Info, NodeTrace::LogHasRoom);
@@ -75,17 +76,17 @@ impl Node {
     }
 
     /// A step of preparing room for the log is done.
-    pub(super) fn log_prepared(&mut self, now: Instant) {
+    pub(super) fn log_prepared(&mut self, now: Instant, lane: Lane) {
         if let Some(server) = self.server.as_deref_mut() {
-            server.wal.prepared();
+            server.wal.prepared(lane);
             self.prepare_log(now);
         }
     }
 
     /// There is no space for a step of preparing room for the log.
-    pub(super) fn log_unprepared(&mut self, now: Instant) {
+    pub(super) fn log_unprepared(&mut self, now: Instant, lane: Lane) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        server.wal.unprepared();
+        server.wal.unprepared(lane);
         server.room.retry_at = Some(now + RETRY_INTERVAL);
         if !std::mem::replace(&mut server.room.full, true) {
             mark!("node.log_full");

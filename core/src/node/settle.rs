@@ -491,7 +491,7 @@ impl Node {
                     server.bootstrap.handle(now, input, &mut self.boxes.bootstrap);
                 }
             }
-            Some(Purpose::Prepare) => self.log_prepared(now),
+            Some(Purpose::Prepare(lane)) => self.log_prepared(now, lane),
             Some(Purpose::Local(ticket)) => {
                 let input = LocalInput::Persisted(ticket);
                 self.local.handle(now, input, &mut self.boxes.local);
@@ -508,7 +508,9 @@ impl Node {
     fn persist_failed(&mut self, now: Instant, write: WriteId, error: StorageFault) {
         let Some(purpose) = self.writes.complete(write) else { return };
         match purpose {
-            Purpose::Prepare if error == StorageFault::Full => self.log_unprepared(now),
+            Purpose::Prepare(lane) if error == StorageFault::Full => {
+                self.log_unprepared(now, lane);
+            }
             Purpose::Snapshot(write)
                 if error == StorageFault::Full && write != SnapshotWrite::Removal =>
             {
@@ -516,7 +518,7 @@ impl Node {
             }
             Purpose::Reserve if error == StorageFault::Full => self.no_space_aside(),
             // After a failed write or sync nobody knows what the disk holds (raft.md §11.3 rule 5).
-            Purpose::Raft(_) | Purpose::Bootstrap(_) | Purpose::Prepare => {
+            Purpose::Raft(_) | Purpose::Bootstrap(_) | Purpose::Prepare(_) => {
                 self.fatal(format!("writing the log failed: {error}"));
             }
             Purpose::Snapshot(_) | Purpose::Reserve => {

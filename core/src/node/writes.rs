@@ -15,8 +15,8 @@ pub(super) enum Purpose {
     Raft(PersistSeq),
     /// The first configuration.
     Bootstrap(PersistSeq),
-    /// Room ahead of the log's writer.
-    Prepare,
+    /// Room ahead of the log's writer, by the lane that prepares it.
+    Prepare(Lane),
     /// Space for the next snapshot.
     Reserve,
     /// Registrations.
@@ -46,7 +46,7 @@ impl Purpose {
             | Self::Bootstrap(_)
             | Self::Seal
             | Self::Snapshot(SnapshotWrite::Removal) => false,
-            Self::Prepare
+            Self::Prepare(_)
             | Self::Reserve
             | Self::Local(_)
             | Self::Serf(_)

@@ -263,13 +263,21 @@ enum Spare {
     Ready,
 }
 
-/// A step of preparation on its way.
+/// A step of preparation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Preparing {
+enum Step {
     /// Space for the next identity.
     Identity,
     /// Zeros in a segment, which then reach to here.
     Zeros { segment: u64, zeroed: u64 },
+}
+
+/// The steps of preparation of one lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Preparation {
+    under_way: Option<Step>,
+    /// Whether the newest step found no space on the disk.
+    full: bool,
 }
 
 /// The writer of identity, hard state and log. A plain value: it knows what is written, the node
@@ -296,9 +304,10 @@ pub struct Wal {
     spare: Spare,
     /// Whether space is set aside for the next identity.
     identity_room: bool,
-    preparing: Option<Preparing>,
-    /// Whether the newest step found no space on the disk.
-    full: bool,
+    /// In lane `Log`: of the next identity and of the current segment.
+    preparing: Preparation,
+    /// In lane `State`: of the next segment. A snapshot may keep that lane busy for long.
+    preparing_spare: Preparation,
     /// Bytes of the batch that waits for room; 0 if none does.
     wanted: u64,
 }
@@ -386,8 +395,8 @@ impl Wal {
             closed: tail.closed.into(),
             spare: Spare::Filling(0),
             identity_room: false,
-            preparing: None,
-            full: false,
+            preparing: Preparation::default(),
+            preparing_spare: Preparation::default(),
             wanted: 0,
         };
         (wal, ops)
@@ -536,74 +545,84 @@ impl Wal {
         ops
     }
 
-    /// The next step of preparing room ahead of the writer, if one is due and none is on its way.
+    /// The next step of preparing room ahead of the writer, if one is due and none is on its way in
+    /// its lane.
     ///
-    /// To be asked after every append, after every [`Wal::prepared`], and from time to time after a
-    /// [`Wal::unprepared`]. Steps of the current segment go through lane `Log`; the next segment is
-    /// prepared through lane `State`, where no append waits for it.
+    /// To be asked until it has none: after every append, after every [`Wal::prepared`], and from
+    /// time to time after a [`Wal::unprepared`]. Steps of the current segment go through lane
+    /// `Log`; the next segment is prepared through lane `State`, where no append waits for it.
     pub fn prepare(&mut self) -> Option<StorageOp> {
-        if self.preparing.is_some() {
+        let (lane, step, ops) = self.step_of_log().or_else(|| self.step_of_spare())?;
+        self.preparation(lane).under_way = Some(step);
+        Some(StorageOp { lane, ops, deferrable: true })
+    }
+
+    fn step_of_log(&self) -> Option<(Lane, Step, Vec<FileOp>)> {
+        if self.preparing.under_way.is_some() {
             return None;
         }
         if !self.identity_room {
-            self.preparing = Some(Preparing::Identity);
-            let ops = vec![Identity::set_space_aside()];
-            return Some(StorageOp { lane: Lane::Log, ops, deferrable: true });
+            return Some((Lane::Log, Step::Identity, vec![Identity::set_space_aside()]));
         }
         let WalConfig { segment_bytes, step_bytes } = self.config;
         let ahead = self.zeroed < segment_bytes && self.zeroed - self.offset < step_bytes;
-        if ahead || self.offset + self.wanted > self.zeroed {
-            let ahead = (self.zeroed + step_bytes).min(segment_bytes);
-            let zeroed = ahead.max(self.offset + self.wanted);
-            self.preparing = Some(Preparing::Zeros { segment: self.segment, zeroed });
-            let ops = Self::zeros(self.segment, self.zeroed, zeroed);
-            return Some(StorageOp { lane: Lane::Log, ops, deferrable: true });
-        }
-        let Spare::Filling(offset) = self.spare else { return None };
-        if self.offset < segment_bytes / 2 {
+        if !ahead && self.offset + self.wanted <= self.zeroed {
             return None;
         }
-        let zeroed = (offset + step_bytes).min(segment_bytes);
-        self.preparing = Some(Preparing::Zeros { segment: self.segment + 1, zeroed });
-        let mut ops = Self::zeros(self.segment + 1, offset, zeroed);
+        let ahead = (self.zeroed + step_bytes).min(segment_bytes);
+        let (segment, zeroed) = (self.segment, ahead.max(self.offset + self.wanted));
+        let ops = Self::zeros(segment, self.zeroed, zeroed);
+        Some((Lane::Log, Step::Zeros { segment, zeroed }, ops))
+    }
+
+    fn step_of_spare(&self) -> Option<(Lane, Step, Vec<FileOp>)> {
+        let WalConfig { segment_bytes, step_bytes } = self.config;
+        let Spare::Filling(offset) = self.spare else { return None };
+        if self.preparing_spare.under_way.is_some() || self.offset < segment_bytes / 2 {
+            return None;
+        }
+        let (segment, zeroed) = (self.segment + 1, (offset + step_bytes).min(segment_bytes));
+        let mut ops = Self::zeros(segment, offset, zeroed);
         if zeroed == segment_bytes {
             ops.push(FileOp::SyncDir(Some(wal_dir())));
         }
-        Some(StorageOp { lane: Lane::State, ops, deferrable: true })
+        Some((Lane::State, Step::Zeros { segment, zeroed }, ops))
     }
 
-    /// The step that [`Wal::prepare`] asked for is done.
-    pub fn prepared(&mut self) {
-        let step = self.preparing.take().expect("a step was on its way");
-        self.full = false;
-        match step {
-            Preparing::Identity => self.identity_room = true,
-            Preparing::Zeros { segment, zeroed } if segment > self.segment => {
-                let whole = zeroed == self.config.segment_bytes;
-                self.spare = if whole { Spare::Ready } else { Spare::Filling(zeroed) };
-            }
-            Preparing::Zeros { segment, zeroed } if segment == self.segment => {
-                self.zeroed = self.zeroed.max(zeroed);
-            }
-            // The segment is full by now.
-            Preparing::Zeros { .. } => {}
+    const fn preparation(&mut self, lane: Lane) -> &mut Preparation {
+        match lane {
+            Lane::Log => &mut self.preparing,
+            Lane::State => &mut self.preparing_spare,
         }
     }
 
-    /// There is no space for the step that [`Wal::prepare`] asked for.
-    pub fn unprepared(&mut self) {
-        self.preparing = None;
-        self.full = true;
+    /// The step of this lane that [`Wal::prepare`] asked for is done.
+    pub fn prepared(&mut self, lane: Lane) {
+        let done = std::mem::take(self.preparation(lane));
+        match done.under_way.expect("a step was on its way") {
+            Step::Identity => self.identity_room = true,
+            Step::Zeros { segment, zeroed } if segment > self.segment => {
+                let whole = zeroed == self.config.segment_bytes;
+                self.spare = if whole { Spare::Ready } else { Spare::Filling(zeroed) };
+            }
+            Step::Zeros { segment, zeroed } if segment == self.segment => {
+                self.zeroed = self.zeroed.max(zeroed);
+            }
+            // The segment is full by now.
+            Step::Zeros { .. } => {}
+        }
     }
 
-    /// Whether the newest step found no space.
-    pub const fn is_full(&self) -> bool {
-        self.full
+    /// There is no space for the step of this lane that [`Wal::prepare`] asked for.
+    pub const fn unprepared(&mut self, lane: Lane) {
+        *self.preparation(lane) = Preparation { under_way: None, full: true };
     }
 
-    /// Whether a step is on its way.
-    pub const fn is_preparing(&self) -> bool {
-        self.preparing.is_some()
+    /// Whether everything that is due is prepared: no step is on its way, and the newest ones found
+    /// space.
+    pub const fn is_prepared(&self) -> bool {
+        let (log, spare) = (&self.preparing, &self.preparing_spare);
+        log.under_way.is_none() && spare.under_way.is_none() && !log.full && !spare.full
     }
 
     /// Bytes that a start needs on the disk before it gives any back: those of a copy of the last

@@ -137,7 +137,7 @@ fn write_log(choices: &mut Choices<'_>, wal: &mut Wal, disk: &mut Disk) -> Writt
         disk.perform(wal.append(&batch));
         while let Some(op) = wal.prepare() {
             disk.perform(op.ops);
-            wal.prepared();
+            wal.prepared(op.lane);
         }
     }
     written

@@ -159,7 +159,7 @@ struct Host {
     durable: State,
     /// The state once what is on its way is done.
     wanted: State,
-    preparing: bool,
+    preparing: Vec<Lane>,
     writes: u64,
     snapshots: SnapshotFiles,
     /// A snapshot on its way, and whether a leader sent it.
@@ -210,7 +210,7 @@ impl Host {
             registrations: restored.registrations,
             durable: State::default(),
             wanted: State::default(),
-            preparing: false,
+            preparing: Vec::new(),
             writes: 0,
             snapshots: SnapshotFiles::default(),
             storing: None,
@@ -296,8 +296,8 @@ impl Host {
         }
         let ops = self.wal.append(&batch);
         self.start(Lane::Log, ops);
-        if let Some(step) = self.wal.prepare() {
-            self.preparing = true;
+        while let Some(step) = self.wal.prepare() {
+            self.preparing.push(step.lane);
             self.start(step.lane, step.ops);
         }
         if rng.chance(1, 3) {
@@ -332,8 +332,8 @@ impl Host {
         }
         self.durable = self.wanted.clone();
         self.stored = self.storing.take();
-        if std::mem::take(&mut self.preparing) {
-            self.wal.prepared();
+        for lane in std::mem::take(&mut self.preparing) {
+            self.wal.prepared(lane);
         }
         true
     }
@@ -363,7 +363,7 @@ impl Host {
         self.snapshots = server.snapshots;
         (self.storing, self.stored) = (None, None);
         (self.wal, self.registrations) = (server.wal, restored.registrations);
-        (self.durable, self.wanted, self.preparing) = (found.clone(), found, false);
+        (self.durable, self.wanted, self.preparing) = (found.clone(), found, Vec::new());
     }
 }
 

@@ -118,7 +118,7 @@ fn a_log_whose_beginning_is_missing_is_refused_without_a_snapshot() {
         disk.perform(wal.append(&PersistBatch { entries, ..Default::default() }));
         while let Some(step) = wal.prepare() {
             disk.perform(step.ops);
-            wal.prepared();
+            wal.prepared(step.lane);
         }
     }
     disk.files.remove("raft/wal/0000000000000001.seg");

@@ -123,7 +123,7 @@ impl Log {
     fn prepare(&mut self) {
         while let Some(step) = self.wal.prepare() {
             self.disk.perform(step.ops);
-            self.wal.prepared();
+            self.wal.prepared(step.lane);
         }
     }
 

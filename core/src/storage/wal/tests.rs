@@ -43,7 +43,7 @@ impl Log {
         self.disk.perform(ops);
         while let Some(step) = self.wal.prepare() {
             self.disk.perform(step.ops);
-            self.wal.prepared();
+            self.wal.prepared(step.lane);
         }
     }
 
@@ -111,7 +111,7 @@ fn a_full_segment_is_succeeded_only_once_the_next_is_ready() {
 }
 
 #[test]
-fn one_step_of_preparation_is_on_its_way_at_a_time() {
+fn one_step_of_preparation_is_on_its_way_in_each_lane() {
     let mut log = Log::new();
     log.commit(None, &[600]);
     log.wal.offset = TINY.segment_bytes - 10;
@@ -120,7 +120,12 @@ fn one_step_of_preparation_is_on_its_way_at_a_time() {
     let step = log.wal.prepare().unwrap();
     assert_eq!(step.lane, Lane::State);
     assert_eq!(log.wal.prepare(), None);
-    log.wal.prepared();
+    // What is under way for the next segment does not keep an append from its room.
+    let entries = vec![entry(2, 1, 300)];
+    assert!(!log.wal.has_room(&PersistBatch { entries, ..Default::default() }));
+    let step = log.wal.prepare().unwrap();
+    assert_eq!((step.lane, log.wal.prepare()), (Lane::Log, None));
+    log.wal.prepared(Lane::State);
     assert_eq!(log.wal.spare, Spare::Filling(256));
 }
 
@@ -135,8 +140,8 @@ fn a_batch_waits_until_its_room_is_prepared_whatever_fails_meanwhile() {
     for _ in 0..3 {
         let step = log.wal.prepare().expect("room is wanted");
         assert!(step.deferrable && step.lane == Lane::Log);
-        log.wal.unprepared();
-        assert!(log.wal.is_full() && !log.wal.has_room(&batch));
+        log.wal.unprepared(Lane::Log);
+        assert!(!log.wal.is_prepared() && !log.wal.has_room(&batch));
     }
     // A batch that needs no room does not end the wait of the other one.
     assert!(
@@ -144,8 +149,8 @@ fn a_batch_waits_until_its_room_is_prepared_whatever_fails_meanwhile() {
     );
     let step = log.wal.prepare().unwrap();
     log.disk.perform(step.ops);
-    log.wal.prepared();
-    assert!(!log.wal.is_full() && log.wal.has_room(&batch));
+    log.wal.prepared(Lane::Log);
+    assert!(log.wal.has_room(&batch));
     assert_eq!(log.wal.offset, before.offset, "nothing was written");
     let zeroed = log.wal.zeroed;
     let ops = log.wal.append(&batch);
@@ -159,11 +164,11 @@ fn a_step_that_ends_after_the_segment_did_changes_nothing() {
     let mut log = Log::new();
     log.commit(None, &[600]);
     let segment = log.wal.segment;
-    log.wal.preparing = Some(Preparing::Zeros { segment, zeroed: 5000 });
+    log.wal.preparing.under_way = Some(Step::Zeros { segment, zeroed: 5000 });
     log.wal.segment += 1;
     let zeroed = log.wal.zeroed;
-    log.wal.prepared();
-    assert_eq!((log.wal.zeroed, log.wal.preparing), (zeroed, None));
+    log.wal.prepared(Lane::Log);
+    assert_eq!((log.wal.zeroed, log.wal.preparing.under_way), (zeroed, None));
 }
 
 #[test]

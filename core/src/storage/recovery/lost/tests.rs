@@ -61,7 +61,7 @@ impl Member {
         self.disk.perform(ops);
         while let Some(step) = self.wal.prepare() {
             self.disk.perform(step.ops);
-            self.wal.prepared();
+            self.wal.prepared(step.lane);
         }
     }
 

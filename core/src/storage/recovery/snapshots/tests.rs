@@ -50,7 +50,7 @@ impl Server {
         self.disk.perform(ops);
         while let Some(step) = self.wal.prepare() {
             self.disk.perform(step.ops);
-            self.wal.prepared();
+            self.wal.prepared(step.lane);
         }
     }
 
