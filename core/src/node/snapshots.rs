@@ -11,12 +11,12 @@ use super::{Node, NodeTrace};
 use crate::catalog::Tables;
 use crate::catalog::image::{ImageDecoder, ImageEncoder, ImageError};
 use crate::machine::Machine as _;
-use crate::mutant;
 use crate::raft::{ImageId, RaftInput, ReceiptId, SnapshotInput, SnapshotMeta, SnapshotOutput};
 use crate::storage::op::{FileOp, Lane};
 use crate::storage::snapshot::{self, BLOCK_BYTES_MAX, SnapshotFiles, SnapshotId, SnapshotWriter};
 use crate::time::Instant;
 use crate::trace::Level;
+use crate::{mark, mutant};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -89,6 +89,11 @@ pub(super) struct Snapshots {
 impl Snapshots {
     pub(super) const fn new(files: SnapshotFiles) -> Self {
         Self { files, taking: None, images: BTreeMap::new(), receiving: None }
+    }
+
+    /// Whether this is the one that arrives.
+    fn holds(&self, receipt: ReceiptId) -> bool {
+        self.receiving.as_ref().is_some_and(|held| held.receipt == receipt)
     }
 
     /// The newest one that is durable here.
@@ -224,10 +229,7 @@ impl Node {
             SnapshotWrite::Received(receipt, number) => {
                 self.tell_snapshots(now, SnapshotInput::Stored { receipt, number });
             }
-            SnapshotWrite::ReceivedWhole(receipt, id) => {
-                self.snapshot_stored(id);
-                self.tell_snapshots(now, SnapshotInput::Durable { receipt });
-            }
+            SnapshotWrite::ReceivedWhole(receipt, id) => self.receipt_stored(now, receipt, id),
             SnapshotWrite::Removal => {}
         }
     }
@@ -257,6 +259,20 @@ impl Node {
             self.set_space_aside(0);
         }
         self.tell_snapshots(now, SnapshotInput::NoRoom { receipt });
+    }
+
+    /// What was received has its name, and is a snapshot unless it was given up meanwhile: one of
+    /// its blocks may be missing then, and nothing may rely on it.
+    fn receipt_stored(&mut self, now: Instant, receipt: ReceiptId, id: SnapshotId) {
+        let Some(server) = self.server.as_deref() else { return };
+        if server.snapshots.holds(receipt) {
+            self.snapshot_stored(id);
+            self.tell_snapshots(now, SnapshotInput::Durable { receipt });
+        } else if server.snapshots.receiving.is_none() {
+            // Another one that arrives may take the same name at any moment.
+            mark!("node.given_up_snapshot_removed");
+            self.remove_files(vec![FileOp::Remove(id.file())]);
+        }
     }
 
     fn snapshot_taken(&mut self, now: Instant, (id, bytes): (SnapshotId, u64)) {
@@ -294,6 +310,20 @@ impl Node {
 mod tests {
     use super::*;
     use crate::id::{LogIndex, StoreId};
+
+    #[test]
+    fn what_was_given_up_while_it_was_stored_is_not_the_one_that_arrives() {
+        let mut snapshots = Snapshots::new(SnapshotFiles::default());
+        snapshots.receiving = Some(Receiving {
+            receipt: ReceiptId(2),
+            writer: None,
+            decoder: ImageDecoder::default(),
+            tables: None,
+        });
+        assert!(!snapshots.holds(ReceiptId(1)) && snapshots.holds(ReceiptId(2)));
+        snapshots.receiving = None;
+        assert!(!snapshots.holds(ReceiptId(2)));
+    }
 
     #[test]
     fn a_block_that_no_server_makes_is_refused_before_it_reaches_the_writer() {
