@@ -545,15 +545,20 @@ fn a_silent_server_leaves_a_write_unknown() {
     assert!(matches!(world.done(1, 2), Some(Err(RequestError::Unknown(_)))));
 }
 
-#[test]
-fn a_request_that_waits_long_is_kept_alive_by_pings() {
-    let mut world = World::new(1, 1);
-    world.lead(0, &[]);
+/// Node 1 asks for something that is not there yet, as its request 1.
+fn submit_read_that_waits(world: &mut World) {
     let mut request = Request::new(read());
     request.context.min_index = ModifyIndex::new(9);
     let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
     let request = Box::new(request);
     world.input(1, RpcInput::Submit { caller, hold: true, wall, request });
+}
+
+#[test]
+fn a_request_that_waits_long_is_kept_alive_by_pings() {
+    let mut world = World::new(1, 1);
+    world.lead(0, &[]);
+    submit_read_that_waits(&mut world);
     world.run(Duration::from_secs(299));
     assert_eq!(world.done(1, 1), None);
     let result = answer();
@@ -567,11 +572,7 @@ fn a_request_that_waits_long_is_kept_alive_by_pings() {
 fn what_an_agent_asked_that_went_without_a_word_is_forgotten() {
     let mut world = World::new(1, 1);
     world.lead(0, &[]);
-    let mut request = Request::new(read());
-    request.context.min_index = ModifyIndex::new(9);
-    let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
-    let request = Box::new(request);
-    world.input(1, RpcInput::Submit { caller, hold: true, wall, request });
+    submit_read_that_waits(&mut world);
     let forgotten = |world: &World| {
         world.seen.iter().any(|(node, seen)| *node == 0 && *seen == Seen::Forget(Ticket(1)))
     };
