@@ -309,20 +309,66 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{LogIndex, StoreId};
+    use crate::config::{Bootstrap, ServerConfig};
+    use crate::id::{LogIndex, StoreId, WriteId};
+    use crate::node::input::Input;
+    use crate::node::output::Output;
+    use crate::node::tests::node_of;
+    use crate::storage::op::StorageFault;
+    use crate::storage::testing::restored_server;
 
+    /// The operations that a node hands to the disk.
+    fn writes(node: &mut Node) -> Vec<(WriteId, Vec<FileOp>)> {
+        let outputs = std::iter::from_fn(|| node.poll_output());
+        let write = |output| {
+            let Output::Persist { write, op } = output else { return None };
+            Some((write, op.ops))
+        };
+        outputs.filter_map(write).collect()
+    }
+
+    /// What is relied on, and what is removed, once a server has received a snapshot whose first
+    /// block found no space, or all of whose blocks did find some.
+    fn received(first_fails: bool) -> (Option<SnapshotId>, Vec<FileOp>) {
+        let config = ServerConfig::new(Bootstrap::Expect(3));
+        let mut node = node_of(Some(config), restored_server());
+        writes(&mut node);
+        let mut encoder = ImageEncoder::new(Tables::default());
+        let blocks: Vec<_> = std::iter::from_fn(|| encoder.next_block(1)).collect();
+        assert!(blocks.len() > 1, "a later block can be stored where an earlier one was not");
+        for (number, data) in (0..).zip(&blocks) {
+            let last = number + 1 == blocks.len() as u64;
+            node.receive_block(Instant::ZERO, ReceiptId(1), &meta(), (number, data, last));
+        }
+        let handed = writes(&mut node);
+        assert_eq!(handed.len(), blocks.len());
+        for (number, (write, _)) in handed.into_iter().enumerate() {
+            let input = if number == 0 && first_fails {
+                Input::PersistFailed { write, error: StorageFault::Full }
+            } else {
+                Input::Persisted { write }
+            };
+            node.handle(Instant::ZERO, input);
+        }
+        let removed = writes(&mut node).into_iter().flat_map(|(_, ops)| ops);
+        let removed = removed.filter(|op| matches!(op, FileOp::Remove(_))).collect();
+        (node.server.unwrap().snapshots.newest(), removed)
+    }
+
+    fn meta() -> SnapshotMeta {
+        let (index, configuration_index) = (LogIndex::new(9), LogIndex::new(1));
+        SnapshotMeta { index, configuration_index, ..SnapshotMeta::default() }
+    }
+
+    /// Its last block gives the file its name all the same.
     #[test]
-    fn what_was_given_up_while_it_was_stored_is_not_the_one_that_arrives() {
-        let mut snapshots = Snapshots::new(SnapshotFiles::default());
-        snapshots.receiving = Some(Receiving {
-            receipt: ReceiptId(2),
-            writer: None,
-            decoder: ImageDecoder::default(),
-            tables: None,
-        });
-        assert!(!snapshots.holds(ReceiptId(1)) && snapshots.holds(ReceiptId(2)));
-        snapshots.receiving = None;
-        assert!(!snapshots.holds(ReceiptId(2)));
+    fn a_received_snapshot_that_lacks_a_block_is_removed_and_never_relied_on() {
+        let id = SnapshotId::of(&meta());
+        assert_eq!(received(false), (Some(id), Vec::new()));
+        let (newest, removed) = received(true);
+        assert_eq!(newest, None);
+        let file = snapshot::Purpose::Received.discard();
+        assert_eq!(removed, [file, FileOp::Remove(id.file())]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::input::Input;
 use super::output::{Output, StopReason};
 use super::request::{Request, RequestBody, RequestError, Response};
 use super::*;
-use crate::config::{GossipConfig, SerfConfig};
+use crate::config::{GossipConfig, SerfConfig, ServerConfig};
 use crate::event::{Filters, FireEvent};
 use crate::id::{Datacenter, Incarnation, LamportTime};
 use crate::serf::{KeyOperation, SerfEvent, SerfReply, SerfRequest};
@@ -26,29 +26,32 @@ fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
 }
 
+/// An agent that knows nobody and does not warn.
+pub(super) fn node_of(server: Option<ServerConfig>, restored: Restored) -> Node {
+    let config = NodeConfig {
+        name: NodeName::parse("me").unwrap(),
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        advertise: ip(9),
+        advertise_wan: ip(9),
+        serf_lan_port: 8301,
+        server_port: 8300,
+        server,
+        gossip: GossipConfig::lan(),
+        serf: SerfConfig::default(),
+        services: Vec::new(),
+        checks: Vec::new(),
+        node_meta: BTreeMap::new(),
+        rpc_hold: Duration::from_secs(7),
+        check_update_interval: Duration::from_secs(300),
+        level: Level::Error,
+    };
+    Node::new(config, restored, Seed::from_number(1), WALL, Instant::ZERO).unwrap()
+}
+
 impl Agent {
     /// A client agent that knows nobody.
     fn new() -> Self {
-        let config = NodeConfig {
-            name: NodeName::parse("me").unwrap(),
-            datacenter: Datacenter::parse("dc1").unwrap(),
-            advertise: ip(9),
-            advertise_wan: ip(9),
-            serf_lan_port: 8301,
-            server_port: 8300,
-            server: None,
-            gossip: GossipConfig::lan(),
-            serf: SerfConfig::default(),
-            services: Vec::new(),
-            checks: Vec::new(),
-            node_meta: BTreeMap::new(),
-            rpc_hold: Duration::from_secs(7),
-            check_update_interval: Duration::from_secs(300),
-            level: Level::Error,
-        };
-        let restored = restored_client();
-        let seed = Seed::from_number(1);
-        let node = Node::new(config, restored, seed, WALL, Instant::ZERO).unwrap();
+        let node = node_of(None, restored_client());
         let mut agent = Self { node, now: Instant::ZERO, requests: 0 };
         agent.drain();
         agent

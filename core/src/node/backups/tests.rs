@@ -5,15 +5,14 @@ use crate::catalog::command::Command;
 use crate::catalog::image::ImageDecoder;
 use crate::catalog::kv::{KvPut, KvWrite};
 use crate::catalog::restore::{RestoreBlock, RestoreCommit};
-use crate::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig};
-use crate::id::{Datacenter, LogIndex, NodeId, NodeName, RequestId, RestoreId};
+use crate::config::{Bootstrap, ServerConfig};
+use crate::id::{LogIndex, NodeId, RequestId, RestoreId};
 use crate::node::input::Input;
 use crate::node::output::Output;
 use crate::node::request::{BackupRequest, Request, RequestBody};
-use crate::rng::Seed;
+use crate::node::tests::node_of;
 use crate::storage::testing::restored_server;
 use crate::time::WallClock;
-use crate::trace::Level;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -118,26 +117,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let server = ServerConfig::new(Bootstrap::Alone);
-        let config = NodeConfig {
-            name: NodeName::parse("s").unwrap(),
-            datacenter: Datacenter::parse("dc1").unwrap(),
-            advertise: [10, 0, 0, 9].into(),
-            advertise_wan: [10, 0, 0, 9].into(),
-            serf_lan_port: 8301,
-            server_port: 8300,
-            server: Some(server),
-            gossip: GossipConfig::lan(),
-            serf: SerfConfig::default(),
-            services: Vec::new(),
-            checks: Vec::new(),
-            node_meta: BTreeMap::new(),
-            rpc_hold: Duration::from_secs(7),
-            check_update_interval: Duration::from_secs(300),
-            level: Level::Error,
-        };
-        let (seed, wall) = (Seed::from_number(1), WallClock::from_millis(1_700_000_000_000));
-        let node = Node::new(config, restored_server(), seed, wall, Instant::ZERO).unwrap();
+        let node = node_of(Some(ServerConfig::new(Bootstrap::Alone)), restored_server());
         let mut server = Self { node, now: Instant::ZERO, requests: 0, replies: VecDeque::new() };
         server.drain();
         server.run(10);
