@@ -1,6 +1,6 @@
 //! The programs that are measured: how their servers start, and how requests to them look.
 
-use e2e::{Connection, LONG, loopback, temp_dir, wait_until};
+use e2e::{Connection, Folder, LONG, loopback, wait_until};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -52,7 +52,7 @@ pub(crate) struct Servers {
     pub(crate) kind: Kind,
     pub(crate) hosts: Vec<SocketAddr>,
     children: Vec<Child>,
-    folders: Vec<PathBuf>,
+    folders: Vec<Folder>,
 }
 
 impl Contender {
@@ -64,14 +64,14 @@ impl Contender {
         let mut servers =
             Servers { kind: self.kind, hosts, children: Vec::new(), folders: Vec::new() };
         for at in 0..count {
-            let folder = temp_dir(&format!("{:?}-{at}", self.kind));
+            let folder = Folder::new(&format!("{:?}-{at}", self.kind));
             let mut command = Command::new(&self.program);
             match self.kind {
                 Kind::Terraform | Kind::Consul => agent(&mut command, at, &addresses),
                 Kind::Etcd => etcd(&mut command, at, &addresses),
             }
             let data = if self.kind == Kind::Etcd { "--data-dir" } else { "-data-dir" };
-            command.arg(data).arg(&folder).stdout(Stdio::null()).stderr(Stdio::null());
+            command.arg(data).arg(&*folder).stdout(Stdio::null()).stderr(Stdio::null());
             servers.children.push(command.spawn().expect("the program starts"));
             servers.folders.push(folder);
         }
@@ -154,9 +154,6 @@ impl Drop for Servers {
             // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
-        }
-        for folder in &self.folders {
-            let _ = std::fs::remove_dir_all(folder);
         }
     }
 }

@@ -11,7 +11,7 @@ const SIZE: usize = 16 << 20;
 
 /// How often in a second 4 KiB can be written and synced, where the servers keep their data.
 pub(crate) fn syncs_per_second(length: Duration) -> f64 {
-    let folder = e2e::temp_dir("disk");
+    let folder = e2e::Folder::new("disk");
     let file = File::create(folder.join("blocks")).expect("the folder is writable");
     file.write_all_at(&vec![0; SIZE], 0).expect("the disk takes the file");
     file.sync_all().expect("the disk syncs");
@@ -22,7 +22,5 @@ pub(crate) fn syncs_per_second(length: Duration) -> f64 {
         file.sync_data().expect("the disk syncs");
         count += 1;
     }
-    let rate = f64::from(count) / start.elapsed().as_secs_f64();
-    let _ = std::fs::remove_dir_all(folder);
-    rate
+    f64::from(count) / start.elapsed().as_secs_f64()
 }

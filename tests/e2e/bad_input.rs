@@ -1,7 +1,7 @@
 //! Bad input gets one clear line and changes nothing.
 
 use crate::cluster::dig;
-use e2e::{Options, command, raw, temp_dir};
+use e2e::{Folder, Options, command, raw};
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
 
@@ -12,7 +12,7 @@ fn refusal(arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn flags_and_settings_are_refused_by_name_and_rule() {
-    let data = temp_dir("data");
+    let data = Folder::new("data");
     let data = data.to_str().expect("the folder's name is text");
     let cases: [(&[&str], &str); 10] = [
         (&["agent", "-nope"], "flag provided but not defined: -nope"),
@@ -74,7 +74,7 @@ fn a_second_agent_on_a_data_directory_and_a_port_in_use_are_refused_at_once() {
 #[test]
 fn a_data_directory_that_cannot_be_made_is_refused_by_path() {
     let mut options = Options::new("homeless", &["-server"]);
-    let file = temp_dir("file").join("f");
+    let file = options.folder.join("f");
     std::fs::write(&file, "x").expect("the folder is writable");
     options.data_dir = file.join("below");
     let output = options.command().output().expect("the program runs");

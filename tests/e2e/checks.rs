@@ -84,7 +84,7 @@ fn a_script_check_follows_its_exit_code_where_scripts_are_allowed() {
     assert!(refused.body.contains("Scripts are disabled on this agent"), "{}", refused.body);
     drop(agent);
 
-    let folder = e2e::temp_dir("scripts");
+    let folder = e2e::Folder::new("scripts");
     let flag = folder.join("healthy");
     let config = folder.join("scripts.json");
     std::fs::write(&flag, "").expect("the folder is writable");

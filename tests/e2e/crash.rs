@@ -1,6 +1,6 @@
 //! Servers that are killed in the middle of writing much.
 
-use e2e::{Agent, LONG, Options, command, temp_dir, wait_until};
+use e2e::{Agent, Folder, LONG, Options, command, wait_until};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -82,9 +82,9 @@ fn is_written(folder: &Path) -> bool {
 #[test]
 fn a_server_killed_in_a_restore_has_all_of_the_old_or_all_of_the_new() {
     let agent = server("killed-restore");
-    let file = temp_dir("killed-restore").join("backup.tgz");
+    let folder = Folder::new("killed-restore");
+    let file = folder.join("backup.tgz");
     let path = file.to_str().expect("temporary folders have plain names").to_owned();
-    fs::create_dir_all(file.parent().expect("it is in a folder")).expect("it can be made");
     for number in 0..40 {
         assert!(store(&agent, &format!("new{number}")));
     }

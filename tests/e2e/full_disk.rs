@@ -45,6 +45,8 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
         assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
+        // The test's folder could not go while it was in use.
+        let _ = fs::remove_dir(&self.0);
     }
 }
 

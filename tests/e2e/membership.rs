@@ -12,22 +12,20 @@ use std::time::Duration;
 struct Pool {
     servers: Vec<Agent>,
     client: Agent,
-    config: std::path::PathBuf,
+    config: e2e::Folder,
 }
 
 impl Pool {
     fn start() -> Self {
-        let config = e2e::temp_dir("autopilot");
-        fs::create_dir_all(&config).expect("the folder can be made");
-        let config = config.join("autopilot.json");
+        let config = e2e::Folder::new("autopilot");
         let text = r#"{"autopilot": {"server_stabilization_time": "1s"}}"#;
-        fs::write(&config, text).expect("the file can be written");
+        fs::write(config.join("autopilot.json"), text).expect("the file can be written");
         let mut options: Vec<Options> = (1..=3)
             .map(|n| Options::new(&format!("server-{n}"), &["-server", "-bootstrap-expect=3"]))
             .collect();
         let joins: Vec<String> = options.iter().map(|it| it.address.to_string()).collect();
         for options in &mut options {
-            options.arguments.push(format!("-config-file={}", config.display()));
+            options.arguments.push(format!("-config-dir={}", config.display()));
         }
         let join = |options: Options| {
             joins.iter().fold(options, |options, at| options.with(&["-retry-join", at]))
@@ -41,7 +39,7 @@ impl Pool {
     /// Starts one more server and waits until it votes.
     fn add(&mut self, name: &str, arguments: &[&str]) {
         let mut options = Options::new(name, &["-server"]).with(arguments);
-        options.arguments.push(format!("-config-file={}", self.config.display()));
+        options.arguments.push(format!("-config-dir={}", self.config.display()));
         options.arguments.push(format!("-retry-join={}", self.client.address()));
         self.servers.push(options.start());
     }

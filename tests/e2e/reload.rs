@@ -4,7 +4,7 @@ use e2e::{LONG, Options, wait_until};
 
 #[test]
 fn a_reload_applies_what_changed_and_refuses_what_is_wrong() {
-    let folder = e2e::temp_dir("config");
+    let folder = e2e::Folder::new("config");
     let path = folder.join("services.json");
     let write = |text: &str| std::fs::write(&path, text).expect("the folder is writable");
     write(r#"{"services": [{"name": "one", "port": 1}, {"name": "two", "port": 2}]}"#);

@@ -1,6 +1,6 @@
 //! Recordings of agents, replayed by the simulator's core.
 
-use e2e::{Agent, Options, temp_dir};
+use e2e::{Agent, Folder, Options};
 use sim::replay::{End, Options as Wanted, Progress, replay};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ fn runs(folder: &Path) -> [PathBuf; 3] {
 
 #[test]
 fn recorded_agents_are_repeated_and_a_planted_change_is_named() {
-    let folder = temp_dir("recordings");
+    let folder = Folder::new("recordings");
     let files = runs(&folder);
     for (file, stops) in files.iter().zip([true, true, false]) {
         assert_eq!(command(file), ExitCode::SUCCESS, "{}", file.display());
@@ -125,12 +125,11 @@ fn recorded_agents_are_repeated_and_a_planted_change_is_named() {
     changed[bytes.len() / 2] ^= 1;
     std::fs::write(&planted, &changed).expect("the folder is writable");
     assert_eq!(command(&planted), ExitCode::from(2));
-    std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
 
 #[test]
 fn an_agent_records_to_no_file_that_is_there() {
-    let folder = temp_dir("recording");
+    let folder = Folder::new("recording");
     let file = folder.join("kept");
     std::fs::write(&file, "kept").expect("the folder is writable");
     let refused = recorded("kept", &["-server", "-bootstrap"], &file).command().output();
@@ -140,5 +139,4 @@ fn an_agent_records_to_no_file_that_is_there() {
     let rule = "exists already: name a new file with -record";
     assert!(text.starts_with("==> Error starting agent: the recording") && text.contains(rule));
     assert_eq!(std::fs::read(&file).expect("it is there"), b"kept");
-    std::fs::remove_dir_all(folder).expect("the folder is ours");
 }

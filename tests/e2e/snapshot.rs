@@ -1,7 +1,7 @@
 //! Everything that servers hold as a file, and back, through processes.
 
 use crate::cluster::Cluster;
-use e2e::{Agent, LONG, Options, command, temp_dir, wait_until};
+use e2e::{Agent, Folder, LONG, Options, command, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -97,7 +97,7 @@ fn what_is_saved_under_load_comes_back_in_a_fresh_cluster() {
     let cluster = Cluster::start();
     let (client, other) = (&cluster.clients[0], &cluster.clients[1]);
     fill(client);
-    let folder = temp_dir("snapshots");
+    let folder = Folder::new("snapshots");
     let (busy, quiet) = (folder.join("busy.tgz"), folder.join("quiet.tgz"));
     let stop = AtomicBool::new(false);
     let written = thread::scope(|scope| {
@@ -144,7 +144,8 @@ fn an_old_backup_wakes_readers_on_every_server_and_no_index_goes_back() {
     let cluster = Cluster::start();
     let client = &cluster.clients[0];
     fill(client);
-    let file = temp_dir("old").join("old.tgz");
+    let folder = Folder::new("old");
+    let file = folder.join("old.tgz");
     save(client, &file);
     let before = contents(client, "");
     assert_eq!(client.put("/v1/kv/later", "x").body, "true");
@@ -181,7 +182,7 @@ fn an_old_backup_wakes_readers_on_every_server_and_no_index_goes_back() {
 
 /// The archive with something done to its files, and `more` files in it.
 fn repacked(file: &Path, more: &[&str], change: impl FnOnce(&Path)) -> Vec<u8> {
-    let folder = temp_dir("repacked");
+    let folder = Folder::new("repacked");
     let (inside, packed) = (folder.join("inside"), folder.join("packed.tgz"));
     fs::create_dir(&inside).expect("the folder is writable");
     let tar = |words: &[&str]| {
@@ -206,7 +207,7 @@ fn flip(file: &Path) {
 fn a_damaged_archive_is_refused_with_the_reason_and_nothing_changes() {
     let agent = single("damaged");
     fill(&agent);
-    let folder = temp_dir("damaged");
+    let folder = Folder::new("damaged");
     let file = folder.join("good.tgz");
     save(&agent, &file);
     assert_eq!(agent.put("/v1/kv/base/1", "newer").body, "true");
@@ -252,12 +253,13 @@ fn a_damaged_archive_is_refused_with_the_reason_and_nothing_changes() {
 
 #[test]
 fn a_snapshot_that_cannot_be_had_leaves_no_file() {
-    let file = temp_dir("none").join("none.tgz");
+    let folder = Folder::new("none");
+    let file = folder.join("none.tgz");
     let nobody = Options::new("alone", &["-server", "-bootstrap-expect", "3"]).start();
     let (code, text) = run("snapshot", &nobody, &["save", path(&file)]);
     let expected = "Error saving snapshot: Unexpected response code: 500 (No cluster leader)\n";
     assert_eq!((code, text.as_str()), (Some(1), expected));
-    assert_eq!(fs::read_dir(file.parent().expect("a folder")).map(Iterator::count).ok(), Some(0));
+    assert_eq!(fs::read_dir(&*folder).map(Iterator::count).ok(), Some(0));
     let stale = run("snapshot", &nobody, &["save", "-stale", path(&file)]);
     assert_eq!(stale.0, Some(0), "{stale:?}");
     assert!(file.exists());

@@ -1,6 +1,6 @@
 //! One agent process, its data directory, its output.
 
-use crate::{LONG, http, wait_until};
+use crate::{Folder, LONG, http, wait_until};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::Ipv4Addr;
@@ -17,17 +17,6 @@ pub fn loopback() -> Ipv4Addr {
     // The process number keeps two runs on one machine apart.
     let run = u8::try_from(std::process::id() % 200).unwrap_or(0) + 20;
     Ipv4Addr::new(127, run, high, low)
-}
-
-/// An empty folder below the system's temporary one.
-pub fn temp_dir(name: &str) -> PathBuf {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = format!("terraform-e2e-{}-{number}-{name}", std::process::id());
-    let path = std::env::temp_dir().join(folder);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).expect("the temporary folder is writable");
-    path
 }
 
 /// The program under test.
@@ -69,6 +58,8 @@ pub struct Options {
     pub address: Ipv4Addr,
     /// Its data directory; kept between runs.
     pub data_dir: PathBuf,
+    /// Where that is, unless it was changed.
+    pub folder: Folder,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -76,10 +67,12 @@ pub struct Options {
 impl Options {
     /// An agent called `name` on an address and a folder of its own.
     pub fn new(name: &str, arguments: &[&str]) -> Self {
+        let folder = Folder::new(name);
         Self {
             name: name.to_owned(),
             address: loopback(),
-            data_dir: temp_dir(name),
+            data_dir: folder.to_path_buf(),
+            folder,
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
         }
     }

@@ -12,13 +12,15 @@ pub mod torture;
 mod agent;
 mod connection;
 mod flags;
+mod folder;
 mod http;
 mod random;
 mod serf;
 
-pub use agent::{Agent, Options, binary, command, loopback, temp_dir};
+pub use agent::{Agent, Options, binary, command, loopback};
 pub use connection::{Answer, Connection};
 pub use flags::Flags;
+pub use folder::Folder;
 pub use http::{Response, get, put, raw};
 pub use random::Random;
 pub use serf::{SerfAgent, Statuses, serf, serf_command, serf_members};

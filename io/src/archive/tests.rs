@@ -46,12 +46,8 @@ fn blocks() -> Vec<Bytes> {
     std::iter::from_fn(|| encoder.next_block(BLOCK_BYTES)).collect()
 }
 
-fn folder() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("terraform-archive-{}", std::process::id()))
-}
-
 fn spool(blocks: &[Bytes]) -> Spool {
-    let mut spool = Spool::new(scratch(&folder()).unwrap()).unwrap();
+    let mut spool = Spool::new(scratch(&std::env::temp_dir()).unwrap()).unwrap();
     for block in blocks {
         spool.block(block).unwrap();
     }
@@ -243,7 +239,7 @@ fn a_state_that_no_server_would_take_is_refused() {
 
 #[test]
 fn a_scratch_file_has_no_name() {
-    let folder = folder().join("scratch");
+    let folder = std::env::temp_dir().join(format!("scratch-{}", std::process::id()));
     let mut file = scratch(&folder).unwrap();
     file.write_all(b"x").unwrap();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);

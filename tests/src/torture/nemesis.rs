@@ -183,14 +183,13 @@ impl Nemesis {
         }
     }
 
-    /// Kills the servers and takes their folders away, unless they are to be looked at.
+    /// Kills the servers; their folders go with them, unless they are to be looked at.
     pub(super) fn end(mut self, keeps_folders: bool) -> (Vec<Injected>, Vec<String>) {
         for server in 0..self.agents.len() {
             let options = self.take(server).kill();
             if keeps_folders {
                 self.logs.push(format!("server {server}: {}", options.data_dir.display()));
-            } else {
-                let _ = std::fs::remove_dir_all(options.data_dir);
+                options.folder.keep();
             }
         }
         (self.injected, self.logs)

@@ -76,7 +76,7 @@ pub(in crate::http) fn settings() -> HttpSettings {
         remote_script_checks: false,
         reload: None,
         limits: ServerLimits::default(),
-        scratch: std::env::temp_dir().join(format!("terraform-scratch-{}", std::process::id())),
+        scratch: std::env::temp_dir(),
     }
 }
 
