@@ -23,12 +23,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use terraform_core::marks;
+use terraform_core::raft::cluster::Chaos;
 
 const USAGE: &str = "usage:
   sim --seed N                       run one world
   sim --scenario NAME [--seed N]     perform one named scenario
   sim scenarios                      perform all of them
   sim swarm --seeds A..B [--jobs J]  run many, on J threads
+  sim lite --seed N                  run the consensus of some servers and nothing else
+  sim lite --seeds A..B [--jobs J]   run many of them
   sim disk --seed N                  run one world whose disks go wrong
   sim disk --seeds A..B [--jobs J]   run many of them
   sim members --seed N               run one world whose servers come and go
@@ -52,6 +55,8 @@ const USAGE: &str = "usage:
 /// A kind of world that seeds make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
+    /// The consensus of some servers and nothing else.
+    Lite,
     /// Servers and clients.
     Cluster,
     /// Servers and clients whose disks go wrong.
@@ -66,7 +71,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 42] = [
+const MUTANTS: [(&str, Profile, u64); 48] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -75,6 +80,7 @@ const MUTANTS: [(&str, Profile, u64); 42] = [
     ("M06", Profile::Cluster, 200),
     ("M07", Profile::Cluster, 200),
     ("M08", Profile::Cluster, 200),
+    ("M09", Profile::Lite, 100),
     ("M10", Profile::Scripted("terms-apart"), 9),
     ("M11", Profile::Scripted("terms-apart"), 9),
     ("M12", Profile::Scripted("deaf-leader"), 9),
@@ -84,15 +90,20 @@ const MUTANTS: [(&str, Profile, u64); 42] = [
     ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
+    ("M20", Profile::Lite, 5000),
     ("M21", Profile::Cluster, 100),
     ("M22", Profile::Cluster, 1000),
+    ("M24", Profile::Lite, 200),
+    ("M25", Profile::Lite, 1000),
     ("M26", Profile::Cluster, 1000),
+    ("M27", Profile::Lite, 300),
     ("M29", Profile::Disk, 300),
     ("M30", Profile::Disk, 200),
     ("M31", Profile::Cluster, 2000),
     ("M32", Profile::Disk, 50),
-    ("M33", Profile::Disk, 3000),
+    ("M33", Profile::Lite, 3000),
     ("M34", Profile::Cluster, 100),
+    ("M35", Profile::Lite, 300),
     ("M36", Profile::Members, 1000),
     ("M37", Profile::Cluster, 500),
     ("M40", Profile::Cluster, 500),
@@ -114,7 +125,8 @@ const MUTANTS: [(&str, Profile, u64); 42] = [
 /// The planted bug of this name, if its worlds have servers and clients.
 pub(crate) fn mutant_named(name: &str) -> Option<&'static str> {
     let of = |(id, profile, _): &(&'static str, Profile, u64)| {
-        (*id == name && *profile != Profile::Gossip).then_some(*id)
+        let has_world = !matches!(profile, Profile::Lite | Profile::Gossip);
+        (*id == name && has_world).then_some(*id)
     };
     MUTANTS.iter().find_map(of)
 }
@@ -131,14 +143,8 @@ pub fn command(words: &[String]) -> ExitCode {
         ["--seed", seed] => {
             seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_seed(seed), ""))
         }
-        ["disk", "--seed", seed] => {
-            seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_disks(seed), "disk "))
-        }
-        ["members", "--seed", seed] => {
-            seed.parse().map_or_else(|_| usage(), |seed| one(Plan::of_members(seed), "members "))
-        }
-        ["gossip", "--seed", seed] => {
-            seed.parse().map_or_else(|_| usage(), |seed| pool(GossipPlan::of_seed(seed), "gossip"))
+        [kind @ ("lite" | "disk" | "members" | "gossip"), "--seed", seed] => {
+            seed.parse().map_or_else(|_| usage(), |seed| one_of_kind(kind, seed))
         }
         ["gossip-large"] => pool(GossipPlan::large(1, LARGE_POOL), "gossip-large"),
         ["gossip-large", "--members", members] => match members.parse() {
@@ -147,8 +153,14 @@ pub fn command(words: &[String]) -> ExitCode {
             }
             _ => usage(),
         },
-        [kind @ ("swarm" | "disk" | "members" | "gossip"), "--seeds", seeds, jobs @ ..] => {
+        [
+            kind @ ("lite" | "swarm" | "disk" | "members" | "gossip"),
+            "--seeds",
+            seeds,
+            jobs @ ..,
+        ] => {
             let profile = match *kind {
+                "lite" => Profile::Lite,
                 "swarm" => Profile::Cluster,
                 "disk" => Profile::Disk,
                 "members" => Profile::Members,
@@ -196,6 +208,15 @@ pub fn command(words: &[String]) -> ExitCode {
     }
 }
 
+fn one_of_kind(kind: &str, seed: u64) -> ExitCode {
+    match kind {
+        "lite" => lite_one(seed),
+        "disk" => one(Plan::of_disks(seed), "disk "),
+        "members" => one(Plan::of_members(seed), "members "),
+        _ => pool(GossipPlan::of_seed(seed), "gossip"),
+    }
+}
+
 pub(crate) fn usage() -> ExitCode {
     eprint!("{USAGE}");
     ExitCode::from(2)
@@ -230,6 +251,7 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
         Profile::Cluster => of_cluster(Plan::of_seed(seed)),
         Profile::Disk => of_cluster(Plan::of_disks(seed)),
         Profile::Members => of_cluster(Plan::of_members(seed)),
+        Profile::Lite => lite(seed),
         Profile::Scripted(name) => scripted(name, seed),
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
@@ -237,6 +259,31 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
             Summary { violation, hash, simulated, undecided: 0 }
         }
     })
+}
+
+/// Consensus alone; a broken rule is a panic.
+fn lite(seed: u64) -> Summary {
+    let mut chaos = Chaos::new(seed);
+    chaos.run();
+    let hash = hash_of_story(&chaos);
+    Summary { violation: None, hash, simulated: chaos.simulated(), undecided: 0 }
+}
+
+fn hash_of_story(chaos: &Chaos) -> TraceHash {
+    let mut hash = TraceHash::default();
+    chaos.story().iter().for_each(|line| hash.bytes(line.as_bytes()));
+    hash.number(chaos.committed() as u64);
+    hash
+}
+
+/// Runs the consensus of one seed alone and tells what happened if it went wrong.
+fn lite_one(seed: u64) -> ExitCode {
+    let mut chaos = Chaos::new(seed);
+    let ended = caught(|| chaos.run());
+    println!("hash {}\n{} entries committed", hash_of_story(&chaos), chaos.committed());
+    let Err(text) = ended else { return ExitCode::SUCCESS };
+    chaos.story().iter().for_each(|line| println!("{line}"));
+    panicked(&format!("lite --seed {seed}"), &text)
 }
 
 /// The world of a named scenario. Only what it breaks is of interest, and its hash.
@@ -381,7 +428,7 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
         Profile::Cluster | Profile::Disk | Profile::Members => {
             format!(" {undecided} histories of keys undecided;")
         }
-        Profile::Gossip | Profile::Scripted(_) => String::new(),
+        Profile::Lite | Profile::Gossip | Profile::Scripted(_) => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
     println!("{coverage}");
@@ -451,7 +498,9 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
 
 fn check_determinism(seeds: Range<u64>) -> ExitCode {
     let mut differ = false;
-    for profile in [Profile::Cluster, Profile::Disk, Profile::Members, Profile::Gossip] {
+    for profile in
+        [Profile::Lite, Profile::Cluster, Profile::Disk, Profile::Members, Profile::Gossip]
+    {
         for seed in seeds.clone() {
             let (first, second) = (hash_of(profile, seed), hash_of(profile, seed));
             if first != second {
@@ -561,7 +610,10 @@ fn caught_by(id: &'static str, profile: Profile, seed: u64) -> Option<String> {
             Some("D10".to_owned())
         }
         Ok(_) => None,
-        Err(text) => Some(format!("an assertion ({text})")),
+        Err(text) => Some(match text.find("INV-").and_then(|at| text.get(at..)) {
+            Some(rule) => rule.lines().next().unwrap_or_default().to_owned(),
+            None => format!("an assertion ({text})"),
+        }),
     };
     marks::set_mutant(None);
     rule

@@ -119,6 +119,9 @@ impl Raft {
         leader.match_peers(shared, now);
         leader.heartbeat_soon(now);
         leader.replicate_all(shared, now, out);
+        if mutant!(M25) && !next.is_voter(shared.id()) {
+            return self.become_follower(now, "it is to be removed", out);
+        }
         self.count_matches(now, out);
         self.serve_reads(now, out);
     }
@@ -200,7 +203,7 @@ impl Leader {
     /// Which rule forbids any change at the moment, or one that takes the vote of `removed`
     /// (raft.md §10.2).
     fn unchangeable(&self, shared: &Shared, removed: Option<NodeId>) -> Option<&'static str> {
-        if shared.commit < self.noop {
+        if shared.commit < self.noop && !mutant!(M20) {
             mark!("raft.config.p1_refused");
             return Some("P1: nothing of this term is committed yet");
         }

@@ -20,12 +20,12 @@
 //! | INV-RAFT-10 | while a lease holds, nobody else is elected |
 //! | INV-RAFT-13 | nothing is said before what it rests on is durable |
 //! | INV-RAFT-14 | next > match; windows stay within their limits |
-//!
-//! Not here: learners.
 
 pub mod bootstrap;
 mod candidate;
 mod change;
+#[cfg(any(test, feature = "sim"))]
+pub mod cluster;
 mod entry;
 mod event;
 mod follower;

@@ -10,7 +10,7 @@ use super::progress::Flow;
 use super::shared::{Destination, Shared};
 use super::{
     Append, AppendReject, Body, Condition, ENTRY_BYTES_MAX, EntryKind, Header, ProposalError,
-    ProposalId, Raft, RaftOutput, RaftTrace, Role, quorum,
+    ProposalId, Raft, RaftOutput, RaftTrace, Role, Server, quorum,
 };
 use crate::id::{LogIndex, NodeId};
 use crate::machine::Outbox;
@@ -18,6 +18,7 @@ use crate::time::Instant;
 use crate::trace::Level;
 use crate::{buggify, mark, mutant, trace};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 impl Raft {
     /// Appends for a client, or says why not.
@@ -296,7 +297,14 @@ impl Leader {
             None if *voter == id => durable,
             None => LogIndex::ZERO,
         };
-        let voters = &shared.configs.latest().voters;
+        let latest = shared.configs.latest();
+        let with_learners: BTreeMap<NodeId, Server>;
+        let voters = if mutant!(M24) {
+            with_learners = latest.servers().map(|(id, server)| (*id, server.clone())).collect();
+            &with_learners
+        } else {
+            &latest.voters
+        };
         let Some(held) = quorum::reached_by_quorum(voters, matched) else { return false };
         let own_term = shared.log.term(held) == Some(shared.hard.term);
         if held <= shared.commit {

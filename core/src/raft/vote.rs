@@ -34,7 +34,7 @@ impl Raft {
         let refusal = self
             .unwilling(now)
             .or_else(|| (!in_term).then_some(Refusal::Term))
-            .or_else(|| behind(shared, campaign).then_some(Refusal::Log));
+            .or_else(|| (behind(shared, campaign) && !mutant!(M09)).then_some(Refusal::Log));
         note(header.from, campaign, true, refusal, out);
         let body = Body::PreVoteAnswer { campaign_term: campaign.term, refusal };
         self.shared.send(Destination::answer(header), body, out);

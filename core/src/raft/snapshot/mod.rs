@@ -22,8 +22,8 @@ use super::{Raft, RaftOutput, RaftTrace, Role, SnapshotMeta, SnapshotOutput};
 use crate::id::LogIndex;
 use crate::machine::Outbox;
 use crate::time::Instant;
-use crate::trace;
 use crate::trace::Level;
+use crate::{mutant, trace};
 
 /// One state set aside to be sent; numbers are not used again in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +134,7 @@ impl Raft {
         if let Role::Leader(leader) = &self.role
             && shared.log.bytes() <= shared.settings.limits.pinned_bytes_max
             && let Some(pin) = leader.pin(shared, now)
+            && !mutant!(M35)
         {
             to = to.min(pin);
         }

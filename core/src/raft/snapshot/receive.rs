@@ -17,7 +17,7 @@ use crate::log::Log;
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::trace::Level;
-use crate::{mark, trace};
+use crate::{mark, mutant, trace};
 
 /// Blocks taken and not stored, beyond which a leader keeps no window.
 const PENDING_MAX: u64 = 16;
@@ -53,7 +53,7 @@ enum Standing {
 }
 
 fn standing(shared: &Shared, meta: &SnapshotMeta) -> Standing {
-    if meta.index <= shared.commit {
+    if meta.index <= shared.commit && !mutant!(M27) {
         return Standing::Held;
     }
     match shared.log.position(meta.index) {

@@ -1,8 +1,8 @@
 //! Full disks: nothing is lost, nothing stops, and whoever has room goes on (raft.md §11.3 rule 6).
 
-use super::cluster::Cluster;
 use super::server::{Server1, is_ok_at, log_of, well};
 use super::*;
+use crate::raft::cluster::Cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -160,7 +160,7 @@ fn a_follower_without_room_for_a_snapshot_gets_it_once_it_has() {
     let limits = RaftLimits { snapshot_entries: 4, trailing_entries: 2, ..cluster.limits };
     cluster.limits = RaftLimits { snapshot_interval: SECOND, ..limits };
     [1, 2, 3].into_iter().for_each(|n| cluster.add_host(n));
-    let mut cluster = cluster.form(&[1, 2, 3]);
+    cluster.form(&[1, 2, 3]);
     let leader = cluster.leader().unwrap();
     let lacking = followers(&cluster, leader)[0];
     cluster.crash(lacking);

@@ -1,8 +1,7 @@
 //! Small clusters under faults: what must never happen, and what must happen once faults end.
 
-use super::cluster::Cluster;
 use super::*;
-use proptest::prelude::*;
+use crate::raft::cluster::Cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -16,7 +15,7 @@ fn the_first_server_tells_its_way_to_leadership_in_the_page_order() {
         "[INFO] raft: Election won. Tally: 1",
         "[INFO] raft: Node at 10.0.0.1:8300 [Leader] entering Leader state",
     ];
-    let told = cluster.traces.iter().map(String::as_str);
+    let told = cluster.story.iter().filter_map(|line| line.split_once(" 1 ").map(|(_, told)| told));
     let told: Vec<&str> = told.filter(|line| expected.contains(line)).collect();
     assert_eq!(told, expected);
     assert_eq!(cluster.raft(1).term(), Term::new(2));
@@ -355,137 +354,4 @@ fn a_demoted_voter_goes_on_as_a_learner_unless_the_others_are_too_few() {
     cluster.run(SECOND);
     assert!(cluster.done.contains_key(&last), "the leader alone is a quorum of itself");
     assert!(cluster.raft(leader).configuration().is_sole_voter(node(leader)));
-}
-
-/// One thing done to a cluster of three or five.
-#[derive(Clone, Debug)]
-enum Fault {
-    Propose(u8),
-    Read(u8),
-    Crash(u8),
-    Start(u8),
-    Isolate(u8),
-    CutOneWay(u8, u8),
-    Heal,
-    Loss(u64),
-    SlowDisk(u64),
-    Delay(u64),
-    Remove(u8),
-    Add(u8),
-    Promote(u8),
-    Demote(u8),
-    Transfer(u8),
-    Run(u64),
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    let server = 1u8..=5;
-    prop_oneof![
-        8 => server.clone().prop_map(Fault::Propose),
-        4 => server.clone().prop_map(Fault::Read),
-        2 => server.clone().prop_map(Fault::Crash),
-        3 => server.clone().prop_map(Fault::Start),
-        2 => server.clone().prop_map(Fault::Isolate),
-        1 => (server.clone(), server.clone()).prop_map(|(a, b)| Fault::CutOneWay(a, b)),
-        2 => Just(Fault::Heal),
-        1 => (0u64..30).prop_map(Fault::Loss),
-        1 => (1u64..400).prop_map(Fault::SlowDisk),
-        1 => (1u64..300).prop_map(Fault::Delay),
-        1 => server.clone().prop_map(Fault::Remove),
-        1 => server.clone().prop_map(Fault::Add),
-        2 => server.clone().prop_map(Fault::Promote),
-        1 => server.clone().prop_map(Fault::Demote),
-        2 => server.prop_map(Fault::Transfer),
-        10 => (1u64..2500).prop_map(Fault::Run),
-    ]
-}
-
-fn inflict(cluster: &mut Cluster, fault: Fault) {
-    match fault {
-        Fault::Propose(n) => {
-            let n = cluster.leader().unwrap_or(n);
-            for _ in 0..3 {
-                cluster.propose(n);
-            }
-        }
-        Fault::Read(n) => {
-            cluster.read(n);
-        }
-        Fault::Crash(n) if cluster.hosts[&n].raft.is_some() => cluster.crash(n),
-        Fault::Start(n) if cluster.hosts[&n].raft.is_none() => cluster.start(n),
-        Fault::Crash(_) | Fault::Start(_) => {}
-        Fault::Isolate(n) => {
-            let others: Vec<u8> = (1..=5).filter(|other| *other != n).collect();
-            cluster.part(&[n], &others);
-        }
-        Fault::CutOneWay(a, b) => {
-            cluster.cut.insert((a, b));
-        }
-        Fault::Heal => cluster.cut.clear(),
-        Fault::Loss(percent) => cluster.loss_percent = percent,
-        Fault::SlowDisk(millis) => cluster.sync_max = Duration::from_millis(millis),
-        Fault::Delay(millis) => cluster.delay_max = Duration::from_millis(millis),
-        Fault::Remove(n) => {
-            let id = cluster.next_id();
-            let leader = cluster.leader().unwrap_or(n);
-            let remove =
-                RaftInput::Change { id, change: Change::Remove { server: node(n), force: false } };
-            cluster.input(leader, remove);
-        }
-        Fault::Add(n) => {
-            let id = cluster.next_id();
-            let leader = cluster.leader().unwrap_or(n);
-            let add = RaftInput::Change {
-                id,
-                change: Change::Add { server: node(n), address: address(n) },
-            };
-            cluster.input(leader, add);
-        }
-        Fault::Promote(n) => {
-            let leader = cluster.leader().unwrap_or(n);
-            change(cluster, leader, Change::Promote(node(n)));
-        }
-        Fault::Demote(n) => {
-            let leader = cluster.leader().unwrap_or(n);
-            change(cluster, leader, Change::Demote(node(n)));
-        }
-        Fault::Transfer(n) => {
-            let leader = cluster.leader().unwrap_or(n);
-            cluster.transfer(leader, (leader != n).then_some(n));
-        }
-        Fault::Run(millis) => cluster.run(Duration::from_millis(millis)),
-    }
-}
-
-proptest! {
-    /// Safety holds after every event (the checks are in the cluster), and once faults end a
-    /// leader is there, all its voters agree, and writes complete (raft.md I15).
-    #[test]
-    fn whatever_happens_nothing_acknowledged_is_lost(
-        seed: u64,
-        faults in prop::collection::vec(fault(), 1..80),
-    ) {
-        let mut cluster = Cluster::formed(seed, &[1, 2, 3, 4, 5]);
-        for fault in faults {
-            inflict(&mut cluster, fault);
-        }
-        cluster.cut.clear();
-        cluster.loss_percent = 0;
-        cluster.delay_max = Duration::from_millis(2);
-        cluster.sync_max = Duration::from_millis(2);
-        for n in 1..=5 {
-            inflict(&mut cluster, Fault::Start(n));
-        }
-        cluster.run(20 * SECOND);
-        let leader = cluster.leader().expect("a leader once faults end");
-        let id = cluster.propose(leader);
-        cluster.run(2 * SECOND);
-        prop_assert!(cluster.done.contains_key(&id));
-        cluster.check_agreement();
-        let voters = cluster.raft(leader).configuration().voters.clone();
-        for voter in voters.keys() {
-            let raft = cluster.raft(voter.as_bytes()[0]);
-            prop_assert_eq!(raft.applied(), cluster.raft(leader).applied());
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Reads that a quorum confirms (Raft thesis §6.4; raft.md §7.1).
 
-use super::cluster::Cluster;
 use super::server::{Server1, well};
 use super::*;
+use crate::raft::cluster::Cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,8 +1,8 @@
 //! Servers that lost a part of what they acknowledged (raft.md K12, §11.5).
 
-use super::cluster::Cluster;
 use super::server::{Server1, is_ok_at, log_of};
 use super::*;
+use crate::raft::cluster::Cluster;
 
 /// Server 1 of five, which was in term 4 and holds entries of `terms` after the first
 /// configuration; the rest is lost.
@@ -161,7 +161,7 @@ fn a_follower_that_lost_its_log_gets_a_snapshot_of_what_is_not_kept() {
         cluster.crash(n);
         cluster.start(n);
     }
-    let mut cluster = cluster.form(&[1, 2, 3]);
+    cluster.form(&[1, 2, 3]);
     propose(&mut cluster, 40);
     let follower = lose(&mut cluster, 0);
     cluster.start(follower);

@@ -1,7 +1,7 @@
 //! Snapshots in small clusters: compaction, servers that lag, and crashes at every step.
 
-use super::cluster::Cluster;
 use super::*;
+use crate::raft::cluster::Cluster;
 
 fn small() -> RaftLimits {
     RaftLimits {
@@ -16,7 +16,8 @@ fn formed(seed: u64, servers: &[u8]) -> Cluster {
     let mut cluster = Cluster::new(seed, &[]);
     cluster.limits = small();
     servers.iter().for_each(|n| cluster.add_host(*n));
-    cluster.form(servers)
+    cluster.form(servers);
+    cluster
 }
 
 fn write(cluster: &mut Cluster, count: usize) {

@@ -1,8 +1,8 @@
 //! Handing leadership over (Raft thesis §3.10; raft.md §8).
 
-use super::cluster::Cluster;
 use super::server::{Server1, log_of, well};
 use super::*;
+use crate::raft::cluster::Cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
 

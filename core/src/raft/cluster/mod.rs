@@ -1,14 +1,33 @@
-//! A small deterministic cluster of Raft machines: virtual time, network, disks and crashes.
+//! A small deterministic cluster of Raft machines alone: virtual time, network, disks and crashes.
+//! For tests and the simulator only.
 //!
-//! Every event is followed by the safety checks of raft.md §12. The network delays, drops, reorders
-//! and cuts; a crash loses what the disk has not confirmed, of the write in progress any prefix.
+//! Every event is followed by the safety checks of raft.md §12, which panic. The network delays,
+//! drops, repeats, reorders and cuts, as no stream would; a crash loses what the disk has not
+//! confirmed, of the write in progress any prefix. [`Chaos`] draws what happens from a seed.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a broken rule shows"
+)]
+
+mod chaos;
+mod check;
+pub(super) mod disk;
+
+pub use chaos::Chaos;
 
 use super::*;
+use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::machine::{Machine, Outbox};
 use crate::rng::{Rng, Seed, Stream};
 use crate::time::Instant;
 use crate::trace::Level;
-use std::collections::{BTreeMap, BTreeSet};
+use bytes::Bytes;
+use disk::{blank, recover, write};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// One thing that will happen.
 #[derive(Debug)]
@@ -16,6 +35,11 @@ enum Event {
     Deliver {
         to: u8,
         message: Message,
+    },
+    /// An operator wants another configuration.
+    Order {
+        to: u8,
+        change: Change,
     },
     Synced {
         to: u8,
@@ -39,6 +63,7 @@ enum Event {
 }
 
 /// A server: its machine while it runs, and its disk.
+#[derive(Debug)]
 pub(super) struct Host {
     pub(super) raft: Option<Raft>,
     pub(super) disk: RestoredRaft,
@@ -54,6 +79,7 @@ pub(super) struct Host {
 
 impl Host {
     /// The newest entry that the snapshot covers which is being received.
+    #[cfg(test)]
     pub(super) fn receiving(&self) -> Option<LogIndex> {
         self.receipt.as_ref().map(|(_, meta)| meta.index)
     }
@@ -62,13 +88,14 @@ impl Host {
 /// Blocks of every snapshot.
 const BLOCKS: u64 = 3;
 
-/// The newest position on a disk.
-fn disk_last(disk: &RestoredRaft) -> LogIndex {
-    let snapshot = disk.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
-    disk.entries.last().map_or(snapshot, |entry| entry.index)
-}
+/// How long a message may be on its way that comes twice.
+const LATE_MAX: Duration = Duration::from_secs(5);
+
+/// Messages that are remembered.
+const RECENT_MAX: usize = 1000;
 
 /// The world, and what is true of it so far.
+#[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) now: Instant,
     pub(super) rng: Rng,
@@ -77,9 +104,17 @@ pub(super) struct Cluster {
     sequence: u64,
     pub(super) cut: BTreeSet<(u8, u8)>,
     pub(super) loss_percent: u64,
+    /// How many of a hundred messages come once more, up to [`LATE_MAX`] later.
+    pub(super) echo_percent: u64,
     pub(super) delay_max: Duration,
     pub(super) sync_max: Duration,
     leaders: BTreeMap<Term, u8>,
+    /// Who was asked by whom whether it would vote for it in which term, by a log that deserves it.
+    deserved: BTreeSet<(u8, NodeId, Term)>,
+    /// The newest messages that were sent, whether they arrived or not.
+    recent: VecDeque<(u8, Message)>,
+    /// Whether whoever is elected is at once ordered to change the configuration.
+    pub(super) eager: bool,
     committed: Vec<Entry>,
     pub(super) done: BTreeMap<ProposalId, LogIndex>,
     pub(super) failed: BTreeMap<ProposalId, ProposalError>,
@@ -96,7 +131,8 @@ pub(super) struct Cluster {
     pub(super) reads_failed: BTreeMap<ReadId, ReadError>,
     /// The newest position acknowledged to anybody before each read came.
     floors: BTreeMap<ReadId, LogIndex>,
-    pub(super) traces: Vec<String>,
+    /// What the servers told, and in chaos what befell them.
+    pub(super) story: Vec<String>,
     next_proposal: u64,
     pub(super) limits: RaftLimits,
     /// How long a snapshot takes to be durable, and a block to be written.
@@ -113,9 +149,13 @@ impl Cluster {
             sequence: 0,
             cut: BTreeSet::new(),
             loss_percent: 0,
+            echo_percent: 0,
             delay_max: Duration::from_millis(2),
             sync_max: Duration::from_millis(2),
             leaders: BTreeMap::new(),
+            deserved: BTreeSet::new(),
+            recent: VecDeque::new(),
+            eager: false,
             committed: Vec::new(),
             done: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -128,7 +168,7 @@ impl Cluster {
             reads_done: BTreeSet::new(),
             reads_failed: BTreeMap::new(),
             floors: BTreeMap::new(),
-            traces: Vec::new(),
+            story: Vec::new(),
             next_proposal: 1,
             limits: RaftLimits::default(),
             store_time: Duration::from_millis(3),
@@ -148,19 +188,20 @@ impl Cluster {
     }
 
     /// A cluster of `servers`, bootstrapped by the first and led by somebody.
+    #[cfg(test)]
     pub(super) fn formed(seed: u64, servers: &[u8]) -> Self {
-        Self::new(seed, servers).form(servers)
+        let mut cluster = Self::new(seed, servers);
+        cluster.form(servers);
+        cluster
     }
 
     /// Bootstraps it.
-    pub(super) fn form(self, servers: &[u8]) -> Self {
-        let mut cluster = self;
+    pub(super) fn form(&mut self, servers: &[u8]) {
         let configuration = configuration(servers);
         let first = RaftInput::Bootstrapped { cluster: cluster_id(), configuration };
-        cluster.input(servers[0], first);
-        cluster.run(Duration::from_secs(5));
-        assert!(cluster.leader().is_some(), "a bootstrapped cluster elects a leader");
-        cluster
+        self.input(servers[0], first);
+        self.run(Duration::from_secs(5));
+        assert!(self.leader().is_some(), "a bootstrapped cluster elects a leader");
     }
 
     pub(super) fn start(&mut self, n: u8) {
@@ -197,7 +238,15 @@ impl Cluster {
     pub(super) fn input(&mut self, n: u8, input: RaftInput) {
         let mut out = Outbox::new(Level::Info);
         let Some(raft) = self.hosts.get_mut(&n).and_then(|host| host.raft.as_mut()) else { return };
+        let before = (raft.term(), raft.lease_until(self.now));
+        if let RaftInput::Receive(Message { header, body: Body::PreVote(campaign) }) = &input
+            && (campaign.last_term, campaign.last_index)
+                >= (raft.shared.log.last_term(), raft.last_index())
+        {
+            self.deserved.insert((n, header.from, campaign.term));
+        }
         raft.handle(self.now, input, &mut out);
+        self.check_constancy(n, before);
         self.perform(n, out);
     }
 
@@ -267,7 +316,9 @@ impl Cluster {
             } else if let Some((_, n)) = wake {
                 let mut out = Outbox::new(Level::Info);
                 let raft = self.hosts.get_mut(&n).unwrap().raft.as_mut().unwrap();
+                let before = (raft.term(), raft.lease_until(self.now));
                 raft.handle_timeout(self.now, &mut out);
+                self.check_constancy(n, before);
                 self.perform(n, out);
             }
         }
@@ -276,12 +327,21 @@ impl Cluster {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, message } => self.input(to, RaftInput::Receive(message)),
+            Event::Deliver { to, message } => {
+                if !self.cut.contains(&(message.header.from.as_bytes()[0], to)) {
+                    self.input(to, RaftInput::Receive(message));
+                }
+            }
+            Event::Order { to, change } => {
+                let id = self.next_id();
+                self.input(to, RaftInput::Change { id, change });
+            }
             Event::Synced { to, life, seq } => {
                 let host = self.hosts.get_mut(&to).unwrap();
-                if host.life == life && host.raft.is_some() {
-                    let (written, batch) = host.writing.take().unwrap();
-                    assert_eq!(written, seq);
+                // A disk that did not answer may say twice that it did this.
+                let current = host.life == life && host.raft.is_some();
+                let written = host.writing.take_if(|(writing, _)| current && *writing == seq);
+                if let Some((_, batch)) = written {
                     write(&mut host.disk, batch);
                     self.input(to, RaftInput::PersistDone { seq });
                 }
@@ -315,6 +375,36 @@ impl Cluster {
         }
     }
 
+    /// The disk that did not answer does so again.
+    pub(super) fn unstick(&mut self) {
+        let Some(to) = self.stuck.take() else { return };
+        let host = &self.hosts[&to];
+        if let Some((seq, _)) = host.writing {
+            let life = host.life;
+            self.schedule(self.sync_max, Event::Synced { to, life, seq });
+        }
+    }
+
+    fn remember(&mut self, to: u8, message: &Message) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((to, message.clone()));
+    }
+
+    /// What was lately sent to `n` comes once more, in its order, after some time; rather to who
+    /// was sent a snapshot.
+    pub(super) fn replay(&mut self, n: u8) {
+        let block = |(_, message): &&(u8, Message)| matches!(message.body, Body::SnapshotBlock(_));
+        let n = self.recent.iter().rfind(block).map_or(n, |(to, _)| *to);
+        let mut delay = self.rng.jitter(LATE_MAX);
+        let again = self.recent.iter().filter(|(to, _)| *to == n);
+        for (to, message) in again.cloned().collect::<Vec<_>>() {
+            self.schedule(delay, Event::Deliver { to, message });
+            delay += Duration::from_millis(5);
+        }
+    }
+
     fn schedule(&mut self, delay: Duration, event: Event) {
         self.sequence += 1;
         self.queue.insert((self.now + delay, self.sequence), event);
@@ -334,15 +424,8 @@ impl Cluster {
                     }
                 }
                 RaftOutput::Send { to, address: place, message, .. } => {
-                    self.check_send(n, &message);
-                    let to = to.as_bytes()[0];
-                    assert_eq!(place, address(to));
-                    let vote = matches!(message.body, Body::RequestVote(_));
-                    let lost = self.rng.chance(self.loss_percent, 100) || (vote && self.no_votes);
-                    if !lost && !self.cut.contains(&(n, to)) && self.hosts.contains_key(&to) {
-                        let delay = Duration::from_micros(100) + self.rng.jitter(self.delay_max);
-                        self.schedule(delay, Event::Deliver { to, message });
-                    }
+                    assert_eq!(place, address(to.as_bytes()[0]));
+                    self.send(n, message);
                 }
                 RaftOutput::Apply { entries } => {
                     self.check_apply(n, &entries);
@@ -376,10 +459,14 @@ impl Cluster {
                 }
                 RaftOutput::RoleChanged { role: RoleKind::Leader, term, .. } => {
                     self.check_leader(n, term);
+                    if self.eager {
+                        self.press(n);
+                    }
                 }
                 RaftOutput::Fatal(rule) => panic!("server {n} stopped: {rule}"),
                 RaftOutput::Trace(level, trace) => {
-                    self.traces.push(format!("[{}] raft: {trace}", level.name()));
+                    let (now, level) = (self.now, level.name());
+                    self.story.push(format!("{now:?} {n} [{level}] raft: {trace}"));
                 }
                 RaftOutput::RoleChanged { .. }
                 | RaftOutput::LeaderReady { .. }
@@ -389,6 +476,23 @@ impl Cluster {
                 | RaftOutput::Removed => {}
             }
         }
+    }
+
+    fn send(&mut self, n: u8, message: Message) {
+        self.check_send(n, &message);
+        let to = message.header.to.as_bytes()[0];
+        self.remember(to, &message);
+        let vote = matches!(message.body, Body::RequestVote(_));
+        let lost = self.rng.chance(self.loss_percent, 100) || (vote && self.no_votes);
+        if lost || self.cut.contains(&(n, to)) || !self.hosts.contains_key(&to) {
+            return;
+        }
+        if self.rng.chance(self.echo_percent, 100) {
+            let (delay, message) = (self.rng.jitter(LATE_MAX), message.clone());
+            self.schedule(delay, Event::Deliver { to, message });
+        }
+        let delay = Duration::from_micros(100) + self.rng.jitter(self.delay_max);
+        self.schedule(delay, Event::Deliver { to, message });
     }
 
     fn perform_snapshot(&mut self, n: u8, output: SnapshotOutput) {
@@ -449,121 +553,30 @@ impl Cluster {
             }
         }
     }
-
-    /// Election Safety and Leader Completeness (Raft paper §5.2, §5.4).
-    fn check_leader(&mut self, n: u8, term: Term) {
-        let first = *self.leaders.entry(term).or_insert(n);
-        assert_eq!(first, n, "INV-RAFT-1: two leaders in term {term}");
-        let raft = self.hosts[&n].raft.as_ref().unwrap();
-        let base = usize::try_from(raft.log_base().index.get()).unwrap();
-        for (entry, held) in self.committed.iter().skip(base).zip(raft.entries()) {
-            assert_eq!(entry, held, "INV-RAFT-4: leader {n} of term {term} lacks an entry");
-        }
-        let last = raft.last_index().get();
-        assert!(last >= self.committed.len() as u64, "INV-RAFT-4: leader {n} has a short log");
-        for (other, host) in self.hosts.iter().filter(|(other, _)| **other != n) {
-            let lease = host.raft.as_ref().and_then(|raft| raft.lease_until(self.now));
-            let over = lease.is_none_or(|until| until <= self.now);
-            assert!(over, "INV-RAFT-10: {n} leads term {term} while {other} has a lease");
-        }
-    }
-
-    /// State Machine Safety (Raft paper §5.4), and no gap or repetition.
-    fn check_apply(&mut self, n: u8, entries: &[Entry]) {
-        let disk = &self.hosts[&n].disk;
-        for entry in entries {
-            let position = usize::try_from(entry.index.get()).unwrap() - 1;
-            assert_eq!(self.hosts[&n].applied.len() + 1, {
-                let before = entries.iter().filter(|e| e.index < entry.index).count();
-                position + 1 - before
-            });
-            assert!(entry.index <= disk_last(disk), "INV-RAFT-8: applied what is not durable");
-            match self.committed.get(position) {
-                Some(other) => assert_eq!(other, entry, "INV-RAFT-5: {n} applies another entry"),
-                None => self.committed.push(entry.clone()),
-            }
-        }
-    }
-
-    /// Nothing is said before what it rests on is durable (raft.md §11.4).
-    fn check_send(&self, n: u8, message: &Message) {
-        let disk = &self.hosts[&n].disk;
-        let term = message.header.term;
-        assert!(disk.hard.term >= term, "INV-RAFT-13: {n} speaks in term {term}: {message:?}");
-        assert_eq!(disk.cluster, Some(message.header.cluster));
-        match &message.body {
-            Body::AppendOk { match_index, .. } => {
-                let durable = disk_last(disk);
-                assert!(durable >= *match_index, "INV-RAFT-13: acknowledged before durable");
-            }
-            Body::RequestVote(_) => {
-                assert_eq!(disk.hard.voted_for, Some(node(n)), "INV-RAFT-13: own vote");
-            }
-            Body::VoteAnswer { refusal: None } => {
-                let voted = disk.hard.voted_for;
-                assert_eq!(voted, Some(message.header.to), "INV-RAFT-13: vote before durable");
-            }
-            Body::PreVote(_)
-            | Body::PreVoteAnswer { .. }
-            | Body::VoteAnswer { refusal: Some(_) }
-            | Body::Append(_)
-            | Body::AppendReject(_)
-            | Body::SnapshotBlock(_)
-            | Body::SnapshotAnswer { .. }
-            | Body::Heartbeat { .. }
-            | Body::HeartbeatAnswer { .. }
-            | Body::TimeoutNow { .. }
-            | Body::TransferReject { .. } => {}
-        }
-    }
-
-    /// Every acknowledged proposal is committed, and all running servers hold the same log up to
-    /// the commit index.
-    pub(super) fn check_agreement(&self) {
-        for (n, host) in &self.hosts {
-            let Some(raft) = &host.raft else { continue };
-            assert_eq!(raft.applied(), raft.commit(), "server {n} applied all that is committed");
-            let commit = usize::try_from(raft.commit().get()).unwrap();
-            assert_eq!(host.applied, self.committed[..commit]);
-            let base = raft.log_base().index;
-            let held = raft.entries().take_while(|entry| entry.index <= raft.commit());
-            let known = self.committed.iter().take(commit).skip_while(|e| e.index <= base);
-            assert_eq!(held.collect::<Vec<_>>(), known.collect::<Vec<_>>());
-        }
-        for (id, index) in &self.done {
-            assert!(self.committed.iter().any(|entry| entry.index == *index), "lost {id:?}");
-        }
-    }
 }
 
-/// What recovery makes of a disk: a log that does not hold what the snapshot ends with is dropped,
-/// a crash came between the snapshot and the reset of the log.
-fn recover(disk: &mut RestoredRaft) {
-    let Some(snapshot) = &disk.snapshot else { return };
-    let held = disk.entries.iter().find(|entry| entry.index == snapshot.index);
-    let follows = disk.entries.first().is_some_and(|e| e.index == snapshot.index.next());
-    if !follows && held.map(Entry::position) != Some(snapshot.position()) {
-        disk.entries.clear();
-    }
+pub(super) fn node(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 16])
 }
 
-/// Performs one batch on a disk: identity, hard state, reset, truncation, entries.
-fn write(disk: &mut RestoredRaft, batch: PersistBatch) {
-    let identity = batch.identity;
-    disk.cluster = identity.cluster.or(disk.cluster);
-    disk.promise = identity.promise.or_else(|| disk.promise.take());
-    disk.heartbeat_timeout = identity.heartbeat_timeout.unwrap_or(disk.heartbeat_timeout);
-    disk.recovering = disk.recovering.filter(|_| !identity.recovered);
-    disk.hard = batch.hard.unwrap_or(disk.hard);
-    if let Some(position) = batch.reset {
-        assert_eq!(disk.snapshot.as_ref().map(|snapshot| snapshot.index), Some(position));
-        disk.entries.clear();
-    }
-    if let Some(from) = batch.truncate_from {
-        disk.entries.retain(|entry| entry.index < from);
-    }
-    for entry in batch.entries {
-        assert_eq!(entry.index, disk_last(disk).next(), "the disk's log has no gap");
-        disk.entries.push(entry);
-    }
+pub(super) fn store(n: u8) -> StoreId {
+    StoreId::from_bytes([n; 16])
+}
+
+pub(super) fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 8300))
+}
+
+pub(super) fn cluster_id() -> ClusterId {
+    ClusterId::from_bytes([0xcc; 16])
+}
+
+pub(super) fn settings(n: u8) -> RaftSettings {
+    let (id, address) = (node(n), address(n));
+    RaftSettings { id, address, timing: Timing::scaled(1), limits: RaftLimits::default() }
+}
+
+pub(super) fn configuration(voters: &[u8]) -> Configuration {
+    let server = |n: &u8| (node(*n), Server { address: address(*n), store: store(*n) });
+    Configuration { voters: voters.iter().map(server).collect(), ..Configuration::default() }
 }
