@@ -71,7 +71,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 48] = [
+const MUTANTS: [(&str, Profile, u64); 49] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -115,6 +115,7 @@ const MUTANTS: [(&str, Profile, u64); 48] = [
     ("M47", Profile::Gossip, 500),
     ("M48", Profile::Gossip, 200),
     ("M49", Profile::Cluster, 20),
+    ("M51", Profile::Cluster, 100),
     ("M54", Profile::Cluster, 2000),
     ("M55", Profile::Cluster, 200),
     ("M56", Profile::Disk, 200),

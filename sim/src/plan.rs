@@ -94,6 +94,8 @@ pub struct Plan {
     pub encrypted: bool,
     /// Whether the first server is more patient than the others: its `raft_multiplier` is larger.
     pub uneven: bool,
+    /// Whether clients restore backups now and then.
+    pub restores: bool,
     /// How the leader cares for the servers.
     pub care: Care,
 }
@@ -170,6 +172,7 @@ impl Plan {
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
             uneven: seed % 8 == 3,
+            restores: seed % 8 == 5,
             care: Care::default(),
         }
     }
@@ -203,6 +206,8 @@ impl Plan {
         // A change takes some seconds; what is to happen in the middle of one needs time for it.
         plan.fault_every = plan.fault_every.max(Duration::from_secs(2));
         plan.length += Duration::from_secs(60);
+        // A backup brings its own care along, or none.
+        plan.restores = false;
         plan.care = Care {
             stabilization: Duration::from_millis(250 << rng.below(6)),
             grace: Duration::from_secs(5 << rng.below(4)),
@@ -232,6 +237,7 @@ impl Plan {
             compressed: seed.is_multiple_of(4),
             encrypted: seed % 4 == 1,
             uneven: false,
+            restores: false,
             care: Care::default(),
         }
     }

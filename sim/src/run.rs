@@ -236,6 +236,10 @@ impl Run {
                 self.source.look(&self.world);
                 self.checkers.look(&mut self.world);
                 self.stopped_ok()?;
+                // At once: some answers are answered, and that must not wait for the next look.
+                if !self.world.replies.is_empty() {
+                    self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
+                }
             }
             self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
             for blow in self.source.blows(&mut self.world) {

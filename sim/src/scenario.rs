@@ -16,15 +16,16 @@
 //! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
 //! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
 //! datagrams of one host to another, `rot` a part of the disk of a host that is down, counted from
-//! a place, `stall` a host's disk for a time, `fill` it but for so many bytes for a time,
-//! `hand-over` leadership to a host, `heal`, `work`, `rest-work`. A host is its name, `leader`,
-//! `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader` (one that is not
-//! `it`), `leads` (`it` does), `failed` and `left` (all see `it` so), `installed` (a snapshot took
-//! the place of the log of `it`), `recovering` and `recovered` (`it` runs, and lacks a part of its
-//! log, or none), `full` (`it` runs on a full disk), `unheard` (another one's log says that the UDP
-//! of `it` does not arrive), `unreached` (the log of `it` says that its UDP does not arrive
-//! elsewhere), `rest` (every rule of a world at rest holds). The rules that are checked after every
-//! event are checked all the time.
+//! a place, `stall` a host's disk for a time, `fill` it but for so many bytes for a time, `pause` a
+//! host or `all` for a time, `hand-over` leadership to a host, `heal`, `work`, `rest-work`,
+//! `note-term`. A host is its name, `leader`, `follower`, or `it`: the host of the deed before.
+//! Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed` and `left`
+//! (all see `it` so), `installed` (a snapshot took the place of the log of `it`), `recovering` and
+//! `recovered` (`it` runs, and lacks a part of its log, or none), `full` (`it` runs on a full
+//! disk), `unheard` (another one's log says that the UDP of `it` does not arrive), `unreached`
+//! (the log of `it` says that its UDP does not arrive elsewhere), `same-term` (nobody has raised
+//! the term since it was noted), `rest` (every rule of a world at rest holds). The rules that are
+//! checked after every event are checked all the time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
@@ -36,6 +37,7 @@ use crate::world::Note;
 use std::ops::Range;
 use std::time::Duration;
 use terraform_core::gossip::GossipTrace;
+use terraform_core::id::Term;
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{OperatorRequest, Request, RequestBody};
 use terraform_core::raft::{Raft, RaftLimits, RoleKind};
@@ -49,7 +51,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 27] = [
+pub const SCENARIOS: [(&str, &str); 31] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -76,6 +78,10 @@ pub const SCENARIOS: [(&str, &str); 27] = [
     ("vote-after-restart", include_str!("../scenarios/vote-after-restart.txt")),
     ("terms-apart", include_str!("../scenarios/terms-apart.txt")),
     ("full-disks", include_str!("../scenarios/full-disks.txt")),
+    ("removed-while-away", include_str!("../scenarios/removed-while-away.txt")),
+    ("late-voter-asks-first", include_str!("../scenarios/late-voter-asks-first.txt")),
+    ("two-servers-leave", include_str!("../scenarios/two-servers-leave.txt")),
+    ("everybody-wakes", include_str!("../scenarios/everybody-wakes.txt")),
     ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
 ];
 
@@ -142,7 +148,7 @@ impl Scenario {
         }
         let run = Run::new(plan);
         let started = if self.later { self.servers } else { self.servers + self.clients };
-        let mut play = Play { run, it: 0, busy: false };
+        let mut play = Play { run, it: 0, busy: false, noted: Term::ZERO };
         let result = play.all(started, &self.steps).and_then(|()| play.run.judge_history());
         (result, play.run)
     }
@@ -153,6 +159,8 @@ struct Play {
     run: Run,
     it: HostId,
     busy: bool,
+    /// The highest term there was when it was noted.
+    noted: Term,
 }
 
 impl Play {
@@ -223,9 +231,20 @@ impl Play {
             "recovered" => self.is_so(fact, |raft| !raft.is_recovering()),
             "full" if world.hosts[self.it].full_until.is_some() => self.is_so(fact, |_| true),
             "leads" => self.is_so(fact, |raft| raft.role() == RoleKind::Leader),
+            "same-term" if self.highest_term() == self.noted => Ok(()),
+            "same-term" => {
+                let facts = format!("term {} became {}", self.noted, self.highest_term());
+                Err(Violation { rule: "I16", facts })
+            }
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
+    }
+
+    fn highest_term(&self) -> Term {
+        let running = self.run.world.hosts.iter().filter_map(|host| host.running.as_ref());
+        let terms = running.filter_map(|running| Some(running.node.raft()?.term()));
+        terms.max().unwrap_or_default()
     }
 
     /// Whether something is so of the server `it`.
@@ -292,6 +311,13 @@ impl Play {
         match words {
             ["work"] => self.busy = true,
             ["rest-work"] => self.busy = false,
+            ["note-term"] => self.noted = self.highest_term(),
+            ["pause", hosts, time] => {
+                let time = span(time).ok_or_else(|| unclear(time))?;
+                for host in self.hosts(hosts)? {
+                    self.run.world.pause(host, time);
+                }
+            }
             ["heal"] => self.run.world.net.heal(),
             ["kill", hosts] => self.crash(hosts, Crash::Process)?,
             ["power-off", hosts] => self.crash(hosts, Crash::Power(Loss::Mixed))?,

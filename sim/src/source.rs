@@ -144,7 +144,7 @@ impl Source {
                     return Vec::new();
                 }
                 drawn.next_action = world.now + drawn.plan.act_every;
-                workload.draw(world)
+                workload.draw(world, drawn.plan.restores)
             }
             Self::Script { actions, .. } => due(actions, world.now),
         }

@@ -153,12 +153,12 @@ impl Workload {
     }
 
     /// What clients do at this moment: one of them something, and those that watch what they have
-    /// to.
-    pub fn draw(&mut self, world: &World) -> Vec<Action> {
+    /// to. Where backups are restored there are no registers.
+    pub fn draw(&mut self, world: &World, restores: bool) -> Vec<Action> {
         let watchers = (0..watch::CLIENTS).filter_map(|at| self.watchers.draw(at, world));
         let mut actions: Vec<Action> = watchers.map(Action::Watch).collect();
         if self.rng.chance(2, 5) {
-            actions.extend(self.kv.draw(world).map(Action::Kv));
+            actions.extend(self.kv.draw(world, restores).map(Action::Kv));
             return actions;
         }
         let host = self.rng.index(world.hosts.len());
@@ -166,6 +166,8 @@ impl Workload {
         let choice = self.rng.below(100);
         let read = |consistency| Action::Read { host, register, consistency };
         let action = match choice {
+            // A backup takes the registers away.
+            _ if restores => self.any_service(host),
             0..40 => Action::Write { host, register },
             40..60 => read(Consistency::Leader),
             60..70 => read(Consistency::Consistent),
@@ -267,7 +269,7 @@ impl Workload {
                 continue;
             }
             let Reply { process, id, at: _, event, result } = reply;
-            if let Some(judged) = self.kv.take((process, id), &result, event, kv) {
+            if let Some(judged) = self.kv.take(world, (process, id), &result, event, kv) {
                 self.count(&result);
                 judged?;
                 continue;

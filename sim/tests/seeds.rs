@@ -62,6 +62,7 @@ fn kinds(records: &[Record]) -> BTreeSet<String> {
             Call::Write(KvWrite::Delete(_)) => "delete",
             Call::Write(KvWrite::DeleteTree(_)) => "delete-tree",
             Call::Transaction(_) => "transaction",
+            Call::Restore(_) => "restore",
             Call::Read(_, Consistency::Leader) => "read",
             Call::Read(_, Consistency::Consistent) => "consistent",
             Call::Read(_, Consistency::Stale) => "stale",

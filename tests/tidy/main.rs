@@ -108,6 +108,28 @@ fn the_top_holds_only_the_named_folders() {
 }
 
 #[test]
+fn whatever_is_said_to_spring_a_trap_is_there() {
+    let table = std::fs::read_to_string(root().join("sim/scenarios/README.md"));
+    let table = table.expect("the table is there");
+    let mutants = std::fs::read_to_string(root().join("sim/src/cli.rs")).expect("it is there");
+    let core = files(".rs").into_iter().filter(|(name, _)| name.starts_with("core/src/raft/"));
+    let tests: String = core.map(|(_, text)| text).collect();
+    let is_there = |name: &str| {
+        root().join(format!("sim/scenarios/{name}.txt")).exists()
+            || root().join(format!("sim/scripts/{name}.script")).exists()
+            || mutants.contains(&format!("(\"{name}\", "))
+            || tests.contains(&format!("fn {name}()"))
+    };
+    let rows = table.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let names = rows.filter_map(|line| line.rsplit('|').nth(1)).flat_map(|cell| cell.split(','));
+    let names: Vec<&str> = names.map(|name| name.trim().trim_matches('`')).collect();
+    assert!(names.len() > 30, "{names:?}");
+    let offenders: Vec<String> =
+        names.into_iter().filter(|name| !is_there(name)).map(str::to_owned).collect();
+    assert_none("every name in the table of traps exists", &offenders);
+}
+
+#[test]
 fn the_map_names_every_module_of_the_core() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the map is there");
     let lib = std::fs::read_to_string(root().join("core/src/lib.rs")).expect("the core is there");

@@ -17,13 +17,14 @@
 //! the end there are at least as many as were acknowledged, and no more than may have been done.
 
 use super::{Violation, broken};
+use crate::kv::foreign::Foreign;
 use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
 use crate::kv::model::{Model, same_result, same_rows};
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Applied, Command};
 use terraform_core::catalog::kv::{KvDelete, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
-use terraform_core::id::ModifyIndex;
+use terraform_core::id::{ModifyIndex, RestoreId};
 use terraform_core::node::request::Response;
 use terraform_core::raft::{Entry, EntryKind};
 
@@ -41,6 +42,10 @@ pub struct KvChecker {
     found: BTreeMap<OpId, (u64, Applied)>,
     /// Where deletions are, and whether their condition was met.
     deletions: BTreeMap<Deletion, Vec<(u64, bool)>>,
+    /// Backups that clients restore, or try to.
+    backups: BTreeMap<RestoreId, Foreign>,
+    /// The restore that is under way.
+    staged: Option<RestoreId>,
     /// Operations whose clients were told that nothing happened.
     not_done: BTreeSet<OpId>,
     /// The lowest position that whatever begins now may be done at.
@@ -54,6 +59,8 @@ impl Default for KvChecker {
             committed_in: Vec::new(),
             found: BTreeMap::new(),
             deletions: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            staged: None,
             not_done: BTreeSet::new(),
             floor: 0,
         }
@@ -78,13 +85,8 @@ impl KvChecker {
             return Ok(());
         }
         let Ok(command) = Command::decode(&entry.payload) else { return Ok(()) };
-        if !matches!(command, Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_))
-        {
-            return Ok(());
-        }
         let at = entry.index.get();
-        let mut next = self.newest().clone();
-        let Some(applied) = next.apply(ModifyIndex::new(at), &command) else { return Ok(()) };
+        let Some((next, applied)) = self.after(at, &command) else { return Ok(()) };
         if next != *self.newest() {
             self.states.push((at, next));
         }
@@ -99,6 +101,37 @@ impl KvChecker {
             Some((first, _)) => broken("I11", format!("operation {id} is at {first} and {at}")),
             None => Ok(()),
         }
+    }
+
+    /// The table after this command, and what became of it; `None` if it is not about keys.
+    fn after(&mut self, at: u64, command: &Command) -> Option<(Model, Applied)> {
+        match command {
+            Command::RestoreBlock(block) => {
+                // Every backup is one block.
+                self.staged = Some(block.restore);
+                None
+            }
+            Command::RestoreCommit(commit) => {
+                let restore = self.staged.take_if(|staged| *staged == commit.restore)?;
+                let backup = self.backups.get(&restore)?;
+                Some((self.newest().restored(at, backup), Applied::Done))
+            }
+            Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_) => {
+                let mut next = self.newest().clone();
+                let applied = next.apply(at, command)?;
+                Some((next, applied))
+            }
+            Command::Register(_)
+            | Command::Deregister(_)
+            | Command::Coordinates(_)
+            | Command::Autopilot(_)
+            | Command::RestoreAbort(_) => None,
+        }
+    }
+
+    /// Somebody is about to restore this.
+    pub fn offer(&mut self, backup: &Foreign) {
+        self.backups.insert(backup.restore(), backup.clone());
     }
 
     /// An operation was answered, during the event of this number.
@@ -188,6 +221,7 @@ impl KvChecker {
         let command = match &record.call {
             Call::Write(write) => Command::Kv(write.clone()),
             Call::Transaction(operations) => Command::Transaction(operations.clone()),
+            Call::Restore(backup) => backup.commit(),
             Call::Read(..) => return broken("C11", format!("{record:?}")),
         };
         if let Some(deletion) = deletion_of(&command) {

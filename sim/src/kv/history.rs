@@ -4,6 +4,7 @@
 //! number: a put as its value, a transaction in the name of a key that never exists. So a value
 //! that is seen names the operation that wrote it. Deletions carry nothing.
 
+use super::foreign::Foreign;
 use bytes::Bytes;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvPut, KvWrite};
@@ -25,6 +26,8 @@ pub enum Call {
     Write(KvWrite),
     /// Several operations as one, the marker first.
     Transaction(Vec<Operation>),
+    /// A backup takes the place of everything.
+    Restore(Foreign),
     /// A read, and how fresh it must be.
     Read(Query, Consistency),
 }
@@ -127,6 +130,7 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
             Some(Operation::CheckNotExists(key)) => key.strip_prefix(MARKER)?.parse().ok(),
             _ => None,
         },
+        Command::RestoreCommit(commit) => Foreign::operation_of(commit.restore),
         Command::Kv(KvWrite::Delete(_) | KvWrite::DeleteTree(_))
         | Command::Register(_)
         | Command::Deregister(_)
@@ -134,7 +138,6 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
         | Command::Autopilot(_)
         | Command::ReapTombstones(_)
         | Command::RestoreBlock(_)
-        | Command::RestoreCommit(_)
         | Command::RestoreAbort(_) => None,
     }
 }

@@ -69,6 +69,8 @@ fn on_key(key: &str, id: OpId, record: &Record) -> Option<KeyOp> {
         Call::Read(Query::Key(of), Consistency::Leader | Consistency::Consistent) if of == key => {
             Deed::Get
         }
+        Call::Restore(backup) if backup.holds(key) => Deed::Put(id),
+        Call::Restore(_) => Deed::Delete,
         Call::Write(_) | Call::Read(..) | Call::Transaction(_) => return None,
     };
     let told = match &record.outcome {

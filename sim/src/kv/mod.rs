@@ -5,6 +5,7 @@
 //! performed then, so that it can be kept and performed in another world. Single keys lie apart
 //! from those that trees and transactions touch: they are judged twice, with the log and without.
 
+pub mod foreign;
 pub mod history;
 pub mod judge;
 pub mod model;
@@ -14,8 +15,9 @@ use crate::net::HostId;
 use crate::question::Question;
 use crate::streams::Process;
 use crate::world::{World, world_rng};
+use foreign::Foreign;
 use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
@@ -80,6 +82,8 @@ pub enum Ask {
     DeleteTree(String),
     /// Does several things as one.
     Transaction(Vec<(PartKind, String)>),
+    /// Restores the backup of another cluster, with these keys.
+    Restore(Vec<String>),
     /// Reads.
     Read {
         /// What.
@@ -105,7 +109,8 @@ impl Ask {
                 }
                 PartKind::Get | PartKind::GetTree | PartKind::CheckSeen => false,
             }),
-            Self::Put { .. } | Self::Delete { .. } | Self::Read { .. } => false,
+            // A backup is known to both judges.
+            Self::Put { .. } | Self::Delete { .. } | Self::Restore(_) | Self::Read { .. } => false,
         }
     }
 }
@@ -138,6 +143,8 @@ pub struct KvClients {
     pub history: History,
     clients: Vec<Client>,
     waiting: BTreeMap<(Process, RequestId), OpId>,
+    /// Restores whose backup is on its way.
+    staging: BTreeSet<OpId>,
     rng: Rng,
 }
 
@@ -148,18 +155,23 @@ impl KvClients {
             history: History::default(),
             clients: vec![Client::default(); CLIENTS],
             waiting: BTreeMap::new(),
+            staging: BTreeSet::new(),
             rng: world_rng(seed, Stream::Event),
         }
     }
 
-    /// What one client does next, unless it waits for an answer.
-    pub fn draw(&mut self, world: &World) -> Option<KvAction> {
+    /// What one client does next, unless it waits for an answer; perhaps it restores a backup.
+    pub fn draw(&mut self, world: &World, restores: bool) -> Option<KvAction> {
         let client = self.rng.index(CLIENTS);
         let mut host = self.clients[client].host;
         if self.rng.chance(1, 8) || !world.hosts[host].is_up() {
             host = self.rng.index(world.hosts.len());
         }
-        let ask = any_ask(&mut self.rng);
+        let ask = if restores && self.rng.chance(1, 40) {
+            any_restore(&mut self.rng)
+        } else {
+            any_ask(&mut self.rng)
+        };
         self.clients[client].host = host;
         let can = !self.clients[client].busy && world.hosts[host].is_up();
         can.then_some(KvAction { client, host, ask })
@@ -181,19 +193,26 @@ impl KvClients {
         let (call, believed) = self.call(client, id, ask);
         let floor = match call {
             Call::Read(_, Consistency::Stale) => applied_at(world, host),
-            Call::Read(..) | Call::Write(_) | Call::Transaction(_) => checker.floor(),
+            Call::Read(..) | Call::Write(_) | Call::Transaction(_) | Call::Restore(_) => {
+                checker.floor()
+            }
         };
         world.note(format!("> host {host} is asked by {client} operation {id}: {call:?}"));
         self.history.invoke(client, call.clone(), believed, floor);
         let request = match call {
             Call::Write(write) => Request::new(RequestBody::Write(Command::Kv(write))),
             Call::Transaction(all) => Request::new(RequestBody::Write(Command::Transaction(all))),
+            Call::Restore(backup) => {
+                checker.offer(&backup);
+                self.staging.insert(id);
+                Request::new(RequestBody::Write(backup.block()))
+            }
             Call::Read(query, consistency) => {
                 let context = RequestContext { consistency, ..RequestContext::default() };
                 if matches!(ask, Ask::Read { view: true, .. })
                     && let Some(answer) = from_view(world, host, &context, &query)
                 {
-                    let answer = Ok(Response::Answer(Box::new(answer)));
+                    let answer = Outcome::Answered(Response::Answer(Box::new(answer)));
                     return self.finish(id, answer, world.events, checker);
                 }
                 Request { context, body: RequestBody::Query(query) }
@@ -225,6 +244,7 @@ impl KvClients {
                 let parts = parts.iter().map(|(kind, key)| self.part(client, id, *kind, key));
                 Call::Transaction([marker_of(id)].into_iter().chain(parts).collect())
             }
+            Ask::Restore(keys) => Call::Restore(Foreign::new(id, keys.clone())),
             Ask::Read { question, consistency, .. } => Call::Read(question.query(), *consistency),
         };
         (call, None)
@@ -254,28 +274,42 @@ impl KvClients {
     /// these clients.
     pub fn take(
         &mut self,
+        world: &mut World,
         (process, request): (Process, RequestId),
         result: &Result<Response, RequestError>,
         event: u64,
         checker: &mut KvChecker,
     ) -> Option<Result<(), Violation>> {
         let id = self.waiting.remove(&(process, request))?;
-        Some(self.finish(id, result.clone(), event, checker))
+        if self.staging.remove(&id) && *result == Ok(Response::Done) {
+            // All of the backup is there: now for the step that counts.
+            let record = usize::try_from(id).ok().and_then(|at| self.history.records().get(at))?;
+            let Call::Restore(backup) = &record.call else { return None };
+            let commit = Request::new(RequestBody::Write(backup.commit()));
+            let alive = world.hosts[process.host].process() == process;
+            let sent = if alive { world.request(process.host, commit) } else { None };
+            let Some(request) = sent else {
+                return Some(self.finish(id, Outcome::NotDone, event, checker));
+            };
+            self.waiting.insert((process, request), id);
+            return Some(Ok(()));
+        }
+        let outcome = match result {
+            Ok(response) => Outcome::Answered(response.clone()),
+            Err(RequestError::Unknown(_)) => Outcome::Open,
+            // Every other error says that nothing happened.
+            Err(_) => Outcome::NotDone,
+        };
+        Some(self.finish(id, outcome, event, checker))
     }
 
     fn finish(
         &mut self,
         id: OpId,
-        result: Result<Response, RequestError>,
+        outcome: Outcome,
         event: u64,
         checker: &mut KvChecker,
     ) -> Result<(), Violation> {
-        let outcome = match result {
-            Ok(response) => Outcome::Answered(response),
-            Err(RequestError::Unknown(_)) => Outcome::Open,
-            // Every other error says that nothing happened.
-            Err(_) => Outcome::NotDone,
-        };
         let record = self.history.finish(id, outcome);
         let client = &mut self.clients[record.client];
         client.busy = false;
@@ -337,6 +371,11 @@ fn any_ask(rng: &mut Rng) -> Ask {
             any_read(rng, Question::Gets(gets.to_vec()))
         }
     }
+}
+
+fn any_restore(rng: &mut Rng) -> Ask {
+    let keys = REGISTERS.iter().chain(&LISTED).filter(|_| rng.chance(1, 2));
+    Ask::Restore(keys.map(|key| (*key).to_owned()).collect())
 }
 
 fn on_one_key(rng: &mut Rng, key: &str) -> Ask {

@@ -2,6 +2,7 @@
 //!
 //! Source: http-api.md §9 and §12, simulation.md §8.1.
 
+use super::foreign::Foreign;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use terraform_core::catalog::command::{Applied, Command};
@@ -20,11 +21,16 @@ pub struct Model {
     graves: BTreeMap<Arc<str>, ModifyIndex>,
     /// When something last changed.
     changed: ModifyIndex,
+    /// What is added to a position in the log to get the index of what is done there.
+    base: u64,
+    /// When a backup took the place of everything.
+    restored_at: ModifyIndex,
 }
 
 impl Model {
-    /// Does what a committed command says; `None` if it is not about keys.
-    pub fn apply(&mut self, index: ModifyIndex, command: &Command) -> Option<Applied> {
+    /// Does what the command committed at this position says; `None` if it is not about keys.
+    pub fn apply(&mut self, position: u64, command: &Command) -> Option<Applied> {
+        let index = ModifyIndex::new(position + self.base);
         let met = match command {
             Command::Kv(write) => self.write(index, write),
             Command::Transaction(operations) => {
@@ -39,7 +45,7 @@ impl Model {
                 self.graves.retain(|_, at| *at > *up_to);
                 true
             }
-            // No client of the simulator restores a backup, so indexes are positions in the log.
+            // What a backup holds is known to whoever restores it.
             Command::Register(_)
             | Command::Deregister(_)
             | Command::Coordinates(_)
@@ -49,6 +55,18 @@ impl Model {
             | Command::RestoreAbort(_) => return None,
         };
         Some(if met { Applied::Done } else { Applied::Unmet })
+    }
+
+    /// What is left once this backup is restored at this position: nothing of what was, and no
+    /// index as low as any before, here or in the backup.
+    pub fn restored(&self, position: u64, backup: &Foreign) -> Self {
+        let entries: BTreeMap<_, _> =
+            backup.entries().map(|entry| (Arc::clone(&entry.key), Arc::new(entry))).collect();
+        let newest = entries.values().map(|entry| entry.modify_index.get()).max().unwrap_or(0);
+        let base = self.base.max((newest + 1).saturating_sub(position));
+        let restored_at = ModifyIndex::new(position + base);
+        let changed = ModifyIndex::new(newest);
+        Self { entries, graves: BTreeMap::new(), changed, base, restored_at }
     }
 
     /// The answer to a question about keys, and its index; `None` if it is about something else.
@@ -91,7 +109,7 @@ impl Model {
             | Query::DatacenterCoordinates => return None,
         };
         // An index of zero would let a blocking query return at once for ever.
-        Some((rows, index.max(ModifyIndex::new(1))))
+        Some((rows, index.max(self.restored_at).max(ModifyIndex::new(1))))
     }
 
     fn write(&mut self, index: ModifyIndex, write: &KvWrite) -> bool {

@@ -545,6 +545,10 @@ fn ask(what: &str, words: &mut Words<'_>) -> Result<Ask, Problem> {
         }
         "kv-delete-tree" => Ask::DeleteTree(key("key", words.value("key")?)?),
         "kv-transaction" => Ask::Transaction(parts("parts", words.value("parts")?)?),
+        "kv-restore" => {
+            let keys = words.value("keys")?.split(',').filter(|text| !text.is_empty());
+            Ask::Restore(keys.map(|text| key("keys", text)).collect::<Result<_, _>>()?)
+        }
         "kv-read" => {
             let question = question(words, false)?;
             let (consistency, view) = (consistency(words)?, words.flag("view"));

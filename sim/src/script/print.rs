@@ -283,6 +283,7 @@ impl Display for KvAction {
                 let parts: Vec<String> = parts.iter().map(each).collect();
                 write!(f, "kv-transaction {whose} parts={}", parts.join(","))
             }
+            Ask::Restore(keys) => write!(f, "kv-restore {whose} keys={}", keys.join(",")),
             Ask::Read { question, consistency, view } => {
                 let (mode, view) = (mode(*consistency), flag(*view, " view"));
                 write!(f, "kv-read {whose} {question} mode={mode}{view}")

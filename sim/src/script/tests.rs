@@ -97,6 +97,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
         (any_key(), any::<bool>()).prop_map(|(key, seen)| Ask::Delete { key, seen }),
         "list/[a-z]{0,3}".prop_map(Ask::DeleteTree),
         vec((kind, any_key()), 1..4).prop_map(Ask::Transaction),
+        vec("list/[a-z]{0,3}", 0..4).prop_map(Ask::Restore),
         (question, any_consistency(), any::<bool>()).prop_map(|(question, consistency, view)| {
             Ask::Read { question, consistency, view }
         }),

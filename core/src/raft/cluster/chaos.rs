@@ -170,6 +170,7 @@ impl Cluster {
             Fault::Replay => {
                 self.replay(n);
                 self.write_much(leader);
+                self.read(n);
             }
             Fault::Heal => self.heal(),
             Fault::Lose => self.loss_percent = rng.below(30),

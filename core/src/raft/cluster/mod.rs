@@ -35,6 +35,8 @@ enum Event {
     Deliver {
         to: u8,
         message: Message,
+        /// Whether it took a way of its own, on which nothing is cut.
+        strays: bool,
     },
     /// An operator wants another configuration.
     Order {
@@ -327,8 +329,8 @@ impl Cluster {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, message } => {
-                if !self.cut.contains(&(message.header.from.as_bytes()[0], to)) {
+            Event::Deliver { to, message, strays } => {
+                if strays || !self.cut.contains(&(message.header.from.as_bytes()[0], to)) {
                     self.input(to, RaftInput::Receive(message));
                 }
             }
@@ -400,7 +402,7 @@ impl Cluster {
         let mut delay = self.rng.jitter(LATE_MAX);
         let again = self.recent.iter().filter(|(to, _)| *to == n);
         for (to, message) in again.cloned().collect::<Vec<_>>() {
-            self.schedule(delay, Event::Deliver { to, message });
+            self.schedule(delay, Event::Deliver { to, message, strays: true });
             delay += Duration::from_millis(5);
         }
     }
@@ -489,10 +491,10 @@ impl Cluster {
         }
         if self.rng.chance(self.echo_percent, 100) {
             let (delay, message) = (self.rng.jitter(LATE_MAX), message.clone());
-            self.schedule(delay, Event::Deliver { to, message });
+            self.schedule(delay, Event::Deliver { to, message, strays: true });
         }
         let delay = Duration::from_micros(100) + self.rng.jitter(self.delay_max);
-        self.schedule(delay, Event::Deliver { to, message });
+        self.schedule(delay, Event::Deliver { to, message, strays: false });
     }
 
     fn perform_snapshot(&mut self, n: u8, output: SnapshotOutput) {

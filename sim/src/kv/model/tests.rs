@@ -84,14 +84,25 @@ proptest! {
         commands in proptest::collection::vec(any_command(), 1..24),
     ) {
         let (mut model, mut tables, consensus) = (Model::default(), Tables::default(), consensus());
-        for (index, command) in (1..).zip(commands) {
-            let expected = model.apply(ModifyIndex::new(index), &command);
-            let done = tables.apply(LogIndex::new(index), command.clone()).ok();
+        let mut at = 0;
+        for (number, command) in (0..).zip(commands) {
+            at += 1;
+            let expected = model.apply(at, &command);
+            let done = tables.apply(LogIndex::new(at), command.clone()).ok();
             match (&done, &expected) {
                 (Some(Applied::Transaction(done)), Some(Applied::Transaction(model))) => {
                     prop_assert!(same_result(done, model), "{:?}: {:?} {:?}", command, done, model);
                 }
                 _ => prop_assert_eq!(&done, &expected, "{:?}", command),
+            }
+            if number % 5 == 4 {
+                let backup = Foreign::new(number, vec!["a".to_owned(), "a/b".to_owned()]);
+                for command in [backup.block(), backup.commit()] {
+                    at += 1;
+                    let done = tables.apply(LogIndex::new(at), command);
+                    prop_assert_eq!(done, Ok(Applied::Done));
+                }
+                model = model.restored(at, &backup);
             }
             let state = ServerState { tables: &tables, consensus: &consensus, datacenters: &[] };
             for query in questions() {
