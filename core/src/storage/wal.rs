@@ -272,14 +272,6 @@ enum Step {
     Zeros { segment: u64, zeroed: u64 },
 }
 
-/// The steps of preparation of one lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Preparation {
-    under_way: Option<Step>,
-    /// Whether the newest step found no space on the disk.
-    full: bool,
-}
-
 /// The writer of identity, hard state and log. A plain value: it knows what is written, the node
 /// knows what is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,9 +297,9 @@ pub struct Wal {
     /// Whether space is set aside for the next identity.
     identity_room: bool,
     /// In lane `Log`: of the next identity and of the current segment.
-    preparing: Preparation,
+    preparing: Option<Step>,
     /// In lane `State`: of the next segment. A snapshot may keep that lane busy for long.
-    preparing_spare: Preparation,
+    preparing_spare: Option<Step>,
     /// Bytes of the batch that waits for room; 0 if none does.
     wanted: u64,
 }
@@ -395,8 +387,8 @@ impl Wal {
             closed: tail.closed.into(),
             spare: Spare::Filling(0),
             identity_room: false,
-            preparing: Preparation::default(),
-            preparing_spare: Preparation::default(),
+            preparing: None,
+            preparing_spare: None,
             wanted: 0,
         };
         (wal, ops)
@@ -553,12 +545,12 @@ impl Wal {
     /// `Log`; the next segment is prepared through lane `State`, where no append waits for it.
     pub fn prepare(&mut self) -> Option<StorageOp> {
         let (lane, step, ops) = self.step_of_log().or_else(|| self.step_of_spare())?;
-        self.preparation(lane).under_way = Some(step);
+        *self.preparation(lane) = Some(step);
         Some(StorageOp { lane, ops, deferrable: true })
     }
 
     fn step_of_log(&self) -> Option<(Lane, Step, Vec<FileOp>)> {
-        if self.preparing.under_way.is_some() {
+        if self.preparing.is_some() {
             return None;
         }
         if !self.identity_room {
@@ -578,7 +570,7 @@ impl Wal {
     fn step_of_spare(&self) -> Option<(Lane, Step, Vec<FileOp>)> {
         let WalConfig { segment_bytes, step_bytes } = self.config;
         let Spare::Filling(offset) = self.spare else { return None };
-        if self.preparing_spare.under_way.is_some() || self.offset < segment_bytes / 2 {
+        if self.preparing_spare.is_some() || self.offset < segment_bytes / 2 {
             return None;
         }
         let (segment, zeroed) = (self.segment + 1, (offset + step_bytes).min(segment_bytes));
@@ -589,7 +581,7 @@ impl Wal {
         Some((Lane::State, Step::Zeros { segment, zeroed }, ops))
     }
 
-    const fn preparation(&mut self, lane: Lane) -> &mut Preparation {
+    const fn preparation(&mut self, lane: Lane) -> &mut Option<Step> {
         match lane {
             Lane::Log => &mut self.preparing,
             Lane::State => &mut self.preparing_spare,
@@ -598,8 +590,7 @@ impl Wal {
 
     /// The step of this lane that [`Wal::prepare`] asked for is done.
     pub fn prepared(&mut self, lane: Lane) {
-        let done = std::mem::take(self.preparation(lane));
-        match done.under_way.expect("a step was on its way") {
+        match self.preparation(lane).take().expect("a step was on its way") {
             Step::Identity => self.identity_room = true,
             Step::Zeros { segment, zeroed } if segment > self.segment => {
                 let whole = zeroed == self.config.segment_bytes;
@@ -615,14 +606,14 @@ impl Wal {
 
     /// There is no space for the step of this lane that [`Wal::prepare`] asked for.
     pub const fn unprepared(&mut self, lane: Lane) {
-        *self.preparation(lane) = Preparation { under_way: None, full: true };
+        *self.preparation(lane) = None;
     }
 
-    /// Whether everything that is due is prepared: no step is on its way, and the newest ones found
-    /// space.
-    pub const fn is_prepared(&self) -> bool {
-        let (log, spare) = (&self.preparing, &self.preparing_spare);
-        log.under_way.is_none() && spare.under_way.is_none() && !log.full && !spare.full
+    /// Whether everything that is due is prepared: no step is on its way, and none is wanted. A step
+    /// that found no space may be wanted no longer: a batch began the next segment.
+    pub fn is_prepared(&self) -> bool {
+        let under_way = self.preparing.is_some() || self.preparing_spare.is_some();
+        !under_way && self.step_of_log().is_none() && self.step_of_spare().is_none()
     }
 
     /// Bytes that a start needs on the disk before it gives any back: those of a copy of the last

@@ -164,11 +164,36 @@ fn a_step_that_ends_after_the_segment_did_changes_nothing() {
     let mut log = Log::new();
     log.commit(None, &[600]);
     let segment = log.wal.segment;
-    log.wal.preparing.under_way = Some(Step::Zeros { segment, zeroed: 5000 });
+    log.wal.preparing = Some(Step::Zeros { segment, zeroed: 5000 });
     log.wal.segment += 1;
     let zeroed = log.wal.zeroed;
     log.wal.prepared(Lane::Log);
-    assert_eq!((log.wal.zeroed, log.wal.preparing.under_way), (zeroed, None));
+    assert_eq!((log.wal.zeroed, log.wal.preparing), (zeroed, None));
+}
+
+/// Disk seed 300275: a server that went on in the next segment believed for ever that its disk was
+/// full, since the room that it had lacked was not wanted any more.
+#[test]
+fn room_that_is_wanted_no_longer_is_not_missing() {
+    let mut log = Log::new();
+    log.commit(None, &[600]);
+    log.wal.offset = TINY.segment_bytes - 10;
+    log.wal.zeroed = TINY.segment_bytes - 10;
+    log.wal.spare = Spare::Ready;
+    let step = log.wal.prepare().expect("the end of the segment is not prepared");
+    assert_eq!(step.lane, Lane::Log);
+    log.wal.unprepared(Lane::Log);
+    assert!(!log.wal.is_prepared());
+    let segment = log.wal.segment;
+    let entries = vec![entry(2, 1, 300)];
+    let batch = PersistBatch { entries, ..Default::default() };
+    assert!(log.wal.has_room(&batch), "the next segment is ready");
+    log.wal.append(&batch);
+    assert_eq!(log.wal.segment, segment + 1);
+    while let Some(step) = log.wal.prepare() {
+        log.wal.prepared(step.lane);
+    }
+    assert!(log.wal.is_prepared());
 }
 
 #[test]
