@@ -490,6 +490,9 @@ fn scenarios(only: Option<&str>, seed: Option<u64>) -> ExitCode {
             failed = true;
         }
     }
+    let mut coverage = Coverage::default();
+    coverage.take();
+    println!("{coverage}");
     match (failed, performed) {
         (true, _) => ExitCode::from(10),
         (false, 0) => usage(),

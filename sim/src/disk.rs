@@ -281,6 +281,11 @@ impl SimDisk {
         self.sync_faults.push_back(fault);
     }
 
+    /// No sync fails any more that has not failed yet.
+    pub fn heal_syncs(&mut self) {
+        self.sync_faults.clear();
+    }
+
     /// Takes an operation; nothing of it happens before it completes or a crash interrupts it.
     pub fn start(&mut self, write: WriteId, op: StorageOp) {
         self.lane(op.lane).push_back((write, op));

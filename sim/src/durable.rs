@@ -41,6 +41,8 @@ pub struct Synced {
     durable: Option<Durable>,
     /// Effects of operations under way, oldest first.
     under_way: VecDeque<Effect>,
+    /// Effects of operations that failed, which may have come about nevertheless.
+    doubtful: Vec<Effect>,
     completed: u64,
 }
 
@@ -50,9 +52,9 @@ impl Synced {
     pub fn is_held_by(&self, restored: &Restored) -> Result<(), String> {
         let (Some(durable), Some(server)) = (self.durable, &restored.server) else { return Ok(()) };
         let (raft, last) = (&server.raft, last_of(&server.raft));
-        // What was under way may have been done.
-        let under_way = self.under_way.iter().filter_map(|effect| effect.last);
-        let least = under_way.chain([durable.last]).min();
+        // What was under way may have been done, and so may what failed.
+        let maybe = self.under_way.iter().chain(&self.doubtful).filter_map(|effect| effect.last);
+        let least = maybe.chain([durable.last]).min();
         let forgets = raft.recovering.is_none() && Some(last) < least;
         if forgets || raft.hard.term < durable.term {
             let hard = raft.hard;
@@ -68,8 +70,11 @@ impl Synced {
 
     /// The oldest operation is complete.
     pub fn completed(&mut self, well: bool) {
-        let effect = self.under_way.pop_front().filter(|_| well);
-        let (Some(effect), Some(durable)) = (effect, &mut self.durable) else { return };
+        let Some(effect) = self.under_way.pop_front() else { return };
+        if !well {
+            return self.doubtful.push(effect);
+        }
+        let Some(durable) = &mut self.durable else { return };
         if let Some((term, vote)) = effect.hard {
             (durable.term, durable.vote) = (term, vote);
         }

@@ -467,6 +467,7 @@ impl Run {
         for host in 0..self.world.hosts.len() {
             self.world.hosts[host].paused_until = None;
             self.world.hosts[host].stalled_until = None;
+            self.world.hosts[host].disk.heal_syncs();
             if self.world.hosts[host].full_until.is_some() {
                 self.world.empty_disk(host);
             }

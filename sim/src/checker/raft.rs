@@ -379,7 +379,7 @@ pub(super) fn no_other_lease(world: &World, host: HostId) -> Result<(), Violatio
 }
 
 /// How long a leader may lead with a disk that does not answer: it notices after a heartbeat
-/// timeout, and hands over, perhaps twice, for an election timeout.
+/// timeout, and hands over, perhaps twice, for an election timeout; a patient one takes longer.
 const DISK_LIMIT: Duration = Duration::from_secs(4);
 
 /// R21: a leader of others whose disk does not answer makes room for another one (raft.md §5.2).
@@ -389,8 +389,10 @@ pub(super) fn disk_answers(world: &World, host: HostId) -> Result<(), Violation>
     let Some(raft) = raft(host).filter(|raft| raft.role() == RoleKind::Leader) else {
         return Ok(());
     };
+    let patience = host.config.server.as_ref().map_or(1, |server| server.raft_multiplier);
+    let limit = DISK_LIMIT * patience;
     let since = raft.persisting_since().map(|at| host.world_time(at).max(host.awake_at));
-    let stalled = since.map(|since| world.now.since(since)).filter(|time| *time > DISK_LIMIT);
+    let stalled = since.map(|since| world.now.since(since)).filter(|time| *time > limit);
     match stalled.filter(|_| raft.configuration().voters.len() > 1) {
         None => Ok(()),
         Some(time) => {
