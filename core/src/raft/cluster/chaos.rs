@@ -84,6 +84,9 @@ impl Chaos {
                 ..settings(1).limits
             };
         }
+        if rng.chance(1, 4) {
+            cluster.limits.uncommitted_bytes_max = 100;
+        }
         Self { cluster, voters, rng }
     }
 
