@@ -1,6 +1,7 @@
 //! The three servers, and what is done to them.
 
-use crate::{Agent, Connection, LONG, Options, Random, wait_until};
+use crate::{Agent, Connection, Folder, LONG, Options, Random, wait_until};
+use serde_json::Value;
 use std::fmt;
 use std::net::SocketAddr;
 use std::thread;
@@ -19,22 +20,31 @@ pub enum Fault {
     KillFollower,
     /// All servers are killed at once, and started again.
     KillAll,
+    /// The leader is killed and its disk replaced: what comes back holds nothing, and has to vote
+    /// again before this ends.
+    WipeLeader,
+    /// So is another server.
+    WipeFollower,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::KillLeader,
         Self::StopLeader,
         Self::RestartLeader,
         Self::KillFollower,
         Self::KillAll,
+        Self::WipeLeader,
+        Self::WipeFollower,
     ];
 
     /// How long it lasts: at least, and how much longer at most, in milliseconds.
     const fn lasts(self) -> (u64, u64) {
         match self {
-            Self::KillLeader | Self::KillFollower => (100, 3000),
+            Self::KillLeader | Self::KillFollower | Self::WipeLeader | Self::WipeFollower => {
+                (100, 3000)
+            }
             Self::StopLeader => (2500, 3500),
             Self::RestartLeader | Self::KillAll => (0, 1),
         }
@@ -70,14 +80,20 @@ pub(super) struct Nemesis {
     injected: Vec<Injected>,
     /// What servers printed that do not run any more.
     logs: Vec<String>,
+    /// Where the servers' settings are.
+    _config: Folder,
 }
 
 impl Nemesis {
     /// Three servers that have a leader.
     pub(super) fn start(seed: u64) -> Self {
-        let servers: Vec<Options> = (0..3)
-            .map(|n| Options::new(&format!("server-{n}"), &["-server", "-bootstrap-expect", "3"]))
-            .collect();
+        let config = Folder::new("autopilot");
+        let text = r#"{"autopilot": {"server_stabilization_time": "1s"}}"#;
+        std::fs::write(config.join("autopilot.json"), text).expect("the folder is writable");
+        let arguments = ["-server", "-bootstrap-expect", "3", "-config-dir"];
+        let configured = |options: Options| options.with(&[&config.to_string_lossy()]);
+        let servers: Vec<Options> =
+            (0..3).map(|n| configured(Options::new(&format!("server-{n}"), &arguments))).collect();
         let first = servers[0].address.to_string();
         let addresses = servers.iter().map(|it| SocketAddr::from((it.address, 8500))).collect();
         let start = |options: Options| Some(options.with(&["-retry-join", &first]).start());
@@ -88,6 +104,7 @@ impl Nemesis {
             addresses,
             injected: Vec::new(),
             logs: Vec::new(),
+            _config: config,
         };
         nemesis.wait_until_well();
         nemesis
@@ -119,13 +136,21 @@ impl Nemesis {
         let (least, more) = fault.lasts();
         let lasts = Duration::from_millis(least + self.random.below(more));
         let other = (leader + 1 + usize::from(self.random.below(2) == 1)) % self.agents.len();
-        let server = if fault == Fault::KillFollower { other } else { leader };
+        let spared = matches!(fault, Fault::KillFollower | Fault::WipeFollower);
+        let server = if spared { other } else { leader };
         let began = started.elapsed();
         match fault {
             Fault::KillLeader | Fault::KillFollower => {
                 let options = self.take(server).kill();
                 thread::sleep(lasts);
                 self.agents[server] = Some(options.start());
+            }
+            Fault::WipeLeader | Fault::WipeFollower => {
+                let options = self.take(server).kill();
+                std::fs::remove_dir_all(&options.data_dir).expect("the folder is ours");
+                thread::sleep(lasts);
+                self.agents[server] = Some(options.start());
+                self.wait_until_all_vote();
             }
             Fault::StopLeader => {
                 self.running(server).signal("STOP");
@@ -181,6 +206,17 @@ impl Nemesis {
                 ask(address, "/v1/catalog/nodes?consistent").map(drop)
             });
         }
+    }
+
+    /// Waits until autopilot has let every server vote again.
+    fn wait_until_all_vote(&self) {
+        wait_until("servers that all vote", LONG, || {
+            let health = ask(self.addresses[0], "/v1/operator/autopilot/health")?;
+            let health: Value = serde_json::from_str(&health).ok()?;
+            let servers = health["Servers"].as_array()?;
+            let well = |server: &Value| server["Voter"] == true && server["Healthy"] == true;
+            (servers.len() == self.agents.len() && servers.iter().all(well)).then_some(())
+        });
     }
 
     /// Kills the servers; their folders go with them, unless they are to be looked at.
