@@ -590,7 +590,8 @@ impl Wal {
 
     /// The step of this lane that [`Wal::prepare`] asked for is done.
     pub fn prepared(&mut self, lane: Lane) {
-        match self.preparation(lane).take().expect("a step was on its way") {
+        let done = self.preparation(lane).take();
+        match done.expect("a step was on its way") {
             Step::Identity => self.identity_room = true,
             Step::Zeros { segment, zeroed } if segment > self.segment => {
                 let whole = zeroed == self.config.segment_bytes;
@@ -609,7 +610,7 @@ impl Wal {
         *self.preparation(lane) = None;
     }
 
-    /// Whether everything that is due is prepared: no step is on its way, and none is wanted. A step
+    /// Whether everything that is due is prepared: no step is on its way, and none is wanted. One
     /// that found no space may be wanted no longer: a batch began the next segment.
     pub fn is_prepared(&self) -> bool {
         let under_way = self.preparing.is_some() || self.preparing_spare.is_some();
