@@ -71,7 +71,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 49] = [
+const MUTANTS: [(&str, Profile, u64); 51] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -90,6 +90,7 @@ const MUTANTS: [(&str, Profile, u64); 49] = [
     ("M16", Profile::Cluster, 2000),
     ("M17", Profile::Cluster, 300),
     ("M18", Profile::Cluster, 500),
+    ("M19", Profile::Lite, 5000),
     ("M20", Profile::Lite, 5000),
     ("M21", Profile::Cluster, 100),
     ("M22", Profile::Cluster, 1000),
@@ -97,6 +98,7 @@ const MUTANTS: [(&str, Profile, u64); 49] = [
     ("M25", Profile::Lite, 1000),
     ("M26", Profile::Cluster, 1000),
     ("M27", Profile::Lite, 300),
+    ("M28", Profile::Lite, 500),
     ("M29", Profile::Disk, 300),
     ("M30", Profile::Disk, 200),
     ("M31", Profile::Cluster, 2000),

@@ -149,7 +149,9 @@ impl Raft {
         if header.term == self.shared.hard.term {
             self.on_joiner_answers(now, header, out);
         }
-        if !self.counts_as_answer(now, header, out) {
+        // Rounds are counted anew in every term: an old answer may bear the number of a new round.
+        let old = mutant!(M19) && header.term < self.shared.hard.term;
+        if !old && !self.counts_as_answer(now, header, out) {
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };

@@ -14,7 +14,9 @@ const SERVERS: u8 = 5;
 enum Fault {
     Write,
     WriteMuch,
+    WriteUnheard,
     Read,
+    ReadUnheard,
     Crash,
     Start,
     Isolate,
@@ -37,10 +39,12 @@ enum Fault {
 }
 
 /// What happens, and how often compared to the others.
-const FAULTS: [(Fault, usize); 22] = [
+const FAULTS: [(Fault, usize); 24] = [
     (Fault::Write, 6),
     (Fault::WriteMuch, 2),
+    (Fault::WriteUnheard, 2),
     (Fault::Read, 4),
+    (Fault::ReadUnheard, 1),
     (Fault::Crash, 2),
     (Fault::Start, 3),
     (Fault::Isolate, 2),
@@ -152,8 +156,20 @@ impl Cluster {
                 self.propose(leader);
             }
             Fault::WriteMuch => self.write_much(leader),
+            Fault::WriteUnheard => {
+                self.isolate(leader);
+                for _ in 0..50 {
+                    self.propose(leader);
+                }
+            }
             Fault::Read => {
                 self.read(if rng.chance(1, 2) { leader } else { n });
+            }
+            Fault::ReadUnheard => {
+                self.isolate(leader);
+                self.read(leader);
+                self.replay(leader);
+                self.run(SECOND);
             }
             Fault::Crash if self.hosts[&n].raft.is_some() => self.crash(n),
             Fault::Start if self.hosts[&n].raft.is_none() => self.start(n),
@@ -171,7 +187,7 @@ impl Cluster {
                 self.propose(leader);
             }
             Fault::Replay => {
-                self.replay(n);
+                self.replay_blocks(n);
                 self.write_much(leader);
                 self.read(n);
             }

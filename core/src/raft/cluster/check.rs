@@ -1,9 +1,9 @@
 //! What must hold of such a cluster at any time (raft.md §12).
 
-use super::super::{Body, Entry, Message, RoleKind};
+use super::super::{Body, Entry, Message, ReadId, RoleKind, quorum};
 use super::disk::disk_last;
 use super::{Cluster, node};
-use crate::id::Term;
+use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Instant;
 
 impl Cluster {
@@ -23,6 +23,22 @@ impl Cluster {
             let over = lease.is_none_or(|until| until <= self.now);
             assert!(over, "INV-RAFT-10: {n} leads term {term} while {other} has a lease");
         }
+    }
+
+    /// A read is answered from a state that holds whatever was acknowledged before it came, and a
+    /// quorum has followed this leader since (raft.md I12; Raft thesis §6.4).
+    pub(super) fn check_read(&self, n: u8, id: ReadId) {
+        let (came, floor) = self.asked[&id];
+        let applied = LogIndex::new(self.hosts[&n].applied.len() as u64);
+        assert!(applied >= floor, "INV-RAFT-12: {n} answers a read too early");
+        let Some(raft) = &self.hosts[&n].raft else { return };
+        let voters = &raft.configuration().voters;
+        let followed = |voter: &NodeId| {
+            let answer = self.answered.get(&(voter.as_bytes()[0], n));
+            let since = answer.is_some_and(|(term, at)| *term == raft.term() && *at >= came);
+            since || *voter == node(n)
+        };
+        assert!(quorum::reached(voters, followed), "INV-RAFT-12: {n} is not sure that it leads");
     }
 
     /// State Machine Safety (Raft paper §5.4), and no gap or repetition.

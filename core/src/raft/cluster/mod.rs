@@ -90,6 +90,7 @@ impl Host {
 /// Blocks of every snapshot.
 const BLOCKS: u64 = 3;
 
+const SECOND: Duration = Duration::from_secs(1);
 /// How long a message may be on its way that comes twice.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
@@ -131,8 +132,10 @@ pub(super) struct Cluster {
     next_transfer: u64,
     pub(super) reads_done: BTreeSet<ReadId>,
     pub(super) reads_failed: BTreeMap<ReadId, ReadError>,
-    /// The newest position acknowledged to anybody before each read came.
-    floors: BTreeMap<ReadId, LogIndex>,
+    /// When each read came, and the newest position acknowledged to anybody before.
+    asked: BTreeMap<ReadId, (Instant, LogIndex)>,
+    /// When each server last answered a heartbeat of each other one, and in which term.
+    answered: BTreeMap<(u8, u8), (Term, Instant)>,
     /// What the servers told, and in chaos what befell them.
     pub(super) story: Vec<String>,
     next_proposal: u64,
@@ -169,7 +172,8 @@ impl Cluster {
             next_transfer: 1,
             reads_done: BTreeSet::new(),
             reads_failed: BTreeMap::new(),
-            floors: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            answered: BTreeMap::new(),
             story: Vec::new(),
             next_proposal: 1,
             limits: RaftLimits::default(),
@@ -262,9 +266,9 @@ impl Cluster {
     }
 
     pub(super) fn read(&mut self, n: u8) -> ReadId {
-        let id = ReadId(self.floors.len() as u64 + 1);
+        let id = ReadId(self.asked.len() as u64 + 1);
         let floor = self.done.values().max().copied();
-        self.floors.insert(id, floor.unwrap_or(LogIndex::ZERO));
+        self.asked.insert(id, (self.now, floor.unwrap_or(LogIndex::ZERO)));
         self.input(n, RaftInput::Read { id });
         id
     }
@@ -394,16 +398,25 @@ impl Cluster {
         self.recent.push_back((to, message.clone()));
     }
 
-    /// What was lately sent to `n` comes once more, in its order, after some time; rather to who
-    /// was sent a snapshot.
+    /// What was lately sent to `n` comes once more, in its order, after a moment.
     pub(super) fn replay(&mut self, n: u8) {
+        let delay = self.rng.jitter(SECOND / 5);
+        self.replay_after(delay, n);
+    }
+
+    /// So does, after some time, what was sent to who was sent a snapshot, or else to `n`.
+    pub(super) fn replay_blocks(&mut self, n: u8) {
         let block = |(_, message): &&(u8, Message)| matches!(message.body, Body::SnapshotBlock(_));
         let n = self.recent.iter().rfind(block).map_or(n, |(to, _)| *to);
-        let mut delay = self.rng.jitter(LATE_MAX);
+        let delay = self.rng.jitter(LATE_MAX);
+        self.replay_after(delay, n);
+    }
+
+    fn replay_after(&mut self, mut delay: Duration, n: u8) {
         let again = self.recent.iter().filter(|(to, _)| *to == n);
         for (to, message) in again.cloned().collect::<Vec<_>>() {
             self.schedule(delay, Event::Deliver { to, message, strays: true });
-            delay += Duration::from_millis(5);
+            delay += Duration::from_millis(2);
         }
     }
 
@@ -448,8 +461,7 @@ impl Cluster {
                     self.failed.insert(id, error);
                 }
                 RaftOutput::ReadReady { id } => {
-                    let applied = LogIndex::new(self.hosts[&n].applied.len() as u64);
-                    assert!(applied >= self.floors[&id], "I12: {n} answers a read too early");
+                    self.check_read(n, id);
                     assert!(self.reads_done.insert(id), "a read is answered once");
                 }
                 RaftOutput::ReadFailed { id, error } => {
@@ -484,6 +496,9 @@ impl Cluster {
         self.check_send(n, &message);
         let to = message.header.to.as_bytes()[0];
         self.remember(to, &message);
+        if matches!(message.body, Body::HeartbeatAnswer { .. }) {
+            self.answered.insert((n, to), (message.header.term, self.now));
+        }
         let vote = matches!(message.body, Body::RequestVote(_));
         let lost = self.rng.chance(self.loss_percent, 100) || (vote && self.no_votes);
         if lost || self.cut.contains(&(n, to)) || !self.hosts.contains_key(&to) {
@@ -552,6 +567,8 @@ impl Cluster {
                 let covered = usize::try_from(meta.index.get()).unwrap();
                 host.applied = self.committed[..covered].to_vec();
                 assert_eq!(host.applied.last().unwrap().position(), meta.position());
+                let last = host.raft.as_ref().map(Raft::last_index);
+                assert_eq!(last, Some(meta.index), "INV-RAFT-3: {n} keeps what does not follow");
             }
         }
     }

@@ -204,7 +204,9 @@ impl Raft {
         let index = meta.index;
         trace!(out, Level::Info, RaftTrace::SnapshotInstalled { index });
         shared.stats.snapshots_installed += 1;
-        shared.log = Log::restore(Some(meta.position()), Vec::new());
+        let behind =
+            if mutant!(M28) { shared.log.range(index, shared.log.last_index()) } else { &[] };
+        shared.log = Log::restore(Some(meta.position()), behind.to_vec());
         shared.configs = Configurations::after(&meta);
         shared.persist.reset(index);
         shared.snapshots.installed(index);
