@@ -91,11 +91,7 @@ pub fn durable_now(host: &mut Host) -> Result<Durable, String> {
         return Ok(known);
     }
     let server = inspect(host)?.server;
-    let read = server.as_ref().map_or_else(Durable::default, |server| Durable {
-        term: server.raft.hard.term,
-        vote: server.raft.hard.voted_for,
-        last: last_of(&server.raft),
-    });
+    let read = found_in(server.as_ref().map(|server| &server.raft));
     host.synced.completed = 0;
     // A snapshot that was received may be durable before the log is reset for it.
     let bare = server.is_some_and(|server| server.raft.entries.is_empty());
@@ -111,6 +107,20 @@ pub fn durable_now(host: &mut Host) -> Result<Durable, String> {
         }
         Some(_) | None => Ok(read),
     }
+}
+
+/// What the disk would give back, read anew: with the snapshots, which go another way to the disk
+/// than the log and may be durable before the log is reset for them.
+pub fn with_snapshots(host: &Host) -> Result<Durable, String> {
+    Ok(found_in(inspect(host)?.server.as_ref().map(|server| &server.raft)))
+}
+
+fn found_in(raft: Option<&RestoredRaft>) -> Durable {
+    raft.map_or_else(Durable::default, |raft| Durable {
+        term: raft.hard.term,
+        vote: raft.hard.voted_for,
+        last: last_of(raft),
+    })
 }
 
 /// Where a recovered log ends.

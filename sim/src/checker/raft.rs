@@ -1,7 +1,7 @@
 //! Consensus, with the world's knowledge of all servers at once (raft.md §12).
 
 use super::{Violation, broken, shown};
-use crate::durable::{Durable, durable_now};
+use crate::durable::{Durable, durable_now, with_snapshots};
 use crate::host::Host;
 use crate::net::HostId;
 use crate::streams::Process;
@@ -353,7 +353,13 @@ impl RaftChecker {
         if !world.hosts[process.host].is_up() {
             return Ok(());
         }
-        match durable_now(&mut world.hosts[process.host]) {
+        let host = &mut world.hosts[process.host];
+        let read = match durable_now(host) {
+            Ok(durable) if supports(&durable) => return Ok(()),
+            Ok(_) => with_snapshots(host),
+            Err(error) => Err(error),
+        };
+        match read {
             Ok(durable) if supports(&durable) => Ok(()),
             Ok(_) => not_durable(process, message),
             Err(error) => broken("R18", format!("{}: a power loss now: {error}", shown(process))),
