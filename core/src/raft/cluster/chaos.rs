@@ -35,11 +35,12 @@ enum Fault {
     Change,
     ChangeUnheard,
     Transfer,
+    OldEntries,
     Wait,
 }
 
 /// What happens, and how often compared to the others.
-const FAULTS: [(Fault, usize); 24] = [
+const FAULTS: [(Fault, usize); 25] = [
     (Fault::Write, 6),
     (Fault::WriteMuch, 2),
     (Fault::WriteUnheard, 2),
@@ -63,6 +64,7 @@ const FAULTS: [(Fault, usize); 24] = [
     (Fault::Change, 4),
     (Fault::ChangeUnheard, 2),
     (Fault::Transfer, 2),
+    (Fault::OldEntries, 1),
     (Fault::Wait, 8),
 ];
 
@@ -90,6 +92,11 @@ impl Chaos {
         }
         if rng.chance(1, 4) {
             cluster.limits.uncommitted_bytes_max = 100;
+        }
+        if rng.chance(1, 3) {
+            // The first entry of a term comes after what is left of earlier ones, not with it.
+            cluster.limits.append_entries_max = 1;
+            cluster.limits.inflight_messages_max = 1;
         }
         Self { cluster, voters, rng }
     }
@@ -211,13 +218,42 @@ impl Cluster {
             Fault::Transfer => {
                 self.transfer(leader, (leader != n).then_some(n));
             }
+            Fault::OldEntries => self.old_entries(leader),
             Fault::Wait => self.run(millis(rng, 2500)),
         }
     }
 
-    fn isolate(&mut self, n: u8) {
+    pub(super) fn isolate(&mut self, n: u8) {
         let others: Vec<u8> = (1..=SERVERS).filter(|other| *other != n).collect();
         self.part(&[n], &others);
+    }
+
+    /// Figure 8 of the Raft paper: the leader `first` writes what nobody hears; so does whoever is
+    /// elected next; the first one leads again, brings its old entries to the others, and is cut
+    /// off some time later, when the second one may lead again.
+    fn old_entries(&mut self, first: u8) {
+        self.isolate(first);
+        for _ in 0..50 {
+            self.propose(first);
+        }
+        self.unheard = true;
+        self.run(SECOND * 3);
+        self.unheard = false;
+        let newest = self.leaders.last_key_value().map(|(_, second)| *second);
+        let Some(second) = newest.filter(|second| *second != first) else { return };
+        self.cut.clear();
+        self.isolate(second);
+        for _ in 0..3000 {
+            if self.leader() == Some(first) {
+                break;
+            }
+            self.run(Duration::from_millis(1));
+        }
+        let time = self.rng.jitter(SECOND / 4);
+        self.run(time);
+        self.cut.clear();
+        self.isolate(first);
+        self.run(SECOND * 3);
     }
 
     fn write_much(&mut self, leader: u8) {

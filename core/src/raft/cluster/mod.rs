@@ -116,6 +116,8 @@ pub(super) struct Cluster {
     deserved: BTreeSet<(u8, NodeId, Term)>,
     /// The newest messages that were sent, whether they arrived or not.
     recent: VecDeque<(u8, Message)>,
+    /// Whether nobody hears whoever is elected.
+    pub(super) unheard: bool,
     /// Whether whoever is elected is at once ordered to change the configuration.
     pub(super) eager: bool,
     committed: Vec<Entry>,
@@ -161,6 +163,7 @@ impl Cluster {
             deserved: BTreeSet::new(),
             recent: VecDeque::new(),
             eager: false,
+            unheard: false,
             committed: Vec::new(),
             done: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -473,7 +476,9 @@ impl Cluster {
                 }
                 RaftOutput::RoleChanged { role: RoleKind::Leader, term, .. } => {
                     self.check_leader(n, term);
-                    if self.eager {
+                    if self.unheard {
+                        self.isolate(n);
+                    } else if self.eager {
                         self.press(n);
                     }
                 }
