@@ -273,6 +273,15 @@ uuid_id!(
     EventId,
     "event id"
 );
+
+impl StoreId {
+    /// The cluster that a server with this store founds (raft.md §10.5): a store is random and new
+    /// for each data directory, so it makes one cluster at most.
+    pub const fn own_cluster(&self) -> ClusterId {
+        ClusterId::from_bytes(*self.as_bytes())
+    }
+}
+
 uuid_id!(
     /// One restore of a backup's identity, made by whoever begins it.
     RestoreId,

@@ -113,9 +113,8 @@ impl Raft {
     ) {
         let shared = &mut self.shared;
         assert!(configuration.is_voter(shared.id()), "a first configuration names its writer");
-        // Another cluster's leader may have been faster.
+        // Only a peer that lies to both machines in one breath is faster: nothing may come of it.
         if shared.cluster.is_some() || shared.log.last_index() != LogIndex::ZERO {
-            crate::mark!("raft.bootstrap.came_late");
             return;
         }
         shared.join_cluster(cluster, out);

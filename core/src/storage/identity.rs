@@ -4,7 +4,7 @@
 //! `raft/identity` exists on servers, is written before anything of the store is used, and changes
 //! by atomic replacement: a cluster adopted, a bootstrap promise made (raft.md §10.5), a longer
 //! heartbeat timeout, a recovery begun or ended (`raft::recovering`). The operations stand first in
-//! the batch that changes it.
+//! the batch that changes it, but last where it founds a cluster.
 //!
 //! `raft/identity`: magic `TFIDENT\n`, version u32, payload length u32, payload (msgpack map),
 //! CRC-32 of all bytes before.

@@ -32,7 +32,7 @@ use crate::catalog::Tables;
 use crate::gossip::keyring::{KEYRING_BYTES_MAX, Keyring, KeyringFileError, keyring_file};
 use crate::gossip::retired::retired_file;
 use crate::id::{LogIndex, NameError, NodeId, PoolName, StoreId};
-use crate::raft::{Configuration, Entry, HardState, RestoredRaft};
+use crate::raft::{Configuration, Entry, EntryKind, HardState, RestoredRaft};
 use crate::rng::Rng;
 use crate::serf::snapshot_file;
 use crate::{mark, mutant, pack_enum, pack_struct};
@@ -639,12 +639,19 @@ impl Recovery {
         self.ops.extend(scanned.unused.into_iter().rev().flat_map(remove));
         self.notes.extend(scanned.torn.map(RecoveryNote::TornTail));
         self.notes.extend(notes);
+        let founded = identity.cluster.is_none() && is_founded(&scanned.entries);
+        if founded {
+            mark!("storage.founding_interrupted");
+            identity.cluster = Some(identity.store.own_cluster());
+        }
+        let name = if founded { identity.write() } else { Vec::new() };
         let mut raft = restored_raft(&identity, hard);
         let (meta, tables) = snapshot.map(|snapshot| (snapshot.meta, snapshot.content)).unzip();
         (raft.snapshot, raft.entries) = (meta, scanned.entries);
         check_connected(&raft);
         let (mut wal, ops) = Wal::resume(self.config.wal, identity, slots, scanned.tail, reset);
         self.ops.extend(ops);
+        self.ops.extend(name);
         if let Some(peers) = self.config.peers.take() {
             self.begin_anew(&peers, known.as_ref(), (&mut raft, &mut wal), loss)?;
         }
@@ -726,6 +733,12 @@ impl Recovery {
             notes: std::mem::take(&mut self.notes),
         })))
     }
+}
+
+/// Whether this log, in a store without a cluster, is the beginning of one: whoever joins a cluster
+/// says so before it takes its entries, and whoever founds one writes its first entry before.
+fn is_founded(entries: &[Entry]) -> bool {
+    matches!(entries, [Entry { index, kind: EntryKind::Config, .. }] if *index == LogIndex::new(1))
 }
 
 /// Checks INV-STORAGE-1: entries are consecutive and begin right behind the snapshot at the latest.

@@ -406,8 +406,12 @@ impl Wal {
     ///   That a durable snapshot reaches to a reset is the caller's duty.
     pub fn append(&mut self, batch: &PersistBatch) -> Vec<FileOp> {
         let mut ops = Vec::with_capacity(6);
-        if self.identity.change(&batch.identity) {
-            self.identity_room = false;
+        let changed = self.identity.change(&batch.identity);
+        self.identity_room &= !changed;
+        // Who joins a cluster holds nothing of it before it says so; who founds one does not say so
+        // before it holds the first entry: nobody else could give it that one.
+        let founds = batch.identity.cluster == Some(self.identity.store.own_cluster());
+        if changed && !founds {
             ops.extend(self.identity.write());
         }
         if let Some(hard) = batch.hard {
@@ -432,6 +436,9 @@ impl Wal {
         }
         if !items.is_empty() {
             self.write(&items, &mut ops);
+        }
+        if changed && founds {
+            ops.extend(self.identity.write());
         }
         ops
     }

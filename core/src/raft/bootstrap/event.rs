@@ -33,10 +33,9 @@ pub struct Promise {
 pack_struct!(Promise { proposer, store });
 
 impl Promise {
-    /// The cluster that the proposer would make: named after its store, which is random and new
-    /// for each data directory, so that one store makes one cluster at most.
+    /// The cluster that the proposer would make.
     pub const fn cluster(&self) -> ClusterId {
-        ClusterId::from_bytes(*self.store.as_bytes())
+        self.store.own_cluster()
     }
 }
 

@@ -93,8 +93,8 @@ impl Raft {
         }
         if !shared.is_settled() {
             // A snapshot goes another way to the disk than the term and the cluster it belongs to,
-            // and must not be there without them. What is not taken is sent again.
-            mark!("raft.snapshot.waits_for_the_term");
+            // and must not be there without them. No leader needs this: it sends a snapshot after
+            // an answer of its term, which waited for both. What is not taken is sent again.
             return;
         }
         let source = (header.term, snapshot);

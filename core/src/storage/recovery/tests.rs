@@ -37,6 +37,37 @@ fn a_new_server_begins_with_nothing_and_finds_itself_again() {
 }
 
 #[test]
+fn a_founding_that_is_cut_short_is_done_or_not_begun() {
+    let mut disk = MemDisk::default();
+    let blank = disk.recover(server()).unwrap().server.unwrap();
+    let (mut wal, store) = (blank.wal, blank.raft.store);
+    let first = Entry { kind: EntryKind::Config, ..entry(1, 1, 0) };
+    let founding = PersistBatch {
+        identity: IdentityChange { cluster: Some(store.own_cluster()), ..Default::default() },
+        hard: Some(HardState { term: Term::new(1), voted_for: None }),
+        entries: vec![first.clone()],
+        ..Default::default()
+    };
+    let ops = wal.append(&founding);
+    let mut met = Vec::new();
+    for count in 0..=ops.len() {
+        let mut disk = disk.clone();
+        disk.perform(ops[..count].to_vec());
+        // Twice: what was found is on the disk, too.
+        for _ in 0..2 {
+            let raft = disk.recover(server()).unwrap().server.unwrap().raft;
+            let done = raft.cluster == Some(store.own_cluster());
+            let entries = if done { vec![first.clone()] } else { Vec::new() };
+            assert_eq!((raft.store, &raft.entries), (store, &entries), "{count} operations");
+            assert!(done || raft.cluster.is_none());
+            met.push(done);
+        }
+    }
+    assert!(met.is_sorted() && met.contains(&false), "{met:?}");
+    assert_eq!(met.last(), Some(&true));
+}
+
+#[test]
 fn term_vote_and_log_survive_a_restart() {
     let (mut disk, before) = ran();
     for _ in 0..3 {
