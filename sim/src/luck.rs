@@ -28,6 +28,10 @@ pub enum Purpose {
     Clock,
     /// What is unusual, but legal, in what a host does.
     Unusual,
+    /// When a host starts for the first time.
+    Birth,
+    /// Which servers are left, and what befalls them when they begin anew.
+    Disaster,
 }
 
 /// The luck of one thing, as a stream of numbers (`SplitMix64`).

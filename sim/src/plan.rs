@@ -96,6 +96,11 @@ pub struct Plan {
     pub uneven: bool,
     /// Whether clients restore backups now and then.
     pub restores: bool,
+    /// Whether hosts start one by one while things go wrong already, and servers form a cluster as
+    /// soon as more than half of them are there.
+    pub newborn: bool,
+    /// Whether most servers are lost for good in the end, and the others begin anew.
+    pub disaster: bool,
     /// How the leader cares for the servers.
     pub care: Care,
 }
@@ -173,6 +178,8 @@ impl Plan {
             encrypted: seed % 4 == 1,
             uneven: seed % 8 == 3,
             restores: seed % 8 == 5,
+            newborn: seed % 8 == 7,
+            disaster: false,
             care: Care::default(),
         }
     }
@@ -208,6 +215,7 @@ impl Plan {
         plan.length += Duration::from_secs(60);
         // A backup brings its own care along, or none.
         plan.restores = false;
+        plan.disaster = seed % 8 == 2;
         plan.care = Care {
             stabilization: Duration::from_millis(250 << rng.below(6)),
             grace: Duration::from_secs(5 << rng.below(4)),
@@ -238,6 +246,8 @@ impl Plan {
             encrypted: seed % 4 == 1,
             uneven: false,
             restores: false,
+            newborn: false,
+            disaster: false,
             care: Care::default(),
         }
     }
@@ -246,14 +256,16 @@ impl Plan {
     pub fn config(&self, id: usize) -> NodeConfig {
         let is_server = id < self.servers;
         let spares = usize::from(self.care.spare);
-        let bootstrap = match u32::try_from(self.servers - spares) {
+        let voters = self.servers - spares;
+        let expected = if self.newborn { voters / 2 + 1 } else { voters };
+        let bootstrap = match u32::try_from(expected) {
             Ok(0 | 1) | Err(_) => Bootstrap::Alone,
             Ok(servers) => Bootstrap::Expect(servers),
         };
         let kind = if is_server { "server" } else { "client" };
         let server = is_server.then_some(ServerConfig {
             bootstrap,
-            votes: id < self.servers - spares,
+            votes: id < voters,
             autopilot: AutopilotConfig {
                 server_stabilization_time: self.care.stabilization,
                 ..AutopilotConfig::default()

@@ -1,11 +1,14 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
+mod disaster;
+
 use crate::checker::watch::none_waits;
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::Crash;
 use crate::hash::TraceHash;
 use crate::host::address_of;
 use crate::kv;
+use crate::luck::{Luck, Purpose};
 use crate::net::{HostId, NetOptions};
 use crate::plan::Plan;
 use crate::recover::inspect;
@@ -35,6 +38,9 @@ const REPAIR_TIME: Duration = Duration::from_secs(3);
 const REST_LIMIT: Duration = Duration::from_secs(600);
 /// How long the cluster is given to form before faults begin.
 const START_TIME: Duration = Duration::from_secs(20);
+
+/// How long it takes at most until every host of a newborn cluster is there.
+const BIRTHS_TIME: Duration = Duration::from_secs(40);
 
 /// How long servers may take to hear that nobody waits for a read any more.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
@@ -178,12 +184,19 @@ impl Run {
     }
 
     fn phases(&mut self) -> Result<(), Violation> {
-        for host in 0..self.world.hosts.len() {
-            self.start(host)?;
+        if self.record.newborn {
+            self.source.begin(self.world.now);
+            self.await_births();
+        } else {
+            for host in 0..self.world.hosts.len() {
+                self.start(host)?;
+            }
         }
         if let Some(length) = self.length {
             self.advance(START_TIME, true)?;
-            self.source.begin(self.world.now);
+            if !self.record.newborn {
+                self.source.begin(self.world.now);
+            }
             self.advance(length, true)?;
         } else {
             self.advance(self.record.until.since(self.world.now), true)?;
@@ -195,7 +208,18 @@ impl Run {
         self.hang_up()?;
         self.come_to_rest()?;
         self.judge_history()?;
-        self.keep_a_cut()
+        self.keep_a_cut()?;
+        if self.record.disaster { self.lose_the_quorum() } else { Ok(()) }
+    }
+
+    /// Every host starts at a moment of its own.
+    fn await_births(&mut self) {
+        let (seed, now) = (self.record.seed, self.world.now);
+        for host in 0..self.world.hosts.len() {
+            let wait = Luck::of(seed, Purpose::Birth, host as u64, now).jitter(BIRTHS_TIME);
+            self.expected[host] = Expectation::Absent;
+            self.back_at[host] = Some(now + wait);
+        }
     }
 
     /// Judges what the clients of the key-value table were told, once nothing is on its way.
@@ -393,15 +417,18 @@ impl Run {
         self.record.blows.push((now, blow));
     }
 
-    /// Whether the disk of a host may rot: it is a server that is down, and no other one is damaged
-    /// or recovers, should the power fail now. A whole store may go only while every other server
-    /// is up, and all of them are what they are to be: one that is not counts as lost already.
+    /// Whether the disk of a host may rot: it is a server that is down, and each other one knows of
+    /// more than two voters and is neither damaged nor recovers, should the power fail now. A whole
+    /// store may go only while every other server is up, and all of them are what they are to be:
+    /// one that is not counts as lost already.
     fn may_rot(&self, host: HostId, part: Part) -> bool {
         let servers = self.record.servers;
         let down = host < servers && self.world.hosts[host].running.is_none();
         let sound = |other: &HostId| {
             let server = inspect(&self.world.hosts[*other]).ok().and_then(|found| found.server);
-            server.is_some_and(|server| server.raft.recovering.is_none())
+            let raft = server.map(|server| server.raft).filter(|it| it.recovering.is_none());
+            let known = raft.and_then(|raft| newest_configuration(&raft));
+            known.is_some_and(|known| known.voters.len() > 2)
         };
         let mut others = (0..servers).filter(|other| *other != host);
         let there = |other: HostId| {

@@ -5,6 +5,7 @@
 //! is the [`Luck`] of what it decides, so the same seed gives the same events and the same
 //! [`TraceHash`], bit for bit (simulation.md §1).
 
+mod anew;
 mod held;
 
 use crate::disk::{Crash, SimDisk};
@@ -14,6 +15,7 @@ use crate::host::{Host, Running, address_of, host_at};
 use crate::luck::{Luck, Purpose};
 use crate::net::{CONNECT_LIMIT, HostId, NetOptions, Network, STALL_LIMIT, STALL_RETRY};
 use crate::queue::{Class, EventQueue, TieOrder};
+use crate::recover::recover;
 use crate::rot::{Part, rot};
 use crate::streams::{ConnectionId, Connections, End, Process, Segment};
 use bytes::Bytes;
@@ -268,7 +270,7 @@ impl World {
         let seed = self.luck(Purpose::Process, id as u64).seed();
         let wall = self.wall();
         let host = &mut self.hosts[id];
-        let restored = crate::recover::recover(&mut host.disk, &host.config, seed)?;
+        let restored = recover(&mut host.disk, &host.config, seed)?;
         host.synced.is_held_by(&restored)?;
         host.synced = Synced::default();
         host.disk_failed = false;

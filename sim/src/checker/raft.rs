@@ -115,6 +115,11 @@ impl RaftChecker {
             if seen.log.get(at).is_some_and(|(_, chain)| *chain == entry.chain) {
                 break;
             }
+            // Nobody leads in term 1: what is there is known to its writer alone, who decides anew
+            // if it loses it.
+            if raft.term() <= Term::new(1) {
+                break;
+            }
             fresh.push((at, entry.term, entry.chain));
         }
         for (at, term, chain) in fresh.into_iter().rev() {

@@ -132,6 +132,10 @@ pub struct Script {
     pub encrypted: bool,
     /// Whether the first server is more patient than the others.
     pub uneven: bool,
+    /// Whether hosts start one by one, into what befalls them.
+    pub newborn: bool,
+    /// Whether most servers are lost in the end.
+    pub disaster: bool,
     /// How the leader cares for the servers.
     pub care: Care,
     /// A place of the core that does what is unusual there every time.
@@ -160,6 +164,8 @@ impl Script {
             compressed: plan.compressed,
             encrypted: plan.encrypted,
             uneven: plan.uneven,
+            newborn: plan.newborn,
+            disaster: plan.disaster,
             care: plan.care,
             always: plan.ambush.and_then(crate::ambush::Ambush::always),
             until: Instant::ZERO,
@@ -177,6 +183,8 @@ impl Script {
             compressed: self.compressed,
             encrypted: self.encrypted,
             uneven: self.uneven,
+            newborn: self.newborn,
+            disaster: self.disaster,
             care: self.care,
             ..Plan::quiet(self.seed, self.servers, self.clients)
         }

@@ -178,7 +178,7 @@ struct Reader {
 }
 
 /// How lines begin that may stand there once.
-const ONCE: [&str; 17] = [
+const ONCE: [&str; 19] = [
     "script",
     "seed",
     "mutant",
@@ -193,6 +193,8 @@ const ONCE: [&str; 17] = [
     "compressed",
     "encrypted",
     "uneven",
+    "newborn",
+    "disaster",
     "care",
     "always",
     "until",
@@ -237,23 +239,20 @@ impl Reader {
 
     fn header(&mut self, name: &'static str, mut words: Words<'_>) -> Result<(), Problem> {
         let script = &mut self.script;
-        match name {
+        let flag = match name {
             "limits" => return limits(&mut script.limits, words),
             "net" => return self.net(words),
             "care" => return care(&mut script.care, words),
-            "compressed" => {
-                script.compressed = true;
-                return words.end();
-            }
-            "encrypted" => {
-                script.encrypted = true;
-                return words.end();
-            }
-            "uneven" => {
-                script.uneven = true;
-                return words.end();
-            }
-            _ => {}
+            "compressed" => Some(&mut script.compressed),
+            "encrypted" => Some(&mut script.encrypted),
+            "uneven" => Some(&mut script.uneven),
+            "newborn" => Some(&mut script.newborn),
+            "disaster" => Some(&mut script.disaster),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
+            return words.end();
         }
         let text = words.next(name)?;
         let bad = || Problem::Bad(name, text.to_owned());

@@ -11,6 +11,8 @@
 //! | `disk D`, `drift N` | how long a disk takes, and by how many millionths clocks may go wrong |
 //! | `compressed`, `encrypted` | what gossip is |
 //! | `uneven` | the first server is more patient than the others |
+//! | `newborn` | hosts start one by one, into what befalls them |
+//! | `disaster` | in the end most servers are lost, and the others begin anew |
 //! | `care NAME=… …` | how the leader cares for the servers, where that is not the usual way |
 //! | `always PLACE` | what is unusual there happens every time |
 //! | `until T [rest]` | no more happens then; the world ends, or is healed and must come to rest |
@@ -58,14 +60,15 @@ impl Display for Script {
         }
         writeln!(f, "disk {}", seconds(*disk_latency))?;
         writeln!(f, "drift {drift_ppm_max}")?;
-        if self.compressed {
-            writeln!(f, "compressed")?;
-        }
-        if self.encrypted {
-            writeln!(f, "encrypted")?;
-        }
-        if self.uneven {
-            writeln!(f, "uneven")?;
+        let flags = [
+            ("compressed", self.compressed),
+            ("encrypted", self.encrypted),
+            ("uneven", self.uneven),
+            ("newborn", self.newborn),
+            ("disaster", self.disaster),
+        ];
+        for (word, _) in flags.into_iter().filter(|(_, set)| *set) {
+            writeln!(f, "{word}")?;
         }
         unusual(f, "care", care(&self.care), &care(&Care::default()))?;
         if let Some(place) = self.always {

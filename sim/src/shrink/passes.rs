@@ -28,7 +28,7 @@ const ROUND: [Duration; 3] =
 type Step = fn(&mut Script);
 
 /// What makes the world itself simpler.
-const SIMPLER: [Step; 17] = [
+const SIMPLER: [Step; 19] = [
     |script| script.world.net = NetOptions::quiet(),
     |script| script.world.net.late_ppm = 0,
     |script| script.world.net.duplicate_ppm = 0,
@@ -53,6 +53,8 @@ const SIMPLER: [Step; 17] = [
     },
     |script| (script.compressed, script.encrypted) = (false, false),
     |script| script.uneven = false,
+    |script| script.disaster = false,
+    |script| script.newborn = false,
     |script| script.always = None,
 ];
 
