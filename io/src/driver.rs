@@ -10,6 +10,7 @@ use crate::event::{Arrivals, Counters, Event, Inbox};
 use crate::fanout::EventFan;
 use crate::handle::Call;
 use crate::log::{Record, Sink};
+use crate::oneshot;
 use crate::runtime::spawn;
 use crate::storage::{Completion, Disk};
 use crate::stream::Streams;
@@ -103,7 +104,7 @@ pub struct Driver<C> {
 
 /// Who waits for a request.
 struct Waiter {
-    reply: Sender<Result<Response, RequestError>>,
+    reply: oneshot::Sender<Result<Response, RequestError>>,
     heard: Option<Sender<QueryHeard>>,
 }
 
@@ -295,7 +296,7 @@ impl<C: Core> Driver<C> {
                 Output::Reply { id, result } => {
                     if let Some(waiter) = self.waiting.remove(&id) {
                         // The caller may have gone; then nobody wants the answer.
-                        let _ = waiter.reply.try_send(result);
+                        waiter.reply.send(result);
                     }
                 }
                 Output::QueryHeard { id, heard } => {

@@ -6,6 +6,7 @@
 
 use crate::clock::Clock;
 use crate::fanout::EventFan;
+use crate::oneshot;
 use arc_swap::{ArcSwap, Guard};
 use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use terraform_core::view::View;
 pub struct Call {
     /// What is asked; boxed, since a queue keeps room for all that it may hold.
     pub request: Box<Request>,
-    /// Where the answer goes; it holds one.
-    pub reply: Sender<Result<Response, RequestError>>,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Response, RequestError>>,
     /// Where goes what members say to a query while it runs, for whom the answer alone is too late.
     pub heard: Option<Sender<QueryHeard>>,
 }
@@ -30,18 +31,18 @@ const HEARD_MAX: usize = 512;
 
 /// An answer on its way. Dropping it abandons the request; what it asked for goes on.
 #[derive(Debug)]
-pub struct Answer(Receiver<Result<Response, RequestError>>);
+pub struct Answer(oneshot::Receiver<Result<Response, RequestError>>);
 
 impl Answer {
     /// Waits for it.
     pub async fn wait(self) -> Result<Response, RequestError> {
         let text = "the agent stopped before the outcome was known";
-        self.0.recv().await.unwrap_or_else(|_| Err(RequestError::Unknown(text.to_owned())))
+        self.0.await.unwrap_or_else(|| Err(RequestError::Unknown(text.to_owned())))
     }
 
     /// Whether it is there, so that `wait` does not wait.
     pub fn is_there(&self) -> bool {
-        !self.0.is_empty() || self.0.is_closed()
+        self.0.is_there()
     }
 }
 
@@ -75,12 +76,16 @@ impl NodeHandle {
         self.clock
     }
 
-    /// Asks the node and waits for its answer.
+    /// Asks the node now; the future waits for its answer and is small, for it holds no request.
     ///
     /// A node that went away before it answered may have taken the request to others already, so
     /// the outcome is unknown; `Stopping` promises that nothing happened.
-    pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
-        self.submit(request)?.wait().await
+    pub fn request(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, RequestError>> + use<> {
+        let asked = self.submit(request);
+        async { asked?.wait().await }
     }
 
     /// Asks the node; requests reach it in the order of these calls.
@@ -103,7 +108,7 @@ impl NodeHandle {
         request: Request,
         heard: Option<Sender<QueryHeard>>,
     ) -> Result<Answer, RequestError> {
-        let (reply, answer) = smol::channel::bounded(1);
+        let (reply, answer) = oneshot::oneshot();
         match self.calls.try_send(Call { request: Box::new(request), reply, heard }) {
             Ok(()) => Ok(Answer(answer)),
             Err(TrySendError::Full(_)) => {
@@ -114,24 +119,28 @@ impl NodeHandle {
         }
     }
 
-    /// Reads the catalog: from the view if its rules allow, else through the node.
-    pub async fn query(
+    /// Reads the catalog: now and from the view if its rules allow, else through the node.
+    pub fn query(
         &self,
         context: RequestContext,
         query: Query,
-    ) -> Result<QueryAnswer, RequestError> {
-        let local = {
-            let view = self.view();
-            view.answer(&context, &query, self.clock.now())
+    ) -> impl Future<Output = Result<QueryAnswer, RequestError>> + use<> {
+        let local = self.view().answer(&context, &query, self.clock.now());
+        let answer = match local {
+            Some(answer) => Ok(answer),
+            None => Err(self.request(Request { context, body: RequestBody::Query(query) })),
         };
-        if let Some(answer) = local {
-            return Ok(answer);
+        async {
+            let asked = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(asked) => asked,
+            };
+            let response = asked.await?;
+            let Response::Answer(answer) = response else {
+                let text = format!("a query was answered with {response:?}");
+                return Err(RequestError::Unknown(text));
+            };
+            Ok(*answer)
         }
-        let response = self.request(Request { context, body: RequestBody::Query(query) }).await?;
-        let Response::Answer(answer) = response else {
-            let text = format!("a query was answered with {response:?}");
-            return Err(RequestError::Unknown(text));
-        };
-        Ok(*answer)
     }
 }

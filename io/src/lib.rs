@@ -15,6 +15,7 @@ pub mod handle;
 pub mod http;
 pub mod ipc;
 pub mod log;
+pub mod oneshot;
 pub mod record;
 pub mod resolve;
 pub mod runtime;

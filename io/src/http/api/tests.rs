@@ -140,7 +140,7 @@ impl World {
             for answer in answers {
                 let Ok(call) = self.calls.recv().await else { break };
                 asked.push(*call.request);
-                let _ = call.reply.try_send(answer);
+                call.reply.send(answer);
             }
             smol::future::pending::<Reply>().await
         };
