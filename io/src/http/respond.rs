@@ -99,6 +99,8 @@ pub struct Reply {
     pub content: Content,
     /// Further headers.
     pub headers: Vec<(&'static str, String)>,
+    /// Whether another `Accept-Encoding` may get another answer.
+    pub varies: bool,
     /// The meta headers, on reads that have them.
     pub meta: Option<Meta>,
     /// How `body` is written.
@@ -112,7 +114,8 @@ pub struct Reply {
 impl Reply {
     fn new(status: u16, content: Content, body: Bytes) -> Self {
         let (headers, form) = (Vec::new(), Form::default());
-        Self { status, content, headers, meta: None, form, body, file: None }
+        let (varies, meta, file) = (false, None, None);
+        Self { status, content, headers, varies, meta, form, body, file }
     }
 
     /// 200 with a JSON body.
@@ -232,63 +235,74 @@ pub struct HeadContext {
 
 /// Appends the head of `reply` to `out`.
 pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
-    let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
-    put(if context.is_http11 { "HTTP/1.1 " } else { "HTTP/1.0 " });
-    put(&reply.status.to_string());
-    put(" ");
-    put(reason(reply.status));
-    put("\r\n");
+    put(out, if context.is_http11 { "HTTP/1.1 " } else { "HTTP/1.0 " });
+    put_number(out, reply.status.into());
+    put(out, " ");
+    put(out, reason(reply.status));
+    put(out, "\r\n");
     if !reply.body.is_empty() || reply.file.is_some() {
-        put(reply.content.header());
+        put(out, reply.content.header());
         if reply.form.gzip {
-            put("Content-Encoding: gzip\r\n");
+            put(out, "Content-Encoding: gzip\r\n");
         }
     }
     for (name, value) in &reply.headers {
-        put(name);
-        put(": ");
-        put(value);
-        put("\r\n");
+        put(out, name);
+        put(out, ": ");
+        put(out, value);
+        put(out, "\r\n");
+    }
+    if reply.varies {
+        put(out, "Vary: Accept-Encoding\r\n");
     }
     if let Some(meta) = &reply.meta {
         if let Some(consistency) = meta.consistency {
-            put("X-Consul-Effective-Consistency: ");
-            put(consistency_text(consistency));
-            put("\r\n");
+            put(out, "X-Consul-Effective-Consistency: ");
+            put(out, consistency_text(consistency));
+            put(out, "\r\n");
         }
-        put("X-Consul-Index: ");
-        put(&meta.index.to_string());
-        put("\r\nX-Consul-Knownleader: ");
-        put(if meta.known_leader { "true" } else { "false" });
-        put("\r\nX-Consul-Lastcontact: ");
-        put(&meta.last_contact.as_millis().to_string());
-        put("\r\n");
+        put(out, "X-Consul-Index: ");
+        put_number(out, meta.index);
+        put(out, "\r\nX-Consul-Knownleader: ");
+        put(out, if meta.known_leader { "true" } else { "false" });
+        put(out, "\r\nX-Consul-Lastcontact: ");
+        let millis = u64::try_from(meta.last_contact.as_millis()).unwrap_or(u64::MAX);
+        put_number(out, millis);
+        put(out, "\r\n");
     }
-    put("Date: ");
+    put(out, "Date: ");
     DATE.with_borrow_mut(|(second, text)| {
         let wanted = context.wall.as_millis().div_euclid(1000);
         if *second != wanted {
             (*second, *text) = (wanted, http_date(context.wall));
         }
-        put(text);
+        put(out, text);
     });
-    put("\r\n");
+    put(out, "\r\n");
     match &reply.file {
         None => {
-            put("Content-Length: ");
-            put(&reply.body.len().to_string());
-            put("\r\n");
+            put(out, "Content-Length: ");
+            put_number(out, reply.body.len() as u64);
+            put(out, "\r\n");
         }
-        Some(_) if context.is_http11 => put("Transfer-Encoding: chunked\r\n"),
+        Some(_) if context.is_http11 => put(out, "Transfer-Encoding: chunked\r\n"),
         // The end of the connection ends it.
         Some(_) => {}
     }
     match (context.is_http11, context.keep_alive) {
-        (true, false) => put("Connection: close\r\n"),
-        (false, true) => put("Connection: keep-alive\r\n"),
+        (true, false) => put(out, "Connection: close\r\n"),
+        (false, true) => put(out, "Connection: keep-alive\r\n"),
         (true, true) | (false, false) => {}
     }
-    put("\r\n");
+    put(out, "\r\n");
+}
+
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    write!(out, "{number}").expect("writing to a Vec cannot fail");
 }
 
 const fn consistency_text(consistency: Consistency) -> &'static str {

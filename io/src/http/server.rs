@@ -295,7 +295,11 @@ impl Socket {
                 Event::Request(mut request) => {
                     request.file = std::mem::take(&mut upload).file;
                     // Boxed: an idle connection does not keep room for the largest handler.
-                    let reply = Box::pin(self.answer_unless_gone(&request)).await?;
+                    let reply = if super::api::may_wait(&request) {
+                        Box::pin(self.answer_unless_gone(&request)).await?
+                    } else {
+                        Box::pin(self.answer(&request)).await
+                    };
                     self.send(&reply, &request).await?;
                     let endless = reply.file.is_some() && !request.head.is_http11;
                     if !request.head.keep_alive || endless {
@@ -327,18 +331,16 @@ impl Socket {
         self.admission.shared.api.node().clock()
     }
 
-    /// Answers a request. One that may wait for minutes ends when its client goes, so that what
-    /// it holds is free at once; any other is carried out and answered even if the client has
-    /// nothing more to say.
+    /// Answers a request even if the client has nothing more to say.
+    fn answer(&self, request: &HttpRequest) -> impl Future<Output = Reply> {
+        self.admission.shared.api.answer(request, Some(self.peer))
+    }
+
+    /// Answers a request that may wait for minutes, but ends when its client goes, so that what it
+    /// holds is free at once.
     async fn answer_unless_gone(&self, request: &HttpRequest) -> io::Result<Reply> {
-        let answer = async {
-            let api = &self.admission.shared.api;
-            Ok(api.answer(request, Some(self.peer)).await)
-        };
+        let answer = async { Ok(self.answer(request).await) };
         let gone = async {
-            if !super::api::may_wait(request) {
-                return smol::future::pending().await;
-            }
             match self.stream.peek(&mut [0]).await {
                 Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
                 // The next request is there already, which hides the end behind it.

@@ -3,6 +3,7 @@
 //! - Source: http-api.md §1.1; RFC 3986 §2.1 for percent-encoding, `+` is a space in queries.
 //! - Parameter names are case-sensitive; of a repeated one the first counts, unless all are wanted.
 
+use std::borrow::Cow;
 use thiserror::Error;
 
 /// Why a target is not usable. The client is at fault.
@@ -14,13 +15,16 @@ pub enum TargetError {
 }
 
 /// The decoded path and the raw query behind it.
-pub fn split(target: &str) -> Result<(String, &str), TargetError> {
+pub fn split(target: &str) -> Result<(Cow<'_, str>, &str), TargetError> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     Ok((decode(path, false)?, query))
 }
 
-/// Replaces `%xx`, and `+` by a space if `plus` is set.
-fn decode(text: &str, plus: bool) -> Result<String, TargetError> {
+/// Replaces `%xx`, and `+` by a space if `plus` is set; most texts have neither.
+fn decode(text: &str, plus: bool) -> Result<Cow<'_, str>, TargetError> {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Ok(Cow::Borrowed(text));
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -37,7 +41,7 @@ fn decode(text: &str, plus: bool) -> Result<String, TargetError> {
             byte => bytes.push(byte),
         }
     }
-    String::from_utf8(bytes).map_err(|_| TargetError::Escape)
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| TargetError::Escape)
 }
 
 /// `path` encoded so that it may stand in a `Location` header.
@@ -103,7 +107,7 @@ impl Params {
         let mut params = Vec::new();
         for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            params.push((decode(name, true)?, decode(value, true)?));
+            params.push((decode(name, true)?.into_owned(), decode(value, true)?.into_owned()));
         }
         Ok(Self(params))
     }
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_path_is_decoded_and_the_query_is_left() {
-        assert_eq!(split("/v1/kv/a%2Fb%20c+d?x=%zz"), Ok(("/v1/kv/a/b c+d".to_owned(), "x=%zz")));
+        assert_eq!(split("/v1/kv/a%2Fb%20c+d?x=%zz"), Ok(("/v1/kv/a/b c+d".into(), "x=%zz")));
         assert_eq!(split("/%z"), Err(TargetError::Escape));
         assert_eq!(split("/%ff"), Err(TargetError::Escape));
     }

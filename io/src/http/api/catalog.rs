@@ -133,7 +133,7 @@ impl Api {
             }
             Some(json.into_bytes())
         };
-        self.read(options, query, body).await
+        Box::pin(self.read(options, query, body)).await
     }
 
     pub(super) async fn catalog_register(&self, request: &ApiRequest<'_>) -> Handled {

@@ -32,6 +32,7 @@ use crate::handle::NodeHandle;
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
 use std::net::SocketAddr;
+use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::id::{Datacenter, ModifyIndex};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
@@ -121,7 +122,7 @@ impl Api {
                 (endpoint, name, methods, argument)
             }
         };
-        let vary = |reply: Reply| reply.with_header("Vary", "Accept-Encoding");
+        let vary = |reply: Reply| Reply { varies: true, ..reply };
         let Ok(params) = Params::parse(query) else { return vary(Reply::status(500)) };
         let allow = || format!("OPTIONS,{methods}");
         if head.method == Method::Options {
@@ -141,6 +142,8 @@ impl Api {
         vary(handled.unwrap_or_else(|early| early).into_form(form))
     }
 
+    /// Runs a handler. Those that are large and rare are boxed, so that no other request takes
+    /// memory for them.
     async fn dispatch(&self, endpoint: Endpoint, request: &ApiRequest<'_>) -> Handled {
         match endpoint {
             Endpoint::AgentSelf => self.agent_self(request).await,
@@ -154,9 +157,9 @@ impl Api {
             Endpoint::AgentChecks => self.agent_checks(request),
             Endpoint::AgentHealthById => self.agent_health_by_id(request),
             Endpoint::AgentHealthByName => self.agent_health_by_name(request),
-            Endpoint::AgentServiceRegister => self.agent_service_register(request).await,
+            Endpoint::AgentServiceRegister => Box::pin(self.agent_service_register(request)).await,
             Endpoint::AgentServiceDeregister => self.agent_service_deregister(request).await,
-            Endpoint::AgentCheckRegister => self.agent_check_register(request).await,
+            Endpoint::AgentCheckRegister => Box::pin(self.agent_check_register(request)).await,
             Endpoint::AgentCheckDeregister => self.agent_check_deregister(request).await,
             Endpoint::AgentCheckPass | Endpoint::AgentCheckWarn | Endpoint::AgentCheckFail => {
                 self.agent_check_turn(endpoint, request).await
@@ -187,7 +190,7 @@ impl Api {
             Endpoint::RaftConfiguration => self.raft_configuration(request).await,
             Endpoint::RaftPeer => self.raft_peer(request).await,
             Endpoint::RaftTransfer => self.raft_transfer(request).await,
-            Endpoint::Snapshot => self.snapshot(request).await,
+            Endpoint::Snapshot => Box::pin(self.snapshot(request)).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,
@@ -196,11 +199,29 @@ impl Api {
     }
 
     /// Reads the catalog; a stale answer that is too old is asked for again from the leader.
-    async fn query(&self, options: ReadOptions, query: Query) -> Result<QueryAnswer, RequestError> {
-        let Some(limit) = options.max_stale else {
-            return self.node.query(options.context, query).await;
+    fn query(
+        &self,
+        ReadOptions { context, max_stale }: ReadOptions,
+        query: Query,
+    ) -> impl Future<Output = Result<QueryAnswer, RequestError>> {
+        let asked = match max_stale {
+            None => Ok(self.node.query(context, query)),
+            Some(limit) => Err(Box::pin(self.query_not_older(limit, context, query))),
         };
-        let mut context = options.context;
+        async {
+            match asked {
+                Ok(asked) => asked.await,
+                Err(asked) => asked.await,
+            }
+        }
+    }
+
+    async fn query_not_older(
+        &self,
+        limit: Duration,
+        mut context: RequestContext,
+        query: Query,
+    ) -> Result<QueryAnswer, RequestError> {
         let answer = self.node.query(context.clone(), query.clone()).await?;
         if answer.last_contact <= limit {
             return Ok(answer);
@@ -238,9 +259,9 @@ impl Api {
             return Ok(reply);
         }
         if options.context.waits().is_none() {
-            return self.read(options, query, render).await;
+            return Box::pin(self.read(options, query, render)).await;
         }
-        let reply = self.read(options.clone(), query.clone(), &render).await?;
+        let reply = Box::pin(self.read(options.clone(), query.clone(), &render)).await?;
         // All whom a change woke see it in the view: one of them renders it.
         Ok(self.shared_answer(form, &options, &query, &render).unwrap_or(reply))
     }

@@ -201,6 +201,9 @@ pub(super) fn answer(rows: Rows) -> Answer {
 
 /// The value of a header.
 pub(super) fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    if name == "Vary" {
+        return reply.varies.then_some("Accept-Encoding");
+    }
     reply.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
 }
 

@@ -186,3 +186,12 @@ fn pretty_and_gzip_change_only_the_form() {
     let (reply, _) = server().read("GET /v1/status/peers\nAccept-Encoding: gzip;q=0", names());
     assert!(!reply.form.gzip);
 }
+
+/// A request takes its memory for as long as it waits, and glibc gives what is at most this large
+/// without a lock; above it, two threads that serve requests waited for each other.
+#[test]
+fn waiting_for_an_answer_takes_little_memory() {
+    let (world, request) = (server(), request("GET /v1/kv/a"));
+    let waiting = world.api.answer(&request, None);
+    assert!(size_of_val(&waiting) <= 1024, "{} bytes", size_of_val(&waiting));
+}
