@@ -15,6 +15,8 @@ use thiserror::Error;
 
 /// The version byte in front of every command.
 const VERSION: u8 = 1;
+/// Bytes that most commands fit in.
+const ENCODED_BYTES: usize = 512;
 
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +90,11 @@ pack_struct!(Deregistration { node, service, check });
 impl Command {
     /// The payload of a log entry.
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![VERSION];
+        let mut out = Vec::with_capacity(ENCODED_BYTES);
+        out.push(VERSION);
         pack::Pack::pack(self, &mut out);
-        out.into()
+        // The log keeps it, so it takes no more room than it needs.
+        Bytes::copy_from_slice(&out)
     }
 
     /// Reads the payload of a log entry.

@@ -14,6 +14,7 @@ use crate::serf::SerfInput;
 use crate::time::{Instant, WallClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Requests that may wait at one time; further ones are refused.
 const WAITING_MAX: usize = 16_384;
@@ -80,7 +81,7 @@ impl Node {
             | RequestBody::Operator(_)
             | RequestBody::Backup(_) => {
                 let caller = Caller::Request(id);
-                let request = Box::new(Request { context, body });
+                let request = Arc::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };
                 self.rpc.handle(now, submit, &mut self.boxes.rpc);
             }

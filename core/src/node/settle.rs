@@ -387,7 +387,7 @@ impl Node {
                 let caller = Caller::Internal(ticket.0);
                 // Commands that need a civil time take their request's; a sync has none.
                 let wall = WallClock::from_millis(0);
-                let request = Box::new(Request::new(*body));
+                let request = Arc::new(Request::new(*body));
                 let input = RpcInput::Submit { caller, hold, wall, request };
                 self.rpc.handle(now, input, &mut self.boxes.rpc);
             }

@@ -88,7 +88,7 @@ pub enum RpcInput {
         /// Civil time of the request's arrival.
         wall: WallClock,
         /// The request; its body [is forwarded](crate::node::request::RequestBody::is_forwarded).
-        request: Box<Request>,
+        request: Arc<Request>,
     },
     /// The outcome of `Execute`.
     Executed {
@@ -370,7 +370,7 @@ impl Machine for Rpc {
             RpcInput::Submit { caller, hold, wall, request } => {
                 let hold = if hold { self.config.hold } else { Duration::ZERO };
                 let origin = Origin::Local(caller);
-                self.submit(now, Call::new(now, origin, hold, wall, Arc::from(request)), out);
+                self.submit(now, Call::new(now, origin, hold, wall, request), out);
             }
             RpcInput::Executed { ticket, result } => self.executed(now, ticket, result, out),
             RpcInput::Abandoned(id) => self.abandoned(now, Caller::Request(id), out),

@@ -208,7 +208,7 @@ impl World {
     }
 
     fn submit(&mut self, node: usize, number: u64, hold: bool, body: RequestBody) {
-        let request = Box::new(Request::new(body));
+        let request = Arc::new(Request::new(body));
         let (caller, wall) = (Caller::Internal(number), WallClock::from_millis(5));
         self.input(node, RpcInput::Submit { caller, hold, wall, request });
     }
@@ -284,7 +284,7 @@ fn a_stale_read_is_executed_by_the_first_server() {
     let mut request = Request::new(read());
     request.context.consistency = Consistency::Stale;
     let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
-    let request = Box::new(request);
+    let request = Arc::new(request);
     world.input(2, RpcInput::Submit { caller, hold: true, wall, request });
     assert_eq!(world.done(2, 1), Some(answer()));
     assert_eq!(world.executions(1), 0);
@@ -439,7 +439,7 @@ impl World {
         let mut request = Request::new(body);
         request.context.datacenter = Some(dc2());
         let (caller, wall) = (Caller::Internal(number), WallClock::from_millis(0));
-        self.input(node, RpcInput::Submit { caller, hold: true, wall, request: Box::new(request) });
+        self.input(node, RpcInput::Submit { caller, hold: true, wall, request: Arc::new(request) });
     }
 }
 
@@ -550,7 +550,7 @@ fn submit_read_that_waits(world: &mut World) {
     let mut request = Request::new(read());
     request.context.min_index = ModifyIndex::new(9);
     let (caller, wall) = (Caller::Internal(1), WallClock::from_millis(0));
-    let request = Box::new(request);
+    let request = Arc::new(request);
     world.input(1, RpcInput::Submit { caller, hold: true, wall, request });
 }
 
@@ -600,7 +600,7 @@ fn an_abandoned_request_is_not_answered() {
     let mut world = World::new(1, 0);
     world.lead(0, &[]);
     let (id, wall) = (RequestId::new(4), WallClock::from_millis(0));
-    let request = Box::new(Request::new(write()));
+    let request = Arc::new(Request::new(write()));
     let caller = Caller::Request(id);
     world.input(0, RpcInput::Submit { caller, hold: true, wall, request });
     world.input(0, RpcInput::Abandoned(id));

@@ -129,17 +129,17 @@ impl Files {
         create: bool,
         act: impl FnOnce(&File) -> io::Result<()>,
     ) -> Result<(), DiskFailure> {
-        let path = self.path(Some(file));
         let found = self.open.iter().position(|(open, _)| open == file);
         let handle = match found.and_then(|place| self.open.remove(place)) {
             Some((_, handle)) => handle,
             None => {
                 let mut options = OpenOptions::new();
                 options.write(true).create(create).truncate(false).mode(0o600);
+                let path = self.path(Some(file));
                 options.open(&path).map_err(|error| failure("opening", &path, &error))?
             }
         };
-        act(&handle).map_err(|error| failure(during, &path, &error))?;
+        act(&handle).map_err(|error| failure(during, &self.path(Some(file)), &error))?;
         self.open.push_back((file.clone(), handle));
         if self.open.len() > OPEN_FILES_MAX {
             self.open.pop_front();

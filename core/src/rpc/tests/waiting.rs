@@ -7,7 +7,7 @@ fn waiting_read(world: &mut World, node: usize, number: u64, wait: Duration) {
     request.context.min_index = ModifyIndex::new(9);
     request.context.wait = Some(wait);
     let (caller, wall) = (Caller::Request(RequestId::new(number)), WallClock::from_millis(0));
-    let request = Box::new(request);
+    let request = Arc::new(request);
     world.input(node, RpcInput::Submit { caller, hold: true, wall, request });
 }
 
