@@ -100,6 +100,7 @@ pub struct Driver<C> {
     waiting: BTreeMap<RequestId, Waiter>,
     next_request: u64,
     swept_at: Instant,
+    alarm: Alarm,
 }
 
 /// Who waits for a request.
@@ -145,7 +146,19 @@ impl<C: Core> Driver<C> {
         let streams = Streams::new(inbox, Arc::clone(&host.counters));
         let swept_at = host.clock.now();
         let (raised, waiting) = (Vec::new(), BTreeMap::new());
-        Self { core, host, arrivals, events, streams, raised, waiting, next_request: 1, swept_at }
+        let (next_request, alarm) = (1, Alarm::default());
+        Self {
+            core,
+            host,
+            arrivals,
+            events,
+            streams,
+            raised,
+            waiting,
+            next_request,
+            swept_at,
+            alarm,
+        }
     }
 
     /// Runs until the node has stopped, everything queued for the disk is performed, and its lock
@@ -165,8 +178,10 @@ impl<C: Core> Driver<C> {
                 return reason;
             }
             let wake = if self.raised.is_empty() {
-                let at = self.wake_at().map(|at| self.host.clock.system_instant(at));
-                wait(&self.arrivals, at).await
+                if let Some(at) = self.wake_at() {
+                    self.alarm.set(at, &self.host.clock);
+                }
+                wait(&self.arrivals, &mut self.alarm).await
             } else {
                 Wake::Timer
             };
@@ -352,16 +367,42 @@ impl<C: Core> Driver<C> {
     }
 }
 
-/// Waits for the first arrival, or for the moment `at`.
-async fn wait(arrivals: &Arrivals, at: Option<std::time::Instant>) -> Wake {
+/// A timer that is moved only when it must ring earlier: each move takes the reactor out of its
+/// wait, and what is due next moves with every turn of a busy node, mostly to later.
+struct Alarm {
+    timer: Timer,
+    rings_at: Option<Instant>,
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self { timer: Timer::never(), rings_at: None }
+    }
+}
+
+impl Alarm {
+    /// Lets it ring at `at` or before.
+    fn set(&mut self, at: Instant, clock: &Clock) {
+        if self.rings_at.is_none_or(|rings_at| rings_at > at) {
+            self.timer.set_at(clock.system_instant(at));
+            self.rings_at = Some(at);
+        }
+    }
+
+    /// Ends when it rings.
+    async fn wait(&mut self) {
+        (&mut self.timer).await;
+        self.rings_at = None;
+    }
+}
+
+/// Waits for the first arrival, or for the alarm.
+async fn wait(arrivals: &Arrivals, alarm: &mut Alarm) -> Wake {
     let datagram = next(&arrivals.datagrams, Wake::Datagram);
     let event = next(&arrivals.events, Wake::Event);
     let call = next(&arrivals.calls, Wake::Call);
     let timer = async {
-        match at {
-            Some(at) => Timer::at(at).await,
-            None => pending().await,
-        };
+        alarm.wait().await;
         Wake::Timer
     };
     datagram.or(event).or(call).or(timer).await
