@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Time between two looks.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time between looks in which nothing is missed.
+const BLINK_MAX: Duration = Duration::from_secs(3);
 /// Heartbeats a server may miss before its silence counts, whatever the threshold says: what is
 /// shorter than that is no silence.
 const HEARTBEATS: u32 = 3;
@@ -76,6 +78,8 @@ pack_struct!(ServerHealth {
 /// What a leader remembers of how the servers do.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
+    /// When it looked last.
+    looked_at: Option<Instant>,
     servers: BTreeMap<NodeId, Seen>,
     stable: BTreeSet<NodeId>,
     /// Servers that neither gossip nor consensus hears, and since when.
@@ -112,6 +116,11 @@ impl Watch {
         world: &World<'_>,
         (config, grace): (AutopilotConfig, Duration),
     ) {
+        if self.looked_at.replace(now).is_some_and(|at| now.since(at) > BLINK_MAX) {
+            // A process that got no time hears at once what was said meanwhile, and may take it
+            // for news: what it knew before counts no more, nor that it lasted.
+            (self.servers, self.failed) = Default::default();
+        }
         let (known, failed) = (std::mem::take(&mut self.servers), std::mem::take(&mut self.failed));
         let members = members(world);
         for (id, _) in world.configuration.servers() {

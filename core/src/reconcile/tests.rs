@@ -346,6 +346,18 @@ fn a_server_votes_only_after_it_was_healthy_for_long_enough() {
 }
 
 #[test]
+fn a_leader_that_slept_waits_anew_before_it_lets_a_server_vote() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.wait(Duration::from_secs(6));
+    let outputs = rig.at(rig.now + Duration::from_secs(20));
+    rig.settle(outputs);
+    rig.wait(Duration::from_secs(8));
+    assert!(!rig.configuration.is_voter(id(2)));
+    rig.wait(Duration::from_secs(4));
+    assert!(rig.configuration.is_voter(id(2)));
+}
+
+#[test]
 fn a_failed_voter_goes_once_its_replacement_votes() {
     let mut rig = one_of_three_failed();
     rig.wait(Duration::from_secs(300));
