@@ -11,7 +11,7 @@ use crate::gossip::plan::GossipPlan;
 use crate::hash::TraceHash;
 use crate::lifeguard::{self, DETECTORS, Grid};
 use crate::plan::Plan;
-use crate::run;
+use crate::run::{self, Elections};
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::shrink::command::{script_command, shrink_command};
 use crate::world::{Note, World};
@@ -231,12 +231,13 @@ fn range(text: &str) -> Option<Range<u64>> {
 }
 
 /// What is left of a world that was run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Summary {
     violation: Option<Violation>,
     hash: TraceHash,
     simulated: Duration,
     undecided: usize,
+    elections: Elections,
 }
 
 /// What the worlds of a swarm come to.
@@ -245,6 +246,7 @@ struct Totals {
     simulated: Duration,
     /// Keys whose history could not be judged.
     undecided: usize,
+    elections: Vec<Elections>,
     coverage: Coverage,
 }
 
@@ -259,7 +261,7 @@ fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
         Profile::Gossip => {
             let gossip::Outcome { violation, hash, simulated, .. } =
                 gossip::run(GossipPlan::of_seed(seed)).0;
-            Summary { violation, hash, simulated, undecided: 0 }
+            Summary { violation, hash, simulated, ..Summary::default() }
         }
     })
 }
@@ -269,7 +271,7 @@ fn lite(seed: u64) -> Summary {
     let mut chaos = Chaos::new(seed);
     chaos.run();
     let hash = hash_of_story(&chaos);
-    Summary { violation: None, hash, simulated: chaos.simulated(), undecided: 0 }
+    Summary { violation: None, hash, simulated: chaos.simulated(), ..Summary::default() }
 }
 
 fn hash_of_story(chaos: &Chaos) -> TraceHash {
@@ -296,12 +298,12 @@ fn scripted(name: &str, seed: u64) -> Summary {
     let (result, run) = scenario.expect("the scenarios of mutants are among all").perform(seed);
     let (hash, simulated) =
         (run.world.hash(), run.world.now.since(terraform_core::time::Instant::ZERO));
-    Summary { violation: result.err(), hash, simulated, undecided: 0 }
+    Summary { violation: result.err(), hash, simulated, ..Summary::default() }
 }
 
 fn of_cluster(plan: Plan) -> Summary {
-    let run::Outcome { violation, hash, simulated, undecided, .. } = run::run(plan).0;
-    Summary { violation, hash, simulated, undecided }
+    let run::Outcome { violation, hash, simulated, undecided, elections, .. } = run::run(plan).0;
+    Summary { violation, hash, simulated, undecided, elections }
 }
 
 /// What `run` returns, or the text of the panic that ended it.
@@ -425,7 +427,8 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
             });
         }
     });
-    let Totals { simulated, undecided, coverage } = totals.into_inner().unwrap_or_default();
+    let totals = totals.into_inner().unwrap_or_default();
+    let Totals { simulated, undecided, elections, coverage } = totals;
     let count = seeds.end.saturating_sub(seeds.start);
     let keys = match profile {
         Profile::Cluster | Profile::Disk | Profile::Members => {
@@ -434,8 +437,24 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
         Profile::Lite | Profile::Gossip | Profile::Scripted(_) => String::new(),
     };
     println!("{count} seeds;{keys} {}", ratio(simulated, started.elapsed()));
+    without_leader("a quorum was healed", elections.iter().filter_map(|it| it.after_healing));
+    without_leader("the leader was killed", elections.iter().filter_map(|it| it.after_a_crash));
     println!("{coverage}");
     if failed.into_inner() { ExitCode::from(10) } else { ExitCode::SUCCESS }
+}
+
+/// Says how long it took, in many worlds, until somebody led and committed.
+fn without_leader(once: &str, spans: impl Iterator<Item = Duration>) {
+    let mut spans: Vec<Duration> = spans.collect();
+    spans.sort_unstable();
+    let at =
+        |part: usize| spans.get((spans.len() * part / 1000).min(spans.len().saturating_sub(1)));
+    if let [Some(half), Some(most), Some(all)] = [500, 990, 1000].map(at) {
+        println!(
+            "led once {once}, in {} worlds: p50 {half:?} p99 {most:?} max {all:?}",
+            spans.len()
+        );
+    }
 }
 
 /// Runs one seed of a swarm; prints what is wrong with it.
@@ -446,6 +465,7 @@ fn swarm_one(profile: Profile, seed: u64, totals: &Mutex<Totals>) -> bool {
             if let Ok(mut totals) = totals.lock() {
                 totals.simulated += ran.simulated;
                 totals.undecided += ran.undecided;
+                totals.elections.push(ran.elections);
                 totals.coverage.take();
             }
             match &ran.violation {

@@ -30,6 +30,8 @@ pub enum Purpose {
     Unusual,
     /// When a host starts for the first time.
     Birth,
+    /// Which servers are healed first.
+    Quorum,
     /// Which servers are left, and what befalls them when they begin anew.
     Disaster,
 }

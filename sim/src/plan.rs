@@ -252,6 +252,11 @@ impl Plan {
         }
     }
 
+    /// The `raft_multiplier` of the most patient server.
+    pub const fn patience(&self) -> u32 {
+        if self.uneven { UNEVEN_MULTIPLIER } else { 1 }
+    }
+
     /// The settings of host number `id`; servers come first.
     pub fn config(&self, id: usize) -> NodeConfig {
         let is_server = id < self.servers;
@@ -271,7 +276,7 @@ impl Plan {
                 ..AutopilotConfig::default()
             },
             dead_server_grace: self.care.grace,
-            raft_multiplier: if self.uneven && id == 0 { UNEVEN_MULTIPLIER } else { 1 },
+            raft_multiplier: if id == 0 { self.patience() } else { 1 },
             limits: self.limits,
             wan: Some(wan_config()),
         });

@@ -1,15 +1,16 @@
 //! One world from its start to its end: start, faults, healing, rest (simulation.md §7).
 
 mod disaster;
+mod ending;
+mod quorum;
 
-use crate::checker::watch::none_waits;
 use crate::checker::{Checkers, Expectation, Violation, at_rest};
 use crate::disk::Crash;
 use crate::hash::TraceHash;
 use crate::host::address_of;
 use crate::kv;
 use crate::luck::{Luck, Purpose};
-use crate::net::{HostId, NetOptions};
+use crate::net::HostId;
 use crate::plan::Plan;
 use crate::recover::inspect;
 use crate::rot::Part;
@@ -19,12 +20,12 @@ use crate::workload::Workload;
 use crate::world::World;
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::{PoolName, Term};
+use terraform_core::id::PoolName;
 use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::output::StopReason;
 use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::raft::{Configuration, EntryKind, Raft, RestoredRaft, RoleKind};
+use terraform_core::raft::{Configuration, EntryKind, RestoredRaft};
 use terraform_core::storage::recovery::Restored;
 use terraform_core::time::Instant;
 use terraform_core::wire::pack;
@@ -33,19 +34,10 @@ use terraform_core::wire::pack;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a server stays away whose disk failed.
 const REPAIR_TIME: Duration = Duration::from_secs(3);
-/// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
-/// a full synchronisation takes two minutes at most, and both may be needed one after the other.
-const REST_LIMIT: Duration = Duration::from_secs(600);
 /// How long the cluster is given to form before faults begin.
 const START_TIME: Duration = Duration::from_secs(20);
-
 /// How long it takes at most until every host of a newborn cluster is there.
 const BIRTHS_TIME: Duration = Duration::from_secs(40);
-
-/// How long servers may take to hear that nobody waits for a read any more.
-const HANG_UP_TIME: Duration = Duration::from_secs(1);
-/// How long one link stays cut at the end.
-const CUT_TIME: Duration = Duration::from_secs(15);
 
 /// How a world ended.
 #[derive(Clone, Debug)]
@@ -64,6 +56,17 @@ pub struct Outcome {
     pub committed: usize,
     /// Keys whose history could not be judged without the log.
     pub undecided: usize,
+    /// How long it was without a leader.
+    pub elections: Elections,
+}
+
+/// How long a world was without a leader that commits (simulation.md §9.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elections {
+    /// Once a quorum of it was healed.
+    pub after_healing: Option<Duration>,
+    /// Once the leader of a world at rest was killed.
+    pub after_a_crash: Option<Duration>,
 }
 
 /// A world with its clients, checkers and operator.
@@ -88,6 +91,7 @@ pub struct Run {
     undecided: usize,
     /// Whether a server ever lost its store.
     wiped: bool,
+    elections: Elections,
 }
 
 /// Runs the world of `plan` to its end.
@@ -131,6 +135,7 @@ impl Run {
             record,
             undecided: 0,
             wiped: false,
+            elections: Elections::default(),
             world,
         }
     }
@@ -151,6 +156,7 @@ impl Run {
             operations: (self.workload.succeeded, self.workload.answered),
             committed: self.checkers.committed(),
             undecided: self.undecided,
+            elections: self.elections,
         }
     }
 
@@ -204,10 +210,13 @@ impl Run {
         if !self.record.rests {
             return self.judge_history();
         }
+        self.heal_a_quorum()?;
         self.heal()?;
         self.hang_up()?;
         self.come_to_rest()?;
         self.judge_history()?;
+        self.restart_everything()?;
+        self.lose_the_leader()?;
         self.keep_a_cut()?;
         if self.record.disaster { self.lose_the_quorum() } else { Ok(()) }
     }
@@ -483,79 +492,9 @@ impl Run {
         self.world.tell(host, Input::Leave);
         self.back_at[host] = Some(self.world.now + away);
     }
-
-    /// Everything is repaired: links, machines, losses.
-    fn heal(&mut self) -> Result<(), Violation> {
-        self.world.note("= everything is healed");
-        self.record.until = self.record.until.min(self.world.now);
-        self.source.end();
-        self.world.net.heal();
-        self.world.net.set_options(NetOptions::quiet());
-        for host in 0..self.world.hosts.len() {
-            self.world.hosts[host].paused_until = None;
-            self.world.hosts[host].stalled_until = None;
-            self.world.hosts[host].disk.heal_syncs();
-            if self.world.hosts[host].full_until.is_some() {
-                self.world.empty_disk(host);
-            }
-        }
-        // A leave that began comes to its end, and everybody comes back.
-        self.advance(Duration::from_secs(45), true)?;
-        for host in 0..self.world.hosts.len() {
-            if self.world.hosts[host].running.is_none() {
-                self.start(host)?;
-            }
-            self.back_at[host] = None;
-            self.expected[host] = Expectation::Up;
-        }
-        Ok(())
-    }
-
-    /// R16: once all is well, one link between the leader and another voter stays cut. The voter
-    /// that does not hear the leader must not disturb those that do: nobody campaigns.
-    fn keep_a_cut(&mut self) -> Result<(), Violation> {
-        let Some(leader) = leader_of(&self.world) else { return Ok(()) };
-        let Some((term, voters)) = consensus(&self.world, leader) else { return Ok(()) };
-        let other = (0..self.record.servers).find(|host| *host != leader);
-        let Some(other) = other.filter(|_| voters > 2) else { return Ok(()) };
-        self.world.note(format!("/ hosts {leader} and {other} stay cut apart"));
-        self.world.net.partition(&[leader], &[other]);
-        self.advance(CUT_TIME, false)?;
-        for host in 0..self.record.servers {
-            let now = consensus(&self.world, host).map(|(term, _)| term);
-            if now != Some(term) {
-                let facts = format!(
-                    "host {other} did not hear its leader {leader} of term {term}; host {host} is \
-                     at {now:?} now"
-                );
-                return Err(Violation { rule: "R16", facts });
-            }
-        }
-        Ok(())
-    }
-
-    /// R20: once those that watch have hung up, no server keeps what they asked.
-    fn hang_up(&mut self) -> Result<(), Violation> {
-        self.workload.watchers.leave(&mut self.world)?;
-        self.advance(HANG_UP_TIME, false)?;
-        none_waits(&self.world, &self.workload.watchers.gone)
-    }
-
-    /// Waits until everything that must hold at rest does, or gives up.
-    fn come_to_rest(&mut self) -> Result<(), Violation> {
-        let end = self.world.now + REST_LIMIT;
-        loop {
-            self.advance(Duration::from_secs(5), false)?;
-            match self.is_at_rest() {
-                Ok(()) => return Ok(()),
-                Err(violation) if self.world.now >= end => return Err(violation),
-                Err(_) => {}
-            }
-        }
-    }
 }
 
-/// The newest configuration that a disk holds, and its position.
+/// The newest configuration that a disk holds.
 fn newest_configuration(raft: &RestoredRaft) -> Option<Configuration> {
     let mut entries = raft.entries.iter().rev();
     let entry = entries.find(|entry| entry.kind == EntryKind::Config);
@@ -563,18 +502,4 @@ fn newest_configuration(raft: &RestoredRaft) -> Option<Configuration> {
         Some(entry) => pack::from_bytes(&entry.payload).ok(),
         None => raft.snapshot.as_ref().map(|meta| meta.configuration.clone()),
     }
-}
-
-fn leader_of(world: &World) -> Option<HostId> {
-    let leads = |host: &HostId| {
-        let running = world.hosts[*host].running.as_ref();
-        running.and_then(|running| running.node.raft()).map(Raft::role) == Some(RoleKind::Leader)
-    };
-    (0..world.hosts.len()).find(leads)
-}
-
-/// The term of a server, and how many voters it knows.
-fn consensus(world: &World, host: HostId) -> Option<(Term, usize)> {
-    let raft = world.hosts[host].running.as_ref()?.node.raft()?;
-    Some((raft.term(), raft.configuration().voters.len()))
 }

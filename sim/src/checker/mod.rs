@@ -16,7 +16,7 @@ use crate::world::World;
 use std::collections::BTreeSet;
 use std::fmt;
 use terraform_core::catalog::query::{Consistency, DatacenterCoordinates, Query, QueryAnswer};
-use terraform_core::id::NodeName;
+use terraform_core::id::{LogIndex, NodeName};
 use terraform_core::view::{ServerState, answer_now};
 
 pub use kv::KvChecker;
@@ -110,6 +110,11 @@ impl Checkers {
             self.watch.look(world, host)?;
         }
         self.gossip.look(process, &running.node, &self.permissions)
+    }
+
+    /// Whether this is the committed history up to a position; `None` if none is known to be.
+    pub fn is_committed(&self, index: LogIndex, chain: u64) -> Option<bool> {
+        self.raft.is_committed(index, chain)
     }
 
     /// The committed history as far as it was seen: how many entries.

@@ -49,6 +49,12 @@ impl RaftChecker {
         self.committed.len()
     }
 
+    /// Whether this is the committed history up to a position; `None` if none is known to be.
+    pub(super) fn is_committed(&self, index: LogIndex, chain: u64) -> Option<bool> {
+        let at = usize::try_from(index.get()).ok()?.checked_sub(1)?;
+        self.committed.get(at).map(|(_, known)| *known == chain)
+    }
+
     /// The entries that were seen committed since the last call, in order.
     pub(super) fn take_fresh(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.fresh)

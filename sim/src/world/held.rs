@@ -34,6 +34,12 @@ impl World {
         host.full_until = host.full_until.max(Some(until));
     }
 
+    /// Whether a pause of the host's process or a stall of its disk is not over.
+    pub fn is_held_up(&self, id: HostId) -> bool {
+        let host = &self.hosts[id];
+        host.running.is_some() && host.paused_until.max(host.stalled_until) > Some(self.now)
+    }
+
     /// When the next disk that is full has space again.
     pub fn next_space(&self) -> Option<Instant> {
         self.hosts.iter().filter_map(|host| host.full_until).min()

@@ -1,0 +1,154 @@
+//! How a world ends: it is healed, comes to rest, restarts from its disks, and keeps one cut
+//! (simulation.md §7, phases 3 to 6).
+
+use super::Run;
+use crate::checker::watch::none_waits;
+use crate::checker::{Expectation, Violation};
+use crate::disk::{Crash, Loss};
+use crate::net::{HostId, NetOptions};
+use crate::world::World;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use terraform_core::id::Term;
+use terraform_core::raft::{Raft, RoleKind};
+
+/// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
+/// a full synchronisation takes two minutes at most, and both may be needed one after the other.
+const REST_LIMIT: Duration = Duration::from_secs(600);
+/// How long servers may take to hear that nobody waits for a read any more.
+const HANG_UP_TIME: Duration = Duration::from_secs(1);
+/// How long a cluster may be without a leader that commits once its leader is killed: two heartbeat
+/// timeouts and an election timeout, of a second each.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(3);
+/// Syncs one after the other that an election and its first commit take at most.
+const SYNCS: u32 = 6;
+/// What those that are slow take beyond what is usual, and messages.
+const SLOW_SYNC: Duration = Duration::from_millis(500);
+/// How long the power is gone everywhere.
+const OUTAGE: Duration = Duration::from_secs(3);
+/// How long one link stays cut at the end.
+const CUT_TIME: Duration = Duration::from_secs(15);
+
+impl Run {
+    /// Everything is repaired: links, machines, losses.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
+        self.world.note("= everything is healed");
+        self.record.until = self.record.until.min(self.world.now);
+        self.source.end();
+        self.world.net.heal();
+        self.world.net.set_options(NetOptions::quiet());
+        (0..self.world.hosts.len()).for_each(|host| self.repair(host));
+        // A leave that began comes to its end, and everybody comes back.
+        self.advance(Duration::from_secs(45), true)?;
+        for host in 0..self.world.hosts.len() {
+            if self.world.hosts[host].running.is_none() {
+                self.start(host)?;
+            }
+            self.back_at[host] = None;
+            self.expected[host] = Expectation::Up;
+        }
+        Ok(())
+    }
+
+    /// A machine works again, once it is through with a pause.
+    pub(super) fn repair(&mut self, host: HostId) {
+        self.world.hosts[host].disk.heal_syncs();
+        if self.world.hosts[host].full_until.is_some() {
+            self.world.empty_disk(host);
+        }
+    }
+
+    /// Phase 6: everything restarts from its disk after a loss of power, and whatever was there
+    /// at rest is there again: nothing lives in memory alone.
+    pub(super) fn restart_everything(&mut self) -> Result<(), Violation> {
+        self.world.note("= the power fails everywhere");
+        self.checkers.permissions.quiet = false;
+        let hosts = 0..self.world.hosts.len();
+        for host in hosts.clone() {
+            self.take_down(host, Crash::Power(Loss::Mixed));
+            self.expected[host] = Expectation::Failed;
+        }
+        self.advance(OUTAGE, false)?;
+        for host in hosts {
+            self.start(host)?;
+        }
+        self.come_to_rest()?;
+        self.judge_history()
+    }
+
+    /// I15: the leader of a world at rest is killed; another one leads in time, and it comes back.
+    pub(super) fn lose_the_leader(&mut self) -> Result<(), Violation> {
+        let servers: BTreeSet<HostId> = (0..self.record.servers).collect();
+        let Some((leader, ..)) = self.leader_among(&servers) else { return Ok(()) };
+        let voters = consensus(&self.world, leader).map_or(0, |(_, voters)| voters);
+        if voters < 3 {
+            return Ok(());
+        }
+        self.checkers.permissions.quiet = false;
+        self.take_down(leader, Crash::Process);
+        self.expected[leader] = Expectation::Failed;
+        let plan = self.record.plan();
+        let limit = FAILOVER_LIMIT * plan.patience() + plan.world.disk_latency * SYNCS + SLOW_SYNC;
+        let took = self.elect(&servers, limit)?;
+        self.elections.after_a_crash = Some(took);
+        self.start(leader)?;
+        self.come_to_rest()
+    }
+
+    /// R16: once all is well, one link between the leader and another voter stays cut. The voter
+    /// that does not hear the leader must not disturb those that do: nobody campaigns.
+    pub(super) fn keep_a_cut(&mut self) -> Result<(), Violation> {
+        let Some(leader) = leader_of(&self.world) else { return Ok(()) };
+        let Some((term, voters)) = consensus(&self.world, leader) else { return Ok(()) };
+        let other = (0..self.record.servers).find(|host| *host != leader);
+        let Some(other) = other.filter(|_| voters > 2) else { return Ok(()) };
+        self.world.note(format!("/ hosts {leader} and {other} stay cut apart"));
+        self.world.net.partition(&[leader], &[other]);
+        self.advance(CUT_TIME, false)?;
+        for host in 0..self.record.servers {
+            let now = consensus(&self.world, host).map(|(term, _)| term);
+            if now != Some(term) {
+                let facts = format!(
+                    "host {other} did not hear its leader {leader} of term {term}; host {host} is \
+                     at {now:?} now"
+                );
+                return Err(Violation { rule: "R16", facts });
+            }
+        }
+        Ok(())
+    }
+
+    /// R20: once those that watch have hung up, no server keeps what they asked.
+    pub(super) fn hang_up(&mut self) -> Result<(), Violation> {
+        self.workload.watchers.leave(&mut self.world)?;
+        self.advance(HANG_UP_TIME, false)?;
+        none_waits(&self.world, &self.workload.watchers.gone)
+    }
+
+    /// Waits until everything that must hold at rest does, or gives up.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), Violation> {
+        let end = self.world.now + REST_LIMIT;
+        loop {
+            self.advance(Duration::from_secs(5), false)?;
+            match self.is_at_rest() {
+                Ok(()) => return Ok(()),
+                Err(violation) if self.world.now >= end => return Err(violation),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn leader_of(world: &World) -> Option<HostId> {
+    let leads = |host: &HostId| {
+        let running = world.hosts[*host].running.as_ref();
+        running.and_then(|running| running.node.raft()).map(Raft::role) == Some(RoleKind::Leader)
+    };
+    (0..world.hosts.len()).find(leads)
+}
+
+/// The term of a server, and how many voters it knows.
+fn consensus(world: &World, host: HostId) -> Option<(Term, usize)> {
+    let raft = world.hosts[host].running.as_ref()?.node.raft()?;
+    Some((raft.term(), raft.configuration().voters.len()))
+}
