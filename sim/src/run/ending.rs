@@ -92,7 +92,9 @@ impl Run {
         let took = self.elect(&servers, limit)?;
         self.elections.after_a_crash = Some(took);
         self.start(leader)?;
-        self.come_to_rest()
+        self.hang_up()?;
+        self.come_to_rest()?;
+        self.judge_history()
     }
 
     /// R16: once all is well, one link between the leader and another voter stays cut. The voter
