@@ -211,13 +211,15 @@ impl Run {
             && configurations.iter().all(votes)
     }
 
-    /// Whether these are a quorum of each configuration, of which there is one.
+    /// Whether these are a quorum of each configuration, of which there is one, and remain one if a
+    /// learner is promoted at this moment that nobody reaches any more.
     fn is_enough(&self, hosts: &BTreeSet<HostId>, configurations: &[Configuration]) -> bool {
         let ids = |host: &HostId| inspect(&self.world.hosts[*host]).ok().map(|found| found.node_id);
         let ids: Vec<_> = hosts.iter().filter_map(ids).collect();
         let quorum = |configuration: &Configuration| {
             let there = ids.iter().filter(|id| configuration.voters.contains_key(*id)).count();
-            there * 2 > configuration.voters.len()
+            let promoted = usize::from(!configuration.learners.is_empty());
+            there * 2 > configuration.voters.len() + promoted
         };
         !configurations.is_empty() && configurations.iter().all(quorum)
     }
