@@ -27,7 +27,7 @@ const ELECTION_LIMIT: Duration = Duration::from_secs(30);
 /// How long a server of the old cluster has to find its way in.
 const STRANGER_TIME: Duration = Duration::from_secs(20);
 /// Operations of a recovery that is interrupted, at most: some more than it has.
-const OPS_MAX: u64 = 12;
+const OPS_MAX: u64 = 40;
 
 impl Run {
     /// Loses most servers for good, and comes to rest with a new cluster of those that are left.
