@@ -12,7 +12,9 @@ use terraform_core::node::input::CheckResult;
 use terraform_core::node::request::RequestContext;
 use terraform_core::trace::Level;
 
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Apart from the address that other tests connect from: a port that they were given for that while
+/// an agent restarts would not be its own any more.
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
 /// A port that nobody uses at this moment.
 fn free_port() -> u16 {
