@@ -6,7 +6,7 @@
 //! until its disk is wiped. The rest comes back wiped.
 
 use super::Run;
-use crate::checker::{Expectation, Violation, has_leader};
+use crate::checker::{Expectation, Violation};
 use crate::disk::{Crash, Loss};
 use crate::luck::{Luck, Purpose};
 use crate::net::HostId;
@@ -115,20 +115,14 @@ impl Run {
             }
             self.start(*host)?;
         }
-        let end = self.world.now + ELECTION_LIMIT;
-        while let Err(violation) = has_leader(&self.world, None) {
-            if self.world.now >= end {
-                return Err(violation);
-            }
-            self.advance(Duration::from_secs(1), true)?;
-        }
-        Ok(())
+        self.elect(&left.iter().copied().collect(), ELECTION_LIMIT).map(|_| ())
     }
 
     /// K13: a server of the old cluster is a stranger to the new one.
     fn stays_a_stranger(&mut self, host: HostId) -> Result<(), Violation> {
-        let found = inspect(&self.world.hosts[host]).ok().and_then(|found| found.server);
-        let store = found.map(|server| server.raft.store);
+        let found = inspect(&self.world.hosts[host]);
+        let found = found.map_err(|facts| Violation { rule: "R18", facts })?;
+        let store = found.server.map(|server| server.raft.store);
         self.start(host)?;
         self.advance(STRANGER_TIME, true)?;
         for other in (0..self.record.servers).filter(|other| *other != host) {

@@ -6,11 +6,9 @@ use crate::checker::watch::none_waits;
 use crate::checker::{Expectation, Violation};
 use crate::disk::{Crash, Loss};
 use crate::net::{HostId, NetOptions};
-use crate::world::World;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use terraform_core::id::Term;
-use terraform_core::raft::{Raft, RoleKind};
+use terraform_core::raft::Raft;
 
 /// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
 /// a full synchronisation takes two minutes at most, and both may be needed one after the other.
@@ -80,8 +78,7 @@ impl Run {
     pub(super) fn lose_the_leader(&mut self) -> Result<(), Violation> {
         let servers: BTreeSet<HostId> = (0..self.record.servers).collect();
         let Some((leader, ..)) = self.leader_among(&servers) else { return Ok(()) };
-        let voters = consensus(&self.world, leader).map_or(0, |(_, voters)| voters);
-        if voters < 3 {
+        if self.voters(leader) < 3 {
             return Ok(());
         }
         self.checkers.permissions.quiet = false;
@@ -97,18 +94,23 @@ impl Run {
         self.judge_history()
     }
 
+    /// How many voters a server knows.
+    fn voters(&self, host: HostId) -> usize {
+        self.raft(host).map_or(0, |raft| raft.configuration().voters.len())
+    }
+
     /// R16: once all is well, one link between the leader and another voter stays cut. The voter
     /// that does not hear the leader must not disturb those that do: nobody campaigns.
     pub(super) fn keep_a_cut(&mut self) -> Result<(), Violation> {
-        let Some(leader) = leader_of(&self.world) else { return Ok(()) };
-        let Some((term, voters)) = consensus(&self.world, leader) else { return Ok(()) };
-        let other = (0..self.record.servers).find(|host| *host != leader);
-        let Some(other) = other.filter(|_| voters > 2) else { return Ok(()) };
+        let servers: BTreeSet<HostId> = (0..self.record.servers).collect();
+        let Some((leader, term, _)) = self.leader_among(&servers) else { return Ok(()) };
+        let other = servers.iter().copied().find(|host| *host != leader);
+        let Some(other) = other.filter(|_| self.voters(leader) > 2) else { return Ok(()) };
         self.world.note(format!("/ hosts {leader} and {other} stay cut apart"));
         self.world.net.partition(&[leader], &[other]);
         self.advance(CUT_TIME, false)?;
-        for host in 0..self.record.servers {
-            let now = consensus(&self.world, host).map(|(term, _)| term);
+        for host in servers {
+            let now = self.raft(host).map(Raft::term);
             if now != Some(term) {
                 let facts = format!(
                     "host {other} did not hear its leader {leader} of term {term}; host {host} is \
@@ -139,18 +141,4 @@ impl Run {
             }
         }
     }
-}
-
-fn leader_of(world: &World) -> Option<HostId> {
-    let leads = |host: &HostId| {
-        let running = world.hosts[*host].running.as_ref();
-        running.and_then(|running| running.node.raft()).map(Raft::role) == Some(RoleKind::Leader)
-    };
-    (0..world.hosts.len()).find(leads)
-}
-
-/// The term of a server, and how many voters it knows.
-fn consensus(world: &World, host: HostId) -> Option<(Term, usize)> {
-    let raft = world.hosts[host].running.as_ref()?.node.raft()?;
-    Some((raft.term(), raft.configuration().voters.len()))
 }

@@ -116,7 +116,7 @@ impl Run {
         Ok(self.world.now.since(start))
     }
 
-    fn raft(&self, host: HostId) -> Option<&Raft> {
+    pub(super) fn raft(&self, host: HostId) -> Option<&Raft> {
         self.world.hosts[host].running.as_ref()?.node.raft()
     }
 
