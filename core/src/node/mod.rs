@@ -146,7 +146,8 @@ pub struct Node {
     last_now: Instant,
 }
 
-/// The deadline of a node by the machine that wants it.
+/// The deadline of a node by the machine that wants it. Of two at the same time, the one that
+/// comes first here is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TimerName {
     /// Membership in a pool.
@@ -309,27 +310,34 @@ impl Node {
             return None;
         }
         let (server, wan) = (self.server.as_deref(), self.wan.as_deref());
-        [
-            (self.lan.gossip.next_timeout(), TimerName::Gossip(PoolName::Lan)),
-            (self.lan.serf.next_timeout(), TimerName::Serf(PoolName::Lan)),
-            (wan.and_then(|wan| wan.gossip.next_timeout()), TimerName::Gossip(PoolName::Wan)),
-            (wan.and_then(|wan| wan.serf.next_timeout()), TimerName::Serf(PoolName::Wan)),
-            (self.coalescer.next_timeout(), TimerName::Events),
-            (self.rpc.next_timeout(), TimerName::Rpc),
-            (self.checks.next_timeout(), TimerName::Checks),
-            (self.anti_entropy.next_timeout(), TimerName::AntiEntropy),
-            (server.and_then(|s| s.bootstrap.next_timeout()), TimerName::Bootstrap),
-            (server.and_then(|s| s.raft.next_timeout()), TimerName::Raft),
-            (server.and_then(|s| s.reconcile.next_timeout()), TimerName::Reconcile),
-            (server.and_then(|s| s.watches.next_timeout()), TimerName::Watches),
-            (server.and_then(|s| s.backups.next_timeout()), TimerName::Backups),
-            (server.and_then(|s| s.room.next_timeout()), TimerName::Room),
-            (wan.map(|_| self.wan_state.flood_at), TimerName::Flood),
-            (self.lifecycle.deadline(), TimerName::Leave),
-        ]
-        .into_iter()
-        .filter_map(|(at, name)| at.map(|at| (at, name)))
-        .min()
+        let mut first = None;
+        // One by one: as an array to iterate over, this took a tenth of the simulator's time.
+        let mut wants = |at: Option<Instant>, name| {
+            if let Some(at) = at
+                && first.is_none_or(|(earliest, _)| at < earliest)
+            {
+                first = Some((at, name));
+            }
+        };
+        wants(self.lan.gossip.next_timeout(), TimerName::Gossip(PoolName::Lan));
+        wants(wan.and_then(|wan| wan.gossip.next_timeout()), TimerName::Gossip(PoolName::Wan));
+        wants(self.lan.serf.next_timeout(), TimerName::Serf(PoolName::Lan));
+        wants(wan.and_then(|wan| wan.serf.next_timeout()), TimerName::Serf(PoolName::Wan));
+        wants(self.coalescer.next_timeout(), TimerName::Events);
+        wants(self.rpc.next_timeout(), TimerName::Rpc);
+        wants(self.checks.next_timeout(), TimerName::Checks);
+        wants(self.anti_entropy.next_timeout(), TimerName::AntiEntropy);
+        if let Some(server) = server {
+            wants(server.bootstrap.next_timeout(), TimerName::Bootstrap);
+            wants(server.raft.next_timeout(), TimerName::Raft);
+            wants(server.reconcile.next_timeout(), TimerName::Reconcile);
+            wants(server.watches.next_timeout(), TimerName::Watches);
+            wants(server.backups.next_timeout(), TimerName::Backups);
+            wants(server.room.next_timeout(), TimerName::Room);
+        }
+        wants(wan.map(|_| self.wan_state.flood_at), TimerName::Flood);
+        wants(self.lifecycle.deadline(), TimerName::Leave);
+        first
     }
 
     /// Counters.
