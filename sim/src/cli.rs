@@ -48,7 +48,9 @@ const USAGE: &str = "usage:
   sim replay FILE [--until N] [--trace]
                                      run a recorded agent again, up to input N, with its log
   sim swim [--members N]             how fast pools of 10 to 100 members, or of N, see a crash
-  sim bench [--members N]            what gossip costs an agent of 1000 and 10000, or of N
+  sim bench                          how much time worlds of each kind simulate in a second of one
+                                     core, then what gossip costs
+  sim bench --members N              what gossip costs an agent of N, not of 1000 and of 10000
   sim lifeguard [--full]             what slow members do to others, by part of Lifeguard
 ";
 
@@ -59,6 +61,8 @@ enum Profile {
     Lite,
     /// Servers and clients.
     Cluster,
+    /// Three servers and ten clients.
+    DefaultMix,
     /// Servers and clients whose disks go wrong.
     Disk,
     /// Servers that come and go, and clients.
@@ -136,6 +140,8 @@ pub(crate) fn mutant_named(name: &str) -> Option<&'static str> {
 
 /// Members of a large pool unless another number is asked for.
 const LARGE_POOL: usize = 1000;
+/// Worlds of each kind whose speed is measured.
+const BENCH_SEEDS: u64 = 32;
 /// Lines of the trace in a report.
 const REPORT_LINES: usize = 40;
 
@@ -198,7 +204,7 @@ pub fn command(words: &[String]) -> ExitCode {
             Ok(members) if (2..=crate::swim::MEMBERS_MAX).contains(&members) => swim(&[members]),
             _ => usage(),
         },
-        ["bench"] => bench(&crate::bench::SIZES),
+        ["bench"] => bench_worlds(),
         ["bench", "--members", members] => match members.parse() {
             Ok(members) if (100..=crate::bench::MEMBERS_MAX).contains(&members) => {
                 bench(&[members])
@@ -254,6 +260,7 @@ struct Totals {
 fn summary(profile: Profile, seed: u64) -> Result<Summary, String> {
     caught(|| match profile {
         Profile::Cluster => of_cluster(Plan::of_seed(seed)),
+        Profile::DefaultMix => of_cluster(Plan::of_default_mix(seed)),
         Profile::Disk => of_cluster(Plan::of_disks(seed)),
         Profile::Members => of_cluster(Plan::of_members(seed)),
         Profile::Lite => lite(seed),
@@ -431,7 +438,7 @@ fn swarm(profile: Profile, seeds: Range<u64>, jobs: usize) -> ExitCode {
     let Totals { simulated, undecided, elections, coverage } = totals;
     let count = seeds.end.saturating_sub(seeds.start);
     let keys = match profile {
-        Profile::Cluster | Profile::Disk | Profile::Members => {
+        Profile::Cluster | Profile::DefaultMix | Profile::Disk | Profile::Members => {
             format!(" {undecided} histories of keys undecided;")
         }
         Profile::Lite | Profile::Gossip | Profile::Scripted(_) => String::new(),
@@ -582,6 +589,33 @@ fn swim(sizes: &[usize]) -> ExitCode {
         println!("      joined in {:.1} s; {speed:.0} s of idling a second", built.as_secs_f64());
     }
     ExitCode::SUCCESS
+}
+
+/// The speed of worlds of each kind, one after the other on one thread (simulation.md §14).
+fn bench_worlds() -> ExitCode {
+    println!("{BENCH_SEEDS} worlds of each kind, with all checks, on one core");
+    for (name, profile) in [
+        ("default mix: 3 servers, 10 clients, 20 operations/s", Profile::DefaultMix),
+        ("swarm", Profile::Cluster),
+        ("disk", Profile::Disk),
+        ("members", Profile::Members),
+        ("lite", Profile::Lite),
+        ("gossip", Profile::Gossip),
+    ] {
+        let started = Instant::now();
+        let mut simulated = Duration::ZERO;
+        for seed in 0..BENCH_SEEDS {
+            let ran = summary(profile, seed);
+            let sound = ran.ok().filter(|ran| ran.violation.is_none());
+            let Some(sound) = sound else {
+                println!("{name} seed {seed} breaks a rule");
+                return ExitCode::from(10);
+            };
+            simulated += sound.simulated;
+        }
+        println!("{}  {name}", ratio(simulated, started.elapsed()));
+    }
+    bench(&crate::bench::SIZES)
 }
 
 fn bench(sizes: &[usize]) -> ExitCode {

@@ -184,6 +184,12 @@ impl Plan {
         }
     }
 
+    /// The plan of a seed whose world is as large as those that the simulator's speed is measured
+    /// by: three servers and ten clients, with the faults of the seed (simulation.md §14).
+    pub fn of_default_mix(seed: u64) -> Self {
+        Self { servers: 3, clients: 10, ..Self::of_seed(seed) }
+    }
+
     /// The plan of a seed in which it is disks that go wrong: they rot, stall, fill up, fail to
     /// sync and are slow, beside crashes and cuts. Nobody leaves, so that those which rot are fewer
     /// than half of the voters.
