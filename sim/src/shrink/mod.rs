@@ -22,6 +22,8 @@ use terraform_core::marks;
 
 /// With how many lucks steps are tried in the next round of a search.
 const MORE: usize = 4;
+/// How many worlds are tried at least where there are few steps: those leave out the most.
+const COARSE: usize = 32;
 /// With how many lucks steps are tried in the last round, unless somebody wants less.
 pub const LUCKS: usize = 16;
 
@@ -202,6 +204,7 @@ impl Search {
         count: usize,
         candidate: impl Fn(usize) -> Option<Script> + Sync,
     ) -> Option<(usize, Script, Size)> {
+        let tries = self.tries.max(COARSE / count.max(1));
         let next = AtomicUsize::new(0);
         let found = Mutex::new(None::<(usize, Script, Size)>);
         let is_found_before = |job: usize| {
@@ -211,11 +214,11 @@ impl Search {
         let work = || {
             loop {
                 let job = next.fetch_add(1, Ordering::Relaxed);
-                if job >= count * self.tries || is_found_before(job) || self.is_over() {
+                if job >= count * tries || is_found_before(job) || self.is_over() {
                     return;
                 }
-                let Some(mut script) = candidate(job / self.tries) else { continue };
-                script.seed = script.seed.wrapping_add((job % self.tries) as u64);
+                let Some(mut script) = candidate(job % count) else { continue };
+                script.seed = script.seed.wrapping_add((job / count) as u64);
                 let Some((script, size)) = self.fails(script) else { continue };
                 if let Ok(mut found) = found.lock()
                     && found.as_ref().is_none_or(|(at, ..)| job < *at)
@@ -225,12 +228,12 @@ impl Search {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..self.options.jobs.min(count * self.tries) {
+            for _ in 0..self.options.jobs.min(count * tries) {
                 scope.spawn(work);
             }
         });
         let (job, script, size) = found.into_inner().ok()??;
-        Some((job / self.tries, script, size))
+        Some((job % count, script, size))
     }
 
     /// Tells people how far it is.

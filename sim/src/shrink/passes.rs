@@ -24,6 +24,9 @@ const GAPS_MAX: usize = 60;
 const ROUND: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(10), Duration::from_millis(1)];
 
+/// By how much later a world may fail if things happen at other times.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// Something that makes a script simpler.
 type Step = fn(&mut Script);
 
@@ -65,6 +68,7 @@ impl Search {
             let before = self.best.clone();
             for pass in [
                 Self::end_earlier,
+                Self::begin_later,
                 Self::without_kinds,
                 Self::fewer_blows,
                 Self::fewer_actions,
@@ -126,6 +130,24 @@ impl Search {
                 script.blows.retain(|(at, _)| *at <= until);
                 script.actions.retain(|(at, _)| *at <= until);
                 Some(script)
+            });
+            if kept.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// What happens first is left out, and the rest happens sooner.
+    fn begin_later(&mut self, size: &mut Size) {
+        loop {
+            let kept = self.keep(size, (PARTS - 1) as usize, |best, at| {
+                let part = PARTS - 1 - u32::try_from(at).ok()?;
+                let first = events(best).first().copied()?;
+                let sooner = best.until.since(first) / PARTS * part;
+                let mut script = best.clone();
+                script.blows.retain(|(at, _)| *at >= first + sooner);
+                script.actions.retain(|(at, _)| *at >= first + sooner);
+                Some(at_other_times(&script, |at| at.since(Instant::ZERO) - sooner))
             });
             if kept.is_none() {
                 return;
@@ -259,7 +281,7 @@ fn at_other_times(script: &Script, time: impl Fn(Instant) -> Duration) -> Script
     script.blows.iter_mut().for_each(|(at, _)| *at = Instant::ZERO + time(*at));
     script.actions.iter_mut().for_each(|(at, _)| *at = Instant::ZERO + time(*at));
     // A little longer does no harm: the world ends once it fails.
-    script.until = script.until.max(Instant::ZERO + time(script.until));
+    script.until = Instant::ZERO + time(script.until) + SLACK;
     script
 }
 
