@@ -1,9 +1,12 @@
 //! The programs that are measured: how their servers start, and how requests to them look.
 
-use e2e::{Connection, Folder, LONG, loopback, wait_until};
+use e2e::{Answer, Connection, Folder, LONG, loopback, wait_until};
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Bytes of a value.
 const VALUE: usize = 128;
@@ -41,16 +44,33 @@ pub(crate) enum Job {
 }
 
 /// A request.
+#[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) method: &'static str,
     pub(crate) path: String,
     pub(crate) body: String,
 }
 
+impl Ask {
+    pub(crate) fn get(path: &str) -> Self {
+        Self { method: "GET", path: path.to_owned(), body: String::new() }
+    }
+
+    pub(crate) fn put(path: &str, body: String) -> Self {
+        Self { method: "PUT", path: path.to_owned(), body }
+    }
+
+    pub(crate) fn post(path: &str, body: String) -> Self {
+        Self { method: "POST", path: path.to_owned(), body }
+    }
+}
+
 /// Running servers; dropping them kills them and removes what they stored.
 pub(crate) struct Servers {
     pub(crate) kind: Kind,
     pub(crate) hosts: Vec<SocketAddr>,
+    program: PathBuf,
+    addresses: Vec<Ipv4Addr>,
     children: Vec<Child>,
     folders: Vec<Folder>,
 }
@@ -61,27 +81,18 @@ impl Contender {
         let addresses: Vec<Ipv4Addr> = (0..count).map(|_| loopback()).collect();
         let port = if self.kind == Kind::Etcd { 2379 } else { 8500 };
         let hosts = addresses.iter().map(|address| SocketAddr::from((*address, port))).collect();
-        let mut servers =
-            Servers { kind: self.kind, hosts, children: Vec::new(), folders: Vec::new() };
+        let name = |at| format!("{:?}-{at}", self.kind);
+        let mut servers = Servers {
+            kind: self.kind,
+            hosts,
+            program: self.program.clone(),
+            addresses,
+            children: Vec::new(),
+            folders: (0..count).map(|at| Folder::new(&name(at))).collect(),
+        };
+        servers.children = (0..count).map(|at| servers.process(at)).collect();
         for at in 0..count {
-            let folder = Folder::new(&format!("{:?}-{at}", self.kind));
-            let mut command = Command::new(&self.program);
-            match self.kind {
-                Kind::Terraform | Kind::Consul => agent(&mut command, at, &addresses),
-                Kind::Etcd => etcd(&mut command, at, &addresses),
-            }
-            let data = if self.kind == Kind::Etcd { "--data-dir" } else { "-data-dir" };
-            command.arg(data).arg(&*folder).stdout(Stdio::null()).stderr(Stdio::null());
-            servers.children.push(command.spawn().expect("the program starts"));
-            servers.folders.push(folder);
-        }
-        let first = servers.ask(Job::Put, usize::MAX, 0);
-        for host in &servers.hosts {
-            wait_until("servers that take writes", LONG, || {
-                let mut connection = Connection::open(*host, LONG).ok()?;
-                let answer = connection.exchange(first.method, &first.path, &first.body).ok()?;
-                (answer.status == 200).then_some(())
-            });
+            servers.wait_for_writes(at);
         }
         servers
     }
@@ -110,6 +121,83 @@ fn etcd(command: &mut Command, at: usize, addresses: &[Ipv4Addr]) {
 }
 
 impl Servers {
+    fn process(&self, at: usize) -> Child {
+        let mut command = Command::new(&self.program);
+        match self.kind {
+            Kind::Terraform | Kind::Consul => agent(&mut command, at, &self.addresses),
+            Kind::Etcd => etcd(&mut command, at, &self.addresses),
+        }
+        let data = if self.kind == Kind::Etcd { "--data-dir" } else { "-data-dir" };
+        command.arg(data).arg(&*self.folders[at]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the program starts")
+    }
+
+    /// Waits until a server takes a write, looking every few milliseconds.
+    pub(crate) fn wait_for_writes(&self, at: usize) {
+        let (first, begin) = (self.ask(Job::Put, usize::MAX, 0), Instant::now());
+        while self.once(at, &first, LONG).is_none_or(|answer| answer.status != 200) {
+            assert!(begin.elapsed() < LONG, "server {at} takes no writes");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks one server once, over a connection of its own.
+    pub(crate) fn once(&self, at: usize, ask: &Ask, patience: Duration) -> Option<Answer> {
+        let mut connection = Connection::open(self.hosts[at], patience).ok()?;
+        connection.exchange(ask.method, &ask.path, &ask.body).ok()
+    }
+
+    /// Ends a server as `kill -9` does.
+    pub(crate) fn kill(&mut self, at: usize) {
+        self.children[at].kill().expect("the server runs");
+        self.children[at].wait().expect("the server ends");
+    }
+
+    /// Starts a server that was killed, with what it stored; does not wait for it.
+    pub(crate) fn restart(&mut self, at: usize) {
+        self.children[at] = self.process(at);
+    }
+
+    /// Tells a server to leave in good order; does not wait for it.
+    pub(crate) fn tell_to_leave(&self, at: usize) {
+        if self.kind == Kind::Etcd {
+            let id = self.children[at].id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &id]).status();
+            assert!(sent.expect("kill runs").success(), "the server takes a signal");
+            return;
+        }
+        let host = self.hosts[at];
+        // Its answer comes when it has left.
+        thread::spawn(move || Connection::open(host, LONG)?.exchange("PUT", "/v1/agent/leave", ""));
+    }
+
+    /// Which server leads.
+    pub(crate) fn leader(&self) -> usize {
+        wait_until("a leader", LONG, || match self.kind {
+            Kind::Terraform | Kind::Consul => {
+                let answer = self.once(0, &Ask::get("/v1/status/leader"), LONG)?;
+                let leader: SocketAddr = answer.text().trim_matches('"').parse().ok()?;
+                self.hosts.iter().position(|host| host.ip() == leader.ip())
+            }
+            Kind::Etcd => (0..self.hosts.len()).find(|at| {
+                let status = Ask::post("/v3/maintenance/status", "{}".to_owned());
+                let answer = self.once(*at, &status, LONG);
+                let text = answer.map(|answer| answer.text()).unwrap_or_default();
+                let json: Value = serde_json::from_str(&text).unwrap_or_default();
+                json["leader"].is_string() && json["leader"] == json["header"]["member_id"]
+            }),
+        })
+    }
+
+    /// Resident memory of a server, in MiB (proc(5), `VmRSS`).
+    pub(crate) fn resident(&self, at: usize) -> f64 {
+        let path = format!("/proc/{}/status", self.children[at].id());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kib.unwrap_or(f64::NAN) / 1024.0
+    }
+
     /// Whether the program has this; etcd knows two modes of reads.
     pub(crate) fn can(&self, job: Job) -> bool {
         self.kind != Kind::Etcd || job != Job::Get(Mode::Default)
@@ -136,7 +224,7 @@ impl Servers {
                     ("/v3/kv/range", body)
                 }
             };
-            return Ask { method: "POST", path: path.to_owned(), body };
+            return Ask::post(path, body);
         }
         let (method, mode, body) = match job {
             Job::Put => ("PUT", "", value()),
@@ -159,7 +247,7 @@ impl Drop for Servers {
 }
 
 /// RFC 4648 §4.
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {

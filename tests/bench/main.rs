@@ -1,5 +1,6 @@
 //! How fast the shipped binary is, beside other programs in one run:
-//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`.
+//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`, `failover`, and
+//! `large [--keys N]`.
 //!
 //! It measures `$TERRAFORM_BIN`, or what `cargo build --release -p agent` made. `--peers` names a
 //! folder with a `consul`; `etcd` is looked for there and among the installed programs. Servers
@@ -9,13 +10,19 @@
 
 mod contender;
 mod disk;
+mod failover;
 mod kv;
+mod large;
 mod load;
 
 use contender::{Contender, Kind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+
+const USAGE: &str = "usage: bench kv [--seconds N] [--peers DIR]
+       bench failover [--peers DIR]
+       bench large [--keys N] [--peers DIR]";
 
 fn main() -> ExitCode {
     match bench() {
@@ -28,10 +35,8 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<(), String> {
-    let flags = e2e::Flags::parse(std::env::args().skip(1), &["seconds", "peers"])?;
-    if flags.words != ["kv"] {
-        return Err("usage: bench kv [--seconds N] [--peers DIR]".to_owned());
-    }
+    let flags = e2e::Flags::parse(std::env::args().skip(1), &["seconds", "peers", "keys"])?;
+    let [what] = flags.words.as_slice() else { return Err(USAGE.to_owned()) };
     let mut contenders = vec![Contender { kind: Kind::Terraform, program: shipped()? }];
     if let Some(folder) = flags.text("peers") {
         for (kind, name) in [(Kind::Consul, "consul"), (Kind::Etcd, "etcd")] {
@@ -41,7 +46,15 @@ fn bench() -> Result<(), String> {
             }
         }
     }
-    kv::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?));
+    match what.as_str() {
+        "kv" => kv::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?)),
+        "failover" => failover::run(&contenders),
+        "large" => {
+            let keys = flags.number("keys", 1_000_000)?;
+            large::run(&contenders, usize::try_from(keys).map_err(|_| USAGE.to_owned())?);
+        }
+        _ => return Err(USAGE.to_owned()),
+    }
     Ok(())
 }
 
