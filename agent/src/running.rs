@@ -159,6 +159,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
             node_meta: reload.node_meta(),
         },
         remote_script_checks: resolved.scripts_from_api,
+        session_ttl_min: resolved.session_ttl_min,
         reload: Some(settings::Reload::new(move || {
             let reload = reloading.clone();
             async move { reload.reload().await }

@@ -283,6 +283,11 @@ impl StoreId {
 }
 
 uuid_id!(
+    /// One session's identity, made by whoever creates it.
+    SessionId,
+    "session id"
+);
+uuid_id!(
     /// One restore of a backup's identity, made by whoever begins it.
     RestoreId,
     "restore id"

@@ -184,6 +184,8 @@ pub fn answer_now(
         Query::ServiceHealth(wanted) => tables.service_health(wanted),
         Query::AddressOwner(address) => tables.address_owner(address),
         Query::Coordinates(wanted) => tables.coordinates(wanted),
+        Query::Session(id) => tables.session_row(*id),
+        Query::Sessions(node) => tables.sessions(node.as_ref()),
         Query::Key(key) => tables.key(key),
         Query::KeyTree(prefix) => tables.key_tree(prefix),
         Query::Keys(wanted) => tables.keys(wanted),

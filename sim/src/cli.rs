@@ -75,7 +75,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 51] = [
+const MUTANTS: [(&str, Profile, u64); 53] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -112,6 +112,8 @@ const MUTANTS: [(&str, Profile, u64); 51] = [
     ("M35", Profile::Lite, 300),
     ("M36", Profile::Members, 1000),
     ("M37", Profile::Cluster, 500),
+    ("M38", Profile::Cluster, 100),
+    ("M39", Profile::Cluster, 300),
     ("M40", Profile::Cluster, 500),
     ("M41", Profile::Cluster, 200),
     ("M43", Profile::Gossip, 100),

@@ -61,6 +61,11 @@ fn kinds(records: &[Record]) -> BTreeSet<String> {
             Call::Write(KvWrite::Delete(delete)) if delete.only_at.is_some() => "delete-cas",
             Call::Write(KvWrite::Delete(_)) => "delete",
             Call::Write(KvWrite::DeleteTree(_)) => "delete-tree",
+            Call::Write(KvWrite::Acquire(_)) => "acquire",
+            Call::Write(KvWrite::Release(_)) => "release",
+            Call::Open(_) => "open",
+            Call::Renew(_) => "renew",
+            Call::Close(_) => "close",
             Call::Transaction(_) => "transaction",
             Call::Restore(_) => "restore",
             Call::Read(_, Consistency::Leader) => "read",
@@ -70,6 +75,7 @@ fn kinds(records: &[Record]) -> BTreeSet<String> {
         let outcome = match &record.outcome {
             Outcome::Open => "open",
             Outcome::NotDone => "not done",
+            Outcome::Refused => "refused",
             Outcome::Answered(Response::Unmet) => "unmet",
             Outcome::Answered(Response::Transaction(TransactionResult::Failed(_))) => "failed",
             Outcome::Answered(_) => "done",
@@ -89,9 +95,11 @@ fn clients_of_keys_meet_every_outcome() {
     }
     let done = ["cas", "put", "delete-cas", "delete", "delete-tree", "transaction", "read"]
         .into_iter()
-        .chain(["consistent", "stale"]);
+        .chain(["consistent", "stale", "acquire", "release", "open", "renew", "close"]);
     let expected = done.map(|what| format!("{what} done")).chain(
         ["cas unmet", "delete-cas unmet", "transaction failed", "put open", "put not done"]
+            .into_iter()
+            .chain(["acquire unmet", "release unmet", "acquire refused"])
             .map(str::to_owned),
     );
     let missing: Vec<String> = expected.filter(|kind| !met.contains(kind)).collect();

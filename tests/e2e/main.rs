@@ -19,6 +19,7 @@ mod reload;
 mod replay;
 mod serf_commands;
 mod serf_peer;
+mod sessions;
 mod snapshot;
 mod torture;
 mod wan;

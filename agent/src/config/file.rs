@@ -111,6 +111,8 @@ pub struct Settings {
     pub node_meta: BTreeMap<String, String>,
     /// `performance.raft_multiplier`
     pub raft_multiplier: Option<i64>,
+    /// `session_ttl_min`
+    pub session_ttl_min: Option<Duration>,
     /// `performance.rpc_hold_timeout`
     pub rpc_hold_timeout: Option<Duration>,
     /// `gossip_lan.*` and `gossip_wan.*` durations, by path
@@ -266,6 +268,7 @@ impl FileReader {
             "enable_local_script_checks" => {
                 self.settings.enable_local_script_checks = self.boolean(key, value);
             }
+            "session_ttl_min" => self.settings.session_ttl_min = self.duration(key, value),
             "check_update_interval" => {
                 self.settings.check_update_interval = self.duration(key, value);
             }

@@ -104,7 +104,6 @@ const HARMLESS: &[&str] = &[
     "segment",
     "segments",
     "serf_lan",
-    "session_ttl_min",
     "syslog_facility",
     "tagged_addresses",
     "telemetry.",

@@ -55,6 +55,7 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         reconnect_timeout_wan,
         raft_multiplier,
         rpc_hold_timeout,
+        session_ttl_min,
         dns_node_ttl;
         both stay:
         addresses,
@@ -92,6 +93,7 @@ mod tests {
             "disable_keyring_file": true, "rejoin_after_leave": true, "disable_coordinates": true, "skip_leave_on_interrupt": true,
             "leave_on_terminate": true, "enable_script_checks": true,
             "enable_local_script_checks": true, "check_update_interval": "2s",
+            "session_ttl_min": "20s",
             "reconnect_timeout": "3s", "reconnect_timeout_wan": "9s", "advertise_addr_wan": "w",
             "serf_wan": "l", "start_join_wan": ["t"], "retry_join_wan": ["u"],
             "retry_interval_wan": "8s", "retry_max_wan": 3, "node_meta": {"k": "v"},

@@ -46,6 +46,8 @@ pub struct Resolved {
     pub rpc: SocketAddr,
     /// How DNS answers.
     pub dns_config: DnsConfig,
+    /// The shortest TTL that a session may have.
+    pub session_ttl_min: Duration,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
     /// What to join in the LAN pool.
@@ -59,6 +61,9 @@ pub struct Resolved {
     /// What is worth a warning, one line each.
     pub warnings: Vec<String>,
 }
+
+/// The shortest TTL of a session unless another is set (agent-config.md).
+const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
 
 /// What to join in one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +147,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
     }
     Ok(Resolved {
+        session_ttl_min: settings.session_ttl_min.unwrap_or(SESSION_TTL_MIN),
         node,
         node_id,
         data_dir,

@@ -9,6 +9,8 @@
 use super::command::{
     Applied, ApplyError, Command, Deregistration, Registration, SERF_HEALTH, is_passing,
 };
+use super::kv::KvWrite;
+use super::lock::KeyRefusal;
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service, Weights};
 use super::query::Instance;
 use super::{NodeRow, Tables, keys};
@@ -34,8 +36,11 @@ impl Tables {
                     self.put_coordinate(index, coordinate);
                 }
             }
-            Command::Kv(write) if !self.kv.write(index, &write) => return Ok(Applied::Unmet),
-            Command::Kv(_) => {}
+            Command::Kv(write) => match self.write_key(index, &write) {
+                Ok(()) => {}
+                Err(refusal @ KeyRefusal::NoSession(_)) => return Err(refusal.into()),
+                Err(_) => return Ok(Applied::Unmet),
+            },
             Command::Transaction(operations) => {
                 return Ok(Applied::Transaction(self.transact(index, &operations)));
             }
@@ -44,11 +49,30 @@ impl Tables {
             }
             Command::Autopilot(_) => {}
             Command::ReapTombstones(up_to) => self.kv.reap(up_to),
+            Command::CreateSession(session) => self.create_session(index, *session)?,
+            Command::EndSessions(ended) => {
+                ended.into_iter().for_each(|id| self.end_session(index, id));
+            }
+            Command::EndLockDelays(ended) => self.kv.end_delays(&ended),
             Command::RestoreBlock(block) => self.restore_block(&block)?,
             Command::RestoreCommit(commit) => self.restore_commit(position, &commit)?,
             Command::RestoreAbort(restore) => self.restore_abort(restore),
         }
         Ok(Applied::Done)
+    }
+
+    /// Does a write of a key.
+    pub(super) fn write_key(
+        &mut self,
+        index: ModifyIndex,
+        write: &KvWrite,
+    ) -> Result<(), KeyRefusal> {
+        if let KvWrite::Acquire(lock) = write
+            && self.session(lock.session).is_none()
+        {
+            return Err(KeyRefusal::NoSession(lock.session));
+        }
+        self.kv.write(index, write)
     }
 
     fn register(&mut self, index: ModifyIndex, wanted: Registration) -> Result<(), ApplyError> {
@@ -136,6 +160,7 @@ impl Tables {
         if respelled {
             self.respell_checks(index, key);
             self.respell_coordinates(index, key);
+            self.respell_sessions(index, key);
         }
         self.refresh_instances(index, key);
     }
@@ -267,6 +292,9 @@ impl Tables {
         if let Some(old) = old.filter(|old| old.service_id != check.service_id) {
             self.show_check(index, node, &old, None);
         }
+        if check.status == CheckStatus::Critical {
+            self.end_dependent_sessions(index, node, &check);
+        }
         self.show_check(index, node, &check, Some(&check));
     }
 
@@ -304,6 +332,7 @@ impl Tables {
         if let Some(check) = self.checks.remove(&*keys::on_node(node, id.as_str())) {
             self.changed.checks = index;
             self.show_check(index, node, &check, None);
+            self.end_dependent_sessions(index, node, &check);
         }
     }
 
@@ -315,6 +344,7 @@ impl Tables {
         for check in self.own_checks(node, &service) {
             self.checks.remove(&*keys::on_node(node, check.id.as_str()));
             self.changed.checks = index;
+            self.end_dependent_sessions(index, node, &check);
         }
         self.remove_instance(index, node, &service);
     }
@@ -325,6 +355,7 @@ impl Tables {
         if let Some(id) = row.node.id {
             self.node_ids.remove(&id);
         }
+        self.end_sessions_of(index, key);
         let services: Vec<_> = keys::under(&self.services, key).map(|s| s.id.clone()).collect();
         for service in services {
             self.remove_service(index, key, &service);

@@ -4,10 +4,12 @@
 
 use super::autopilot::AutopilotWrite;
 use super::kv::KvWrite;
+use super::lock::{KeyRefusal, LockDelayEnd};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::restore::{RestoreBlock, RestoreCommit, RestoreError};
+use super::session::{Session, SessionError};
 use super::transaction::{Operation, TransactionResult};
-use crate::id::{CheckId, ModifyIndex, NodeName, RestoreId, ServiceId};
+use crate::id::{CheckId, ModifyIndex, NodeName, RestoreId, ServiceId, SessionId};
 use crate::wire::{DecodeError, pack};
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
@@ -41,13 +43,20 @@ pub enum Command {
     RestoreAbort(RestoreId),
     /// Changes how the leader cares for the servers (http-api.md §16).
     Autopilot(AutopilotWrite),
+    /// Stores a session (http-api.md §10).
+    CreateSession(Box<Session>),
+    /// Ends sessions; one that does not exist is no failure.
+    EndSessions(Vec<SessionId>),
+    /// Lets keys be acquired again.
+    EndLockDelays(Vec<LockDelayEnd>),
 }
 pack_enum!(Command {
     1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
     3 => Coordinates(Vec<NodeCoordinate>), 4 => Kv(KvWrite), 5 => Transaction(Vec<Operation>),
     6 => ReapTombstones(ModifyIndex), 7 => RestoreBlock(RestoreBlock),
     8 => RestoreCommit(RestoreCommit), 9 => RestoreAbort(RestoreId),
-    10 => Autopilot(AutopilotWrite),
+    10 => Autopilot(AutopilotWrite), 11 => CreateSession(Box<Session>),
+    12 => EndSessions(Vec<SessionId>), 13 => EndLockDelays(Vec<LockDelayEnd>),
 });
 
 /// What a command did.
@@ -143,6 +152,12 @@ pub enum ApplyError {
         /// Its address.
         owner_address: String,
     },
+    /// A session breaks a rule.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A write of a key names a session that does not exist.
+    #[error(transparent)]
+    Key(#[from] KeyRefusal),
     /// A step of a restore.
     #[error("failed restoring: {0}")]
     Restore(#[from] RestoreError),

@@ -7,8 +7,9 @@
 //! - INV-KV-1: a write that changes nothing raises no index.
 //! - INV-KV-2: no index of an entry or a tombstone is above the index of the table.
 
+use super::lock::{KeyLock, KeyRefusal, KvLock, LockDelay};
 use super::topic::key_of;
-use crate::id::ModifyIndex;
+use crate::id::{ModifyIndex, SessionId};
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
@@ -25,12 +26,21 @@ pub struct KvEntry {
     pub value: Bytes,
     /// Whatever the writer wants it to mean.
     pub flags: u64,
+    /// What there is to know of locks; `None` if it never was held, and in most entries.
+    pub lock: Option<Box<KeyLock>>,
     /// When it was first stored.
     pub create_index: ModifyIndex,
     /// When it last changed.
     pub modify_index: ModifyIndex,
 }
-pack_struct!(KvEntry { key, value, flags, create_index, modify_index });
+pack_struct!(KvEntry { key, value, flags, lock, create_index, modify_index });
+
+impl KvEntry {
+    /// How often it was acquired since the last plain write, and who holds it.
+    pub fn lock(&self) -> (u64, Option<SessionId>) {
+        self.lock.as_deref().map_or((0, None), |lock| (lock.index, lock.session))
+    }
+}
 
 /// A change of the table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +51,15 @@ pub enum KvWrite {
     Delete(KvDelete),
     /// Removes every entry whose key begins with this.
     DeleteTree(String),
+    /// Stores one entry for a session that holds it then.
+    Acquire(KvLock),
+    /// Stores one entry for a session that held it until then.
+    Release(KvLock),
 }
-pack_enum!(KvWrite { 1 => Put(KvPut), 2 => Delete(KvDelete), 3 => DeleteTree(String) });
+pack_enum!(KvWrite {
+    1 => Put(KvPut), 2 => Delete(KvDelete), 3 => DeleteTree(String), 4 => Acquire(KvLock),
+    5 => Release(KvLock),
+});
 
 /// An entry to be stored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,59 +103,117 @@ pub(super) struct KvTable {
     pub(super) tombstones: OrdMap<Arc<str>, ModifyIndex>,
     /// The same by age.
     pub(super) deletions: OrdSet<(ModifyIndex, Arc<str>)>,
+    /// Those of the entries that know of locks.
+    pub(super) locked: OrdMap<Arc<str>, Arc<KvEntry>>,
+    /// Who holds what.
+    pub(super) held: OrdSet<(SessionId, Arc<str>)>,
+    /// Keys that cannot be acquired for a while.
+    pub(super) delays: OrdMap<Arc<str>, LockDelay>,
     /// When something last changed, deletions included; zero if never.
     pub(super) changed: ModifyIndex,
 }
 
 impl KvTable {
-    /// Does a write; whether its condition was met. An unmet one changes nothing.
-    pub(super) fn write(&mut self, index: ModifyIndex, write: &KvWrite) -> bool {
+    /// Does a write, whose session exists if it acquires something.
+    pub(super) fn write(&mut self, index: ModifyIndex, write: &KvWrite) -> Result<(), KeyRefusal> {
         match write {
             KvWrite::Put(put) => self.put(index, put),
             KvWrite::Delete(delete) => self.delete(index, delete),
             KvWrite::DeleteTree(prefix) => {
                 self.delete_tree(index, prefix);
-                true
+                Ok(())
             }
+            KvWrite::Acquire(lock) => self.acquire(index, lock),
+            KvWrite::Release(lock) => self.release(index, lock),
         }
     }
 
-    fn put(&mut self, index: ModifyIndex, put: &KvPut) -> bool {
+    fn put(&mut self, index: ModifyIndex, put: &KvPut) -> Result<(), KeyRefusal> {
         let old = self.entries.get(&*put.key);
         let at = old.map_or(ModifyIndex::ZERO, |old| old.modify_index);
         if put.only_at.is_some_and(|wanted| wanted != at) && !crate::mutant!(M55) {
-            return false;
+            return Err(KeyRefusal::Stale);
         }
-        if old.is_some_and(|old| old.value == put.value && old.flags == put.flags) {
-            return true;
-        }
-        let key: Arc<str> = old.map_or_else(|| put.key.as_str().into(), |old| Arc::clone(&old.key));
-        let create_index = old.map_or(index, |old| old.create_index);
-        let (value, flags) = (put.value.clone(), put.flags);
-        let entry = KvEntry { key, value, flags, create_index, modify_index: index };
-        self.entries.insert(Arc::clone(&entry.key), Arc::new(entry));
-        self.changed = index;
-        true
+        // Locks are advice: whoever holds the key keeps it.
+        let lock = KeyLock { index: 0, session: old.and_then(|old| old.lock().1) };
+        self.store(index, &put.key, (&put.value, put.flags), lock);
+        Ok(())
     }
 
-    fn delete(&mut self, index: ModifyIndex, delete: &KvDelete) -> bool {
-        let Some(entry) = self.entries.get(&*delete.key) else { return true };
+    fn delete(&mut self, index: ModifyIndex, delete: &KvDelete) -> Result<(), KeyRefusal> {
+        let Some(entry) = self.entries.get(&*delete.key) else { return Ok(()) };
         if delete.only_at.is_some_and(|wanted| wanted != entry.modify_index) {
-            return false;
+            return Err(KeyRefusal::Stale);
         }
-        let key = Arc::clone(&entry.key);
-        self.entries.remove(&*key);
-        self.bury(index, key);
-        true
+        self.remove(index, &delete.key);
+        Ok(())
     }
 
-    fn delete_tree(&mut self, index: ModifyIndex, prefix: &str) {
+    /// Stores an entry, unless it is there already.
+    pub(super) fn store(
+        &mut self,
+        index: ModifyIndex,
+        key: &str,
+        (value, flags): (&Bytes, u64),
+        lock: KeyLock,
+    ) {
+        let old = self.entries.get(key);
+        let lock = (lock != KeyLock::default()).then(|| Box::new(lock));
+        if old.is_some_and(|old| old.value == value && old.flags == flags && old.lock == lock) {
+            return;
+        }
+        let create_index = old.map_or(index, |old| old.create_index);
+        let key: Arc<str> = old.map_or_else(|| key.into(), |old| Arc::clone(&old.key));
+        if let Some(old) = old.filter(|old| old.lock.is_some()).cloned() {
+            self.forget_lock(&old);
+        }
+        let value = value.clone();
+        self.insert(KvEntry { key, value, flags, lock, create_index, modify_index: index });
+        self.changed = index;
+    }
+
+    /// Puts an entry in its place; nothing is known of locks of an older one.
+    pub(super) fn insert(&mut self, entry: KvEntry) {
+        let entry = Arc::new(entry);
+        if entry.lock.is_some() {
+            self.locked.insert(Arc::clone(&entry.key), Arc::clone(&entry));
+        }
+        if let (_, Some(session)) = entry.lock() {
+            self.held.insert((session, Arc::clone(&entry.key)));
+        }
+        self.entries.insert(Arc::clone(&entry.key), entry);
+    }
+
+    fn forget_lock(&mut self, entry: &KvEntry) {
+        self.locked.remove(&entry.key);
+        if let (_, Some(session)) = entry.lock() {
+            self.held.remove(&(session, Arc::clone(&entry.key)));
+        }
+    }
+
+    /// Takes an entry out, if there is one.
+    fn take(&mut self, key: &str) -> Option<Arc<KvEntry>> {
+        let entry = self.entries.remove(key)?;
+        if entry.lock.is_some() {
+            self.forget_lock(&entry);
+        }
+        Some(entry)
+    }
+
+    /// Removes an entry and remembers its deletion.
+    pub(super) fn remove(&mut self, index: ModifyIndex, key: &str) {
+        if let Some(entry) = self.take(key) {
+            self.bury(index, Arc::clone(&entry.key));
+        }
+    }
+
+    pub(super) fn delete_tree(&mut self, index: ModifyIndex, prefix: &str) {
         let doomed: Vec<_> = self.under(prefix).map(|entry| Arc::clone(&entry.key)).collect();
         if doomed.is_empty() {
             return;
         }
         for key in doomed {
-            self.entries.remove(&*key);
+            self.take(&key);
         }
         // One tombstone stands for all of them: whoever watches a longer prefix finds nothing under
         // it and sees the table's index. A tombstone left there would take its index back to a
@@ -276,7 +351,7 @@ mod tests {
     fn table(writes: &[KvWrite]) -> KvTable {
         let mut table = KvTable::default();
         for (index, write) in (1..).zip(writes) {
-            assert!(table.write(ModifyIndex::new(index), write));
+            assert!(table.write(ModifyIndex::new(index), write).is_ok());
         }
         table
     }
@@ -291,11 +366,12 @@ mod tests {
     fn a_conditional_put_needs_exactly_the_index_of_the_entry() {
         let mut table = table(&[put("a", "1", Some(0))]);
         let at = ModifyIndex::new(2);
-        assert!(!table.write(at, &put("a", "2", Some(0))), "it exists");
-        assert!(!table.write(at, &put("a", "2", Some(7))));
-        assert!(!table.write(at, &put("b", "2", Some(1))), "it does not exist");
+        let stale = Err(KeyRefusal::Stale);
+        assert_eq!(table.write(at, &put("a", "2", Some(0))), stale, "it exists");
+        assert_eq!(table.write(at, &put("a", "2", Some(7))), stale);
+        assert_eq!(table.write(at, &put("b", "2", Some(1))), stale, "it does not exist");
         assert_eq!(table.one("a").1, ModifyIndex::new(1));
-        assert!(table.write(at, &put("a", "2", Some(1))));
+        assert_eq!(table.write(at, &put("a", "2", Some(1))), Ok(()));
         let (entry, index) = table.one("a");
         assert_eq!((entry.unwrap().create_index.get(), index.get()), (1, 2));
     }
@@ -304,10 +380,12 @@ mod tests {
     fn a_conditional_delete_of_what_is_not_there_is_done() {
         let mut table = table(&[put("a", "1", None)]);
         let at = ModifyIndex::new(2);
-        assert!(!table.write(at, &delete("a", Some(0))) && !table.write(at, &delete("a", Some(9))));
-        assert!(table.write(at, &delete("b", Some(9))));
+        for wrong in [0, 9] {
+            assert_eq!(table.write(at, &delete("a", Some(wrong))), Err(KeyRefusal::Stale));
+        }
+        assert_eq!(table.write(at, &delete("b", Some(9))), Ok(()));
         assert_eq!(table.changed, ModifyIndex::new(1));
-        assert!(table.write(at, &delete("a", Some(1))));
+        assert_eq!(table.write(at, &delete("a", Some(1))), Ok(()));
         assert_eq!(table.one("a"), (None, ModifyIndex::new(2)));
     }
 
@@ -315,7 +393,7 @@ mod tests {
     fn an_identical_put_changes_nothing() {
         let mut written = table(&[put("a", "1", None)]);
         let before = written.clone();
-        assert!(written.write(ModifyIndex::new(5), &put("a", "1", None)));
+        assert_eq!(written.write(ModifyIndex::new(5), &put("a", "1", None)), Ok(()));
         assert_eq!(written, before);
     }
 
@@ -323,8 +401,8 @@ mod tests {
     fn a_deletion_under_a_prefix_raises_its_index_until_it_is_reaped() {
         let mut table = table(&[put("a/b", "", None), put("a/c", "", None), put("x", "", None)]);
         assert_eq!(keys(&table, "a/", "").1, 2);
-        table.write(ModifyIndex::new(4), &delete("a/b", None));
-        table.write(ModifyIndex::new(5), &put("y", "", None));
+        table.write(ModifyIndex::new(4), &delete("a/b", None)).unwrap();
+        table.write(ModifyIndex::new(5), &put("y", "", None)).unwrap();
         assert_eq!(keys(&table, "a/", "").1, 4);
         assert_eq!(keys(&table, "q", "").1, 5, "nothing there: the table's");
         assert_eq!(table.newest_deletion(), Some(ModifyIndex::new(4)));
@@ -338,7 +416,7 @@ mod tests {
     fn a_deleted_tree_takes_no_index_under_it_back() {
         let mut table = table(&[put("a/b", "", None), delete("a/b", None), put("a/b", "", None)]);
         assert_eq!(keys(&table, "a/b", "").1, 3);
-        table.write(ModifyIndex::new(4), &KvWrite::DeleteTree("a/".to_owned()));
+        table.write(ModifyIndex::new(4), &KvWrite::DeleteTree("a/".to_owned())).unwrap();
         assert_eq!(keys(&table, "a/b", ""), (Vec::new(), 4));
     }
 
@@ -404,6 +482,7 @@ mod tests {
                         self.changed = index;
                     }
                 }
+                KvWrite::Acquire(_) | KvWrite::Release(_) => panic!("no session here"),
             }
             true
         }
@@ -427,7 +506,7 @@ mod tests {
         ) {
             let (mut table, mut naive) = (KvTable::default(), Naive::default());
             for (index, write) in (1..).zip(&writes) {
-                let done = table.write(ModifyIndex::new(index), write);
+                let done = table.write(ModifyIndex::new(index), write).is_ok();
                 prop_assert_eq!(done, naive.apply(index, write));
                 let (entries, at) = table.tree(&prefix);
                 prop_assert_eq!(at.get(), naive.prefix_index(&prefix));

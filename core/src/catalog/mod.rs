@@ -19,22 +19,25 @@ pub mod command;
 pub mod image;
 mod keys;
 pub mod kv;
+pub mod lock;
 pub mod model;
 pub mod query;
 mod read;
 pub mod restore;
+pub mod session;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod topic;
 pub mod transaction;
 
-use crate::id::{ModifyIndex, NodeId};
+use crate::id::{ModifyIndex, NodeId, SessionId};
 use autopilot::Autopilot;
 use imbl::OrdMap;
 use kv::KvTable;
 use model::{Check, Node, NodeCoordinate, Service};
 use query::Instance;
 use restore::Restoring;
+use session::Session;
 use std::sync::Arc;
 
 /// The tables of the catalog as persistent maps.
@@ -58,6 +61,10 @@ pub struct Tables {
     service_indexes: OrdMap<Arc<str>, ModifyIndex>,
     /// By (folded node, segment).
     coordinates: OrdMap<Arc<str>, Arc<NodeCoordinate>>,
+    /// By (folded node, id as text).
+    sessions: OrdMap<Arc<str>, Arc<Session>>,
+    /// The key of the session with this identity.
+    session_ids: OrdMap<SessionId, Arc<str>>,
     /// Keys and values.
     kv: KvTable,
     /// How the leader cares for the servers.
@@ -87,6 +94,7 @@ struct TableIndexes {
     services: ModifyIndex,
     checks: ModifyIndex,
     coordinates: ModifyIndex,
+    sessions: ModifyIndex,
     /// When a service last lost its last instance.
     service_lost: ModifyIndex,
 }

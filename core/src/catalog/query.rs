@@ -6,8 +6,9 @@
 use super::autopilot::Autopilot;
 use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::session::Session;
 use super::transaction::{Operation, TransactionResult};
-use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceName};
+use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceName, SessionId};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,6 +63,10 @@ pub enum Query {
     RaftConfiguration,
     /// How the leader cares for the servers.
     Autopilot,
+    /// The session of this identity.
+    Session(SessionId),
+    /// All sessions, or those of a node.
+    Sessions(Option<NodeName>),
 }
 pack_enum!(Query {
     1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
@@ -70,7 +75,8 @@ pack_enum!(Query {
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
     14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
     17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
-    20 => RaftConfiguration, 21 => Autopilot,
+    20 => RaftConfiguration, 21 => Autopilot, 22 => Session(SessionId),
+    23 => Sessions(Option<NodeName>),
 });
 
 /// Which coordinates are wanted.
@@ -246,6 +252,8 @@ pub enum Rows {
     RaftConfiguration(RaftConfiguration),
     /// To `Autopilot`; `None` while there never was a leader.
     Autopilot(Option<Arc<Autopilot>>),
+    /// To `Session` and `Sessions`, by identity, those of one node by that node and identity.
+    Sessions(Vec<Arc<Session>>),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
@@ -254,7 +262,7 @@ pack_enum!(Rows {
     8 => Text(String), 9 => Owner(AddressOwner), 10 => Coordinates(Vec<Arc<NodeCoordinate>>),
     11 => DatacenterCoordinates(Vec<DatacenterCoordinates>), 12 => Entries(Vec<Arc<KvEntry>>),
     13 => Transaction(TransactionResult), 14 => RaftConfiguration(RaftConfiguration),
-    15 => Autopilot(Option<Arc<Autopilot>>),
+    15 => Autopilot(Option<Arc<Autopilot>>), 16 => Sessions(Vec<Arc<Session>>),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

@@ -194,9 +194,10 @@ impl Tables {
     /// INV-KV-2).
     fn newest_index(&self) -> ModifyIndex {
         let tables = &self.changed;
-        let of_tables = [tables.nodes, tables.services, tables.checks, tables.coordinates];
+        let of_nodes = [tables.nodes, tables.services, tables.checks, tables.coordinates];
         let autopilot = self.autopilot.as_ref().map_or(ModifyIndex::ZERO, |it| it.modify_index);
-        let others = [tables.service_lost, self.kv.changed, self.restored_at, autopilot];
-        of_tables.into_iter().chain(others).max().unwrap_or_default()
+        let of_keys = [self.kv.changed, tables.sessions];
+        let others = [tables.service_lost, self.restored_at, autopilot];
+        of_nodes.into_iter().chain(of_keys).chain(others).max().unwrap_or_default()
     }
 }

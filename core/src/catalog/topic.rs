@@ -18,6 +18,7 @@ pub(crate) enum Topic {
     Services,
     Checks,
     Coordinates,
+    Sessions,
     /// A service lost its last instance.
     ServiceLost,
     /// One service, by its folded name: its instances, their checks and nodes.
@@ -59,6 +60,7 @@ impl Tables {
                 vec![Topic::Checks]
             }
             Query::Coordinates(_) => vec![Topic::Coordinates],
+            Query::Session(_) | Query::Sessions(_) => vec![Topic::Sessions],
             Query::Key(key) if self.kv.one(key).0.is_some() => {
                 vec![Topic::Key(key.as_str().into())]
             }
@@ -104,6 +106,7 @@ impl Tables {
             (new.services != was.services, Topic::Services),
             (new.checks != was.checks, Topic::Checks),
             (new.coordinates != was.coordinates, Topic::Coordinates),
+            (new.sessions != was.sessions, Topic::Sessions),
             (new.service_lost != was.service_lost, Topic::ServiceLost),
         ] {
             if differs {

@@ -71,6 +71,8 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::Key(_)
         | Query::KeyTree(_)
         | Query::Keys(_)
+        | Query::Session(_)
+        | Query::Sessions(_)
         | Query::Transaction(_)
         | Query::Autopilot
         | Query::RaftConfiguration => panic!("DNS does not ask {query:?}"),

@@ -6,9 +6,9 @@
 //! goes to the next leader when that one steps down.
 
 use super::Node;
-use super::request::{BackupRequest, Request, RequestBody, RequestError, Response};
+use super::request::{BackupRequest, Request, RequestBody, RequestContext, RequestError, Response};
 use crate::catalog::query::{Consistency, Query, QueryAnswer};
-use crate::id::ModifyIndex;
+use crate::id::{ModifyIndex, SessionId};
 use crate::machine::Machine as _;
 use crate::raft::{RaftInput, ReadError, ReadId};
 use crate::rpc::Ticket;
@@ -24,6 +24,31 @@ impl Node {
         let wait = request.context.waits();
         let until = wait.map_or(now, |wait| now + wait + server.rng.jitter(wait / 16));
         self.read_until(now, Parked { ticket, request, until });
+    }
+
+    /// Gives a session its full time again. It is told so as a default read of it is, so that no
+    /// server tells it that has been deposed; one that is about to end is told to be gone.
+    pub(super) fn renew_session(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        (id, context): (SessionId, RequestContext),
+    ) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        if !server.reconcile.leads() {
+            return self.executed(now, ticket, Err(RequestError::NoLeader));
+        }
+        if !server.reconcile.renew(now, id, &server.tables) && server.tables.session(id).is_some() {
+            let text = format!("Session id '{id}' not found");
+            return self.executed(now, ticket, Err(RequestError::NotFound(text)));
+        }
+        let context = RequestContext {
+            consistency: Consistency::Leader,
+            min_index: ModifyIndex::ZERO,
+            ..context
+        };
+        let body = RequestBody::Query(Query::Session(id));
+        self.read(now, ticket, Arc::new(Request { context, body }));
     }
 
     /// Answers a read, or lets it wait, or confirms first that this server leads.

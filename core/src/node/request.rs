@@ -10,7 +10,8 @@ use crate::catalog::transaction::TransactionResult;
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
 use crate::id::{
-    CheckId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, ServiceId, Term,
+    CheckId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, ServiceId, SessionId,
+    Term,
 };
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::reconcile::Health;
@@ -96,6 +97,8 @@ pub enum RequestBody {
     Keys(KeyringRequest),
     /// Change who takes part in consensus, or who leads it. Answered by `Response::Done`.
     Operator(OperatorRequest),
+    /// Give a session its full time again. Answered as the query for it, by its leader.
+    RenewSession(SessionId),
     /// Read everything as a backup, block by block. Answered by `Response::Backup`, and closing by
     /// `Response::Done`. Steps of a restore are writes.
     Backup(BackupRequest),
@@ -151,6 +154,7 @@ pack_enum!(RequestBody {
     4 => Keys(KeyringRequest),
     5 => Operator(OperatorRequest),
     6 => Backup(BackupRequest),
+    7 => RenewSession(SessionId),
     100 => Join { pool, addresses, replay },
     101 => Serf(SerfRequest),
     102 => Coordinates,
@@ -304,6 +308,7 @@ impl RequestBody {
                 | Self::Keys(_)
                 | Self::Operator(_)
                 | Self::Backup(_)
+                | Self::RenewSession(_)
         )
     }
 }

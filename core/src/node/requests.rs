@@ -79,7 +79,8 @@ impl Node {
             | RequestBody::FireEvent(_)
             | RequestBody::Keys(_)
             | RequestBody::Operator(_)
-            | RequestBody::Backup(_) => {
+            | RequestBody::Backup(_)
+            | RequestBody::RenewSession(_) => {
                 let caller = Caller::Request(id);
                 let request = Arc::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };

@@ -101,6 +101,10 @@ impl Node {
             RequestBody::Query(_) | RequestBody::Backup(BackupRequest::Open) => {
                 return self.read(now, ticket, request);
             }
+            RequestBody::RenewSession(id) => {
+                let (id, context) = (*id, request.context.clone());
+                return self.renew_session(now, ticket, (id, context));
+            }
             RequestBody::Backup(BackupRequest::Read(read)) => {
                 let read = *read;
                 return self.read_backup(now, ticket, read);

@@ -185,7 +185,11 @@ impl Node {
                 server.outcomes.insert(entry.index, result);
             }
         }
+        let misses = server.reconcile.misses_sessions(&server.tables);
         server.raft.handle(now, RaftInput::Applied { index: applied }, &mut self.boxes.raft);
+        if misses {
+            self.tell_reconcile(now, ReconcileInput::SessionsChanged);
+        }
         for error in unreadable {
             self.trace(Level::Error, NodeTrace::UnreadableEntry(error));
         }

@@ -1,11 +1,11 @@
 //! Leader duties: members into the catalog, servers into consensus.
 //!
 //! Implements cluster-behaviour.md §2. Every member event while this server leads, and a full pass
-//! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog and
-//! with the configuration, and propose what differs. Coordinates that moved go into the catalog in
-//! one command at most every [`COORDINATES_INTERVAL`], and deletions of keys are forgotten after
-//! [`TOMBSTONE_TIME`]. Each decision is made from the present state
-//! alone, so a proposal that got lost is simply made again.
+//! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog
+//! and with the configuration, and propose what differs. Coordinates that moved go into the
+//! catalog in one command at most every [`COORDINATES_INTERVAL`], deletions of keys are forgotten
+//! after [`TOMBSTONE_TIME`], and sessions end that nobody renews. Each decision is made from the
+//! present state alone, so a proposal that got lost is simply made again.
 //!
 //! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
 //! a member and one change of the configuration are in flight (INV-RECONCILE-2); the leader never
@@ -19,6 +19,7 @@ mod coordinates;
 mod health;
 mod member;
 mod servers;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -43,6 +44,7 @@ use crate::trace::Level;
 use health::Watch;
 use member::{DEAD, LEFT, REAPED};
 use servers::Grounds;
+use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +117,8 @@ pub enum ReconcileInput {
     LeaderReady,
     /// As in `RaftOutput`.
     LeadershipLost,
+    /// Sessions began or ended; the world already shows it.
+    SessionsChanged,
     /// As in `SerfOutput`; the world already shows it.
     Member {
         /// How it changed.
@@ -208,6 +212,7 @@ pub struct Reconcile {
     autopilot_in_flight: Option<ReconcileTicket>,
     watch: Watch,
     tombstones: Tombstones,
+    sessions: Sessions,
     /// Servers whose change failed, until the next retry.
     skipped: BTreeSet<NodeId>,
     /// Servers that Serf forgot.
@@ -238,6 +243,7 @@ impl Reconcile {
             autopilot_in_flight: None,
             watch: Watch::default(),
             tombstones: Tombstones::default(),
+            sessions: Sessions::default(),
             skipped: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unknown_nodes: BTreeMap::new(),
@@ -263,9 +269,11 @@ impl Reconcile {
                 self.leads = true;
                 self.timers.set(DutyTimer::Coordinates, now + COORDINATES_INTERVAL);
                 self.look_at_servers(now, &world, out);
+                self.look_at_sessions(now, &world);
                 self.pass(now, &world);
             }
             ReconcileInput::LeadershipLost => self.resign(),
+            ReconcileInput::SessionsChanged => self.look_at_sessions(now, &world),
             ReconcileInput::Member { kind, member } if self.leads => {
                 let reaped = kind == MemberEventKind::Reap;
                 if reaped && let Some(server) = member.server() {
@@ -301,12 +309,13 @@ impl Reconcile {
                 }
             }
         }
+        self.end_sessions(now, out);
         self.advance(&world, out);
     }
 
     /// When `handle_timeout` is wanted next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.sessions.next_timeout()).min()
     }
 
     /// Forgets everything that only a leader may do.
@@ -321,6 +330,7 @@ impl Reconcile {
         self.autopilot_in_flight = None;
         self.watch = Watch::default();
         self.tombstones = Tombstones::default();
+        self.sessions = Sessions::default();
         self.skipped.clear();
         self.forgotten.clear();
         self.unknown_nodes.clear();
@@ -374,7 +384,9 @@ impl Reconcile {
             self.coordinates_told(result, out);
             return;
         }
-        if self.tombstones_reaped(ticket, &result) {
+        if self.tombstones_reaped(ticket, &result)
+            || self.sessions_ended(now, (ticket, &result), (world, out))
+        {
             return;
         }
         if let Some((_, id)) = self.server_in_flight.filter(|(wanted, _)| *wanted == ticket) {

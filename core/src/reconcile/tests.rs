@@ -1,5 +1,7 @@
 //! Leader duties against the catalog's own tables, driven by hand.
 
+mod sessions;
+
 use super::*;
 use crate::catalog::kv::{KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;

@@ -1,7 +1,7 @@
 //! What leader duties tell about themselves; the lines are the founding page's and Consul's.
 
 use super::StepError;
-use crate::id::NodeName;
+use crate::id::{NodeName, SessionId};
 use crate::raft::Change;
 use std::fmt;
 
@@ -23,6 +23,8 @@ pub enum ReconcileTrace {
     NotSelf,
     /// A live client once was a server.
     NoServerAnyMore(NodeName),
+    /// Nobody renewed a session for too long.
+    SessionExpired(SessionId),
     /// The configuration is to change.
     Changing(Change),
     /// A step was not done.
@@ -46,6 +48,7 @@ impl fmt::Display for ReconcileTrace {
             Self::NoServerAnyMore(name) => {
                 write!(f, "member '{name}' is no server any more, removing its server service")
             }
+            Self::SessionExpired(id) => write!(f, "session TTL expired: session={id}"),
             Self::Changing(Change::Add { server, address }) => {
                 write!(f, "adding server: id={server} address={address}")
             }

@@ -122,7 +122,10 @@ impl Call {
 
     /// Whether it may be executed twice: of what a backup is asked, at worst one is opened in vain.
     fn is_read(&self) -> bool {
-        matches!(self.request.body, RequestBody::Query(_) | RequestBody::Backup(_))
+        matches!(
+            self.request.body,
+            RequestBody::Query(_) | RequestBody::Backup(_) | RequestBody::RenewSession(_)
+        )
     }
 
     /// The server that alone can answer it, wherever leadership is.
@@ -153,7 +156,8 @@ impl Call {
     fn is_for_any_server(&self) -> bool {
         let stale = self.request.context.consistency == Consistency::Stale;
         let of_serf = matches!(self.request.body, RequestBody::FireEvent(_) | RequestBody::Keys(_));
-        of_serf || (self.is_read() && stale)
+        let renews = matches!(self.request.body, RequestBody::RenewSession(_));
+        of_serf || (self.is_read() && stale && !renews)
     }
 }
 

@@ -350,6 +350,7 @@ mod tests {
             key: "a".into(),
             value: Bytes::from_static(b"v"),
             flags: 7,
+            lock: None,
             create_index: index,
             modify_index: index,
         };

@@ -49,6 +49,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
     let http_settings = HttpSettings {
         facts,
         remote_script_checks: false,
+        session_ttl_min: Duration::from_secs(10),
         reload: None,
         limits: ServerLimits::default(),
         scratch: std::env::temp_dir().join(&folder).join("tmp"),

@@ -116,7 +116,7 @@ async fn connect(check: &TcpCheck) -> CheckResult {
 }
 
 /// A duration in whole units as clients know it: `30s`, `1m30s`, `1h0m0s`, `500ms`.
-fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
     if seconds == 0 {
         return format!("{millis}ms");

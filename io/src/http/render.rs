@@ -6,7 +6,9 @@ use super::json::{Json, Value as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use terraform_core::catalog::kv::KvEntry;
+use terraform_core::catalog::lock::Behavior;
 use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
+use terraform_core::catalog::session::Session;
 use terraform_core::coordinate::Coordinate;
 use terraform_core::id::Datacenter;
 use terraform_core::serf::Member;
@@ -65,7 +67,8 @@ fn service_with(json: &mut Json, service: &Service, tags: fn(&mut Json, &[String
 /// An entry of the key-value table; `LockIndex` counts locks, which come with sessions.
 pub fn kv_entry(json: &mut Json, entry: &KvEntry) {
     json.object(|json| {
-        json.field("LockIndex", 0_u64);
+        let (acquired, session) = entry.lock();
+        json.field("LockIndex", acquired);
         json.field("Key", &*entry.key);
         json.field("Flags", entry.flags);
         json.key("Value");
@@ -74,8 +77,48 @@ pub fn kv_entry(json: &mut Json, entry: &KvEntry) {
         } else {
             json.string(&base64::encode(&entry.value));
         }
+        if let Some(session) = session {
+            json.field("Session", &session.to_string());
+        }
         json.field("CreateIndex", entry.create_index.get());
         json.field("ModifyIndex", entry.modify_index.get());
+    });
+}
+
+/// A session.
+pub fn session(json: &mut Json, session: &Session) {
+    json.object(|json| {
+        json.field("ID", &session.id.to_string());
+        json.field("Name", &session.name);
+        json.field("Node", session.node.as_str());
+        json.field("LockDelay", u64::try_from(session.lock_delay.as_nanos()).unwrap_or(u64::MAX));
+        json.field(
+            "Behavior",
+            match session.behavior {
+                Behavior::Release => "release",
+                Behavior::Delete => "delete",
+            },
+        );
+        json.field("TTL", &session.ttl_text);
+        json.key("NodeChecks");
+        json.array(&session.node_checks, |json, id| json.string(id.as_str()));
+        json.key("ServiceChecks");
+        if session.service_checks.is_empty() {
+            json.null();
+        } else {
+            json.array(&session.service_checks, |json, id| {
+                json.object(|json| {
+                    json.field("ID", id.as_str());
+                    json.field("Namespace", "");
+                });
+            });
+        }
+        if !session.checks.is_empty() {
+            json.key("Checks");
+            json.array(&session.checks, |json, id| json.string(id.as_str()));
+        }
+        json.field("CreateIndex", session.create_index.get());
+        json.field("ModifyIndex", session.modify_index.get());
     });
 }
 

@@ -128,6 +128,8 @@ pub struct HttpSettings {
     pub facts: Facts,
     /// Whether programs may register script checks (`enable_script_checks`).
     pub remote_script_checks: bool,
+    /// The shortest TTL that a session may have (`session_ttl_min`).
+    pub session_ttl_min: Duration,
     /// How the configuration is read again; `None` answers 501.
     pub reload: Option<Reload>,
     /// What connections may cost.

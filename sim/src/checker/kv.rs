@@ -16,17 +16,19 @@
 //! A deletion carries nothing that tells whose it is, so those with the same text are counted: at
 //! the end there are at least as many as were acknowledged, and no more than may have been done.
 
+use super::session::SessionChecker;
 use super::{Violation, broken};
 use crate::kv::foreign::Foreign;
 use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
-use crate::kv::model::{Model, same_result, same_rows};
+use crate::kv::model::{Model, Told, same_result, same_rows};
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Applied, Command};
 use terraform_core::catalog::kv::{KvDelete, KvWrite};
-use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
-use terraform_core::id::{ModifyIndex, RestoreId};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use terraform_core::id::{ModifyIndex, RestoreId, SessionId};
 use terraform_core::node::request::Response;
 use terraform_core::raft::{Entry, EntryKind};
+use terraform_core::time::Instant;
 
 /// The text of a deletion: whether of a tree, of what, and on which condition.
 type Deletion = (bool, String, Option<ModifyIndex>);
@@ -39,7 +41,10 @@ pub struct KvChecker {
     /// During which event each position was first seen committed.
     committed_in: Vec<u64>,
     /// Where each operation is, and what became of it.
-    found: BTreeMap<OpId, (u64, Applied)>,
+    found: BTreeMap<OpId, (u64, Told)>,
+    sessions: SessionChecker,
+    /// Operations whose clients were told that they are refused.
+    refused: BTreeSet<OpId>,
     /// Where deletions are, and whether their condition was met.
     deletions: BTreeMap<Deletion, Vec<(u64, bool)>>,
     /// Backups that clients restore, or try to.
@@ -58,6 +63,8 @@ impl Default for KvChecker {
             states: vec![(0, Model::default())],
             committed_in: Vec::new(),
             found: BTreeMap::new(),
+            sessions: SessionChecker::default(),
+            refused: BTreeSet::new(),
             deletions: BTreeMap::new(),
             backups: BTreeMap::new(),
             staged: None,
@@ -79,54 +86,77 @@ impl KvChecker {
     }
 
     /// The next entry is seen committed, after the event of this number.
-    pub fn commit(&mut self, entry: &Entry, event: u64) -> Result<(), Violation> {
+    pub fn commit(&mut self, entry: &Entry, event: u64, now: Instant) -> Result<(), Violation> {
         self.committed_in.push(event);
         if entry.kind != EntryKind::Command {
             return Ok(());
         }
         let Ok(command) = Command::decode(&entry.payload) else { return Ok(()) };
         let at = entry.index.get();
-        let Some((next, applied)) = self.after(at, &command) else { return Ok(()) };
+        let Some((next, told)) = self.after(at, &command, now)? else { return Ok(()) };
         if next != *self.newest() {
             self.states.push((at, next));
         }
         if let Some(deletion) = deletion_of(&command) {
-            self.deletions.entry(deletion).or_default().push((at, applied == Applied::Done));
+            let done = told == Some(Applied::Done);
+            self.deletions.entry(deletion).or_default().push((at, done));
         }
         let Some(id) = origin_of(&command) else { return Ok(()) };
         if self.not_done.contains(&id) {
             return broken("C11", format!("operation {id}, told not done, is at index {at}"));
         }
-        match self.found.insert(id, (at, applied)) {
+        if told.is_some() && self.refused.contains(&id) {
+            return broken("C11", format!("operation {id}, told refused, is done at index {at}"));
+        }
+        match self.found.insert(id, (at, told)) {
             Some((first, _)) => broken("I11", format!("operation {id} is at {first} and {at}")),
             None => Ok(()),
         }
     }
 
-    /// The table after this command, and what became of it; `None` if it is not about keys.
-    fn after(&mut self, at: u64, command: &Command) -> Option<(Model, Applied)> {
-        match command {
+    /// The table after this command, seen committed at `now`, and what became of it; `None` if it
+    /// is not about keys.
+    fn after(
+        &mut self,
+        at: u64,
+        command: &Command,
+        now: Instant,
+    ) -> Result<Option<(Model, Told)>, Violation> {
+        let effects = self.sessions.commit(at, command);
+        let mut next = self.newest().clone();
+        self.sessions.judge(now, command, (&effects, &next))?;
+        let told = match command {
             Command::RestoreBlock(block) => {
                 // Every backup is one block.
                 self.staged = Some(block.restore);
                 None
             }
             Command::RestoreCommit(commit) => {
-                let restore = self.staged.take_if(|staged| *staged == commit.restore)?;
-                let backup = self.backups.get(&restore)?;
-                Some((self.newest().restored(at, backup), Applied::Done))
+                let staged = self.staged.take_if(|staged| *staged == commit.restore);
+                let backup = staged.and_then(|restore| self.backups.get(&restore));
+                return Ok(backup.map(|backup| (next.restored(at, backup), Some(Applied::Done))));
             }
-            Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_) => {
-                let mut next = self.newest().clone();
-                let applied = next.apply(at, command)?;
-                Some((next, applied))
-            }
+            Command::CreateSession(_) => Some(effects.result.clone().ok()),
+            Command::Kv(_)
+            | Command::Transaction(_)
+            | Command::ReapTombstones(_)
+            | Command::EndLockDelays(_) => next.apply(at, command),
             Command::Register(_)
             | Command::Deregister(_)
             | Command::Coordinates(_)
             | Command::Autopilot(_)
+            | Command::EndSessions(_)
             | Command::RestoreAbort(_) => None,
-        }
+        };
+        effects.begun.iter().for_each(|session| next.begin(*session));
+        effects.ended.iter().for_each(|session| next.end(at, session));
+        let about_keys = told.is_some() || !effects.ended.is_empty();
+        Ok(about_keys.then(|| (next, told.unwrap_or(Some(Applied::Done)))))
+    }
+
+    /// Somebody asks to end a session.
+    pub fn closing(&mut self, session: SessionId) {
+        self.sessions.closing(session);
     }
 
     /// Somebody is about to restore this.
@@ -145,6 +175,13 @@ impl KvChecker {
                     Some((at, _)) => broken("C11", format!("{id} is at {at}: {record:?}")),
                 };
             }
+            Outcome::Refused => {
+                self.refused.insert(id);
+                return match self.found.get(&id) {
+                    None | Some((_, None)) => Ok(()),
+                    Some((at, _)) => broken("C11", format!("{id} is at {at}: {record:?}")),
+                };
+            }
             Outcome::Answered(response) => response,
         };
         let top = self.committed_by(event);
@@ -152,8 +189,26 @@ impl KvChecker {
             (Call::Read(query, consistency), Response::Answer(answer)) => {
                 return self.read((query, *consistency), record.floor, answer, event);
             }
+            (Call::Renew(session), Response::Answer(answer)) => {
+                let Rows::Sessions(rows) = &answer.rows else {
+                    return broken("C8", format!("{record:?}"));
+                };
+                return match rows.first() {
+                    Some(row) => {
+                        self.sessions.promise(*session, record.asked, row.ttl);
+                        Ok(())
+                    }
+                    None => self.sessions.told_gone(*session, top),
+                };
+            }
+            (Call::Close(session), Response::Done) => {
+                return self.sessions.told_gone(*session, top);
+            }
             _ => self.find(id, record, response, top)?,
         };
+        if let Call::Open(session) = &record.call {
+            self.sessions.promise(session.id, record.asked, session.ttl);
+        }
         self.floor = self.floor.max(at);
         Ok(())
     }
@@ -222,7 +277,10 @@ impl KvChecker {
             Call::Write(write) => Command::Kv(write.clone()),
             Call::Transaction(operations) => Command::Transaction(operations.clone()),
             Call::Restore(backup) => backup.commit(),
-            Call::Read(..) => return broken("C11", format!("{record:?}")),
+            Call::Open(session) => Command::CreateSession(session.clone()),
+            Call::Read(..) | Call::Renew(_) | Call::Close(_) => {
+                return broken("C11", format!("{record:?}"));
+            }
         };
         if let Some(deletion) = deletion_of(&command) {
             let done = *response == Response::Done;
@@ -233,18 +291,20 @@ impl KvChecker {
                 None => broken("I11", format!("not committed by index {top}: {record:?}")),
             };
         }
-        let Some((at, applied)) = self.found.get(&id).filter(|(at, _)| may_be(*at)) else {
+        let Some((at, known)) = self.found.get(&id).filter(|(at, _)| may_be(*at)) else {
             return broken("I11", format!("not committed by index {top}: {record:?}"));
         };
-        let same = match (applied, response) {
-            (Applied::Done, Response::Done) | (Applied::Unmet, Response::Unmet) => true,
-            (Applied::Transaction(model), Response::Transaction(told)) => same_result(told, model),
+        let same = match (known, response) {
+            (Some(Applied::Done), Response::Done) | (Some(Applied::Unmet), Response::Unmet) => true,
+            (Some(Applied::Transaction(model)), Response::Transaction(told)) => {
+                same_result(told, model)
+            }
             _ => false,
         };
         if same {
             return Ok(*at);
         }
-        broken("I11", format!("at index {at} it is {applied:?}: {record:?}"))
+        broken("I11", format!("at index {at} it is {known:?}: {record:?}"))
     }
 
     /// Counts the deletions, once nothing is on its way any more.
@@ -256,7 +316,7 @@ impl KvChecker {
             let (acknowledged, open) = told.entry(deletion).or_default();
             match record.outcome {
                 Outcome::Open => *open += 1,
-                Outcome::NotDone => {}
+                Outcome::NotDone | Outcome::Refused => {}
                 Outcome::Answered(_) => *acknowledged += 1,
             }
         }
@@ -282,7 +342,10 @@ fn deletion_of(command: &Command) -> Option<Deletion> {
             Some((false, key.clone(), *only_at))
         }
         Command::Kv(KvWrite::DeleteTree(prefix)) => Some((true, prefix.clone(), None)),
-        Command::Kv(KvWrite::Put(_))
+        Command::Kv(KvWrite::Put(_) | KvWrite::Acquire(_) | KvWrite::Release(_))
+        | Command::CreateSession(_)
+        | Command::EndSessions(_)
+        | Command::EndLockDelays(_)
         | Command::Transaction(_)
         | Command::Register(_)
         | Command::Deregister(_)

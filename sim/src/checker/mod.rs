@@ -8,6 +8,7 @@ mod kv;
 pub mod linear;
 mod raft;
 mod rest;
+mod session;
 pub mod watch;
 
 use crate::net::HostId;
@@ -90,7 +91,7 @@ impl Checkers {
             }
         }
         for entry in self.raft.take_fresh() {
-            if let Err(violation) = self.kv.commit(&entry, world.events) {
+            if let Err(violation) = self.kv.commit(&entry, world.events, world.now) {
                 self.violation.get_or_insert(violation);
             }
         }

@@ -47,6 +47,7 @@ impl Foreign {
     pub fn entries(&self) -> impl Iterator<Item = KvEntry> {
         let first = (self.id + 1) * APART;
         (first..).zip(&self.keys).map(|(at, key)| KvEntry {
+            lock: None,
             key: Arc::from(key.as_str()),
             value: value_of(self.id),
             flags: self.id % 3,

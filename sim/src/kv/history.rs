@@ -5,13 +5,17 @@
 //! that is seen names the operation that wrote it. Deletions carry nothing.
 
 use super::foreign::Foreign;
+use super::session::maker_of;
 use bytes::Bytes;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvPut, KvWrite};
+use terraform_core::catalog::lock::KvLock;
 use terraform_core::catalog::query::{Consistency, Query, Rows};
+use terraform_core::catalog::session::Session;
 use terraform_core::catalog::transaction::Operation;
-use terraform_core::id::ModifyIndex;
+use terraform_core::id::{ModifyIndex, SessionId};
 use terraform_core::node::request::Response;
+use terraform_core::time::Instant;
 
 /// The number of an operation: its place in the history.
 pub type OpId = u64;
@@ -30,6 +34,12 @@ pub enum Call {
     Restore(Foreign),
     /// A read, and how fresh it must be.
     Read(Query, Consistency),
+    /// A session begins.
+    Open(Box<Session>),
+    /// A session is to live on.
+    Renew(SessionId),
+    /// A session ends.
+    Close(SessionId),
 }
 
 /// How it ended.
@@ -39,6 +49,8 @@ pub enum Outcome {
     Open,
     /// Nothing happened, the client was told.
     NotDone,
+    /// Nothing happened: it breaks a rule, or could not be done.
+    Refused,
     /// With this answer.
     Answered(Response),
 }
@@ -57,6 +69,8 @@ pub struct Record {
     pub floor: u64,
     /// When, on the clock of the history.
     pub invoked: u64,
+    /// When, in true time.
+    pub asked: Instant,
     /// When it was answered.
     pub returned: Option<u64>,
     /// How it ended.
@@ -82,10 +96,16 @@ impl History {
     }
 
     /// An operation begins. Its answer may be anything that is true from position `floor` on.
-    pub fn invoke(&mut self, client: usize, call: Call, believed: Option<OpId>, floor: u64) {
+    pub fn invoke(
+        &mut self,
+        client: usize,
+        (call, asked): (Call, Instant),
+        believed: Option<OpId>,
+        floor: u64,
+    ) {
         self.clock += 1;
         let (invoked, returned, outcome) = (self.clock, None, Outcome::Open);
-        let record = Record { client, call, believed, floor, invoked, returned, outcome };
+        let record = Record { client, call, believed, floor, invoked, asked, returned, outcome };
         self.records.push(record);
     }
 
@@ -125,7 +145,12 @@ pub fn is_marker(key: &str) -> bool {
 /// The operation that a committed command comes from; a deletion does not tell.
 pub fn origin_of(command: &Command) -> Option<OpId> {
     match command {
-        Command::Kv(KvWrite::Put(KvPut { value, .. })) => writer_of(value),
+        Command::Kv(
+            KvWrite::Put(KvPut { value, .. })
+            | KvWrite::Acquire(KvLock { value, .. })
+            | KvWrite::Release(KvLock { value, .. }),
+        ) => writer_of(value),
+        Command::CreateSession(session) => maker_of(session.id),
         Command::Transaction(operations) => match operations.first() {
             Some(Operation::CheckNotExists(key)) => key.strip_prefix(MARKER)?.parse().ok(),
             _ => None,
@@ -137,6 +162,8 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
         | Command::Coordinates(_)
         | Command::Autopilot(_)
         | Command::ReapTombstones(_)
+        | Command::EndSessions(_)
+        | Command::EndLockDelays(_)
         | Command::RestoreBlock(_)
         | Command::RestoreAbort(_) => None,
     }

@@ -71,10 +71,15 @@ fn on_key(key: &str, id: OpId, record: &Record) -> Option<KeyOp> {
         }
         Call::Restore(backup) if backup.holds(key) => Deed::Put(id),
         Call::Restore(_) => Deed::Delete,
-        Call::Write(_) | Call::Read(..) | Call::Transaction(_) => return None,
+        Call::Write(_)
+        | Call::Read(..)
+        | Call::Transaction(_)
+        | Call::Open(_)
+        | Call::Renew(_)
+        | Call::Close(_) => return None,
     };
     let told = match &record.outcome {
-        Outcome::NotDone => return None,
+        Outcome::NotDone | Outcome::Refused => return None,
         Outcome::Open => None,
         Outcome::Answered(Response::Unmet) => Some(Told::Unmet),
         Outcome::Answered(Response::Answer(answer)) => {

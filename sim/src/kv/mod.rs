@@ -9,6 +9,7 @@ pub mod foreign;
 pub mod history;
 pub mod judge;
 pub mod model;
+pub mod session;
 
 use crate::checker::{KvChecker, Violation};
 use crate::net::HostId;
@@ -17,12 +18,13 @@ use crate::streams::Process;
 use crate::world::{World, world_rng};
 use foreign::Foreign;
 use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
+use session::SessionShape;
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
-use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
+use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::catalog::transaction::{IndexCheck, Operation};
-use terraform_core::id::{ModifyIndex, RequestId};
+use terraform_core::id::{ModifyIndex, RequestId, SessionId};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
 use terraform_core::rng::{Rng, Stream};
 
@@ -93,6 +95,16 @@ pub enum Ask {
         /// Whether the published view may answer, as it does over HTTP.
         view: bool,
     },
+    /// Begins a session, the client's from then on.
+    Open(SessionShape),
+    /// Writes a key that the client's session holds then.
+    Acquire(String),
+    /// Writes a key that the client's session held until then.
+    Release(String),
+    /// Lets the client's session live on.
+    Renew,
+    /// Ends the client's session.
+    Close,
 }
 
 impl Ask {
@@ -110,7 +122,14 @@ impl Ask {
                 PartKind::Get | PartKind::GetTree | PartKind::CheckSeen => false,
             }),
             // A backup is known to both judges.
-            Self::Put { .. } | Self::Delete { .. } | Self::Restore(_) | Self::Read { .. } => false,
+            Self::Acquire(key) | Self::Release(key) => is_register(key),
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::Restore(_)
+            | Self::Read { .. }
+            | Self::Open(_)
+            | Self::Renew
+            | Self::Close => false,
         }
     }
 }
@@ -134,6 +153,8 @@ struct Client {
     busy: bool,
     /// What it last saw of each key.
     seen: BTreeMap<String, Seen>,
+    /// Its session, as far as it knows.
+    session: Option<SessionId>,
 }
 
 /// All clients of a world's key-value table.
@@ -146,6 +167,9 @@ pub struct KvClients {
     /// Restores whose backup is on its way.
     staging: BTreeSet<OpId>,
     rng: Rng,
+    /// What draws what they do with sessions, in worlds in which they have some: nothing else is
+    /// shifted by it.
+    locks: Option<Rng>,
 }
 
 impl KvClients {
@@ -157,6 +181,7 @@ impl KvClients {
             waiting: BTreeMap::new(),
             staging: BTreeSet::new(),
             rng: world_rng(seed, Stream::Event),
+            locks: seed.is_multiple_of(2).then(|| world_rng(seed, Stream::Watch)),
         }
     }
 
@@ -167,7 +192,12 @@ impl KvClients {
         if self.rng.chance(1, 8) || !world.hosts[host].is_up() {
             host = self.rng.index(world.hosts.len());
         }
-        let ask = if restores && self.rng.chance(1, 40) {
+        let session = self.clients[client].session;
+        let ask = if let Some(rng) = &mut self.locks
+            && rng.chance(1, 3)
+        {
+            Self::any_lock_ask(rng, session.is_some(), world)
+        } else if restores && self.rng.chance(1, 40) {
             any_restore(&mut self.rng)
         } else {
             any_ask(&mut self.rng)
@@ -190,15 +220,19 @@ impl KvClients {
             return Ok(());
         }
         let id = self.history.next_id();
-        let (call, believed) = self.call(client, id, ask);
+        let Some((call, believed)) = self.call(client, id, ask, world) else { return Ok(()) };
         let floor = match call {
             Call::Read(_, Consistency::Stale) => applied_at(world, host),
-            Call::Read(..) | Call::Write(_) | Call::Transaction(_) | Call::Restore(_) => {
-                checker.floor()
-            }
+            Call::Read(..)
+            | Call::Write(_)
+            | Call::Transaction(_)
+            | Call::Restore(_)
+            | Call::Open(_)
+            | Call::Renew(_)
+            | Call::Close(_) => checker.floor(),
         };
         world.note(format!("> host {host} is asked by {client} operation {id}: {call:?}"));
-        self.history.invoke(client, call.clone(), believed, floor);
+        self.history.invoke(client, (call.clone(), world.now), believed, floor);
         let request = match call {
             Call::Write(write) => Request::new(RequestBody::Write(Command::Kv(write))),
             Call::Transaction(all) => Request::new(RequestBody::Write(Command::Transaction(all))),
@@ -206,6 +240,14 @@ impl KvClients {
                 checker.offer(&backup);
                 self.staging.insert(id);
                 Request::new(RequestBody::Write(backup.block()))
+            }
+            Call::Open(session) => {
+                Request::new(RequestBody::Write(Command::CreateSession(session)))
+            }
+            Call::Renew(session) => Request::new(RequestBody::RenewSession(session)),
+            Call::Close(session) => {
+                checker.closing(session);
+                Request::new(RequestBody::Write(Command::EndSessions(vec![session])))
             }
             Call::Read(query, consistency) => {
                 let context = RequestContext { consistency, ..RequestContext::default() };
@@ -226,18 +268,29 @@ impl KvClients {
         Ok(())
     }
 
-    /// What a client asks for, and whose value it believes to be where it sets a condition.
-    fn call(&self, client: usize, id: OpId, ask: &Ask) -> (Call, Option<OpId>) {
+    /// What a client asks for, and whose value it believes to be where it sets a condition; `None`
+    /// if it would need a session and has none.
+    fn call(
+        &self,
+        client: usize,
+        id: OpId,
+        ask: &Ask,
+        world: &World,
+    ) -> Option<(Call, Option<OpId>)> {
         let call = match ask {
+            Ask::Open(_) | Ask::Acquire(_) | Ask::Release(_) | Ask::Renew | Ask::Close => {
+                let session = self.clients[client].session;
+                return Some((Self::session_call(id, ask, session, world)?, None));
+            }
             Ask::Put { key, seen: false } => Call::Write(put(id, key, None)),
             Ask::Delete { key, seen: false } => Call::Write(delete(key, None)),
             Ask::Put { key, seen: true } => {
                 let (at, believed) = self.seen(client, key);
-                return (Call::Write(put(id, key, Some(at))), believed);
+                return Some((Call::Write(put(id, key, Some(at))), believed));
             }
             Ask::Delete { key, seen: true } => {
                 let (at, believed) = self.seen(client, key);
-                return (Call::Write(delete(key, Some(at))), believed);
+                return Some((Call::Write(delete(key, Some(at))), believed));
             }
             Ask::DeleteTree(prefix) => Call::Write(KvWrite::DeleteTree(prefix.clone())),
             Ask::Transaction(parts) => {
@@ -247,7 +300,7 @@ impl KvClients {
             Ask::Restore(keys) => Call::Restore(Foreign::new(id, keys.clone())),
             Ask::Read { question, consistency, .. } => Call::Read(question.query(), *consistency),
         };
-        (call, None)
+        Some((call, None))
     }
 
     fn part(&self, client: usize, id: OpId, kind: PartKind, key: &str) -> Operation {
@@ -297,6 +350,8 @@ impl KvClients {
         let outcome = match result {
             Ok(response) => Outcome::Answered(response.clone()),
             Err(RequestError::Unknown(_)) => Outcome::Open,
+            // The log may hold it: it was refused when it was applied.
+            Err(RequestError::Refused(_)) => Outcome::Refused,
             // Every other error says that nothing happened.
             Err(_) => Outcome::NotDone,
         };
@@ -318,6 +373,19 @@ impl KvClients {
             && let Some(entry) = seen_in(&answer.rows)
         {
             client.seen.insert(key.clone(), entry.unwrap_or((ModifyIndex::ZERO, None)));
+        }
+        match (&record.call, &record.outcome) {
+            (Call::Open(session), Outcome::Answered(_)) => client.session = Some(session.id),
+            // Whoever hears that it is gone, or may be, begins anew.
+            (Call::Close(_), _) | (Call::Write(KvWrite::Acquire(_)), Outcome::Refused) => {
+                client.session = None;
+            }
+            (Call::Renew(_), Outcome::Answered(Response::Answer(answer))) => {
+                if matches!(&answer.rows, Rows::Sessions(rows) if rows.is_empty()) {
+                    client.session = None;
+                }
+            }
+            _ => {}
         }
         checker.answered(id, record, event)
     }

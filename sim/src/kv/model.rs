@@ -3,15 +3,17 @@
 //! Source: http-api.md §9 and §12, simulation.md §8.1.
 
 use super::foreign::Foreign;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use terraform_core::catalog::command::{Applied, Command};
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
+use terraform_core::catalog::lock::{Behavior, KeyLock, KvLock};
 use terraform_core::catalog::query::{Query, Rows};
+use terraform_core::catalog::session::Session;
 use terraform_core::catalog::transaction::{
     Operation, OperationError, TransactionResult, TransactionRow,
 };
-use terraform_core::id::ModifyIndex;
+use terraform_core::id::{ModifyIndex, SessionId};
 
 /// The table after some committed commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,21 +27,40 @@ pub struct Model {
     base: u64,
     /// When a backup took the place of everything.
     restored_at: ModifyIndex,
+    /// Sessions there are.
+    sessions: BTreeSet<SessionId>,
+    /// Keys that cannot be acquired, and since when.
+    delays: BTreeMap<Arc<str>, ModifyIndex>,
 }
 
+/// What became of a command: `None` if it was refused.
+pub type Told = Option<Applied>;
+
 impl Model {
-    /// Does what the command committed at this position says; `None` if it is not about keys.
-    pub fn apply(&mut self, position: u64, command: &Command) -> Option<Applied> {
+    /// Does what the command committed at this position says; the outer `None` if it is not about
+    /// keys.
+    pub fn apply(&mut self, position: u64, command: &Command) -> Option<Told> {
         let index = ModifyIndex::new(position + self.base);
         let met = match command {
+            Command::Kv(KvWrite::Acquire(lock)) if !self.sessions.contains(&lock.session) => {
+                return Some(None);
+            }
             Command::Kv(write) => self.write(index, write),
+            Command::EndLockDelays(ended) => {
+                for end in ended {
+                    if self.delays.get(&end.key) == Some(&end.since) {
+                        self.delays.remove(&end.key);
+                    }
+                }
+                true
+            }
             Command::Transaction(operations) => {
                 let mut next = self.clone();
                 let result = next.run(index, operations);
                 if matches!(result, TransactionResult::Done(_)) {
                     *self = next;
                 }
-                return Some(Applied::Transaction(result));
+                return Some(Some(Applied::Transaction(result)));
             }
             Command::ReapTombstones(up_to) => {
                 self.graves.retain(|_, at| *at > *up_to);
@@ -50,11 +71,46 @@ impl Model {
             | Command::Deregister(_)
             | Command::Coordinates(_)
             | Command::Autopilot(_)
+            | Command::CreateSession(_)
+            | Command::EndSessions(_)
             | Command::RestoreBlock(_)
             | Command::RestoreCommit(_)
             | Command::RestoreAbort(_) => return None,
         };
-        Some(if met { Applied::Done } else { Applied::Unmet })
+        Some(Some(if met { Applied::Done } else { Applied::Unmet }))
+    }
+
+    /// A session begins.
+    pub fn begin(&mut self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    /// A session ends at this position: it lets go of what it holds.
+    pub fn end(&mut self, position: u64, session: &Session) {
+        let index = ModifyIndex::new(position + self.base);
+        self.sessions.remove(&session.id);
+        for key in self.held_by(session.id) {
+            let old = KvEntry::clone(&self.entries[&key]);
+            self.changed = index;
+            if session.behavior == Behavior::Delete {
+                self.entries.remove(&key);
+                self.graves.insert(Arc::clone(&key), index);
+            } else {
+                let count = old.lock().0;
+                let lock = (count > 0).then(|| Box::new(KeyLock { index: count, session: None }));
+                let entry = KvEntry { lock, modify_index: index, ..old };
+                self.entries.insert(Arc::clone(&key), Arc::new(entry));
+            }
+            if !session.lock_delay.is_zero() {
+                self.delays.insert(key, index);
+            }
+        }
+    }
+
+    /// What a session holds.
+    pub fn held_by(&self, session: SessionId) -> Vec<Arc<str>> {
+        let held = self.entries.values().filter(|entry| entry.lock().1 == Some(session));
+        held.map(|entry| Arc::clone(&entry.key)).collect()
     }
 
     /// What is left once this backup is restored at this position: nothing of what was, and no
@@ -66,7 +122,7 @@ impl Model {
         let base = self.base.max((newest + 1).saturating_sub(position));
         let restored_at = ModifyIndex::new(position + base);
         let changed = ModifyIndex::new(newest);
-        Self { entries, graves: BTreeMap::new(), changed, base, restored_at }
+        Self { entries, changed, base, restored_at, ..Self::default() }
     }
 
     /// The answer to a question about keys, and its index; `None` if it is about something else.
@@ -103,6 +159,8 @@ impl Model {
             | Query::Peers
             | Query::RaftConfiguration
             | Query::Autopilot
+            | Query::Session(_)
+            | Query::Sessions(_)
             | Query::AddressOwner(_)
             | Query::NodeNamed(_)
             | Query::Coordinates(_)
@@ -122,18 +180,30 @@ impl Model {
                 if only_at.is_some_and(|only_at| only_at != modified) {
                     return false;
                 }
-                if old.is_some_and(|old| old.value == *value && old.flags == *flags) {
-                    return true;
-                }
-                let entry = KvEntry {
-                    key: key.as_str().into(),
-                    value: value.clone(),
-                    flags: *flags,
-                    create_index: created,
-                    modify_index: index,
+                let holder = old.and_then(|old| old.lock().1);
+                self.store(index, created, (key, value, *flags), (0, holder));
+                true
+            }
+            KvWrite::Acquire(KvLock { session, .. }) if !self.sessions.contains(session) => false,
+            KvWrite::Acquire(KvLock { key, value, flags, session }) => {
+                let old = self.entries.get(key.as_str()).cloned();
+                let created = old.as_ref().map_or(index, |old| old.create_index);
+                let (count, holder) = old.map_or((0, None), |old| old.lock());
+                let count = match holder {
+                    Some(holder) if holder == *session => count,
+                    None if !self.delays.contains_key(key.as_str()) => count + 1,
+                    Some(_) | None => return false,
                 };
-                self.entries.insert(Arc::clone(&entry.key), Arc::new(entry));
-                self.changed = index;
+                self.store(index, created, (key, value, *flags), (count, Some(*session)));
+                true
+            }
+            KvWrite::Release(KvLock { key, value, flags, session }) => {
+                let old = self.entries.get(key.as_str()).cloned();
+                let Some(old) = old.filter(|old| old.lock().1 == Some(*session)) else {
+                    return false;
+                };
+                let lock = (old.lock().0, None);
+                self.store(index, old.create_index, (key, value, *flags), lock);
                 true
             }
             KvWrite::Delete(KvDelete { key, only_at }) => {
@@ -156,6 +226,27 @@ impl Model {
                 }
                 true
             }
+        }
+    }
+
+    /// Stores an entry, unless the same one is there.
+    fn store(
+        &mut self,
+        index: ModifyIndex,
+        create_index: ModifyIndex,
+        (key, value, flags): (&str, &bytes::Bytes, u64),
+        (count, session): (u64, Option<SessionId>),
+    ) {
+        let is_known = count > 0 || session.is_some();
+        let lock = is_known.then(|| Box::new(KeyLock { index: count, session }));
+        let (key, value) = (Arc::from(key), value.clone());
+        let entry = KvEntry { key, value, flags, lock, create_index, modify_index: index };
+        let same = |old: &Arc<KvEntry>| {
+            old.value == entry.value && old.flags == flags && old.lock == entry.lock
+        };
+        if !self.entries.get(&entry.key).is_some_and(same) {
+            self.entries.insert(Arc::clone(&entry.key), Arc::new(entry));
+            self.changed = index;
         }
     }
 
@@ -192,6 +283,9 @@ impl Model {
                 }
                 let stored = match write {
                     KvWrite::Put(put) => self.entries.get(put.key.as_str()),
+                    KvWrite::Acquire(lock) | KvWrite::Release(lock) => {
+                        self.entries.get(lock.key.as_str())
+                    }
                     KvWrite::Delete(_) | KvWrite::DeleteTree(_) => None,
                 };
                 Some(stored.map(bare).into_iter().collect())
@@ -207,7 +301,7 @@ impl Model {
                 (!self.entries.contains_key(key.as_str())).then(Vec::new)
             }
             // No client of the simulator asks for other rows in a transaction.
-            Operation::Refused(_) | Operation::Row(_) => None,
+            Operation::Refused(_) | Operation::Row(_) | Operation::CheckSession(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::print::{VERSION, how, kept, mode, part};
 use super::{Blow, Script};
 use crate::cli::mutant_named;
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::kv::session::SessionShape;
 use crate::kv::{self, Ask, KvAction, PartKind};
 use crate::net::HostId;
 use crate::plan::{Care, Plan};
@@ -476,6 +477,9 @@ fn care(care: &mut Care, mut words: Words<'_>) -> Result<(), Problem> {
     words.end()
 }
 
+/// Hosts that a session may be bound to; one that is not there makes no session.
+const NODES_MAX: usize = 64;
+
 /// A key that clients may use.
 fn key(name: &'static str, text: &str) -> Result<String, Problem> {
     let legal = text.len() <= KEY_MAX && !kv::history::is_marker(text);
@@ -548,6 +552,17 @@ fn ask(what: &str, words: &mut Words<'_>) -> Result<Ask, Problem> {
             let keys = words.value("keys")?.split(',').filter(|text| !text.is_empty());
             Ask::Restore(keys.map(|text| key("keys", text)).collect::<Result<_, _>>()?)
         }
+        "kv-acquire" => Ask::Acquire(key("key", words.value("key")?)?),
+        "kv-release" => Ask::Release(key("key", words.value("key")?)?),
+        "session-create" => Ask::Open(SessionShape {
+            node: words.index("node", NODES_MAX)?,
+            delay: number("delay", words.value("delay")?, 0..=60)?,
+            depends: words.flag("depends"),
+            expires: words.flag("expires"),
+            deletes: words.flag("deletes"),
+        }),
+        "session-renew" => Ask::Renew,
+        "session-destroy" => Ask::Close,
         "kv-read" => {
             let question = question(words, false)?;
             let (consistency, view) = (consistency(words)?, words.flag("view"));

@@ -22,6 +22,7 @@
 
 use super::{Blow, Script};
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::kv::session::SessionShape;
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::net::{HostId, NetOptions};
 use crate::plan::Care;
@@ -291,6 +292,16 @@ impl Display for KvAction {
                 let (mode, view) = (mode(*consistency), flag(*view, " view"));
                 write!(f, "kv-read {whose} {question} mode={mode}{view}")
             }
+            Ask::Open(shape) => {
+                let SessionShape { node, depends, expires, deletes, delay } = *shape;
+                write!(f, "session-create {whose} node={node} delay={delay}")?;
+                let depends = flag(depends, " depends");
+                write!(f, "{depends}{}{}", flag(expires, " expires"), flag(deletes, " deletes"))
+            }
+            Ask::Acquire(key) => write!(f, "kv-acquire {whose} key={key}"),
+            Ask::Release(key) => write!(f, "kv-release {whose} key={key}"),
+            Ask::Renew => write!(f, "session-renew {whose}"),
+            Ask::Close => write!(f, "session-destroy {whose}"),
         }
     }
 }

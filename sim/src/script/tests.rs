@@ -3,6 +3,7 @@
 use super::parse::{Problem, ScriptError};
 use super::{Blow, Script};
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::kv::session::SessionShape;
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::plan::Plan;
 use crate::question::Question;
@@ -76,6 +77,20 @@ fn any_key() -> impl Strategy<Value = String> {
     "[a-z:=/]{0,8}"
 }
 
+fn any_session_ask() -> impl Strategy<Value = Ask> {
+    let shape = (0..6_usize, any::<bool>(), any::<bool>(), any::<bool>(), 0..61_u64);
+    let shape = shape.prop_map(|(node, depends, expires, deletes, delay)| {
+        Ask::Open(SessionShape { node, depends, expires, deletes, delay })
+    });
+    prop_oneof![
+        shape,
+        Just(Ask::Acquire("lock/a".to_owned())),
+        Just(Ask::Release("lock/b".to_owned())),
+        Just(Ask::Renew),
+        Just(Ask::Close),
+    ]
+}
+
 fn any_ask() -> impl Strategy<Value = Ask> {
     let kind = prop_oneof![
         Just(PartKind::Put),
@@ -101,6 +116,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
         (question, any_consistency(), any::<bool>()).prop_map(|(question, consistency, view)| {
             Ask::Read { question, consistency, view }
         }),
+        any_session_ask(),
     ]
 }
 

@@ -1,12 +1,14 @@
 //! Blocks to tables.
 
 use super::super::kv::KvEntry;
-use super::super::model::{Check, Node, NodeCoordinate, Service};
+use super::super::lock::{KeyLock, LOCK_DELAY_MAX, LockDelay};
+use super::super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::super::query::Instance;
 use super::super::restore::{RESTORE_BYTES_MAX, Restoring};
+use super::super::session::Session;
 use super::super::{NodeRow, Tables, keys};
 use super::{Head, ImageError, Kind, RestoreHead, VERSION};
-use crate::id::{ModifyIndex, ServiceId};
+use crate::id::{ModifyIndex, ServiceId, SessionId};
 use crate::wire::DecodeError;
 use crate::wire::checksum::crc32_after;
 use crate::wire::pack;
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 type Rule = Result<(), DecodeError>;
 
@@ -93,7 +96,7 @@ impl ImageDecoder {
 
     /// Takes one record; `before` is what stands before it in its block.
     fn record(&mut self, kind: Kind, payload: &[u8], before: &[u8]) -> Rule {
-        let is_row = (Kind::Node..=Kind::Tombstone).contains(&kind);
+        let is_row = (Kind::Node..=Kind::LockDelay).contains(&kind);
         if let Some(restoring) = &mut self.tables.restoring
             && self.kind == Kind::Restore
             && is_row
@@ -109,6 +112,9 @@ impl ImageDecoder {
             Kind::Coordinate => self.put_coordinate(pack::from_bytes(payload)?),
             Kind::ServiceIndex => self.put_service_index(payload),
             Kind::Entry => self.put_entry(payload),
+            Kind::Session => self.put_session(pack::from_bytes(payload)?),
+            Kind::Lock => self.put_lock(payload),
+            Kind::LockDelay => self.put_delay(payload),
             Kind::Tombstone => self.put_tombstone(payload),
             Kind::Restore => self.put_restore(pack::from_bytes(payload)?),
             Kind::RestoreEnd => self.end_restore(payload),
@@ -304,8 +310,65 @@ impl ImageDecoder {
         self.go_on(kind, &key)?;
         ascend(kind, [create_index, modify_index, self.tables.kv.changed])?;
         let value = Bytes::copy_from_slice(value);
-        let entry = KvEntry { key: Arc::clone(&key), value, flags, create_index, modify_index };
-        self.tables.kv.entries.insert(key, Arc::new(entry));
+        let entry = KvEntry { key, value, flags, lock: None, create_index, modify_index };
+        self.tables.kv.insert(entry);
+        Ok(())
+    }
+
+    fn put_session(&mut self, session: Session) -> Rule {
+        let (kind, node) = (Kind::Session, keys::node(&session.node));
+        self.go_on(kind, &keys::on_node(&node, &session.id.to_string()))?;
+        ascend(kind, [session.create_index, session.modify_index, self.tables.changed.sessions])?;
+        if self.tables.nodes.get(&node).is_none_or(|row| row.node.name != session.node) {
+            return Err(broken(kind, "its node is missing"));
+        }
+        if self.tables.session_ids.contains_key(&session.id) {
+            return Err(broken(kind, "it stands on two nodes"));
+        }
+        let is_critical = |check: &Arc<Check>| check.status == CheckStatus::Critical;
+        for id in session.depends_on() {
+            let check = self.tables.checks.get(&*keys::on_node(&node, id.as_str()));
+            if check.is_none_or(is_critical) {
+                return Err(broken(kind, "a check of it is missing or critical"));
+            }
+        }
+        self.tables.put_session(&node, Arc::new(session));
+        Ok(())
+    }
+
+    fn put_lock(&mut self, payload: &[u8]) -> Rule {
+        let (kind, mut rest) = (Kind::Lock, payload);
+        let index = number(kind, &mut rest)?;
+        let truncated = || DecodeError::Truncated { field: kind.name() };
+        let (session, rest) = rest.split_first_chunk::<16>().ok_or_else(truncated)?;
+        let session = (*session != [0; 16]).then(|| SessionId::from_bytes(*session));
+        let key = text(kind, rest)?;
+        self.go_on(kind, &key)?;
+        let entry = self.tables.kv.entries.get(&key);
+        let entry = entry.ok_or_else(|| broken(kind, "its entry is missing"))?;
+        let lock = KeyLock { index, session };
+        if lock == KeyLock::default() {
+            return Err(broken(kind, "it says nothing"));
+        }
+        if session.is_some_and(|id| !self.tables.session_ids.contains_key(&id)) {
+            return Err(broken(kind, "its session is missing"));
+        }
+        let entry = KvEntry { lock: Some(Box::new(lock)), ..KvEntry::clone(entry) };
+        self.tables.kv.insert(entry);
+        Ok(())
+    }
+
+    fn put_delay(&mut self, payload: &[u8]) -> Rule {
+        let (kind, mut rest) = (Kind::LockDelay, payload);
+        let since = ModifyIndex::new(number(kind, &mut rest)?);
+        let delay = Duration::from_nanos(number(kind, &mut rest)?);
+        let key = text(kind, rest)?;
+        self.go_on(kind, &key)?;
+        ascend(kind, [ModifyIndex::ZERO, since, self.tables.changed.sessions])?;
+        if delay.is_zero() || delay > LOCK_DELAY_MAX {
+            return Err(broken(kind, "it is not between 0 and 60 s"));
+        }
+        self.tables.kv.delays.insert(key, LockDelay { since, delay });
         Ok(())
     }
 

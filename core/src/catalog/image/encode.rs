@@ -1,6 +1,7 @@
 //! Tables to blocks.
 
 use super::super::kv::KvEntry;
+use super::super::lock::LockDelay;
 use super::super::restore::Restoring;
 use super::super::{Tables, keys};
 use super::{Head, Kind, VERSION};
@@ -92,10 +93,7 @@ impl ImageEncoder {
         let Self { tables, restoring, ended, cursor, .. } = self;
         match kind {
             Kind::Start | Kind::Head => {
-                cursor.put(block, kind, |out| {
-                    out.push(VERSION);
-                    Head::of(tables).pack(out);
-                });
+                cursor.put(block, kind, |out| put_head(tables, out));
                 cursor.go_on(Some(Kind::Node));
             }
             Kind::Node => {
@@ -114,26 +112,38 @@ impl ImageEncoder {
                 let rows = after(&tables.service_indexes, cursor.last.as_ref());
                 // Zeros stand where a restore expects an index.
                 let rows = rows.filter(|(_, index)| **index > ModifyIndex::ZERO);
-                cursor.rows(rows, block, kind, Kind::Entry, put_index);
+                cursor.rows(rows, block, kind, Kind::Session, put_index);
+            }
+            Kind::Session => {
+                let rows = after(&tables.sessions, cursor.last.as_ref());
+                cursor.rows(rows, block, kind, Kind::Entry, |_, session, out| session.pack(out));
             }
             Kind::Entry => {
                 let rows = after(&tables.kv.entries, cursor.last.as_ref());
+                cursor.rows(rows, block, kind, Kind::Lock, |_, entry, out| put_entry(entry, out));
+            }
+            Kind::Lock => {
+                let rows = after(&tables.kv.locked, cursor.last.as_ref());
                 cursor.rows(rows, block, kind, Kind::Tombstone, |_, entry, out| {
-                    put_entry(entry, out);
+                    put_lock(entry, out);
                 });
             }
             Kind::Tombstone => {
                 let rows = after(&tables.kv.tombstones, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::Restore, put_index);
+                cursor.rows(rows, block, kind, Kind::LockDelay, put_index);
+            }
+            Kind::LockDelay => {
+                let rows = after(&tables.kv.delays, cursor.last.as_ref());
+                cursor.rows(rows, block, kind, Kind::Restore, put_delay);
             }
             Kind::Restore => {
-                let Some(restoring) = restoring.take() else {
-                    return cursor.go_on(Some(Kind::RestoreEnd));
-                };
-                cursor.put(block, kind, |out| restoring.decoder.head_of(&restoring).pack(out));
-                *ended = restoring.decoder.has_ended();
-                *tables = restoring.decoder.into_tables();
-                cursor.go_on(Some(Kind::Node));
+                cursor.go_on(Some(Kind::RestoreEnd));
+                if let Some(restoring) = restoring.take() {
+                    cursor.put(block, kind, |out| restoring.decoder.head_of(&restoring).pack(out));
+                    *ended = restoring.decoder.has_ended();
+                    *tables = restoring.decoder.into_tables();
+                    cursor.go_on(Some(Kind::Node));
+                }
             }
             Kind::RestoreEnd => {
                 if *ended {
@@ -204,7 +214,7 @@ impl Block {
     fn put(&mut self, kind: Kind, payload: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.push(kind as u8);
+        self.bytes.push(kind.tag());
         payload(&mut self.bytes);
         let length = self.bytes.len() - start - 4;
         let length = u32::try_from(length).expect("a row is smaller than a log entry may be");
@@ -228,6 +238,25 @@ fn after<'a, V>(
 
 fn put_index(key: &str, index: &ModifyIndex, out: &mut Vec<u8>) {
     out.extend_from_slice(&index.get().to_be_bytes());
+    out.extend_from_slice(key.as_bytes());
+}
+
+fn put_head(tables: &Tables, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    Head::of(tables).pack(out);
+}
+
+fn put_lock(entry: &KvEntry, out: &mut Vec<u8>) {
+    let (acquired, session) = entry.lock();
+    out.extend_from_slice(&acquired.to_be_bytes());
+    out.extend_from_slice(session.map_or([0; 16], |session| *session.as_bytes()).as_slice());
+    out.extend_from_slice(entry.key.as_bytes());
+}
+
+fn put_delay(key: &str, delay: &LockDelay, out: &mut Vec<u8>) {
+    let nanos = u64::try_from(delay.delay.as_nanos()).unwrap_or(u64::MAX);
+    out.extend_from_slice(&delay.since.get().to_be_bytes());
+    out.extend_from_slice(&nanos.to_be_bytes());
     out.extend_from_slice(key.as_bytes());
 }
 

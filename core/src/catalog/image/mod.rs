@@ -23,12 +23,16 @@
 //! | 8 | `Tombstone` | index u64, the deleted key or prefix |
 //! | 9 | `Restore` | the [`RestoreHead`] as msgpack: a restore is under way |
 //! | 10 | `RestoreEnd` | none: the restore has read its end |
+//! | 11 | `Session` | the session as msgpack |
+//! | 12 | `Lock` | acquired u64, the session that holds it or zeros [u8; 16], the key of an entry |
+//! | 13 | `LockDelay` | since when u64, nanoseconds u64, the key |
 //! | 255 | `End` | records before it u64, CRC-32 of all bytes before it u32 |
 //!
 //! Numbers are big-endian. The head is first. Each node is followed by its services, its checks
-//! and its coordinates; then come the other records in the order of their tags. Within one tag
-//! keys ascend, so that equal tables have equal images, and whatever is doubled, missing or out of
-//! place is refused. The end is the last record of the last block.
+//! and its coordinates; then come service indexes, sessions, entries, locks, tombstones, lock
+//! delays and the restore. Within one tag keys ascend, so that equal tables have equal images, and
+//! whatever is doubled, missing or out of place is refused. The end is the last record of the last
+//! block.
 //!
 //! A `Restore` is followed by the rows that its decoder has read so far, in the same records. They
 //! stand in the order it read them, so reading them again takes a new decoder to the same place;
@@ -60,23 +64,26 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 /// The version of the format, the first byte of the head.
 const VERSION: u8 = 1;
 
-/// The kinds of records in the order they stand in; their numbers are their tags.
+/// The kinds of records in the order they stand in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// No record: what is before the first one.
     #[default]
-    Start = 0,
-    Head = 1,
-    Node = 2,
-    Service = 3,
-    Check = 4,
-    Coordinate = 5,
-    ServiceIndex = 6,
-    Entry = 7,
-    Tombstone = 8,
-    Restore = 9,
-    RestoreEnd = 10,
-    End = 255,
+    Start,
+    Head,
+    Node,
+    Service,
+    Check,
+    Coordinate,
+    ServiceIndex,
+    Session,
+    Entry,
+    Lock,
+    Tombstone,
+    LockDelay,
+    Restore,
+    RestoreEnd,
+    End,
 }
 
 impl Kind {
@@ -92,9 +99,32 @@ impl Kind {
             8 => Self::Tombstone,
             9 => Self::Restore,
             10 => Self::RestoreEnd,
+            11 => Self::Session,
+            12 => Self::Lock,
+            13 => Self::LockDelay,
             255 => Self::End,
             _ => return None,
         })
+    }
+
+    const fn tag(self) -> u8 {
+        match self {
+            Self::Start => 0,
+            Self::Head => 1,
+            Self::Node => 2,
+            Self::Service => 3,
+            Self::Check => 4,
+            Self::Coordinate => 5,
+            Self::ServiceIndex => 6,
+            Self::Entry => 7,
+            Self::Tombstone => 8,
+            Self::Restore => 9,
+            Self::RestoreEnd => 10,
+            Self::Session => 11,
+            Self::Lock => 12,
+            Self::LockDelay => 13,
+            Self::End => 255,
+        }
     }
 
     /// How errors name it.
@@ -111,6 +141,9 @@ impl Kind {
             Self::Tombstone => "tombstone",
             Self::Restore => "restore",
             Self::RestoreEnd => "end of the restore",
+            Self::Session => "session",
+            Self::Lock => "lock",
+            Self::LockDelay => "lock delay",
             Self::End => "end",
         }
     }
@@ -128,6 +161,8 @@ struct Head {
     index_base: u64,
     restored_at: ModifyIndex,
     autopilot: Option<Arc<Autopilot>>,
+    /// Not there in images from before there were sessions.
+    sessions: Option<ModifyIndex>,
 }
 pack_struct!(Head {
     nodes,
@@ -139,6 +174,7 @@ pack_struct!(Head {
     index_base,
     restored_at,
     autopilot,
+    sessions,
 });
 
 /// What a restore under way is beside its rows.
@@ -155,7 +191,8 @@ pack_struct!(RestoreHead { id, next, bytes, records, crc, head });
 
 impl Head {
     fn of(tables: &Tables) -> Self {
-        let TableIndexes { nodes, services, checks, coordinates, service_lost } = tables.changed;
+        let TableIndexes { nodes, services, checks, coordinates, sessions, service_lost } =
+            tables.changed;
         Self {
             nodes,
             services,
@@ -166,14 +203,16 @@ impl Head {
             index_base: tables.index_base,
             restored_at: tables.restored_at,
             autopilot: tables.autopilot.clone(),
+            sessions: Some(sessions),
         }
     }
 
     /// Tables without rows.
     fn into_tables(self) -> Tables {
         let Self { nodes, services, checks, coordinates, service_lost, .. } = self;
-        let Self { kv, index_base, restored_at, autopilot, .. } = self;
-        let changed = TableIndexes { nodes, services, checks, coordinates, service_lost };
+        let Self { kv, index_base, restored_at, autopilot, sessions, .. } = self;
+        let sessions = sessions.unwrap_or(ModifyIndex::ZERO);
+        let changed = TableIndexes { nodes, services, checks, coordinates, sessions, service_lost };
         let mut tables =
             Tables { changed, index_base, restored_at, autopilot, ..Tables::default() };
         tables.kv.changed = kv;

@@ -3,7 +3,9 @@
 use super::super::image::{BLOCK_BYTES, ImageDecoder, ImageEncoder, ImageError};
 use super::super::kv::{KvDelete, KvPut, KvWrite};
 use super::super::model::NodeCoordinate;
+use super::super::session::Session;
 use super::model_check::commands;
+use super::session::{any_session_command, id, lock, session};
 use super::*;
 use crate::coordinate::Coordinate;
 use crate::wire::checksum::crc32;
@@ -20,7 +22,8 @@ pub(super) fn any_command() -> impl Strategy<Value = Command> {
     let delete = key.prop_map(|key| Command::Kv(KvWrite::Delete(KvDelete { key, only_at: None })));
     let delete_tree = "[ab]{0,2}/?".prop_map(|prefix| Command::Kv(KvWrite::DeleteTree(prefix)));
     let reap = (10..40_u64).prop_map(|index| Command::ReapTombstones(ModifyIndex::new(index)));
-    prop_oneof![5 => commands(), 4 => put, 2 => delete, 1 => delete_tree, 1 => reap]
+    let of_keys = prop_oneof![4 => put, 2 => delete, 1 => delete_tree, 1 => reap];
+    prop_oneof![5 => commands(), 8 => of_keys, 5 => any_session_command()]
 }
 
 pub(super) fn any_commands() -> impl Strategy<Value = Vec<Command>> {
@@ -84,10 +87,18 @@ pub(super) fn everything() -> Tables {
         put("d"),
         delete("d"),
     ];
+    let of_sessions = [
+        Command::CreateSession(Box::new(session(1, "n1", &["c1"]))),
+        Command::CreateSession(Box::new(session(2, "n2", &[]))),
+        Command::Kv(KvWrite::Acquire(lock("b", "1", 1))),
+        Command::Kv(KvWrite::Acquire(lock("b/c", "1", 2))),
+        Command::EndSessions(vec![id(2)]),
+    ];
+    let rest = rest.into_iter().chain(of_sessions);
     for (index, command) in (4..).zip(rest) {
         tables.apply(LogIndex::new(index), command).unwrap();
     }
-    deregister(&mut tables, 11, "n1", Some("s2"), None);
+    deregister(&mut tables, 21, "n1", Some("s2"), None);
     tables
 }
 
@@ -240,11 +251,12 @@ fn a_refusal_names_the_record_and_the_rule() {
     let end = without(index_at);
     assert_eq!(
         end,
-        format!("record {index_at} of the image: entry: a service before it has no index")
+        format!("record {index_at} of the image: session: a service before it has no index")
     );
-    let swapped = refusal(&tables, |it| it.swap(last, last - 1));
+    let tombstone = place(8);
+    let swapped = refusal(&tables, |it| it.swap(tombstone, tombstone + 1));
     let rule = "tombstone: its key is not above the one before it";
-    assert_eq!(swapped, format!("record {last} of the image: {rule}"));
+    assert_eq!(swapped, format!("record {} of the image: {rule}", tombstone + 1));
     let doubled = refusal(&tables, |it| it.insert(1, it[0].clone()));
     assert_eq!(doubled, "record 1 of the image: head: it is out of place");
     let unknown = refusal(&tables, |it| it.push(record(99, b"")));
@@ -287,6 +299,40 @@ fn rows_that_do_not_fit_together_are_refused() {
     assert_eq!(replaced(place(8), 8, &index(99, "a")), "tombstone: its index is out of range");
     assert_eq!(replaced(place(8), 8, &[0; 3]), "tombstone: the input ends early");
     assert_eq!(replaced(place(7), 7, &[0xff; 40]), "entry: the input ends early");
+}
+
+#[test]
+fn sessions_and_locks_that_do_not_fit_are_refused() {
+    let tables = everything();
+    let packed = records(&tables);
+    let place = |tag: u8| packed.iter().position(|it| it[4] == tag).unwrap();
+    let replaced = |tag: u8, payload: &[u8]| {
+        let text = refusal(&tables, |it| it[place(tag)] = record(tag, payload));
+        text.split_once(" of the image: ").unwrap().1.to_owned()
+    };
+    let row = (**tables.session(id(1)).unwrap()).clone();
+    let changed = |session: Session| replaced(11, &to_bytes(&session));
+    let elsewhere = Session { node: NodeName::parse("N1").unwrap(), ..row.clone() };
+    assert_eq!(changed(elsewhere), "session: its node is missing");
+    let unchecked = Session { node_checks: vec![CheckId::parse("c9").unwrap()], ..row.clone() };
+    assert_eq!(changed(unchecked), "session: a check of it is missing or critical");
+    let later = Session { modify_index: ModifyIndex::new(99), ..row };
+    assert_eq!(changed(later), "session: its index is out of range");
+    let lock = |acquired: u64, session: u8, key: &str| {
+        let payload = [&acquired.to_be_bytes()[..], &[session; 16], key.as_bytes()].concat();
+        replaced(12, &payload)
+    };
+    assert_eq!(lock(1, 1, "z"), "lock: its entry is missing");
+    assert_eq!(lock(1, 7, "b"), "lock: its session is missing");
+    assert_eq!(lock(0, 0, "b"), "lock: it says nothing");
+    let delay = |since: u64, nanos: u64| {
+        let payload = [&since.to_be_bytes()[..], &nanos.to_be_bytes(), b"k"].concat();
+        replaced(13, &payload)
+    };
+    assert_eq!(delay(99, 1), "lock delay: its index is out of range");
+    for nanos in [0, 60_000_000_001] {
+        assert_eq!(delay(1, nanos), "lock delay: it is not between 0 and 60 s");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod image;
 mod model_check;
 pub(crate) mod restore;
 mod rules;
+mod session;
 
 use super::Tables;
 use super::command::{ApplyError, Command, Deregistration, Registration};

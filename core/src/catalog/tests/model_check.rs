@@ -39,8 +39,14 @@ impl Naive {
                 }
                 true
             }
-            Command::Kv(_) | Command::Transaction(_) | Command::ReapTombstones(_) => {
+            Command::Kv(_)
+            | Command::Transaction(_)
+            | Command::ReapTombstones(_)
+            | Command::EndLockDelays(_) => {
                 unreachable!("the key-value table has a model of its own")
+            }
+            Command::CreateSession(_) | Command::EndSessions(_) => {
+                unreachable!("sessions have tests of their own")
             }
             Command::Autopilot(_) => unreachable!("settings have tests of their own"),
             Command::RestoreBlock(_) | Command::RestoreCommit(_) | Command::RestoreAbort(_) => {

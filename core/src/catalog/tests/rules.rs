@@ -30,6 +30,7 @@ fn names(rows: Rows) -> Vec<String> {
         | Rows::Coordinates(_)
         | Rows::DatacenterCoordinates(_)
         | Rows::Entries(_)
+        | Rows::Sessions(_)
         | Rows::Transaction(_)
         | Rows::Autopilot(_)
         | Rows::RaftConfiguration(_) => {

@@ -12,6 +12,7 @@ pub use rows::{
 
 use super::Tables;
 use super::kv::{KvDelete, KvEntry, KvPut, KvWrite};
+use super::lock::{KeyRefusal, KvLock};
 use super::model::{Check, Node, Service};
 use crate::id::ModifyIndex;
 use crate::{pack_enum, pack_struct};
@@ -35,10 +36,13 @@ pub enum Operation {
     Refused(String),
     /// Something about a node, service or check.
     Row(RowOperation),
+    /// Fails unless exactly this session, or none, holds the key of an entry.
+    CheckSession(SessionCheck),
 }
 pack_enum!(Operation {
     1 => Write(KvWrite), 2 => Get(String), 3 => GetTree(String), 4 => CheckIndex(IndexCheck),
     5 => CheckNotExists(String), 6 => Refused(String), 7 => Row(RowOperation),
+    8 => CheckSession(SessionCheck),
 });
 
 impl Operation {
@@ -51,6 +55,7 @@ impl Operation {
             | Self::GetTree(_)
             | Self::CheckIndex(_)
             | Self::CheckNotExists(_)
+            | Self::CheckSession(_)
             | Self::Refused(_) => true,
         }
     }
@@ -65,6 +70,16 @@ pub struct IndexCheck {
     pub index: ModifyIndex,
 }
 pack_struct!(IndexCheck { key, index });
+
+/// An entry and the session that must hold its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionCheck {
+    /// The entry's key.
+    pub key: String,
+    /// The session as text; empty for none.
+    pub session: String,
+}
+pack_struct!(SessionCheck { key, session });
 
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +188,18 @@ impl Tables {
                 }
                 Ok(vec![without_value(entry)])
             }
+            Operation::CheckSession(SessionCheck { key, session }) => {
+                named(key)?;
+                let (entry, _) = self.kv.one(key);
+                let missing = || format!("failed to check session, key {key:?} doesn't exist");
+                let entry = entry.ok_or_else(missing)?;
+                let holder = entry.lock().1.map_or_else(String::new, |holder| holder.to_string());
+                if holder != *session {
+                    let what = format!("failed session check for key {key:?}");
+                    return Err(format!("{what}, current session {holder:?} != {session:?}"));
+                }
+                Ok(vec![without_value(entry)])
+            }
             Operation::Refused(rule) => Err(rule.clone()),
             Operation::Row(row) => Ok(self.try_row(index, row)?.into_iter().collect()),
             Operation::CheckNotExists(key) => {
@@ -193,17 +220,23 @@ impl Tables {
         let (verb, key) = match write {
             KvWrite::Put(KvPut { key, .. }) => ("set", key),
             KvWrite::Delete(KvDelete { key, .. }) => ("delete", key),
-            KvWrite::DeleteTree(_) => {
-                self.kv.write(index, write);
+            KvWrite::Acquire(KvLock { key, .. }) => ("lock", key),
+            KvWrite::Release(KvLock { key, .. }) => ("unlock", key),
+            KvWrite::DeleteTree(prefix) => {
+                self.kv.delete_tree(index, prefix);
                 return Ok(Vec::new());
             }
         };
         if key.is_empty() {
             return Err("Must provide key".to_owned());
         }
-        if !self.kv.write(index, write) {
-            return Err(format!("failed to {verb} key {key:?}, index is stale"));
-        }
+        self.write_key(index, write).map_err(|refusal| match refusal {
+            KeyRefusal::NoSession(_) => refusal.to_string(),
+            KeyRefusal::Delayed => format!("failed to {verb} key {key:?} {refusal}"),
+            KeyRefusal::Stale | KeyRefusal::Held | KeyRefusal::NotHeld => {
+                format!("failed to {verb} key {key:?}, {refusal}")
+            }
+        })?;
         Ok(self.kv.one(key).0.map(without_value).into_iter().collect())
     }
 }

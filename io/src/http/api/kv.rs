@@ -1,6 +1,6 @@
 //! `/v1/kv`: keys and values.
 //!
-//! - Source: http-api.md §9. Locks (`acquire`, `release`) come with sessions.
+//! - Source: http-api.md §9.
 
 use super::*;
 use crate::http::json::Json;
@@ -8,6 +8,7 @@ use crate::http::render;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
+use terraform_core::catalog::lock::KvLock;
 
 /// What the reads of this group act on.
 const KV: Reads =
@@ -65,11 +66,19 @@ impl Api {
         refuse_conflict(params, &["cas", "acquire", "release"])?;
         let flags = if params.has("flags") { unsigned(params.get("flags"))? } else { 0 };
         let only_at = only_at(params)?;
-        if let Some(lock) = ["acquire", "release"].iter().find(|lock| params.has(lock)) {
-            return Err(Reply::parameter_not_built(lock));
-        }
         let (key, value) = (request.argument.to_owned(), request.body.clone());
-        self.kv_write(context, KvWrite::Put(KvPut { key, value, flags, only_at })).await
+        let lock = |name: &str| match params.get(name) {
+            "" => Err(Reply::text(500, "missing session")),
+            text => bodies::session::id(text),
+        };
+        let write = if params.has("acquire") {
+            KvWrite::Acquire(KvLock { key, value, flags, session: lock("acquire")? })
+        } else if params.has("release") {
+            KvWrite::Release(KvLock { key, value, flags, session: lock("release")? })
+        } else {
+            KvWrite::Put(KvPut { key, value, flags, only_at })
+        };
+        self.kv_write(context, write).await
     }
 
     async fn kv_delete(&self, request: &ApiRequest<'_>) -> Handled {

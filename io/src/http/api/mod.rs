@@ -16,6 +16,7 @@ mod operator;
 mod options;
 mod raft;
 mod register;
+mod session;
 mod snapshot;
 mod status;
 mod txn;
@@ -190,6 +191,12 @@ impl Api {
             Endpoint::RaftConfiguration => self.raft_configuration(request).await,
             Endpoint::RaftPeer => self.raft_peer(request).await,
             Endpoint::RaftTransfer => self.raft_transfer(request).await,
+            Endpoint::SessionCreate => Box::pin(self.session_create(request)).await,
+            Endpoint::SessionDestroy => Box::pin(self.session_destroy(request)).await,
+            Endpoint::SessionInfo => Box::pin(self.session_info(request)).await,
+            Endpoint::SessionList => Box::pin(self.session_list(request)).await,
+            Endpoint::SessionNode => Box::pin(self.session_node(request)).await,
+            Endpoint::SessionRenew => Box::pin(self.session_renew(request)).await,
             Endpoint::Snapshot => Box::pin(self.snapshot(request)).await,
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,

@@ -29,6 +29,7 @@ mod kv;
 mod local;
 mod operator;
 mod raft;
+mod session;
 mod shared;
 mod sharing;
 mod snapshot;
@@ -74,6 +75,7 @@ pub(in crate::http) fn settings() -> HttpSettings {
             )]))),
         },
         remote_script_checks: false,
+        session_ttl_min: Duration::from_secs(10),
         reload: None,
         limits: ServerLimits::default(),
         scratch: std::env::temp_dir(),

@@ -1,6 +1,6 @@
 //! `/v1/txn`: several operations as one.
 //!
-//! - Source: http-api.md §12. The verbs that need sessions are not built and refused by name.
+//! - Source: http-api.md §12.
 
 use super::*;
 use crate::http::json::Json;

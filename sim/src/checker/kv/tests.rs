@@ -22,13 +22,14 @@ fn after(commands: &[Command]) -> Result<KvChecker, Violation> {
     for (at, command) in (1..).zip(commands) {
         let (index, term, kind) = (LogIndex::new(at), Term::new(1), EntryKind::Command);
         let entry = Entry { index, term, kind, payload: command.encode(), chain: 0 };
-        checker.commit(&entry, at)?;
+        checker.commit(&entry, at, Instant::ZERO)?;
     }
     Ok(checker)
 }
 
 fn record(call: Call, floor: u64, outcome: Outcome) -> Record {
-    Record { client: 0, call, believed: None, floor, invoked: 1, returned: Some(2), outcome }
+    let (believed, asked) = (None, Instant::ZERO);
+    Record { client: 0, call, believed, floor, invoked: 1, asked, returned: Some(2), outcome }
 }
 
 fn wrote(write: KvWrite, response: Response) -> Record {
@@ -86,7 +87,7 @@ fn what_was_told_not_done_is_never_committed() {
     let payload = Command::Kv(put(0, None)).encode();
     let (index, term, kind) = (LogIndex::new(1), Term::new(1), EntryKind::Command);
     let entry = Entry { index, term, kind, payload, chain: 0 };
-    assert_eq!(rule(checker.commit(&entry, 1)), Some("C11"));
+    assert_eq!(rule(checker.commit(&entry, 1, Instant::ZERO)), Some("C11"));
     let mut checker = after(&[Command::Kv(put(0, None))]).unwrap();
     assert_eq!(rule(checker.answered(0, &undone, 1)), Some("C11"));
 }
@@ -162,7 +163,7 @@ fn deletions_are_counted() {
     let history = |outcomes: &[Outcome]| {
         let mut history = History::default();
         for (id, outcome) in (0..).zip(outcomes) {
-            history.invoke(0, call.clone(), None, 0);
+            history.invoke(0, (call.clone(), Instant::ZERO), None, 0);
             history.finish(id, outcome.clone());
         }
         history

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
+use terraform_core::catalog::lock::KvLock;
 use terraform_core::catalog::model::Node;
 use terraform_core::catalog::transaction::{
     CheckWrite, IndexCheck, NodeDelete, NodeKey, NodeWrite, Operation, RowDelete, RowKey,
-    RowOperation, ServiceWrite,
+    RowOperation, ServiceWrite, SessionCheck,
 };
-use terraform_core::id::ModifyIndex;
+use terraform_core::id::{ModifyIndex, SessionId};
 use terraform_core::wire::base64;
 
 /// What an element of the list asks for.
@@ -220,9 +221,17 @@ fn kv_operation(value: &Value) -> Result<Element, DecodeError> {
         "get-tree" => Operation::GetTree(key),
         "check-index" => Operation::CheckIndex(IndexCheck { key, index }),
         "check-not-exists" => Operation::CheckNotExists(key),
-        "lock" | "unlock" | "check-session" => {
-            return Ok(Element::NotBuilt(format!("the KV verb {verb:?}")));
-        }
+        "check-session" => Operation::CheckSession(SessionCheck { key, session }),
+        "lock" | "unlock" => match SessionId::parse(&session) {
+            Ok(session) if verb == "lock" => {
+                Operation::Write(KvWrite::Acquire(KvLock { key, value, flags, session }))
+            }
+            Ok(session) => {
+                Operation::Write(KvWrite::Release(KvLock { key, value, flags, session }))
+            }
+            Err(_) if session.is_empty() => Operation::Refused("missing session".to_owned()),
+            Err(_) => Operation::Refused(super::session::NOT_UUID.to_owned()),
+        },
         _ => Operation::Refused(format!("unknown KV verb {verb:?}")),
     };
     Ok(Element::Operation(operation))

@@ -6,13 +6,17 @@ use bytes::Bytes;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
+use terraform_core::catalog::lock::{KeyLock, KvLock};
+use terraform_core::id::SessionId;
 
 pub(super) fn entry(key: &str, value: &'static str) -> Arc<KvEntry> {
     let (create_index, modify_index) = (ModifyIndex::new(5), ModifyIndex::new(9));
     let value = Bytes::from_static(value.as_bytes());
-    Arc::new(KvEntry { key: key.into(), value, flags: 7, create_index, modify_index })
+    Arc::new(KvEntry { key: key.into(), value, flags: 7, lock: None, create_index, modify_index })
 }
 
+const NOT_UUID: &str = "failed session lookup: index error: UUID must be 36 characters";
+const SESSION: &str = "01010101-0101-0101-0101-010101010101";
 const HELLO: &str =
     r#"{"LockIndex":0,"Key":"a/b","Flags":7,"Value":"aGVsbG8=","CreateIndex":5,"ModifyIndex":9}"#;
 
@@ -89,6 +93,29 @@ fn a_put_carries_value_flags_and_condition() {
 }
 
 #[test]
+fn a_session_acquires_and_releases() {
+    let world = server();
+    let session = SessionId::from_bytes([1; 16]);
+    let (key, value) = ("a".to_owned(), Bytes::from_static(b"v"));
+    let lock = KvLock { key, value, flags: 3, session };
+    for (verb, write) in
+        [("acquire", KvWrite::Acquire(lock.clone())), ("release", KvWrite::Release(lock))]
+    {
+        let text = format!("PUT /v1/kv/a?{verb}={SESSION}&flags=3\n\nv");
+        let (status, shown, asked) = world.write(&text);
+        assert_eq!((status, shown.as_str()), (200, "true"));
+        assert_eq!(asked, RequestBody::Write(Command::Kv(write)));
+    }
+    let mut held = (*entry("a/b", "hello")).clone();
+    held.lock = Some(Box::new(KeyLock { index: 4, session: Some(session) }));
+    let (reply, _) = world.read("GET /v1/kv/a/b", Rows::Entries(vec![Arc::new(held)]));
+    let shown = HELLO.replace(r#""LockIndex":0"#, r#""LockIndex":4"#);
+    let value = r#""Value":"aGVsbG8=","#;
+    let shown = shown.replace(value, &format!(r#"{value}"Session":"{SESSION}","#));
+    assert_eq!(body(&reply), format!("[{shown}]"));
+}
+
+#[test]
 fn a_delete_is_of_one_key_or_of_all_under_a_prefix() {
     let world = server();
     let write = |text: &str| {
@@ -121,8 +148,8 @@ fn bad_parameters_are_named() {
         ("DELETE /v1/kv/a?cas=x", 500, syntax),
         ("PUT /v1/kv/a?cas=1&acquire=x", 400, "Conflicting flags: acquire=x&cas=1"),
         ("DELETE /v1/kv/a?recurse&cas=1", 400, "Conflicting flags: cas=1&recurse="),
-        ("PUT /v1/kv/a?acquire=x", 501, r#"the parameter "acquire" is not built yet"#),
-        ("PUT /v1/kv/a?release=x", 501, r#"the parameter "release" is not built yet"#),
+        ("PUT /v1/kv/a?acquire=", 500, "missing session"),
+        ("PUT /v1/kv/a?release=x", 500, NOT_UUID),
         ("POST /v1/kv/a", 405, "method POST not allowed"),
     ] {
         assert_eq!(world.say(text), (status, shown.to_owned()), "{text}");

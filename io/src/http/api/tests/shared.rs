@@ -43,13 +43,11 @@ fn each_endpoint_knows_its_methods() {
 fn what_is_not_built_answers_501_by_name() {
     let world = server();
     for (target, name) in [
-        ("PUT /v1/session/create", "/v1/session/create"),
         ("GET /v1/agent/metrics", "/v1/agent/metrics"),
         ("PUT /v1/agent/maintenance?enable=true", "/v1/agent/maintenance"),
         ("GET /v1/query", "/v1/query"),
         ("GET /v1/query/a/execute", "/v1/query"),
         ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
-        ("GET /v1/session/list", "/v1/session/list"),
         ("PUT /v1/agent/reload", "/v1/agent/reload"),
     ] {
         assert_eq!(world.say(target), (501, format!("{name} is not built yet")), "{target}");

@@ -5,11 +5,13 @@ use super::*;
 use bytes::Bytes;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
+use terraform_core::catalog::lock::KvLock;
 use terraform_core::catalog::model::{Check, CheckRecipe, CheckStatus, Node, Service, Weights};
 use terraform_core::catalog::transaction::{
     CheckWrite, IndexCheck, NodeDelete, NodeKey, NodeWrite, Operation, OperationError, RowDelete,
-    RowKey, RowOperation, ServiceWrite, TransactionResult, TransactionRow,
+    RowKey, RowOperation, ServiceWrite, SessionCheck, TransactionResult, TransactionRow,
 };
+use terraform_core::id::SessionId;
 use terraform_core::id::{CheckId, ServiceId, ServiceName};
 
 #[test]
@@ -19,7 +21,11 @@ fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
 
 [{"KV":{"Verb":"set","Key":"a","Value":"dg==","Flags":7}},{},{"kv":{"verb":"CAS"}},
  {"KV":{"Verb":"cas","Key":"a","Index":3}},{"KV":{"Verb":"delete-cas","Key":"a","Index":4}},
- {"KV":{"Verb":"check-index","Key":"a","Index":5}},{"KV":{"Verb":"delete-tree","Key":"t/"}}]"#;
+ {"KV":{"Verb":"check-index","Key":"a","Index":5}},{"KV":{"Verb":"delete-tree","Key":"t/"}},
+ {"KV":{"Verb":"lock","Key":"a","Session":"01010101-0101-0101-0101-010101010101"}},
+ {"KV":{"Verb":"unlock","Key":"a","Session":"01010101-0101-0101-0101-010101010101"}},
+ {"KV":{"Verb":"lock","Key":"a","Session":"x"}},{"KV":{"Verb":"lock","Key":"a"}},
+ {"KV":{"Verb":"check-session","Key":"a","Session":"s"}}]"#;
     let done = TransactionResult::Done(vec![TransactionRow::Entry(entry("a", ""))]);
     let (reply, asked) = world.exchange(text, vec![Ok(Response::Transaction(done))]);
     let shown = r#"{"Results":[{"KV":{"LockIndex":0,"Key":"a","Flags":7,"Value":null,"CreateIndex":5,"ModifyIndex":9}}],"Errors":null}"#;
@@ -30,6 +36,11 @@ fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
         let value = Bytes::from_static(value);
         Operation::Write(KvWrite::Put(KvPut { key: key(), value, flags, only_at }))
     };
+    let lock = || {
+        let session = SessionId::from_bytes([1; 16]);
+        KvLock { key: key(), value: Bytes::new(), flags: 0, session }
+    };
+    let not_uuid = "failed session lookup: index error: UUID must be 36 characters";
     let operations = vec![
         put(b"v", 7, None),
         Operation::Refused("unknown KV verb \"CAS\"".to_owned()),
@@ -37,6 +48,11 @@ fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
         Operation::Write(KvWrite::Delete(KvDelete { key: key(), only_at: at(4) })),
         Operation::CheckIndex(IndexCheck { key: key(), index: ModifyIndex::new(5) }),
         Operation::Write(KvWrite::DeleteTree("t/".to_owned())),
+        Operation::Write(KvWrite::Acquire(lock())),
+        Operation::Write(KvWrite::Release(lock())),
+        Operation::Refused(not_uuid.to_owned()),
+        Operation::Refused("missing session".to_owned()),
+        Operation::CheckSession(SessionCheck { key: key(), session: "s".to_owned() }),
     ];
     assert_eq!(asked[0].body, RequestBody::Write(Command::Transaction(operations)));
 }
@@ -73,7 +89,6 @@ fn bad_transactions_are_refused_whole() {
             "Failed to parse body: illegal base64 data at input byte 0",
         ),
         (&many, 413, "Transaction contains too many operations (65 > 64)"),
-        (r#"[{"KV":{"Verb":"lock"}}]"#, 501, "the KV verb \"lock\" is not built yet"),
         (
             r#"[{"Service":{"Verb":"set","Service":{"Service":"a","Kind":"connect-proxy"}}}]"#,
             501,
