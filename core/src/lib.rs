@@ -22,6 +22,7 @@ pub mod coordinate;
 pub mod dns;
 pub mod event;
 pub mod expression;
+pub mod filter;
 pub mod gossip;
 pub mod id;
 pub mod local;

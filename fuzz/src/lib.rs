@@ -21,6 +21,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("archive", targets::archive),
     ("config_json", targets::config_json),
     ("dns", targets::dns),
+    ("filter", targets::filter),
     ("gossip_wire", targets::gossip_wire),
     ("http", targets::http),
     ("image", targets::image),

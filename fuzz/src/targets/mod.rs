@@ -3,6 +3,7 @@
 mod archive;
 mod config_json;
 mod dns;
+mod filter;
 mod gossip_wire;
 mod http;
 mod image;
@@ -17,6 +18,7 @@ mod storage;
 pub use archive::archive;
 pub use config_json::config_json;
 pub use dns::dns;
+pub use filter::filter;
 pub use gossip_wire::gossip_wire;
 pub use http::http;
 pub use image::image;
