@@ -173,12 +173,12 @@ pub fn answer_now(
 ) -> QueryAnswer {
     let ServerState { tables, consensus, datacenters } = state;
     let (rows, index) = match query {
-        Query::Nodes(meta) => tables.all_nodes(meta),
+        Query::Nodes(wanted) => tables.all_nodes(&wanted.meta),
         Query::NodeNamed(name) => tables.node_named(name),
         Query::Services(meta) => tables.all_services(meta),
         Query::ServiceNodes(wanted) => tables.service_nodes(wanted),
-        Query::Node(wanted) => tables.node_with_services(wanted),
-        Query::NodeChecks(name) => tables.node_checks(name),
+        Query::Node(wanted) => tables.node_with_services(&wanted.node),
+        Query::NodeChecks(wanted) => tables.node_checks(&wanted.node),
         Query::ServiceChecks(wanted) => tables.service_checks(wanted),
         Query::ChecksInState(wanted) => tables.checks_in_state(wanted),
         Query::ServiceHealth(wanted) => tables.service_health(wanted),
@@ -220,8 +220,9 @@ pub fn answer_now(
             (Rows::Names(peers.collect()), ModifyIndex::ZERO)
         }
     };
+    let own = datacenters.first().map_or("", |own| own.datacenter.as_str());
     QueryAnswer {
-        rows,
+        rows: tables.refined(query, rows, own),
         index: index.max(tables.restored_at()).max(ModifyIndex::new(1)),
         known_leader: consensus.leader.is_some(),
         last_contact: state.last_contact(now),

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::Node;
-use terraform_core::catalog::query::{Query, Rows};
+use terraform_core::catalog::query::{NodeQuery, NodesQuery, Query, Rows};
 use terraform_core::id::{Datacenter, ModifyIndex, NodeName, PoolName};
 use terraform_core::node::request::{Request, RequestBody, RequestError, Response};
 use terraform_core::raft::{Raft, RoleKind};
@@ -139,7 +139,7 @@ impl Federation {
         let (left, right) = hosts.split_at(SERVERS);
         self.world.net.partition(left, right);
         for moment in ["at once", "once the pool knows it"] {
-            let across = self.ask(0, 1, RequestBody::Query(Query::Nodes(Vec::new())))?;
+            let across = self.ask(0, 1, RequestBody::Query(Query::Nodes(NodesQuery::default())))?;
             if across != Err(RequestError::NoServerReachable) {
                 return wrong(format!("{moment}, a read across was answered with {across:?}"));
             }
@@ -170,7 +170,7 @@ impl Federation {
 
     /// Whether the catalog of a datacenter has a node, as `host` is told.
     fn knows(&mut self, host: HostId, number: usize, name: &str) -> Result<bool, Violation> {
-        let query = RequestBody::Query(Query::Node(name.to_owned()));
+        let query = RequestBody::Query(Query::Node(NodeQuery::all(name)));
         match self.ask(host, number, query)? {
             Ok(Response::Answer(answer)) => Ok(matches!(answer.rows, Rows::Node(Some(_)))),
             other => wrong(format!("a read of host {host} was answered with {other:?}")),

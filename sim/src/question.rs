@@ -1,7 +1,7 @@
 //! What clients of a world read.
 
 use terraform_core::catalog::kv::KeyList;
-use terraform_core::catalog::query::{Query, ServiceQuery};
+use terraform_core::catalog::query::{NodesQuery, Query, ServiceQuery};
 use terraform_core::catalog::transaction::Operation;
 use terraform_core::id::ServiceName;
 
@@ -42,7 +42,7 @@ impl Question {
                 Query::Transaction(gets.into_iter().map(get).collect())
             }
             Self::Service(name) => Query::ServiceHealth(ServiceQuery::all(name)),
-            Self::Nodes => Query::Nodes(Vec::new()),
+            Self::Nodes => Query::Nodes(NodesQuery::default()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::world::{Reply, World, world_rng};
 use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::{Node, Service, Weights};
-use terraform_core::catalog::query::{Consistency, Query, Rows};
+use terraform_core::catalog::query::{Consistency, NodeQuery, Query, Rows};
 use terraform_core::id::{ModifyIndex, NodeName, RequestId, ServiceId, ServiceName};
 use terraform_core::local::definition::{Origin, ServiceDefinition};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
@@ -251,7 +251,7 @@ impl Workload {
     }
 
     fn read(&mut self, world: &mut World, host: HostId, register: usize, consistency: Consistency) {
-        let query = Query::Node(register_name(register).to_string());
+        let query = Query::Node(NodeQuery::all(register_name(register).to_string()));
         let context = RequestContext { consistency, ..RequestContext::default() };
         let floor = self.acknowledged.registers[register].acknowledged;
         let operation = match consistency {

@@ -22,7 +22,7 @@ mod tests;
 pub use pace::scale;
 
 use crate::catalog::model::{Check, Node};
-use crate::catalog::query::{NodeServices, Query, Rows};
+use crate::catalog::query::{NodeChecksQuery, NodeQuery, NodeServices, Query, Rows};
 use crate::config::NodeConfig;
 use crate::id::{CheckId, ModifyIndex, NodeId, RequestId, ServiceId};
 use crate::local::{AgentTrace, Change, LocalView};
@@ -234,7 +234,7 @@ impl AntiEntropy {
             return;
         }
         if std::mem::take(&mut self.full_wanted) {
-            let query = Query::Node(self.node.name.as_str().to_owned());
+            let query = Query::Node(NodeQuery::all(self.node.name.as_str()));
             let hold = std::mem::replace(&mut self.tried, true);
             let ticket = self.submit(hold, RequestBody::Query(query), out);
             self.state = State::ReadingNode(ticket);
@@ -348,7 +348,7 @@ impl AntiEntropy {
                     // A name may also have matched the beginning of another node's identity.
                     let name = self.node.name.folded();
                     let remote = remote.filter(|remote| remote.node.name.folded() == name);
-                    let query = Query::NodeChecks(self.node.name.clone());
+                    let query = Query::NodeChecks(NodeChecksQuery::all(self.node.name.clone()));
                     let ticket = self.submit(true, RequestBody::Query(query), out);
                     self.state = State::ReadingChecks(ticket, remote);
                 }

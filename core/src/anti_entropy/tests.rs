@@ -4,7 +4,7 @@ use super::*;
 use crate::catalog::Tables;
 use crate::catalog::command::{Command, Registration, SERF_HEALTH};
 use crate::catalog::model::{CheckRecipe, CheckStatus, Service, Weights};
-use crate::catalog::query::{Consistency, QueryAnswer};
+use crate::catalog::query::{Consistency, NodeChecksQuery, QueryAnswer};
 use crate::id::{LogIndex, NodeName, ServiceName};
 
 const UPDATE_INTERVAL: Duration = Duration::from_secs(300);
@@ -288,10 +288,10 @@ impl Rig {
             return self.write(command);
         }
         let RequestBody::Query(query) = body else { panic!("neither a read nor a write") };
-        let (rows, index) = if let Query::Node(name) = &query {
-            self.tables.node_with_services(name)
+        let (rows, index) = if let Query::Node(wanted) = &query {
+            self.tables.node_with_services(&wanted.node)
         } else {
-            assert_eq!(query, Query::NodeChecks(self.node_name.clone()));
+            assert_eq!(query, Query::NodeChecks(NodeChecksQuery::all(self.node_name.clone())));
             self.tables.node_checks(&self.node_name)
         };
         let (known_leader, last_contact) = (true, Duration::ZERO);

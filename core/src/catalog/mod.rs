@@ -23,6 +23,7 @@ pub mod lock;
 pub mod model;
 pub mod query;
 mod read;
+mod refine;
 pub mod restore;
 pub mod session;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
 use super::session::Session;
 use super::transaction::{Operation, TransactionResult};
+use crate::filter::{Filter, Row};
 use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceName, SessionId};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
@@ -22,21 +23,21 @@ pub type MetaFilter = Vec<(String, String)>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Query {
     /// All nodes.
-    Nodes(MetaFilter),
+    Nodes(NodesQuery),
     /// Service names with the union of their tags.
     Services(MetaFilter),
     /// The instances of a service.
-    ServiceNodes(ServiceQuery),
-    /// One node with its services; by name, identity, or unique identity prefix.
-    Node(String),
-    /// All checks of one node, by name.
-    NodeChecks(NodeName),
+    ServiceNodes(ServiceQuery<ServiceNode>),
+    /// One node with its services.
+    Node(NodeQuery),
+    /// All checks of one node.
+    NodeChecks(NodeChecksQuery),
     /// The checks attached to a service's instances.
-    ServiceChecks(ServiceQuery),
+    ServiceChecks(ServiceQuery<Check>),
     /// Checks in one state; `any` for all.
     ChecksInState(StateQuery),
     /// The instances of a service with everything that decides their health.
-    ServiceHealth(ServiceQuery),
+    ServiceHealth(ServiceQuery<Instance>),
     /// Known datacenters.
     Datacenters,
     /// The address of the leader.
@@ -68,16 +69,64 @@ pub enum Query {
     /// All sessions, or those of a node.
     Sessions(Option<NodeName>),
 }
+// 1, 4 and 5 were `Nodes`, `Node` and `NodeChecks` without filters.
 pack_enum!(Query {
-    1 => Nodes(MetaFilter), 2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery),
-    4 => Node(String), 5 => NodeChecks(NodeName), 6 => ServiceChecks(ServiceQuery),
-    7 => ChecksInState(StateQuery), 8 => ServiceHealth(ServiceQuery), 9 => Datacenters,
+    2 => Services(MetaFilter), 3 => ServiceNodes(ServiceQuery<ServiceNode>),
+    6 => ServiceChecks(ServiceQuery<Check>), 7 => ChecksInState(StateQuery),
+    8 => ServiceHealth(ServiceQuery<Instance>), 9 => Datacenters,
     10 => Leader, 11 => Peers, 12 => AddressOwner(String), 13 => NodeNamed(NodeName),
     14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
     17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
     20 => RaftConfiguration, 21 => Autopilot, 22 => Session(SessionId),
-    23 => Sessions(Option<NodeName>),
+    23 => Sessions(Option<NodeName>), 30 => Nodes(NodesQuery), 31 => Node(NodeQuery),
+    32 => NodeChecks(NodeChecksQuery),
 });
+
+/// Which nodes are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodesQuery {
+    /// Metadata they must have.
+    pub meta: MetaFilter,
+    /// What else they must have.
+    pub filter: Option<Filter<Node>>,
+    /// The node from which the nearest come first.
+    pub near: Option<NodeName>,
+}
+pack_struct!(NodesQuery { meta, filter, near });
+
+/// Which node is wanted, and what of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeQuery {
+    /// Its name, its identity, or a prefix of its identity that no other has.
+    pub node: String,
+    /// Which of its services.
+    pub filter: Option<Filter<Service>>,
+}
+pack_struct!(NodeQuery { node, filter });
+
+impl NodeQuery {
+    /// All of `node`.
+    pub fn all(node: impl Into<String>) -> Self {
+        Self { node: node.into(), filter: None }
+    }
+}
+
+/// Which checks of a node are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeChecksQuery {
+    /// The node, in any case.
+    pub node: NodeName,
+    /// Which of its checks.
+    pub filter: Option<Filter<Check>>,
+}
+pack_struct!(NodeChecksQuery { node, filter });
+
+impl NodeChecksQuery {
+    /// All checks of `node`.
+    pub const fn all(node: NodeName) -> Self {
+        Self { node, filter: None }
+    }
+}
 
 /// Which coordinates are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,9 +181,9 @@ pub struct RaftServer {
 }
 pack_struct!(RaftServer { id, name, address, leader, voter });
 
-/// Which instances of a service are wanted.
+/// Which instances of a service are wanted, of which rows are made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceQuery {
+pub struct ServiceQuery<R> {
     /// The service, in any case.
     pub name: ServiceName,
     /// Tags an instance must have, all of them, in any case.
@@ -143,13 +192,17 @@ pub struct ServiceQuery {
     pub meta: MetaFilter,
     /// Only instances all of whose checks pass (`?passing`).
     pub passing: bool,
+    /// What the rows must have.
+    pub filter: Option<Filter<R>>,
+    /// The node from which the nearest come first.
+    pub near: Option<NodeName>,
 }
-pack_struct!(ServiceQuery { name, tags, meta, passing });
+pack_struct!(ServiceQuery<R: Row> { name, tags, meta, passing, filter, near });
 
-impl ServiceQuery {
+impl<R> ServiceQuery<R> {
     /// All instances of `name`.
     pub const fn all(name: ServiceName) -> Self {
-        Self { name, tags: Vec::new(), meta: Vec::new(), passing: false }
+        Self { name, tags: Vec::new(), meta: Vec::new(), passing: false, filter: None, near: None }
     }
 }
 
@@ -160,11 +213,22 @@ pub struct StateQuery {
     pub state: String,
     /// Metadata the check's node must have.
     pub meta: MetaFilter,
+    /// What else a check must have.
+    pub filter: Option<Filter<Check>>,
+    /// The node from which the nearest come first.
+    pub near: Option<NodeName>,
 }
-pack_struct!(StateQuery { state, meta });
+pack_struct!(StateQuery { state, meta, filter, near });
+
+impl StateQuery {
+    /// All checks in `state`.
+    pub fn all(state: impl Into<String>) -> Self {
+        Self { state: state.into(), meta: Vec::new(), filter: None, near: None }
+    }
+}
 
 /// One instance with its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceNode {
     /// The node.
     pub node: Arc<Node>,
@@ -184,7 +248,7 @@ pub struct NodeServices {
 pack_struct!(NodeServices { node, services });
 
 /// One instance with its node, the node's own checks and the instance's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance {
     /// The node.
     pub node: Arc<Node>,

@@ -1,4 +1,5 @@
-//! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8).
+//! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8), but for their
+//! filters and for the order they want, which `refine` is for.
 
 use super::kv::KeyList;
 use super::model::{Check, Node, NodeCoordinate, Service};
@@ -48,7 +49,7 @@ impl Tables {
     }
 
     /// The instances of a service, by node and id.
-    pub(crate) fn service_nodes(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+    pub(crate) fn service_nodes(&self, query: &ServiceQuery<ServiceNode>) -> (Rows, ModifyIndex) {
         let row = |instance: &Arc<Instance>| ServiceNode {
             node: Arc::clone(&instance.node),
             service: Arc::clone(&instance.service),
@@ -59,14 +60,14 @@ impl Tables {
     }
 
     /// The instances of a service with their checks, by node and id.
-    pub(crate) fn service_health(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+    pub(crate) fn service_health(&self, query: &ServiceQuery<Instance>) -> (Rows, ModifyIndex) {
         let rows = self.matching(query).cloned().collect();
         let TableIndexes { nodes, services, checks, .. } = self.changed;
         (Rows::Instances(rows), self.service_index(query, nodes.max(services).max(checks)))
     }
 
     /// The checks attached to a service's instances, without their nodes' checks.
-    pub(crate) fn service_checks(&self, query: &ServiceQuery) -> (Rows, ModifyIndex) {
+    pub(crate) fn service_checks(&self, query: &ServiceQuery<Check>) -> (Rows, ModifyIndex) {
         let checks = self.matching(query).flat_map(|instance| instance.checks.iter());
         let rows = checks.filter(|check| check.service_id.is_some()).cloned().collect();
         (Rows::Checks(rows), self.changed.checks)
@@ -189,7 +190,10 @@ impl Tables {
         self.kv.newest_deletion()
     }
 
-    fn matching<'a>(&'a self, query: &'a ServiceQuery) -> impl Iterator<Item = &'a Arc<Instance>> {
+    fn matching<'a, R>(
+        &'a self,
+        query: &'a ServiceQuery<R>,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> {
         let all = keys::under(&self.instances, &query.name.folded());
         all.filter(|instance| {
             has_tags(&instance.service, &query.tags)
@@ -199,7 +203,7 @@ impl Tables {
     }
 
     /// The index of a service; of a missing one, when a service last vanished, else `tables`.
-    fn service_index(&self, query: &ServiceQuery, tables: ModifyIndex) -> ModifyIndex {
+    fn service_index<R>(&self, query: &ServiceQuery<R>, tables: ModifyIndex) -> ModifyIndex {
         let lost = self.changed.service_lost;
         let missing = if lost == ModifyIndex::ZERO { tables } else { lost };
         self.service_indexes.get(&*query.name.folded()).copied().unwrap_or(missing)

@@ -84,7 +84,7 @@ impl Tables {
 
     /// A service that exists has an index of its own. One that does not has the index of the last
     /// loss of any service, or of the `tables` if none was ever lost.
-    fn service_topics(&self, wanted: &ServiceQuery, tables: &[Topic]) -> Vec<Topic> {
+    fn service_topics<R>(&self, wanted: &ServiceQuery<R>, tables: &[Topic]) -> Vec<Topic> {
         let name: Arc<str> = wanted.name.folded().into();
         let mut topics = Vec::new();
         if !self.service_indexes.contains_key(&*name) {

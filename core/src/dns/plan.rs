@@ -109,7 +109,7 @@ impl Zone<'_> {
         let name = ServiceName::parse(name).ok()?;
         let tags = if tag.is_empty() { Vec::new() } else { vec![tag] };
         let passing = self.config.only_passing;
-        let query = ServiceQuery { name: name.clone(), tags, meta: Vec::new(), passing };
+        let query = ServiceQuery { tags, passing, ..ServiceQuery::all(name.clone()) };
         Some((Query::ServiceHealth(query), Kind::Service(name)))
     }
 

@@ -345,7 +345,7 @@ impl Reconcile {
         for member in world.members.iter().filter(|member| world.is_here(member)) {
             self.due.entry(member.name.clone()).or_default();
         }
-        let any = StateQuery { state: "any".to_owned(), meta: Vec::new() };
+        let any = StateQuery::all("any");
         let (Rows::Checks(checks), _) = world.tables.checks_in_state(&any) else { return };
         let nodes = checks.iter().filter(|check| check.id.as_str() == SERF_HEALTH);
         let strangers = nodes.map(|it| &it.node).filter(|name| world.member(name).is_none());

@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::command::Command;
 use crate::catalog::kv::{KvPut, KvWrite};
+use crate::catalog::query::NodesQuery;
 use crate::id::StoreId;
 use bytes::Bytes;
 
@@ -45,7 +46,7 @@ fn context(consistency: Consistency) -> RequestContext {
 }
 
 fn is_answered(view: &View, consistency: Consistency, now: u64) -> bool {
-    let query = Query::Nodes(Vec::new());
+    let query = Query::Nodes(NodesQuery::default());
     view.answer(&context(consistency), &query, Instant::from_nanos(now)).is_some()
 }
 
@@ -111,7 +112,7 @@ fn another_datacenters_read_and_one_that_has_to_wait_go_to_the_node() {
 
 #[test]
 fn meta_data_tells_index_leader_and_age() {
-    let query = Query::Nodes(Vec::new());
+    let query = Query::Nodes(NodesQuery::default());
     let now = Instant::from_nanos(5_000);
     let ask = |view: View| view.answer(&context(Consistency::Stale), &query, now).unwrap();
     let follower = ask(view("Follower", None, Some(2_000)));

@@ -5,7 +5,8 @@ use crate::catalog::command::Command;
 use crate::catalog::kv::{KeyList, KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
 use crate::catalog::query::{
-    Consistency, DatacenterCoordinates, QueryAnswer, ServiceQuery, StateQuery,
+    Consistency, DatacenterCoordinates, NodeChecksQuery, NodeQuery, NodesQuery, QueryAnswer,
+    ServiceQuery, StateQuery,
 };
 use crate::catalog::tests::restore::restore;
 use crate::catalog::tests::{check, deregister, node, register, registration, service};
@@ -153,7 +154,7 @@ fn a_read_waits_until_its_deadline() {
 /// Everything that may be waited for, over few names.
 fn queries() -> Vec<Query> {
     let name = |name: &str| NodeName::parse(name).unwrap();
-    let of = |name: &str| ServiceQuery::all(ServiceName::parse(name).unwrap());
+    let service = |name: &str| ServiceName::parse(name).unwrap();
     let keys = KeyList { prefix: "a".to_owned(), separator: "/".to_owned() };
     vec![
         key("a"),
@@ -162,16 +163,16 @@ fn queries() -> Vec<Query> {
         tree("b"),
         tree(""),
         Query::Keys(keys),
-        Query::Nodes(Vec::new()),
-        Query::Node("n1".to_owned()),
+        Query::Nodes(NodesQuery::default()),
+        Query::Node(NodeQuery::all("n1")),
         Query::Services(Vec::new()),
         Query::Services(vec![("k".to_owned(), "v".to_owned())]),
-        Query::ServiceNodes(of("web")),
-        Query::ServiceHealth(of("WEB")),
-        Query::ServiceHealth(of("db")),
-        Query::ServiceChecks(of("web")),
-        Query::NodeChecks(name("n1")),
-        Query::ChecksInState(StateQuery { state: "any".to_owned(), meta: Vec::new() }),
+        Query::ServiceNodes(ServiceQuery::all(service("web"))),
+        Query::ServiceHealth(ServiceQuery::all(service("WEB"))),
+        Query::ServiceHealth(ServiceQuery::all(service("db"))),
+        Query::ServiceChecks(ServiceQuery::all(service("web"))),
+        Query::NodeChecks(NodeChecksQuery::all(name("n1"))),
+        Query::ChecksInState(StateQuery::all("any")),
     ]
 }
 

@@ -555,11 +555,12 @@ pack_number!(Term, LogIndex, ModifyIndex, RequestId, LamportTime, StreamId, Writ
 
 /// Implements [`Pack`] for a struct as a map from field name to value.
 ///
-/// `pack_struct!(Node { name, address });` lists the fields in wire order.
+/// `pack_struct!(Node { name, address });` lists the fields in wire order; a type over another one
+/// names that with its trait, as `ServiceQuery<R: Row>`.
 #[macro_export]
 macro_rules! pack_struct {
-    ($name:ident { $($field:ident),* $(,)? }) => {
-        impl $crate::wire::pack::Pack for $name {
+    ($name:ident $(<$row:ident: $bound:path>)? { $($field:ident),* $(,)? }) => {
+        impl $(<$row: $bound>)? $crate::wire::pack::Pack for $name $(<$row>)? {
             fn pack(&self, out: &mut Vec<u8>) {
                 let Self { $($field),* } = self;
                 $crate::pack_struct!(@put out $($field)*);

@@ -206,7 +206,9 @@ mod tests {
     use super::*;
     use crate::catalog::command::Command;
     use crate::catalog::kv::{KvEntry, KvPut, KvWrite};
-    use crate::catalog::query::{Consistency, Query, RaftConfiguration, RaftServer, Rows};
+    use crate::catalog::query::{
+        Consistency, NodeQuery, Query, RaftConfiguration, RaftServer, Rows,
+    };
     use crate::catalog::transaction::{IndexCheck, Operation, OperationError, TransactionRow};
     use crate::event::{Filters, FireEvent};
     use crate::id::{EventId, LamportTime, LogIndex, ModifyIndex, PoolName, Term};
@@ -243,7 +245,7 @@ mod tests {
 
     #[test]
     fn frames_survive_their_wire_form() {
-        let mut request = Request::new(RequestBody::Query(Query::Node("n".to_owned())));
+        let mut request = Request::new(RequestBody::Query(Query::Node(NodeQuery::all("n"))));
         request.context.token = Some("secret".to_owned());
         request.context.consistency = Consistency::Consistent;
         let fire = FireEvent {

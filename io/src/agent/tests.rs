@@ -5,7 +5,7 @@ use crate::http::settings::{Facts, Ports as HttpPorts, ServerLimits};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener as StdListener, UdpSocket};
 use std::time::Instant;
-use terraform_core::catalog::query::{Query, Rows};
+use terraform_core::catalog::query::{NodesQuery, Query, Rows};
 use terraform_core::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::node::input::CheckResult;
@@ -115,7 +115,9 @@ fn a_lone_server_leads_serves_its_catalog_and_finds_it_again_after_a_stop() {
         let began = Instant::now();
         let nodes = loop {
             assert!(began.elapsed() < Duration::from_secs(20), "no catalog in time");
-            let query = running.handle().query(RequestContext::default(), Query::Nodes(Vec::new()));
+            let query = running
+                .handle()
+                .query(RequestContext::default(), Query::Nodes(NodesQuery::default()));
             if let Ok(answer) = smol::block_on(query)
                 && let Rows::Nodes(nodes) = answer.rows
                 && !nodes.is_empty()

@@ -107,6 +107,7 @@ impl Bodies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use terraform_core::catalog::query::NodeQuery;
 
     const PLAIN: Form = Form { pretty: false, gzip: false };
 
@@ -115,7 +116,7 @@ mod tests {
     }
 
     fn named(number: usize) -> Query {
-        Query::Node(number.to_string())
+        Query::Node(NodeQuery::all(number.to_string()))
     }
 
     fn rendered(bytes: usize) -> Rendered {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use terraform_core::catalog::command::SERF_HEALTH;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
-use terraform_core::catalog::query::{NodeServices, Query, Rows};
+use terraform_core::catalog::query::{NodeChecksQuery, NodeQuery, NodeServices, Query, Rows};
 use terraform_core::id::{NodeName, ServiceId};
 use terraform_core::node::Node;
 use terraform_core::raft::{Raft, RoleKind};
@@ -62,12 +62,12 @@ impl Catalog<'_> {
     }
 
     fn node(&self, name: &NodeName) -> Option<NodeServices> {
-        let rows = self.ask(&Query::Node(name.to_string()))?;
+        let rows = self.ask(&Query::Node(NodeQuery::all(name.to_string())))?;
         if let Rows::Node(found) = rows { found } else { None }
     }
 
     fn checks(&self, name: &NodeName) -> Vec<Arc<Check>> {
-        match self.ask(&Query::NodeChecks(name.clone())) {
+        match self.ask(&Query::NodeChecks(NodeChecksQuery::all(name.clone()))) {
             Some(Rows::Checks(checks)) => checks,
             _ => Vec::new(),
         }

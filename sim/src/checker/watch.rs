@@ -128,11 +128,11 @@ pub fn none_waits(world: &World, gone: &[BlockingRead]) -> Result<(), Violation>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use terraform_core::catalog::query::Rows;
+    use terraform_core::catalog::query::{NodesQuery, Rows};
 
     fn read(consistency: Consistency, min_index: u64) -> BlockingRead {
         BlockingRead {
-            query: Query::Nodes(Vec::new()),
+            query: Query::Nodes(NodesQuery::default()),
             consistency,
             min_index: ModifyIndex::new(min_index),
             wait: Duration::from_secs(10),

@@ -273,7 +273,7 @@ fn seen_nodes(tables: &Tables) -> (Vec<Node>, u64) {
 }
 
 fn seen_checks(tables: &Tables) -> (Vec<Check>, u64) {
-    let any = StateQuery { state: "any".to_owned(), meta: Vec::new() };
+    let any = StateQuery::all("any");
     let (Rows::Checks(rows), index) = tables.checks_in_state(&any) else { panic!() };
     (rows.iter().map(|check| (**check).clone()).collect(), index.get())
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use std::sync::Arc;
 
-fn all(name: &str) -> ServiceQuery {
+fn all<R>(name: &str) -> ServiceQuery<R> {
     ServiceQuery::all(ServiceName::parse(name).unwrap())
 }
 
@@ -84,7 +84,7 @@ fn passing_drops_whoever_has_a_check_that_does_not_pass() {
 #[test]
 fn checks_are_found_by_exact_state_or_all_at_once() {
     let tables = two_nodes();
-    let state = |state: &str| StateQuery { state: state.to_owned(), meta: Vec::new() };
+    let state = |state: &str| StateQuery::all(state);
     assert_eq!(names(tables.checks_in_state(&state("warning")).0), ["n1/http"]);
     assert_eq!(names(tables.checks_in_state(&state("any")).0).len(), 2);
     assert_eq!(names(tables.checks_in_state(&state("Warning")).0), Vec::<String>::new());
@@ -118,7 +118,7 @@ fn node_metadata_filters_nodes_services_and_checks() {
     assert_eq!(names(tables.all_nodes(&meta).0), ["n1"]);
     let query = ServiceQuery { meta: meta.clone(), ..all("web") };
     assert_eq!(names(tables.service_health(&query).0), ["n1/web1"]);
-    let query = StateQuery { state: "any".to_owned(), meta };
+    let query = StateQuery { meta, ..StateQuery::all("any") };
     assert_eq!(names(tables.checks_in_state(&query).0), ["n1/http", "n1/serfHealth"]);
 }
 

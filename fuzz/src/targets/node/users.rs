@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Deregistration, Registration};
 use terraform_core::catalog::model::{CheckStatus, Node, NodeCoordinate, Service, Weights};
-use terraform_core::catalog::query::{Consistency, Query};
+use terraform_core::catalog::query::{Consistency, NodeChecksQuery, Query};
 use terraform_core::coordinate::Coordinate;
 use terraform_core::event::{Filters, FireEvent};
 use terraform_core::id::{CheckId, ModifyIndex, NodeName, PoolName, ServiceId, ServiceName};
@@ -100,7 +100,7 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
     match choices.byte() % 16 {
         0 => RequestBody::Query(Query::Leader),
         1 => RequestBody::Query(Query::Peers),
-        2 => RequestBody::Query(Query::NodeChecks(node_name(choices))),
+        2 => RequestBody::Query(Query::NodeChecks(NodeChecksQuery::all(node_name(choices)))),
         3 | 4 => RequestBody::Write(Command::Register(Box::new(registration(choices)))),
         5 => RequestBody::Write(Command::Deregister(Deregistration {
             node: node_name(choices),

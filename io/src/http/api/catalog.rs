@@ -9,12 +9,13 @@ use crate::http::render;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::model::{Node, Service};
-use terraform_core::catalog::query::{NodeServices, Rows, ServiceNode, ServiceQuery};
+use terraform_core::catalog::query::{
+    NodeQuery, NodeServices, NodesQuery, Rows, ServiceNode, ServiceQuery,
+};
 use terraform_core::id::ServiceName;
 
 /// What the reads of this group act on.
-const CATALOG: Reads =
-    Reads { blocks: true, caches: false, filters: true, sorts: false, refuses_namespace: true };
+const CATALOG: Reads = Reads { blocks: true, caches: false, refuses_namespace: true };
 
 impl Api {
     pub(super) async fn catalog_datacenters(&self, request: &ApiRequest<'_>) -> Handled {
@@ -31,9 +32,12 @@ impl Api {
     }
 
     pub(super) async fn catalog_nodes(&self, request: &ApiRequest<'_>) -> Handled {
-        let reads = Reads { sorts: true, refuses_namespace: false, ..CATALOG };
-        let options = options::read(request, reads)?;
-        let query = Query::Nodes(options::node_meta(request));
+        let options = options::read(request, Reads { refuses_namespace: false, ..CATALOG })?;
+        let query = Query::Nodes(NodesQuery {
+            meta: options::node_meta(request),
+            filter: options::read_filter(request)?,
+            near: self.near(request, &options),
+        });
         let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::Nodes(nodes) = rows else { return None };
@@ -48,8 +52,7 @@ impl Api {
     }
 
     pub(super) async fn catalog_services(&self, request: &ApiRequest<'_>) -> Handled {
-        let reads = Reads { caches: true, filters: false, ..CATALOG };
-        let options = options::read(request, reads)?;
+        let options = options::read(request, Reads { caches: true, ..CATALOG })?;
         let query = Query::Services(options::node_meta(request));
         let render = |rows: &Rows| {
             let Rows::Services(services) = rows else { return None };
@@ -61,11 +64,16 @@ impl Api {
     }
 
     pub(super) async fn catalog_service(&self, request: &ApiRequest<'_>) -> Handled {
-        let options = options::read(request, Reads { caches: true, sorts: true, ..CATALOG })?;
+        let options = options::read(request, Reads { caches: true, ..CATALOG })?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
-        let tags = request.params.all("tag").map(str::to_owned).collect();
-        let meta = options::node_meta(request);
-        let query = Query::ServiceNodes(ServiceQuery { name, tags, meta, passing: false });
+        let query = Query::ServiceNodes(ServiceQuery {
+            name,
+            tags: request.params.all("tag").map(str::to_owned).collect(),
+            meta: options::node_meta(request),
+            passing: false,
+            filter: options::read_filter(request)?,
+            near: self.near(request, &options),
+        });
         let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::ServiceNodes(rows) = rows else { return None };
@@ -123,7 +131,8 @@ impl Api {
         if request.argument.is_empty() {
             return Err(Reply::text(400, "Missing node name"));
         }
-        let query = Query::Node(request.argument.to_owned());
+        let (node, filter) = (request.argument.to_owned(), options::read_filter(request)?);
+        let query = Query::Node(NodeQuery { node, filter });
         let body = |rows: &Rows| {
             let Rows::Node(found) = rows else { return None };
             let mut json = Json::default();

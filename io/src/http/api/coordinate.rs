@@ -12,8 +12,7 @@ use terraform_core::catalog::query::{CoordinateQuery, DatacenterCoordinates};
 use terraform_core::id::NodeName;
 
 /// What the reads of this group act on.
-const COORDINATES: Reads =
-    Reads { blocks: true, caches: false, filters: false, sorts: false, refuses_namespace: false };
+const COORDINATES: Reads = Reads { blocks: true, caches: false, refuses_namespace: false };
 
 impl Api {
     /// Refuses everything here where coordinates are switched off.

@@ -7,7 +7,7 @@ use crate::http::json::Json;
 use crate::http::render;
 use std::sync::Arc;
 use terraform_core::catalog::model::Check;
-use terraform_core::catalog::query::{Instance, Rows, ServiceQuery, StateQuery};
+use terraform_core::catalog::query::{Instance, NodeChecksQuery, Rows, ServiceQuery, StateQuery};
 use terraform_core::id::{NodeName, ServiceName};
 
 /// Bytes an instance takes about, to size a body before it is written.
@@ -15,36 +15,50 @@ const INSTANCE_BYTES: usize = 1024;
 
 impl Api {
     pub(super) async fn health_node(&self, request: &ApiRequest<'_>) -> Handled {
-        let options = health_options(request, false)?;
+        let options = options::read(request, HEALTH)?;
         let node = argument(request, "Missing node name", NodeName::parse)?;
-        self.read_shared(request.form, options, Query::NodeChecks(node), render_checks).await
+        let filter = options::read_filter(request)?;
+        let query = Query::NodeChecks(NodeChecksQuery { node, filter });
+        self.read_shared(request.form, options, query, render_checks).await
     }
 
     pub(super) async fn health_checks(&self, request: &ApiRequest<'_>) -> Handled {
-        let options = health_options(request, true)?;
+        let options = options::read(request, HEALTH)?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
-        let meta = options::node_meta(request);
-        let wanted = ServiceQuery { meta, ..ServiceQuery::all(name) };
+        let wanted = ServiceQuery {
+            meta: options::node_meta(request),
+            filter: options::read_filter(request)?,
+            near: self.near(request, &options),
+            ..ServiceQuery::all(name)
+        };
         self.read_shared(request.form, options, Query::ServiceChecks(wanted), render_checks).await
     }
 
     pub(super) async fn health_state(&self, request: &ApiRequest<'_>) -> Handled {
-        let options = health_options(request, true)?;
+        let options = options::read(request, HEALTH)?;
         if request.argument.is_empty() {
             return Err(Reply::text(400, "Missing check state"));
         }
-        let (state, meta) = (request.argument.to_owned(), options::node_meta(request));
-        let query = Query::ChecksInState(StateQuery { state, meta });
+        let query = Query::ChecksInState(StateQuery {
+            state: request.argument.to_owned(),
+            meta: options::node_meta(request),
+            filter: options::read_filter(request)?,
+            near: self.near(request, &options),
+        });
         self.read_shared(request.form, options, query, render_checks).await
     }
 
     pub(super) async fn health_service(&self, request: &ApiRequest<'_>) -> Handled {
-        let reads = Reads { caches: true, ..HEALTH };
-        let options = options::read(request, Reads { sorts: true, ..reads })?;
+        let options = options::read(request, Reads { caches: true, ..HEALTH })?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
-        let tags = request.params.all("tag").map(str::to_owned).collect();
-        let passing = passing(request)?;
-        let wanted = ServiceQuery { name, tags, meta: options::node_meta(request), passing };
+        let wanted = ServiceQuery {
+            name,
+            tags: request.params.all("tag").map(str::to_owned).collect(),
+            meta: options::node_meta(request),
+            passing: passing(request)?,
+            filter: options::read_filter(request)?,
+            near: self.near(request, &options),
+        };
         let datacenter = options::answering(request);
         let render = |rows: &Rows| {
             let Rows::Instances(instances) = rows else { return None };
@@ -55,12 +69,7 @@ impl Api {
 }
 
 /// What all health endpoints act on.
-const HEALTH: Reads =
-    Reads { blocks: true, caches: false, filters: true, sorts: false, refuses_namespace: true };
-
-fn health_options(request: &ApiRequest<'_>, sorts: bool) -> Result<ReadOptions, Reply> {
-    options::read(request, Reads { sorts, ..HEALTH })
-}
+const HEALTH: Reads = Reads { blocks: true, caches: false, refuses_namespace: true };
 
 /// The argument as a name; 400 with `missing` if there is none, or with the rule it breaks.
 pub(super) fn argument<T, E: ToString>(

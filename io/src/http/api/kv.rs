@@ -11,8 +11,7 @@ use terraform_core::catalog::kv::{KeyList, KvDelete, KvEntry, KvPut, KvWrite};
 use terraform_core::catalog::lock::KvLock;
 
 /// What the reads of this group act on.
-const KV: Reads =
-    Reads { blocks: true, caches: false, filters: false, sorts: false, refuses_namespace: true };
+const KV: Reads = Reads { blocks: true, caches: false, refuses_namespace: true };
 
 impl Api {
     pub(super) async fn kv(&self, request: &ApiRequest<'_>) -> Handled {

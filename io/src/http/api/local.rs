@@ -7,6 +7,7 @@ use crate::http::json::Json;
 use crate::http::render;
 use crate::http::respond::Content;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
+use terraform_core::filter::{Filter, FilterError};
 use terraform_core::local::LocalView;
 
 /// The health of a service on this agent, from best to worst.
@@ -51,26 +52,42 @@ impl LocalHealth {
 
 impl Api {
     pub(super) fn agent_services(&self, request: &ApiRequest<'_>) -> Handled {
-        local_read(request)?;
+        options::refuse_namespace(request)?;
+        let filter = options::filter(request).map_err(|error| options::bad_filter(&error))?;
         let view = self.node.view();
         let mut json = Json::default();
         json.object(|json| {
             for (id, service) in &view.local.services {
-                json.key(id.as_str());
-                render::agent_service(json, service, "");
+                if is_wanted(filter.as_ref(), &**service, request) {
+                    json.key(id.as_str());
+                    render::agent_service(json, service, "");
+                }
             }
         });
         Ok(Reply::json(json.into_bytes()))
     }
 
     pub(super) fn agent_checks(&self, request: &ApiRequest<'_>) -> Handled {
-        local_read(request)?;
+        options::refuse_namespace(request)?;
+        let filter = options::filter(request).map_err(|error| match &error {
+            // What does not fit the rows is told here without a head, as in Consul.
+            FilterError::Selector(_)
+            | FilterError::Operator { .. }
+            | FilterError::Value { .. }
+            | FilterError::Expression { .. } => Reply::text(500, error.to_string()),
+            FilterError::TooLong
+            | FilterError::TooDeep
+            | FilterError::TooManyExpressions
+            | FilterError::Syntax(_) => options::bad_filter(&error),
+        })?;
         let view = self.node.view();
         let mut json = Json::default();
         json.object(|json| {
             for (id, check) in &view.local.checks {
-                json.key(id.as_str());
-                render::health_check(json, check);
+                if is_wanted(filter.as_ref(), &**check, request) {
+                    json.key(id.as_str());
+                    render::health_check(json, check);
+                }
             }
         });
         Ok(Reply::json(json.into_bytes()))
@@ -147,12 +164,8 @@ impl Api {
     }
 }
 
-fn local_read(request: &ApiRequest<'_>) -> Result<(), Reply> {
-    options::refuse_namespace(request)?;
-    if request.params.get("filter").is_empty() {
-        return Ok(());
-    }
-    Err(Reply::parameter_not_built("filter"))
+fn is_wanted<R>(filter: Option<&Filter<R>>, row: &R, request: &ApiRequest<'_>) -> bool {
+    filter.is_none_or(|filter| filter.wants(row, request.datacenter.as_str()))
 }
 
 /// Local ids are case-sensitive (http-api.md §1.14).

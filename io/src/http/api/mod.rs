@@ -35,7 +35,7 @@ use options::{ReadOptions, Reads};
 use std::net::SocketAddr;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
-use terraform_core::id::{Datacenter, ModifyIndex};
+use terraform_core::id::{Datacenter, ModifyIndex, NodeName};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
 use terraform_core::view::answer_now;
 
@@ -202,6 +202,16 @@ impl Api {
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,
             Endpoint::NotBuilt => Err(Reply::not_built(request.name)),
+        }
+    }
+
+    /// The node from which `near` wants the nearest rows first; `_agent` is this one. A name that
+    /// no node can have sorts nothing, and no datacenter knows where the nodes of another one are.
+    fn near(&self, request: &ApiRequest<'_>, options: &ReadOptions) -> Option<NodeName> {
+        match request.params.get("near") {
+            _ if options.context.datacenter.is_some() => None,
+            "_agent" => Some(self.node.view().name.clone()),
+            name => NodeName::parse(name).ok(),
         }
     }
 

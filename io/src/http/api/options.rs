@@ -6,9 +6,10 @@
 use super::ApiRequest;
 use crate::duration;
 use crate::http::parse::Field;
-use crate::http::respond::Reply;
+use crate::http::respond::{Meta, Reply};
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, MetaFilter};
+use terraform_core::filter::{Filter, FilterError, Row};
 use terraform_core::id::{Datacenter, ModifyIndex};
 use terraform_core::node::request::{RequestContext, RequestError, WAIT_DEFAULT, WAIT_MAX};
 
@@ -19,10 +20,6 @@ pub(super) struct Reads {
     pub(super) blocks: bool,
     /// `cached`.
     pub(super) caches: bool,
-    /// `filter`.
-    pub(super) filters: bool,
-    /// `near`.
-    pub(super) sorts: bool,
     /// Whether `ns` is refused.
     pub(super) refuses_namespace: bool,
 }
@@ -58,13 +55,8 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
     };
     check_cache_control(request.field(Field::CacheControl))?;
     let (index, wait) = waiting(request, WAIT_DEFAULT)?;
-    let asked = [
-        ("cached", reads.caches && cached),
-        ("filter", reads.filters && !params.get("filter").is_empty()),
-        ("near", reads.sorts && !params.get("near").is_empty()),
-    ];
-    if let Some((name, _)) = asked.iter().find(|(_, is_asked)| *is_asked) {
-        return Err(Reply::parameter_not_built(name));
+    if reads.caches && cached {
+        return Err(Reply::parameter_not_built("cached"));
     }
     let mut context = write(request)?;
     context.consistency = consistency;
@@ -123,6 +115,22 @@ pub(super) fn node_meta(request: &ApiRequest<'_>) -> MetaFilter {
         (key.to_owned(), value.to_owned())
     };
     request.params.all("node-meta").map(pair).collect()
+}
+
+/// The expression of `filter`, if there is one.
+pub(super) fn filter<R: Row>(request: &ApiRequest<'_>) -> Result<Option<Filter<R>>, FilterError> {
+    let text = request.params.get("filter");
+    if text.is_empty() { Ok(None) } else { Filter::parse(text).map(Some) }
+}
+
+/// The same for a read with meta headers, which the servers would refuse.
+pub(super) fn read_filter<R: Row>(request: &ApiRequest<'_>) -> Result<Option<Filter<R>>, Reply> {
+    filter(request).map_err(|error| bad_filter(&error).with_meta(Meta::zero()))
+}
+
+/// The answer to a filter that is none.
+pub(super) fn bad_filter(error: &FilterError) -> Reply {
+    Reply::text(500, format!("Failed to create boolean expression evaluator: {error}"))
 }
 
 /// The secret: parameter, then header, then bearer authorisation (http-api.md §1.11).

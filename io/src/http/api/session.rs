@@ -11,8 +11,7 @@ use terraform_core::catalog::command::Command;
 use terraform_core::id::{NodeName, SessionId};
 
 /// What the reads of this group act on.
-const SESSION: Reads =
-    Reads { blocks: true, caches: false, filters: false, sorts: false, refuses_namespace: true };
+const SESSION: Reads = Reads { blocks: true, caches: false, refuses_namespace: true };
 
 impl Api {
     pub(super) async fn session_create(&self, request: &ApiRequest<'_>) -> Handled {

@@ -25,6 +25,7 @@ mod autopilot;
 mod catalog;
 mod coordinate;
 mod event;
+mod filters;
 mod kv;
 mod local;
 mod operator;

@@ -4,7 +4,7 @@ use super::values::{bare_node, bare_service, check, check_with_recipe, node, ser
 use super::*;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::model::{CheckStatus, Weights};
-use terraform_core::catalog::query::{Instance, NodeServices, ServiceNode};
+use terraform_core::catalog::query::{Instance, NodeQuery, NodeServices, NodesQuery, ServiceNode};
 
 const NODE: &str = r#"{"ID":"63699824-3d7c-20f0-3429-0aaae87bddca","Node":"n1","Address":"127.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"127.0.0.1","wan":"127.0.0.1"},"Meta":{"consul-network-segment":""},"CreateIndex":5,"ModifyIndex":7}"#;
 const BARE_NODE: &str = r#"{"ID":"","Node":"ext","Address":"10.9.9.9","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":15,"ModifyIndex":15}"#;
@@ -26,7 +26,8 @@ fn nodes_have_the_shape_clients_know() {
     let (text, query) = read(target, Rows::Nodes(vec![bare_node(), node()]));
     assert_eq!(text, format!("[{BARE_NODE},{NODE}]"));
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    assert_eq!(query, Query::Nodes(vec![pair("a", "b:c"), pair("d", "")]));
+    let meta = vec![pair("a", "b:c"), pair("d", "")];
+    assert_eq!(query, Query::Nodes(NodesQuery { meta, ..NodesQuery::default() }));
     assert_eq!(read("/v1/catalog/nodes", Rows::Nodes(vec![])).0, "[]");
 }
 
@@ -77,7 +78,7 @@ fn a_node_comes_with_its_services_or_as_null() {
     let expected =
         format!(r#"{{"Node":{NODE},"Services":{{"db":{BARE_SERVICE},"web1":{SERVICE}}}}}"#);
     assert_eq!(text, expected);
-    assert_eq!(query, Query::Node("n1".to_owned()));
+    assert_eq!(query, Query::Node(NodeQuery::all("n1")));
     let (text, _) = read("/v1/catalog/node-services/n1", Rows::Node(Some(found)));
     assert_eq!(text, format!(r#"{{"Node":{NODE},"Services":[{BARE_SERVICE},{SERVICE}]}}"#));
     assert_eq!(read("/v1/catalog/node/n1", Rows::Node(None)).0, "null");

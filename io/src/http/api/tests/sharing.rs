@@ -9,13 +9,13 @@ use terraform_core::time::Instant;
 use terraform_core::view::{ConsensusView, Leader};
 
 /// A server's API whose view a test replaces; the node itself is never asked.
-struct Server {
+pub(super) struct Server {
     api: Api,
     cell: Arc<ArcSwap<View>>,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (sender, _) = smol::channel::bounded(1);
         let cell = Arc::new(ArcSwap::from_pointee(leader()));
         let node = NodeHandle::new(Arc::clone(&cell), sender, Clock::start());
@@ -35,18 +35,26 @@ impl Server {
         let node = Node { name: NodeName::parse(name).unwrap(), ..node };
         let registration =
             Registration { node, skip_node_update: false, service: None, checks: Vec::new() };
+        self.apply(Command::Register(Box::new(registration)));
+    }
+
+    /// Applies a command and publishes what that makes.
+    pub(super) fn apply(&self, command: Command) {
         self.publish(|view| {
             let consensus = view.consensus.as_mut().unwrap();
             consensus.applied = LogIndex::new(consensus.applied.get() + 1);
-            let command = Command::Register(Box::new(registration));
             view.catalog.as_mut().unwrap().apply(consensus.applied, command).unwrap();
         });
     }
 
     fn get(&self, text: &str) -> Reply {
-        let reply = smol::block_on(self.api.answer(&request(text), None));
+        let reply = self.say(text);
         assert_eq!(reply.status, 200, "{}", body(&reply));
         reply
+    }
+
+    pub(super) fn say(&self, text: &str) -> Reply {
+        smol::block_on(self.api.answer(&request(text), None))
     }
 }
 
@@ -108,6 +116,12 @@ fn forms_and_filters_have_bodies_of_their_own() {
     assert_ne!(server.get("GET /v1/catalog/nodes?pretty").body, nodes.body);
     assert_eq!(body(&server.get("GET /v1/catalog/nodes?node-meta=a:b")), "[]");
     assert!(is_same(&server.get("GET /v1/catalog/nodes?stale"), &nodes));
+    let none = server.get("GET /v1/catalog/nodes?filter=Node==n2");
+    assert_eq!(body(&none), "[]");
+    assert!(is_same(&server.get("GET /v1/catalog/nodes?stale&filter=Node==n2"), &none));
+    assert_ne!(server.get("GET /v1/catalog/nodes?filter=Node==n1").body, none.body);
+    let near = server.get("GET /v1/catalog/nodes?near=n1");
+    assert!(near.body == nodes.body && !is_same(&near, &nodes));
 }
 
 #[test]
@@ -158,7 +172,6 @@ fn a_read_that_need_not_wait_is_answered_from_the_view() {
     let newer = server.get(&format!("GET /v1/catalog/nodes?index={}", index - 1));
     assert_eq!(newer.body.as_ptr(), reply.body.as_ptr(), "and shares its body");
     // The node of this test is gone, so whatever goes to it fails.
-    let text = format!("GET /v1/catalog/nodes?index={index}");
-    let reply = smol::block_on(server.api.answer(&request(&text), None));
+    let reply = server.say(&format!("GET /v1/catalog/nodes?index={index}"));
     assert_eq!(reply.status, 503, "{}", body(&reply));
 }
