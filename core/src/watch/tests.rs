@@ -10,6 +10,7 @@ use crate::catalog::query::{
 };
 use crate::catalog::tests::restore::restore;
 use crate::catalog::tests::{check, deregister, node, register, registration, service};
+use crate::filter::Filter;
 use crate::id::{Datacenter, LogIndex, NodeName, ServiceName, Term};
 use crate::node::request::{RequestBody, RequestContext};
 use crate::view::{ConsensusView, ServerState, answer_now};
@@ -151,6 +152,26 @@ fn a_read_waits_until_its_deadline() {
     assert!(watches.is_empty());
 }
 
+/// All nodes but one.
+fn nodes_but(name: &str, near: Option<NodeName>) -> Query {
+    let filter = Some(Filter::parse(&format!("Node != {name}")).unwrap());
+    Query::Nodes(NodesQuery { filter, near, ..NodesQuery::default() })
+}
+
+#[test]
+fn reads_of_the_same_filter_and_order_wait_together_for_what_all_rows_need() {
+    let (tables, mut watches) = (Tables::default(), Watches::default());
+    let near = NodeName::parse("n2").ok();
+    for number in 1..=2 {
+        park(&mut watches, &tables, number, &nodes_but("n1", near.clone()), ModifyIndex::new(1));
+    }
+    assert_eq!((watches.groups.len(), watches.len()), (1, 2));
+    park(&mut watches, &tables, 3, &nodes_but("n1", None), ModifyIndex::new(1));
+    assert_eq!((watches.groups.len(), watches.len()), (2, 3));
+    let all = tables.topics(&Query::Nodes(NodesQuery::default()));
+    assert!(watches.groups.values().all(|group| group.topics == all));
+}
+
 /// Everything that may be waited for, over few names.
 fn queries() -> Vec<Query> {
     let name = |name: &str| NodeName::parse(name).unwrap();
@@ -164,6 +185,7 @@ fn queries() -> Vec<Query> {
         tree(""),
         Query::Keys(keys),
         Query::Nodes(NodesQuery::default()),
+        nodes_but("n1", None),
         Query::Node(NodeQuery::all("n1")),
         Query::Services(Vec::new()),
         Query::Services(vec![("k".to_owned(), "v".to_owned())]),
