@@ -13,6 +13,7 @@ mod events;
 mod founding_page;
 mod full_disk;
 mod kv;
+mod maintenance;
 mod membership;
 mod operator;
 mod reload;

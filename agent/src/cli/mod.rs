@@ -10,6 +10,7 @@ mod keygen;
 mod keyring;
 mod kv;
 mod leave;
+mod maint;
 mod members;
 mod monitor;
 mod operator;
@@ -51,6 +52,11 @@ const COMMANDS: &[Command] = &[
         name: "leave",
         summary: "Makes an agent leave its cluster and stop",
         run: leave::run,
+    },
+    Command {
+        name: "maint",
+        summary: "Takes a node or a service out of all answers, and back",
+        run: maint::run,
     },
     Command { name: "members", summary: "Lists the members of a cluster", run: members::run },
     Command { name: "monitor", summary: "Streams the logs of an agent", run: monitor::run },

@@ -113,6 +113,8 @@ enum Phase {
     Running(u64),
     /// The TTL is over.
     Ttl,
+    /// It has none: the state is decided elsewhere.
+    Told,
 }
 
 #[derive(Clone, Debug)]
@@ -142,16 +144,6 @@ pub struct Checks {
     runs: u64,
 }
 
-/// Time between runs and time allowed for one; `None` for a check that does not run.
-const fn pace(kind: &CheckKind) -> Option<(Duration, Duration)> {
-    match kind {
-        CheckKind::Ttl(_) => None,
-        CheckKind::Http(http) => Some((http.interval, http.timeout)),
-        CheckKind::Tcp(tcp) => Some((tcp.interval, tcp.timeout)),
-        CheckKind::Script(script) => Some((script.interval, script.timeout)),
-    }
-}
-
 impl Checks {
     /// A schedule without checks.
     pub fn new(seed: Seed) -> Self {
@@ -170,22 +162,22 @@ impl Checks {
         let critical_since = old.as_ref().and_then(|old| old.critical_since);
         let same = old.filter(|old| old.definition.kind == definition.kind);
         let full = (definition.success_before_passing, definition.failures_before_critical);
-        let mut entry = match (pace(&definition.kind), same) {
+        let (successes, failures) = full;
+        let fresh =
+            |definition, phase| Entry { definition, phase, successes, failures, critical_since };
+        let mut entry = match (definition.kind.pace(), same) {
             (Some(_), Some(same)) => Entry { definition, ..same },
             (Some((interval, _)), None) => {
                 self.timers.set(timer, self.rng.stagger(now, interval));
-                Entry {
-                    definition,
-                    phase: Phase::Waiting,
-                    successes: full.0,
-                    failures: full.1,
-                    critical_since,
-                }
+                fresh(definition, Phase::Waiting)
+            }
+            (None, _) if definition.kind.ttl().is_some() => {
+                self.timers.set(timer, now + remaining);
+                fresh(definition, Phase::Ttl)
             }
             (None, _) => {
-                self.timers.set(timer, now + remaining);
-                let (successes, failures) = full;
-                Entry { definition, phase: Phase::Ttl, successes, failures, critical_since }
+                self.timers.cancel(&timer);
+                fresh(definition, Phase::Told)
             }
         };
         entry.took_status(&status, now);
@@ -197,7 +189,7 @@ impl Checks {
 
     fn reported(&mut self, now: Instant, check: CheckId, status: &CheckStatus) {
         let Some(entry) = self.entries.get_mut(&check) else { return };
-        if let CheckKind::Ttl(ttl) = entry.definition.kind {
+        if let Some(ttl) = entry.definition.kind.ttl() {
             entry.took_status(status, now);
             self.timers.set(CheckTimer::Check(check), now + ttl);
         }
@@ -216,7 +208,7 @@ impl Checks {
             trace!(out, Level::Debug, AgentTrace::StaleResult { check, run });
             return;
         };
-        let Some((interval, _)) = pace(&entry.definition.kind) else { return };
+        let Some((interval, _)) = entry.definition.kind.pace() else { return };
         entry.phase = Phase::Waiting;
         self.timers.set(CheckTimer::Check(check.clone()), now + interval);
         let success = matches!(result.status, CheckStatus::Passing | CheckStatus::Warning);
@@ -243,7 +235,7 @@ impl Checks {
 
     fn run(&mut self, now: Instant, check: CheckId, out: &mut Outbox<ChecksOutput>) {
         let Some(entry) = self.entries.get_mut(&check) else { return };
-        let Some((_, timeout)) = pace(&entry.definition.kind) else { return };
+        let Some((_, timeout)) = entry.definition.kind.pace() else { return };
         self.runs = self.runs.saturating_add(1);
         let run = self.runs;
         entry.phase = Phase::Running(run);
@@ -267,6 +259,7 @@ impl Checks {
                 entry.took_status(&CheckStatus::Critical, now);
                 out.push(ChecksOutput::Expired(check));
             }
+            Phase::Told => {}
         }
     }
 

@@ -97,6 +97,14 @@ fn a_ttl_expires_unless_it_is_reported() {
 }
 
 #[test]
+fn a_check_that_is_only_there_never_runs_and_never_expires() {
+    let mut rig = Rig::new();
+    rig.start(CheckDefinition { kind: CheckKind::Ttl(INTERVAL), ..tcp("a") });
+    rig.start(CheckDefinition { kind: CheckKind::Maintenance, ..tcp("a") });
+    assert_eq!(rig.checks.next_timeout(), None);
+}
+
+#[test]
 fn a_service_critical_for_too_long_is_reaped_and_one_that_recovers_is_not() {
     let minute = Duration::from_secs(60);
     let service = ServiceId::parse("web").unwrap();

@@ -45,9 +45,15 @@ pub enum CheckKind {
     Tcp(TcpCheck),
     /// The agent runs a command.
     Script(ScriptCheck),
+    /// It is there, and so critical, for as long as somebody wants no traffic here.
+    Maintenance,
 }
 pack_enum!(CheckKind {
-    1 => Ttl(Duration), 2 => Http(HttpCheck), 3 => Tcp(TcpCheck), 4 => Script(ScriptCheck),
+    1 => Ttl(Duration),
+    2 => Http(HttpCheck),
+    3 => Tcp(TcpCheck),
+    4 => Script(ScriptCheck),
+    5 => Maintenance,
 });
 
 impl CheckKind {
@@ -58,6 +64,25 @@ impl CheckKind {
             Self::Http(_) => "http",
             Self::Tcp(_) => "tcp",
             Self::Script(_) => "script",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    /// Time between runs and time allowed for one; `None` for a check that does not run.
+    pub const fn pace(&self) -> Option<(Duration, Duration)> {
+        match self {
+            Self::Http(http) => Some((http.interval, http.timeout)),
+            Self::Tcp(tcp) => Some((tcp.interval, tcp.timeout)),
+            Self::Script(script) => Some((script.interval, script.timeout)),
+            Self::Ttl(_) | Self::Maintenance => None,
+        }
+    }
+
+    /// The time to live of a check that is reported.
+    pub const fn ttl(&self) -> Option<Duration> {
+        match self {
+            Self::Ttl(ttl) => Some(*ttl),
+            Self::Http(_) | Self::Tcp(_) | Self::Script(_) | Self::Maintenance => None,
         }
     }
 }

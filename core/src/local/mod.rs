@@ -9,12 +9,14 @@
 //! exactly the registered services and checks (INV-LOCAL-2).
 
 pub mod definition;
+mod maintenance;
 mod registry;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod trace;
 
+pub use maintenance::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 pub use trace::AgentTrace;
 
 use crate::catalog::model::{Check, CheckStatus, Service};
@@ -22,6 +24,7 @@ use crate::config::ConfigError;
 use crate::id::{CheckId, NodeName, RequestId, ServiceId};
 use crate::machine::{Machine, Outbox};
 use crate::node::request::RequestError;
+use crate::pack_struct;
 use crate::storage::op::StorageFault;
 use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use crate::time::{Instant, WallClock};
@@ -66,6 +69,18 @@ pub struct LocalConfig {
     pub wall: WallClock,
 }
 
+/// What is to be in maintenance, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// The service; `None` for the whole node.
+    pub service: Option<ServiceId>,
+    /// Whether it goes into maintenance or comes out.
+    pub enable: bool,
+    /// For people; empty for none.
+    pub reason: String,
+}
+pack_struct!(Maintenance { service, enable, reason });
+
 /// What is asked of this agent's registrations, as in `RequestBody`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalRequest {
@@ -91,6 +106,8 @@ pub enum LocalRequest {
         /// What to show.
         output: String,
     },
+    /// Put something into maintenance, or take it out.
+    Maintenance(Box<Maintenance>),
     /// Replace what came from configuration files.
     Reload {
         /// Services of the files.
@@ -301,6 +318,9 @@ impl Local {
             }
             LocalRequest::UpdateTtl { check, status, output } => {
                 self.registry.report_ttl(&check, status, &output, wall, out)
+            }
+            LocalRequest::Maintenance(maintenance) => {
+                maintenance::set(&mut self.registry, *maintenance, out)
             }
             LocalRequest::Reload { services, checks } => {
                 self.registry.reload(services, checks, out)

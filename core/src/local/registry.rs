@@ -235,7 +235,7 @@ impl Registry {
             || (definition.status.clone(), String::new()),
             |check| (check.status.clone(), check.output.clone()),
         );
-        let remaining = ttl_of(&definition).unwrap_or_default();
+        let remaining = definition.kind.ttl().unwrap_or_default();
         self.put_check_in_state(definition, status, output, remaining, out);
     }
 
@@ -296,7 +296,7 @@ impl Registry {
         let Some(definition) = self.checks.remove(id) else { return false };
         self.view.checks.remove(id);
         // The state of a TTL check is stored even if its definition is a file's.
-        if definition.origin == Origin::Api || ttl_of(&definition).is_some() {
+        if definition.origin == Origin::Api || definition.kind.ttl().is_some() {
             self.unstored.push(Stored::RemoveCheck(id.clone()));
         }
         out.push(LocalOutput::StopCheck(id.clone()));
@@ -311,7 +311,7 @@ impl Registry {
         wall: WallClock,
         out: &mut Outbox<LocalOutput>,
     ) -> Result<(), RequestError> {
-        let Some((definition, ttl)) = self.checks.get(id).and_then(|it| Some((it, ttl_of(it)?)))
+        let Some((definition, ttl)) = self.checks.get(id).and_then(|it| Some((it, it.kind.ttl()?)))
         else {
             let rule = format!("CheckID {id:?} does not have associated TTL");
             return Err(RequestError::Refused(rule));
@@ -443,14 +443,6 @@ fn allow_check(id: &CheckId) -> Result<(), RequestError> {
         return Err(RequestError::Refused(format!("CheckID {id:?} is reserved for the leader")));
     }
     Ok(())
-}
-
-/// The time to live of a TTL check.
-pub(super) const fn ttl_of(definition: &CheckDefinition) -> Option<Duration> {
-    match &definition.kind {
-        CheckKind::Ttl(ttl) => Some(*ttl),
-        CheckKind::Http(_) | CheckKind::Tcp(_) | CheckKind::Script(_) => None,
-    }
 }
 
 /// Cuts a note to `limit` bytes and says so (http-api.md §5.2).

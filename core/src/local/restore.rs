@@ -4,7 +4,7 @@
 //! TTL state counts until its expiry; every other persisted check starts critical, so that nothing
 //! unhealthy is offered unseen (agent-config.md §6, cluster-behaviour.md §14).
 
-use super::registry::{Registry, ttl_of};
+use super::registry::Registry;
 use super::*;
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ pub(super) fn restore(
             crate::trace!(out, Level::Warn, AgentTrace::NotRestored { what, why });
             forget.push(Stored::RemoveCheck(id));
         } else {
-            let remaining = ttl_of(&check).unwrap_or_default();
+            let remaining = check.kind.ttl().unwrap_or_default();
             let (status, output) = (CheckStatus::Critical, String::new());
             registry.put_check_in_state(check, status, output, remaining, out);
         }
@@ -69,7 +69,7 @@ fn restore_state(
     let TtlState { status, output, expires, .. } = state;
     let left = expires.since(wall);
     let definition = registry.check(check)?.clone();
-    let ttl = ttl_of(&definition).filter(|_| !left.is_zero())?;
+    let ttl = definition.kind.ttl().filter(|_| !left.is_zero())?;
     // A civil clock that was set back must not keep a check passing for longer than its TTL.
     let remaining = left.min(ttl);
     registry.put_check_in_state(definition, status.clone(), output.clone(), remaining, out);

@@ -220,6 +220,60 @@ fn a_reload_touches_only_what_changed() {
 }
 
 #[test]
+fn maintenance_is_a_critical_check_that_stays_until_it_is_ended() {
+    let (mut local, mut out) = empty();
+    request(&mut local, 1, register(service("web", 80), vec![]), &mut out);
+    local.handle(NOW, LocalInput::Persisted(PersistTicket(1)), &mut out);
+    drain(&mut out);
+    request(&mut local, 2, maintenance(None, true, "new disk"), &mut out);
+    let outputs = drain(&mut out);
+    let Some(LocalOutput::Persist { changes, .. }) = outputs.last() else { panic!("{outputs:?}") };
+    assert!(matches!(&changes[..], [Stored::PutCheck(it)] if it.kind == CheckKind::Maintenance));
+    request(&mut local, 3, maintenance(None, true, "other"), &mut out);
+    request(&mut local, 4, maintenance(Some("web"), true, ""), &mut out);
+    let shown = |local: &Local, id: &str| {
+        let check = &local.view().checks[&check_id(id)];
+        (check.name.clone(), check.notes.clone(), check.kind.clone(), check.status.clone())
+    };
+    let expected = |name: &str, notes: &str| {
+        let kind = "maintenance".to_owned();
+        (name.to_owned(), notes.to_owned(), kind, CheckStatus::Critical)
+    };
+    let node = expected("Node Maintenance Mode", "new disk");
+    assert_eq!(shown(&local, "_node_maintenance"), node);
+    let notes = "Maintenance mode is enabled for this service, but no reason was provided. \
+                 This is a default message.";
+    let web = expected("Service Maintenance Mode", notes);
+    assert_eq!(shown(&local, "_service_maintenance:web"), web);
+    assert_eq!(local.view().checks[&check_id("_service_maintenance:web")].service_name, "web");
+    for target in [None, Some("web"), Some("web")] {
+        request(&mut local, 5, maintenance(target, false, ""), &mut out);
+    }
+    assert!(local.view().checks.is_empty());
+    drain(&mut out);
+    request(&mut local, 6, maintenance(Some("nope"), false, ""), &mut out);
+    let error = RequestError::NotFound("No service registered with ID \"nope\"".to_owned());
+    assert_eq!(drain(&mut out), [LocalOutput::Reply { id: RequestId::new(6), error }]);
+}
+
+#[test]
+fn maintenance_of_a_service_survives_a_restart_and_a_reload() {
+    let (mut first, mut out) = empty();
+    request(&mut first, 1, register(service("web", 80), vec![]), &mut out);
+    request(&mut first, 2, maintenance(Some("web"), true, "why"), &mut out);
+    let mut restored = none();
+    let id = check_id("_service_maintenance:web");
+    let check = first.registry.check(&id).unwrap().clone();
+    restored.checks.insert(id.clone(), check);
+    let web = service_definition(service("web", 81), vec![]);
+    let (mut local, mut out) = started(vec![web.clone()], vec![], restored);
+    assert_eq!(local.view().checks[&id].notes, "why");
+    let body = LocalRequest::Reload { services: vec![web], checks: vec![ttl("n")] };
+    request(&mut local, 3, body, &mut out);
+    assert_eq!(local.view().checks[&id].status, CheckStatus::Critical);
+}
+
+#[test]
 fn a_refused_reload_changes_nothing() {
     let web = service_definition(service("web", 80), vec![]);
     let (mut local, mut out) = started(vec![web], vec![], none());
@@ -352,6 +406,11 @@ fn report(
 fn update(check: &str) -> LocalRequest {
     let (check, status) = (check_id(check), CheckStatus::Passing);
     LocalRequest::UpdateTtl { check, status, output: String::new() }
+}
+
+fn maintenance(service: Option<&str>, enable: bool, reason: &str) -> LocalRequest {
+    let (service, reason) = (service.map(service_id), reason.to_owned());
+    LocalRequest::Maintenance(Box::new(Maintenance { service, enable, reason }))
 }
 
 fn register(service: Service, checks: Vec<CheckDefinition>) -> LocalRequest {

@@ -49,6 +49,13 @@ pub enum AgentTrace {
         /// Its check.
         check: CheckId,
     },
+    /// A service, or the node, went into maintenance or came out.
+    Maintenance {
+        /// The service; `None` for the node.
+        service: Option<ServiceId>,
+        /// Whether it is in maintenance now.
+        enable: bool,
+    },
     /// A stored registration was not restored.
     NotRestored {
         /// What.
@@ -90,6 +97,13 @@ impl fmt::Display for AgentTrace {
                 "Check '{check}' for service '{service}' has been critical for too long, \
                  deregistering service"
             ),
+            Self::Maintenance { service, enable } => {
+                let turned = if *enable { "entered" } else { "left" };
+                match service {
+                    None => write!(f, "Node {turned} maintenance mode"),
+                    Some(service) => write!(f, "Service '{service}' {turned} maintenance mode"),
+                }
+            }
             Self::NotRestored { what, why } => write!(f, "{what} not restored: {why}"),
             Self::NotStored(fault) => write!(f, "failed to store registrations: {fault}"),
             Self::SyncFailed(RequestError::NoServers) => {

@@ -40,11 +40,14 @@ impl Node {
 
     fn agent_section(&self) -> Section {
         let view = self.local.view();
+        let count = |kinds: &[&str]| {
+            view.checks.values().filter(|check| kinds.contains(&check.kind.as_str())).count()
+        };
         let ttl = CheckKind::Ttl(std::time::Duration::ZERO).name();
-        let ttls = view.checks.values().filter(|check| check.kind == ttl).count();
+        let told = [ttl, CheckKind::Maintenance.name()];
         let mut section = Section::default();
-        section.set("check_monitors", view.checks.len() - ttls);
-        section.set("check_ttls", ttls);
+        section.set("check_monitors", view.checks.len() - count(&told));
+        section.set("check_ttls", count(&[ttl]));
         section.set("checks", view.checks.len());
         section.set("services", view.services.len());
         section

@@ -13,6 +13,7 @@ use crate::id::{
     CheckId, Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, ServiceId, SessionId,
     Term,
 };
+use crate::local::Maintenance;
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::reconcile::Health;
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
@@ -141,6 +142,8 @@ pub enum RequestBody {
         /// What to show.
         output: String,
     },
+    /// Put this node or a service of it into maintenance, or take it out.
+    Maintenance(Box<Maintenance>),
     /// Replace what came from configuration files.
     Reload(Box<Reloadable>),
     /// Sections of numbers and states for people (`info`). Answered by `Response::Info`.
@@ -167,6 +170,7 @@ pack_enum!(RequestBody {
     109 => UpdateTtl { check, status, output },
     110 => Reload(Box<Reloadable>),
     111 => Info,
+    112 => Maintenance(Box<Maintenance>),
 });
 
 /// Something to be done with the keyrings of all members of a pool.

@@ -115,6 +115,9 @@ impl Node {
             RequestBody::UpdateTtl { check, status, output } => {
                 self.ask_local(now, id, wall, LocalRequest::UpdateTtl { check, status, output });
             }
+            RequestBody::Maintenance(maintenance) => {
+                self.ask_local(now, id, wall, LocalRequest::Maintenance(maintenance));
+            }
             RequestBody::Reload(reloadable) => self.reload(now, id, wall, *reloadable),
             RequestBody::Info => {
                 let sections = self.info(now);

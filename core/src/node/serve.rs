@@ -137,6 +137,7 @@ impl Node {
             | RequestBody::DeregisterCheck(_)
             | RequestBody::UpdateTtl { .. }
             | RequestBody::Reload(_)
+            | RequestBody::Maintenance(_)
             | RequestBody::Info => {
                 let text = "this is not answered for other agents".to_owned();
                 self.executed(now, ticket, Err(RequestError::Refused(text)));

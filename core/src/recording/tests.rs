@@ -13,6 +13,7 @@ use crate::id::{
     CheckId, Datacenter, LamportTime, ModifyIndex, NodeId, NodeName, PoolName, RequestId,
     ServiceId, ServiceName, StreamId, WriteId,
 };
+use crate::local::Maintenance;
 use crate::local::definition::{self, CheckDefinition, CheckKind, ServiceDefinition};
 use crate::node::input::{CheckResult, CloseReason, StreamKind};
 use crate::node::output::{Output, StopReason};
@@ -196,6 +197,11 @@ fn bodies() -> Vec<RequestBody> {
         RequestBody::UpdateTtl { check: id(), status: CheckStatus::Warning, output: text("so") },
         RequestBody::Reload(Box::new(reload)),
         RequestBody::Info,
+        RequestBody::Maintenance(Box::new(Maintenance {
+            service: Some(ServiceId::parse("web-1").unwrap()),
+            enable: true,
+            reason: text("moving"),
+        })),
     ];
     bodies.extend(serf_requests().into_iter().map(RequestBody::Serf));
     bodies

@@ -54,7 +54,9 @@ impl Runner {
                 CheckKind::Script(script) => script::run(&script, output_max_size).await,
                 CheckKind::Http(http) => fetch(&http, output_max_size).await,
                 CheckKind::Tcp(tcp) => connect(&tcp).await,
-                CheckKind::Ttl(_) => critical("a TTL check is reported, not run".to_owned()),
+                CheckKind::Ttl(_) | CheckKind::Maintenance => {
+                    critical("a check without an interval is not run".to_owned())
+                }
             }
         }
     }

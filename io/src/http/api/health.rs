@@ -87,9 +87,7 @@ pub(super) fn argument<T, E: ToString>(
 fn passing(request: &ApiRequest<'_>) -> Result<bool, Reply> {
     match request.params.get("passing") {
         "" => Ok(request.params.has("passing")),
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(Reply::text(400, "Invalid value for ?passing")),
+        text => target::truth(text).ok_or_else(|| Reply::text(400, "Invalid value for ?passing")),
     }
 }
 

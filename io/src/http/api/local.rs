@@ -8,7 +8,7 @@ use crate::http::render;
 use crate::http::respond::Content;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
 use terraform_core::filter::{Filter, FilterError};
-use terraform_core::local::LocalView;
+use terraform_core::local::{LocalView, NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 
 /// The health of a service on this agent, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ impl LocalHealth {
 
     fn of(check: &Check) -> Self {
         let id = check.id.as_str();
-        if id == "_node_maintenance" || id.starts_with("_service_maintenance:") {
+        if id == NODE_MAINTENANCE || id.starts_with(SERVICE_MAINTENANCE) {
             return Self::Maintenance;
         }
         match check.status {

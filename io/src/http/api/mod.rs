@@ -160,6 +160,8 @@ impl Api {
             Endpoint::AgentHealthByName => self.agent_health_by_name(request),
             Endpoint::AgentServiceRegister => Box::pin(self.agent_service_register(request)).await,
             Endpoint::AgentServiceDeregister => self.agent_service_deregister(request).await,
+            Endpoint::AgentMaintenance => self.agent_maintenance(request).await,
+            Endpoint::AgentServiceMaintenance => self.agent_service_maintenance(request).await,
             Endpoint::AgentCheckRegister => Box::pin(self.agent_check_register(request)).await,
             Endpoint::AgentCheckDeregister => self.agent_check_deregister(request).await,
             Endpoint::AgentCheckPass | Endpoint::AgentCheckWarn | Endpoint::AgentCheckFail => {

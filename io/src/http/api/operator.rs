@@ -118,14 +118,13 @@ fn relay_factor(text: &str) -> Result<u8, Reply> {
 
 /// Whether only the own datacenter's LAN is asked, which lists alone may want.
 fn local_only(text: &str) -> Result<bool, Reply> {
-    match text {
-        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        _ => {
-            let rule = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
-            Err(Reply::text(400, format!("Bad request: Error parsing local-only: {rule}")))
-        }
+    if text.is_empty() {
+        return Ok(false);
     }
+    target::truth(text).ok_or_else(|| {
+        let rule = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
+        Reply::text(400, format!("Bad request: Error parsing local-only: {rule}"))
+    })
 }
 
 /// What is asked, and whether only of the own datacenter's LAN.

@@ -1,4 +1,4 @@
-//! `/v1/agent`: registering services and checks on this agent, and reporting TTL checks.
+//! `/v1/agent`: registering services and checks on this agent, reporting TTL checks, maintenance.
 //!
 //! - Source: http-api.md §5 and §6. Rules of the bodies are in [`bodies`]; what only the agent's
 //!   state decides (an unknown service, a check without TTL) the node answers.
@@ -6,6 +6,7 @@
 use super::*;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, ServiceId};
+use terraform_core::local::Maintenance;
 use terraform_core::local::definition::{CheckDefinition, CheckKind};
 
 impl Api {
@@ -88,6 +89,45 @@ impl Api {
         let check = CheckId::parse(request.argument).map_err(unknown)?;
         let body = RequestBody::UpdateTtl { check, status, output };
         self.agent_done(options::local(request), body).await
+    }
+
+    pub(super) async fn agent_maintenance(&self, request: &ApiRequest<'_>) -> Handled {
+        self.maintain(request, None).await
+    }
+
+    pub(super) async fn agent_service_maintenance(&self, request: &ApiRequest<'_>) -> Handled {
+        if request.argument.is_empty() {
+            return Err(Reply::text(400, "Missing service ID"));
+        }
+        options::refuse_namespace(request)?;
+        let unknown = |_| {
+            let text = format!("No service registered with ID {:?}", request.argument);
+            Reply::text(404, text)
+        };
+        self.maintain(request, Some(ServiceId::parse(request.argument).map_err(unknown))).await
+    }
+
+    /// Puts the service, or else the node, into maintenance or takes it out. What is wrong with
+    /// the parameters is told before what is wrong with the service.
+    async fn maintain(
+        &self,
+        request: &ApiRequest<'_>,
+        service: Option<Result<ServiceId, Reply>>,
+    ) -> Handled {
+        if !request.params.has("enable") {
+            return Err(Reply::text(400, "Missing value for enable"));
+        }
+        let text = request.params.get("enable");
+        let invalid = || Reply::text(400, format!("Invalid value for enable: {text:?}"));
+        let enable = target::truth(text).ok_or_else(invalid)?;
+        let reason = request.params.get("reason").to_owned();
+        let maintenance = Maintenance { service: service.transpose()?, enable, reason };
+        let body = RequestBody::Maintenance(Box::new(maintenance));
+        match self.done(options::local(request), body).await {
+            Ok(()) => Ok(Reply::empty()),
+            Err(RequestError::NotFound(text)) => Err(Reply::text(404, text)),
+            Err(error) => Err(Reply::error(&error)),
+        }
     }
 
     fn allow_check(&self, check: &CheckDefinition) -> Result<(), Reply> {

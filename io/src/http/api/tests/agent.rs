@@ -129,6 +129,39 @@ fn deregistering_is_asked_by_id() {
 }
 
 #[test]
+fn maintenance_takes_a_truth_value_and_a_reason() {
+    let asked = |target: &str| {
+        let (status, text, asked) = server().write(&format!("PUT /v1/agent/{target}"));
+        assert_eq!((status, text.as_str()), (200, ""));
+        let RequestBody::Maintenance(it) = asked else { panic!("{asked:?}") };
+        (it.service.map(|id| id.to_string()), it.enable, it.reason)
+    };
+    let node = asked("maintenance?enable=T&reason=new+disk");
+    assert_eq!(node, (None, true, "new disk".to_owned()));
+    assert_eq!(asked("maintenance?enable=0"), (None, false, String::new()));
+    let service = asked("service/maintenance/a%2Fb?enable=true");
+    assert_eq!(service, (Some("a/b".to_owned()), true, String::new()));
+    let world = server();
+    for (target, status, text) in [
+        ("maintenance", 400, "Missing value for enable"),
+        ("maintenance?enable=zz", 400, "Invalid value for enable: \"zz\""),
+        ("maintenance?enable", 400, "Invalid value for enable: \"\""),
+        ("service/maintenance/", 400, "Missing service ID"),
+        ("service/maintenance/a", 400, "Missing value for enable"),
+        ("service/maintenance/a?enable=z", 400, "Invalid value for enable: \"z\""),
+        ("service/maintenance/a?enable=1&ns=b", 400, "Bad request: Invalid query parameter"),
+    ] {
+        let (found, said) = world.say(&format!("PUT /v1/agent/{target}"));
+        assert_eq!(found, status, "{target}");
+        assert!(said.starts_with(text), "{target}: {said}");
+    }
+    let unknown = "No service registered with ID \"nope\"".to_owned();
+    let answer = vec![Err(RequestError::NotFound(unknown.clone()))];
+    let (reply, _) = world.exchange("PUT /v1/agent/service/maintenance/nope?enable=1", answer);
+    assert_eq!((reply.status, body(&reply)), (404, unknown));
+}
+
+#[test]
 fn ttl_checks_are_turned_by_path_or_body() {
     let turn = |text: &str| {
         let (_, _, asked) = server().write(text);

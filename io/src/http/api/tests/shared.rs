@@ -44,7 +44,6 @@ fn what_is_not_built_answers_501_by_name() {
     let world = server();
     for (target, name) in [
         ("GET /v1/agent/metrics", "/v1/agent/metrics"),
-        ("PUT /v1/agent/maintenance?enable=true", "/v1/agent/maintenance"),
         ("GET /v1/query", "/v1/query"),
         ("GET /v1/query/a/execute", "/v1/query"),
         ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
