@@ -100,3 +100,27 @@ fn a_script_check_follows_its_exit_code_where_scripts_are_allowed() {
     // `test` exits with 1, which is a warning.
     wait_for(&agent, "file", "warning");
 }
+
+#[test]
+fn an_alias_follows_a_service_here_and_on_another_node() {
+    let agent = server(&[]);
+    register(&agent, "web", r#""TTL": "10m""#);
+    register(&agent, "front", r#""AliasService": "web""#);
+    let node = r#"{"Node": "far", "Address": "192.0.2.1",
+        "Service": {"Service": "db"}, "Check": {"Name": "d", "ServiceID": "db", "Status": "passing"}}"#;
+    assert_eq!(agent.put("/v1/catalog/register", node).body, "true");
+    register(&agent, "back", r#""AliasNode": "far", "AliasService": "db""#);
+    register(&agent, "lost", r#""AliasNode": "nowhere", "AliasService": "db""#);
+    wait_for(&agent, "service:back", "passing");
+    assert_eq!(agent.json("/v1/agent/checks")["service:front"]["Status"], "critical");
+    assert_eq!(agent.put("/v1/agent/check/pass/service:web", "").status, 200);
+    assert_eq!(agent.json("/v1/agent/checks")["service:front"]["Status"], "passing");
+    wait_until("the alias in DNS", LONG, || {
+        (dig(&agent.address(), "front.service.terraform", 1).answers == 1).then_some(())
+    });
+    let turned = node.replace("passing", "warning");
+    assert_eq!(agent.put("/v1/catalog/register", &turned).body, "true");
+    wait_for(&agent, "service:back", "warning");
+    let lost = agent.json("/v1/agent/checks")["service:lost"]["Output"].clone();
+    assert_eq!(lost, "Service db could not be found on node nowhere");
+}

@@ -258,7 +258,6 @@ fn source(fields: &mut Fields<'_>) -> Result<CheckSource, Problem> {
         }
         Some(other) => return Err(mistyped("header", "map", other)),
     };
-    let alias = !fields.text("alias_node")?.is_empty() | !fields.text("alias_service")?.is_empty();
     if !fields.text("shell")?.is_empty() {
         return Err(Problem::Rule("shell: Docker checks are not built yet".to_owned()));
     }
@@ -271,11 +270,13 @@ fn source(fields: &mut Fields<'_>) -> Result<CheckSource, Problem> {
         header,
         body: fields.text("body")?,
         tcp: fields.text("tcp")?,
+        udp: fields.text("udp")?,
         args: fields.texts("args")?,
         docker_container_id: fields.text("docker_container_id")?,
         grpc: fields.text("grpc")?,
         tls_skip_verify: fields.boolean("tls_skip_verify")?,
-        alias,
+        alias_node: fields.text("alias_node")?,
+        alias_service: fields.text("alias_service")?,
         ttl: fields.duration("ttl")?,
         interval: fields.duration("interval")?,
         timeout: fields.duration("timeout")?,
@@ -367,6 +368,33 @@ mod tests {
         let ids: Vec<_> =
             service(&value).unwrap().checks.iter().map(|check| check.id.to_string()).collect();
         assert_eq!(ids, ["service:web:1", "service:web:2"]);
+    }
+
+    #[test]
+    fn a_check_takes_every_key_of_its_kind() {
+        let value = json!({
+            "id": "c", "name": "n", "service_id": "web", "notes": "why", "status": "passing",
+            "udp": "127.0.0.1:53", "interval": "10ms", "timeout": "3s",
+            "success_before_passing": 2, "failures_before_critical": 3, "output_max_size": 10,
+            "deregister_critical_service_after": "5s",
+        });
+        let check = node_check(&value).unwrap();
+        assert_eq!((check.success_before_passing, check.failures_before_critical), (2, 3));
+        assert_eq!((check.status, check.output_max_size), (CheckStatus::Passing, 10));
+        assert_eq!(check.deregister_critical_service_after, Some(Duration::from_secs(60)));
+        let CheckKind::Udp(udp) = check.kind else { panic!() };
+        assert_eq!((udp.interval, udp.timeout), (Duration::from_secs(1), Duration::from_secs(3)));
+
+        let value = json!({
+            "name": "web", "enable_tag_override": true,
+            "check": {"alias_node": "n2", "alias_service": "db", "output_max_size": 9999},
+        });
+        let definition = service(&value).unwrap();
+        assert!(definition.service.enable_tag_override);
+        assert_eq!(definition.checks[0].output_max_size, OUTPUT_BYTES_MAX);
+        let CheckKind::Alias(alias) = &definition.checks[0].kind else { panic!() };
+        assert_eq!(alias.node.as_ref().map(|name| name.as_str()), Some("n2"));
+        assert_eq!(alias.service.as_ref().map(|id| id.as_str()), Some("db"));
     }
 
     #[test]

@@ -7,20 +7,23 @@
 //! them: the counters start full, so that the first result always takes effect, and a warning
 //! counts as a success.
 
+mod look;
 #[cfg(test)]
 mod tests;
 
 use crate::catalog::model::CheckStatus;
-use crate::id::{CheckId, ServiceId};
+use crate::id::{CheckId, ModifyIndex, ServiceId};
 use crate::local::definition::{CheckDefinition, CheckKind};
 use crate::local::{AgentTrace, CheckStart};
 use crate::machine::{Machine, Outbox};
 use crate::node::input::CheckResult;
+use crate::node::request::{Request, RequestError, Response};
 use crate::rng::{Rng, Seed, Stream};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace;
 use crate::trace::Level;
+use look::Look;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -36,12 +39,19 @@ pub enum ChecksInput {
     Start(Box<CheckStart>),
     /// Forget a check.
     Stop(CheckId),
-    /// A program reported a TTL check: its clock starts again.
-    Reported {
+    /// The state of a check that does not run; the clock of one with a TTL starts again.
+    Told {
         /// Which.
         check: CheckId,
         /// Its state.
         status: CheckStatus,
+    },
+    /// The outcome of `ChecksOutput::Look`.
+    Looked {
+        /// Which.
+        run: u64,
+        /// What became of it.
+        result: Result<Response, RequestError>,
     },
     /// A run ended, as in `Input::CheckFinished`.
     Finished {
@@ -67,6 +77,13 @@ pub enum ChecksOutput {
         kind: CheckKind,
         /// Bytes of output to keep.
         output_max_size: usize,
+    },
+    /// Read the catalog; answered by `ChecksInput::Looked`.
+    Look {
+        /// The answer names it.
+        run: u64,
+        /// What is asked.
+        request: Box<Request>,
     },
     /// A result that counts (`LocalInput::CheckResult`).
     Result {
@@ -123,6 +140,8 @@ struct Entry {
     phase: Phase,
     successes: u32,
     failures: u32,
+    /// For an alias of another node, the index of what is known of that node.
+    seen: ModifyIndex,
     /// Since when it is critical, if it is.
     critical_since: Option<Instant>,
 }
@@ -142,13 +161,21 @@ pub struct Checks {
     rng: Rng,
     /// The newest run of any check; numbers are never used twice.
     runs: u64,
+    /// Reads of the catalog on their way, by their run.
+    looks: BTreeMap<u64, Look>,
 }
 
 impl Checks {
     /// A schedule without checks.
     pub fn new(seed: Seed) -> Self {
         let rng = Rng::for_stream(seed, Stream::Checks);
-        Self { entries: BTreeMap::new(), timers: Timers::default(), rng, runs: 0 }
+        Self {
+            entries: BTreeMap::new(),
+            timers: Timers::default(),
+            rng,
+            runs: 0,
+            looks: BTreeMap::new(),
+        }
     }
 
     /// A check that runs the same way as before keeps its schedule, so that a program that
@@ -163,11 +190,21 @@ impl Checks {
         let same = old.filter(|old| old.definition.kind == definition.kind);
         let full = (definition.success_before_passing, definition.failures_before_critical);
         let (successes, failures) = full;
-        let fresh =
-            |definition, phase| Entry { definition, phase, successes, failures, critical_since };
-        let mut entry = match (definition.kind.pace(), same) {
+        let fresh = |definition, phase| Entry {
+            definition,
+            phase,
+            successes,
+            failures,
+            seen: ModifyIndex::ZERO,
+            critical_since,
+        };
+        let interval = match definition.kind.pace() {
+            None if look::is_remote(&definition.kind) => Some(look::LOOK_PAUSE),
+            pace => pace.map(|(interval, _)| interval),
+        };
+        let mut entry = match (interval, same) {
             (Some(_), Some(same)) => Entry { definition, ..same },
-            (Some((interval, _)), None) => {
+            (Some(interval), None) => {
                 self.timers.set(timer, self.rng.stagger(now, interval));
                 fresh(definition, Phase::Waiting)
             }
@@ -187,10 +224,10 @@ impl Checks {
         }
     }
 
-    fn reported(&mut self, now: Instant, check: CheckId, status: &CheckStatus) {
+    fn told(&mut self, now: Instant, check: CheckId, status: &CheckStatus) {
         let Some(entry) = self.entries.get_mut(&check) else { return };
+        entry.took_status(status, now);
         if let Some(ttl) = entry.definition.kind.ttl() {
-            entry.took_status(status, now);
             self.timers.set(CheckTimer::Check(check), now + ttl);
         }
     }
@@ -235,7 +272,9 @@ impl Checks {
 
     fn run(&mut self, now: Instant, check: CheckId, out: &mut Outbox<ChecksOutput>) {
         let Some(entry) = self.entries.get_mut(&check) else { return };
-        let Some((_, timeout)) = entry.definition.kind.pace() else { return };
+        let Some((_, timeout)) = entry.definition.kind.pace() else {
+            return self.look(now, check, out);
+        };
         self.runs = self.runs.saturating_add(1);
         let run = self.runs;
         entry.phase = Phase::Running(run);
@@ -251,6 +290,10 @@ impl Checks {
             Phase::Waiting => self.run(now, check, out),
             Phase::Running(run) => {
                 trace!(out, Level::Warn, AgentTrace::RunLost { check: check.clone() });
+                if look::is_remote(&entry.definition.kind) {
+                    let late = RequestError::Unknown("no answer".to_owned());
+                    return self.looked(now, run, Err(late), out);
+                }
                 let output = "The run did not report in time".to_owned();
                 let result = CheckResult { status: CheckStatus::Critical, output };
                 self.finished(now, check, run, result, out);
@@ -296,7 +339,8 @@ impl Machine for Checks {
                 self.entries.remove(&check);
                 self.timers.cancel(&CheckTimer::Check(check));
             }
-            ChecksInput::Reported { check, status } => self.reported(now, check, &status),
+            ChecksInput::Told { check, status } => self.told(now, check, &status),
+            ChecksInput::Looked { run, result } => self.looked(now, run, result, out),
             ChecksInput::Finished { check, run, result } => {
                 self.finished(now, check, run, result, out);
             }

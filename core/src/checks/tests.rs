@@ -1,7 +1,9 @@
 //! Schedules, thresholds, expiry and reaping, driven by hand.
 
 use super::*;
-use crate::local::definition::{Origin, TcpCheck};
+use crate::local::definition::{AliasCheck, Origin, TcpCheck};
+
+mod look;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,7 +92,7 @@ fn a_ttl_expires_unless_it_is_reported() {
     let mut rig = Rig::new();
     rig.start(CheckDefinition { kind: CheckKind::Ttl(INTERVAL), ..tcp("a") });
     let half = Instant::ZERO + INTERVAL / 2;
-    rig.handle(half, ChecksInput::Reported { check: id("a"), status: CheckStatus::Passing });
+    rig.handle(half, ChecksInput::Told { check: id("a"), status: CheckStatus::Passing });
     assert_eq!(rig.at(Instant::ZERO + INTERVAL), []);
     assert_eq!(rig.at(half + INTERVAL), [ChecksOutput::Expired(id("a"))]);
     assert_eq!(rig.checks.next_timeout(), None);
@@ -102,6 +104,26 @@ fn a_check_that_is_only_there_never_runs_and_never_expires() {
     rig.start(CheckDefinition { kind: CheckKind::Ttl(INTERVAL), ..tcp("a") });
     rig.start(CheckDefinition { kind: CheckKind::Maintenance, ..tcp("a") });
     assert_eq!(rig.checks.next_timeout(), None);
+}
+
+#[test]
+fn a_service_whose_alias_is_critical_for_too_long_is_reaped() {
+    let minute = Duration::from_secs(60);
+    let service = ServiceId::parse("web").unwrap();
+    let mut rig = Rig::new();
+    rig.start(CheckDefinition {
+        kind: CheckKind::Alias(AliasCheck { node: None, service: None }),
+        deregister_critical_service_after: Some(minute),
+        service_id: Some(service.clone()),
+        ..tcp("a")
+    });
+    let told = |status| ChecksInput::Told { check: id("a"), status };
+    rig.handle(Instant::ZERO, told(CheckStatus::Passing));
+    let later = Instant::ZERO + minute;
+    rig.handle(later, told(CheckStatus::Critical));
+    assert_eq!(rig.at(later + minute), []);
+    let outputs = rig.at(later + minute + REAP_INTERVAL);
+    assert_eq!(outputs, [ChecksOutput::Reap { service, check: id("a") }]);
 }
 
 #[test]
@@ -118,7 +140,7 @@ fn a_service_critical_for_too_long_is_reaped_and_one_that_recovers_is_not() {
         });
     }
     let status = CheckStatus::Passing;
-    rig.handle(Instant::ZERO, ChecksInput::Reported { check: id("good"), status });
+    rig.handle(Instant::ZERO, ChecksInput::Told { check: id("good"), status });
     // The TTL of `bad` expires meanwhile, which does not start its time again.
     assert_eq!(rig.at(Instant::ZERO + REAP_INTERVAL), [ChecksOutput::Expired(id("bad"))]);
     assert_eq!(rig.at(Instant::ZERO + minute), []);

@@ -4,7 +4,7 @@
 //! (HTTP, configuration files) turns text into them with [`CheckSource::kind`].
 
 use crate::catalog::model::{CheckStatus, Service};
-use crate::id::{CheckId, ServiceId};
+use crate::id::{CheckId, NameError, NodeName, ServiceId};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,6 +47,10 @@ pub enum CheckKind {
     Script(ScriptCheck),
     /// It is there, and so critical, for as long as somebody wants no traffic here.
     Maintenance,
+    /// It mirrors the health of something else.
+    Alias(AliasCheck),
+    /// The agent sends a datagram.
+    Udp(UdpCheck),
 }
 pack_enum!(CheckKind {
     1 => Ttl(Duration),
@@ -54,6 +58,8 @@ pack_enum!(CheckKind {
     3 => Tcp(TcpCheck),
     4 => Script(ScriptCheck),
     5 => Maintenance,
+    6 => Alias(AliasCheck),
+    7 => Udp(UdpCheck),
 });
 
 impl CheckKind {
@@ -65,6 +71,8 @@ impl CheckKind {
             Self::Tcp(_) => "tcp",
             Self::Script(_) => "script",
             Self::Maintenance => "maintenance",
+            Self::Alias(_) => "alias",
+            Self::Udp(_) => "udp",
         }
     }
 
@@ -73,8 +81,9 @@ impl CheckKind {
         match self {
             Self::Http(http) => Some((http.interval, http.timeout)),
             Self::Tcp(tcp) => Some((tcp.interval, tcp.timeout)),
+            Self::Udp(udp) => Some((udp.interval, udp.timeout)),
             Self::Script(script) => Some((script.interval, script.timeout)),
-            Self::Ttl(_) | Self::Maintenance => None,
+            Self::Ttl(_) | Self::Maintenance | Self::Alias(_) => None,
         }
     }
 
@@ -82,7 +91,12 @@ impl CheckKind {
     pub const fn ttl(&self) -> Option<Duration> {
         match self {
             Self::Ttl(ttl) => Some(*ttl),
-            Self::Http(_) | Self::Tcp(_) | Self::Script(_) | Self::Maintenance => None,
+            Self::Http(_)
+            | Self::Tcp(_)
+            | Self::Udp(_)
+            | Self::Script(_)
+            | Self::Maintenance
+            | Self::Alias(_) => None,
         }
     }
 }
@@ -116,6 +130,45 @@ pub struct TcpCheck {
     pub timeout: Duration,
 }
 pack_struct!(TcpCheck { target, interval, timeout });
+
+/// A check that sends a datagram: passing unless the other machine says that nobody listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpCheck {
+    /// `host:port`.
+    pub target: String,
+    /// Time between runs, at least 1 s.
+    pub interval: Duration,
+    /// How long silence is waited for; 10 s by default.
+    pub timeout: Duration,
+}
+pack_struct!(UdpCheck { target, interval, timeout });
+
+/// A check that is as bad as the checks of a node and of a service on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasCheck {
+    /// The node; `None` for this one.
+    pub node: Option<NodeName>,
+    /// The instance on it; `None` for the node alone.
+    pub service: Option<ServiceId>,
+}
+pack_struct!(AliasCheck { node, service });
+
+/// What an alias says if nothing is wrong.
+pub(crate) const ALL_PASSING: &str = "All checks passing.";
+
+/// What an alias says of the check that is wrong.
+pub(crate) fn failing_text(name: &str, output: &str, limit: usize) -> String {
+    cut_note(&format!("Aliased check {name:?} failing: {output}"), limit)
+}
+
+/// Cuts a note to `limit` bytes and says so (http-api.md §5.2).
+pub(crate) fn cut_note(note: &str, limit: usize) -> String {
+    if note.len() <= limit {
+        return note.to_owned();
+    }
+    let head = note.get(..note.floor_char_boundary(limit)).unwrap_or_default();
+    format!("{head} ... (captured {limit} of {} bytes)", note.len())
+}
 
 /// A check that runs a command, without a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +239,15 @@ pub enum CheckError {
     /// A running check needs an interval.
     #[error("Interval must be > 0 for Script, HTTP, or TCP checks")]
     NoInterval,
+    /// An alias looks by itself.
+    #[error("Interval cannot be set for Alias checks")]
+    AliasRuns,
+    /// An alias is not reported.
+    #[error("TTL must be not be set for Alias checks")]
+    AliasTtl,
+    /// What an alias is to watch has an impossible name.
+    #[error("Alias: {0}")]
+    AliasName(#[from] NameError),
     /// A check either runs or is reported.
     #[error("Interval and TTL cannot both be specified")]
     IntervalAndTtl,
@@ -218,8 +280,12 @@ pub struct CheckSource {
     pub grpc: String,
     /// Whether certificates go unchecked.
     pub tls_skip_verify: bool,
-    /// Node or service whose health is mirrored.
-    pub alias: bool,
+    /// `host:port` for a datagram.
+    pub udp: String,
+    /// Node whose health is mirrored.
+    pub alias_node: String,
+    /// Instance whose health is mirrored.
+    pub alias_service: String,
     /// Time to live.
     pub ttl: Duration,
     /// Time between runs.
@@ -234,21 +300,32 @@ impl CheckSource {
     /// - Source: http-api.md §5.1.
     /// - Errors: the first broken rule.
     pub fn kind(self) -> Result<CheckKind, CheckError> {
-        let runs = !(self.args.is_empty() && self.http.is_empty() && self.tcp.is_empty());
+        let targets = [&self.http, &self.tcp, &self.udp, &self.grpc];
+        let runs = !self.args.is_empty() || targets.iter().any(|target| !target.is_empty());
+        let alias = !(self.alias_node.is_empty() && self.alias_service.is_empty());
+        let (interval, ttl) = (!self.interval.is_zero(), !self.ttl.is_zero());
+        match (runs, alias) {
+            (_, _) if interval && ttl => Err(CheckError::IntervalAndTtl),
+            (true, _) if !interval => Err(CheckError::NoInterval),
+            (true, true) => Err(CheckError::AliasRuns),
+            (false, true) if ttl => Err(CheckError::AliasTtl),
+            (false, false) if !ttl => Err(CheckError::NoKind),
+            (true, false) => self.running(),
+            (false, true) => self.alias(),
+            (false, false) => Ok(CheckKind::Ttl(self.ttl)),
+        }
+    }
+
+    fn alias(self) -> Result<CheckKind, CheckError> {
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let node = given(self.alias_node).map(|name| NodeName::parse(&name)).transpose()?;
+        let service = given(self.alias_service).map(|id| ServiceId::parse(&id)).transpose()?;
+        Ok(CheckKind::Alias(AliasCheck { node, service }))
+    }
+
+    fn running(self) -> Result<CheckKind, CheckError> {
         if !self.grpc.is_empty() {
             return Err(CheckError::NotBuilt("gRPC"));
-        }
-        if self.alias {
-            return Err(CheckError::NotBuilt("alias"));
-        }
-        if !self.docker_container_id.is_empty() {
-            return Err(CheckError::NotBuilt("Docker"));
-        }
-        if !self.interval.is_zero() && !self.ttl.is_zero() {
-            return Err(CheckError::IntervalAndTtl);
-        }
-        if runs && self.interval.is_zero() && self.ttl.is_zero() {
-            return Err(CheckError::NoInterval);
         }
         let interval = self.interval.max(INTERVAL_MIN);
         let timeout = |default| if self.timeout.is_zero() { default } else { self.timeout };
@@ -261,17 +338,18 @@ impl CheckSource {
             let (url, header, body) = (self.http, self.header, self.body);
             return Ok(CheckKind::Http(HttpCheck { url, method, header, body, interval, timeout }));
         }
-        if !self.ttl.is_zero() {
-            return Ok(CheckKind::Ttl(self.ttl));
-        }
         if !self.tcp.is_empty() {
             let timeout = timeout(Duration::from_secs(10));
             return Ok(CheckKind::Tcp(TcpCheck { target: self.tcp, interval, timeout }));
         }
-        if !self.args.is_empty() {
-            let timeout = timeout(Duration::from_secs(30));
-            return Ok(CheckKind::Script(ScriptCheck { args: self.args, interval, timeout }));
+        if !self.udp.is_empty() {
+            let timeout = timeout(Duration::from_secs(10));
+            return Ok(CheckKind::Udp(UdpCheck { target: self.udp, interval, timeout }));
         }
-        Err(CheckError::NoKind)
+        if !self.docker_container_id.is_empty() {
+            return Err(CheckError::NotBuilt("Docker"));
+        }
+        let timeout = timeout(Duration::from_secs(30));
+        Ok(CheckKind::Script(ScriptCheck { args: self.args, interval, timeout }))
     }
 }

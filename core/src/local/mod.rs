@@ -8,6 +8,7 @@
 //! Invariants: every check with a service names a registered one (INV-LOCAL-1); the view holds
 //! exactly the registered services and checks (INV-LOCAL-2).
 
+mod alias;
 pub mod definition;
 mod maintenance;
 mod registry;
@@ -29,7 +30,9 @@ use crate::storage::op::StorageFault;
 use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use crate::time::{Instant, WallClock};
 use crate::trace::Level;
-use definition::{CheckDefinition, CheckKind, Origin, ServiceDefinition};
+use definition::{
+    ALL_PASSING, CheckDefinition, CheckKind, Origin, ServiceDefinition, failing_text,
+};
 use imbl::OrdMap;
 use registry::Registry;
 use std::collections::VecDeque;
@@ -214,8 +217,8 @@ pub enum LocalOutput {
     StartCheck(Box<CheckStart>),
     /// Forget this check (`ChecksInput::Stop`).
     StopCheck(CheckId),
-    /// A program reported a TTL check (`ChecksInput::Reported`).
-    TtlReported {
+    /// A check that does not run was reported, or decided here (`ChecksInput::Told`).
+    Told {
         /// Which.
         check: CheckId,
         /// Its state.
@@ -252,6 +255,7 @@ impl Local {
     pub fn new(config: LocalConfig, out: &mut Outbox<LocalOutput>) -> Result<Self, ConfigError> {
         let mut registry = Registry::new(config.node.clone());
         restore::restore(&mut registry, config, out)?;
+        alias::settle(&mut registry, out);
         let mut local = Self {
             registry,
             issued: PersistTicket::default(),
@@ -397,6 +401,7 @@ impl Machine for Local {
                 self.registry.adopt_tags(&service, tags, out);
             }
         }
+        alias::settle(&mut self.registry, out);
     }
 
     /// Nothing here waits for a time.

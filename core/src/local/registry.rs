@@ -4,12 +4,14 @@
 //! through the outbox. Rules of re-registration: http-api.md §5.1 (a known check keeps its state
 //! and output) and §6.1 (checks not named stay unless `replace_existing_checks`).
 
+use super::alias::{Aliases, Place};
+use super::definition::{AliasCheck, cut_note};
 use super::*;
 use crate::anti_entropy::SERVER_SERVICE;
 use crate::catalog::command::SERF_HEALTH;
 use crate::catalog::model::CheckRecipe;
 use crate::id::ModifyIndex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is registered.
 #[derive(Clone, Debug)]
@@ -18,6 +20,9 @@ pub(super) struct Registry {
     /// Service definitions; their checks are in `checks`.
     services: BTreeMap<ServiceId, ServiceDefinition>,
     checks: BTreeMap<CheckId, CheckDefinition>,
+    /// The checks of each service, and of the node.
+    places: BTreeMap<Place, BTreeSet<CheckId>>,
+    aliases: Aliases,
     view: LocalView,
     /// What the files said last, for the difference to what they say next.
     files: Files,
@@ -57,6 +62,8 @@ impl Registry {
             node,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
+            places: BTreeMap::new(),
+            aliases: Aliases::default(),
             view: LocalView::default(),
             files: Files::default(),
             unstored: Vec::new(),
@@ -65,6 +72,33 @@ impl Registry {
 
     pub(super) const fn view(&self) -> &LocalView {
         &self.view
+    }
+
+    pub(super) const fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    pub(super) const fn aliases(&mut self) -> &mut Aliases {
+        &mut self.aliases
+    }
+
+    /// What an alias watches on this node; `None` for any other check.
+    pub(super) fn alias_here<'a>(&self, check: &'a CheckDefinition) -> Option<&'a AliasCheck> {
+        match &check.kind {
+            CheckKind::Alias(alias) if alias.node.is_none() => Some(alias),
+            CheckKind::Alias(_)
+            | CheckKind::Ttl(_)
+            | CheckKind::Http(_)
+            | CheckKind::Tcp(_)
+            | CheckKind::Udp(_)
+            | CheckKind::Script(_)
+            | CheckKind::Maintenance => None,
+        }
+    }
+
+    /// The checks of a service, or of the node.
+    pub(super) fn checks_of(&self, place: &Place) -> impl Iterator<Item = &CheckId> {
+        self.places.get(place).into_iter().flatten()
     }
 
     pub(super) fn has_service(&self, id: &ServiceId) -> bool {
@@ -110,7 +144,7 @@ impl Registry {
             self.put_check(CheckDefinition { service_id: Some(id.clone()), ..check }, out);
         }
         if replace_existing_checks {
-            for check in self.checks_of(&id) {
+            for check in self.service_checks(&id) {
                 if !named.contains(&check) {
                     self.remove_check(&check, out);
                 }
@@ -225,7 +259,9 @@ impl Registry {
             self.relabel_checks(&id);
             out.push(LocalOutput::Changed(Change::Service(id.clone())));
         }
-        self.services.insert(id, definition);
+        if self.services.insert(id.clone(), definition).is_none() {
+            self.touch(&Some(id));
+        }
     }
 
     /// Stores a definition; a known check keeps its state and output.
@@ -242,12 +278,15 @@ impl Registry {
     /// Stores a definition in a given state; a TTL check expires after `remaining`.
     pub(super) fn put_check_in_state(
         &mut self,
-        definition: CheckDefinition,
+        mut definition: CheckDefinition,
         status: CheckStatus,
         output: String,
         remaining: Duration,
         out: &mut Outbox<LocalOutput>,
     ) {
+        if let CheckKind::Alias(alias) = &mut definition.kind {
+            alias.node.take_if(|node| node.folded() == self.node.folded());
+        }
         let id = definition.id.clone();
         let service = definition.service_id.as_ref();
         let known = service.is_none_or(|service| self.services.contains_key(service));
@@ -262,23 +301,53 @@ impl Registry {
             }
         }
         let shown = Arc::new(self.show(&definition, status.clone(), output));
-        if self.view.checks.get(&id) != Some(&shown) {
+        let changed = self.view.checks.get(&id) != Some(&shown);
+        if changed {
             self.view.checks.insert(id.clone(), shown);
             out.push(LocalOutput::Changed(Change::Check(id.clone())));
         }
         let start = CheckStart { definition: definition.clone(), status, remaining };
         out.push(LocalOutput::StartCheck(Box::new(start)));
+        self.index(definition, changed);
+    }
+
+    /// Puts a definition into the tables, in the place of its predecessor.
+    fn index(&mut self, definition: CheckDefinition, changed: bool) {
+        let (id, place) = (definition.id.clone(), definition.service_id.clone());
+        self.unindex(&id);
+        self.places.entry(place.clone()).or_default().insert(id.clone());
+        if let Some(alias) = self.alias_here(&definition) {
+            self.aliases.add(&id, alias);
+        }
         self.checks.insert(id, definition);
+        if changed {
+            self.touch(&place);
+        }
+    }
+
+    fn unindex(&mut self, id: &CheckId) -> Option<CheckDefinition> {
+        let definition = self.checks.remove(id)?;
+        if let Some(checks) = self.places.get_mut(&definition.service_id) {
+            checks.remove(id);
+            if checks.is_empty() {
+                self.places.remove(&definition.service_id);
+            }
+        }
+        if let Some(alias) = self.alias_here(&definition) {
+            self.aliases.remove(id, alias);
+        }
+        Some(definition)
     }
 
     /// Removes a service with its checks; an unknown one is no error.
     pub(super) fn remove_service(&mut self, id: &ServiceId, out: &mut Outbox<LocalOutput>) {
         let Some(definition) = self.services.remove(id) else { return };
-        for check in self.checks_of(id) {
+        for check in self.service_checks(id) {
             // The catalog drops them with their service.
             self.drop_check(&check, out);
         }
         self.view.services.remove(id);
+        self.touch(&Some(id.clone()));
         if definition.origin == Origin::Api {
             self.unstored.push(Stored::RemoveService(id.clone()));
         }
@@ -293,8 +362,9 @@ impl Registry {
     }
 
     fn drop_check(&mut self, id: &CheckId, out: &mut Outbox<LocalOutput>) -> bool {
-        let Some(definition) = self.checks.remove(id) else { return false };
+        let Some(definition) = self.unindex(id) else { return false };
         self.view.checks.remove(id);
+        self.touch(&definition.service_id);
         // The state of a TTL check is stored even if its definition is a file's.
         if definition.origin == Origin::Api || definition.kind.ttl().is_some() {
             self.unstored.push(Stored::RemoveCheck(id.clone()));
@@ -328,7 +398,7 @@ impl Registry {
             output: text,
             expires,
         }));
-        out.push(LocalOutput::TtlReported { check: id.clone(), status: status.clone() });
+        out.push(LocalOutput::Told { check: id.clone(), status: status.clone() });
         self.set_state(id, status, output, out);
         Ok(())
     }
@@ -346,30 +416,33 @@ impl Registry {
         self.set_state(id, CheckStatus::Critical, output, out);
     }
 
-    /// Gives a check a new state; a result for a check that is gone changes nothing.
+    /// Gives a check a new state, and says whether it is one; a result for a check that is gone
+    /// changes nothing.
     pub(super) fn set_state(
         &mut self,
         id: &CheckId,
         status: CheckStatus,
         output: String,
         out: &mut Outbox<LocalOutput>,
-    ) {
-        let Some(check) = self.view.checks.get_mut(id) else { return };
-        let change = match (check.status != status, check.output != output) {
-            (true, _) => Change::Check(id.clone()),
-            (false, true) => Change::Output(id.clone()),
-            (false, false) => return,
-        };
-        if matches!(change, Change::Check(_)) {
-            let passing = status == CheckStatus::Passing;
-            let level = if passing { Level::Info } else { Level::Warn };
-            let turned = AgentTrace::CheckTurned { check: id.clone(), status: status.clone() };
-            crate::trace!(out, level, turned);
+    ) -> bool {
+        let Some(check) = self.view.checks.get_mut(id) else { return false };
+        let turned = check.status != status;
+        if !turned && check.output == output {
+            return false;
         }
         let check = Arc::make_mut(check);
-        check.status = status;
+        check.status = status.clone();
         check.output = output;
-        out.push(LocalOutput::Changed(change));
+        if !turned {
+            out.push(LocalOutput::Changed(Change::Output(id.clone())));
+            return true;
+        }
+        let place = check.service_id.clone();
+        let level = if status == CheckStatus::Passing { Level::Info } else { Level::Warn };
+        crate::trace!(out, level, AgentTrace::CheckTurned { check: id.clone(), status });
+        out.push(LocalOutput::Changed(Change::Check(id.clone())));
+        self.touch(&place);
+        true
     }
 
     /// Takes over the catalog's tags of a service that allows it.
@@ -388,15 +461,20 @@ impl Registry {
         out.push(LocalOutput::Changed(Change::Adopted));
     }
 
-    fn checks_of(&self, service: &ServiceId) -> Vec<CheckId> {
-        let mine = self.checks.values().filter(|it| it.service_id.as_ref() == Some(service));
-        mine.map(|check| check.id.clone()).collect()
+    fn service_checks(&self, service: &ServiceId) -> Vec<CheckId> {
+        self.checks_of(&Some(service.clone())).cloned().collect()
+    }
+
+    /// Has the aliases decided again that watch this place.
+    fn touch(&mut self, place: &Place) {
+        let place_of = |id: &CheckId| self.checks.get(id).and_then(|it| it.service_id.clone());
+        self.aliases.touch(place, place_of);
     }
 
     /// Shows the service's present name and tags on its checks.
     fn relabel_checks(&mut self, id: &ServiceId) {
         let Some(service) = self.view.services.get(id).cloned() else { return };
-        for check in self.checks_of(id) {
+        for check in self.service_checks(id) {
             if let Some(check) = self.view.checks.get_mut(&check) {
                 let check = Arc::make_mut(check);
                 check.service_name = service.name.to_string();
@@ -443,13 +521,4 @@ fn allow_check(id: &CheckId) -> Result<(), RequestError> {
         return Err(RequestError::Refused(format!("CheckID {id:?} is reserved for the leader")));
     }
     Ok(())
-}
-
-/// Cuts a note to `limit` bytes and says so (http-api.md §5.2).
-fn cut_note(note: &str, limit: usize) -> String {
-    if note.len() <= limit {
-        return note.to_owned();
-    }
-    let head = note.get(..note.floor_char_boundary(limit)).unwrap_or_default();
-    format!("{head} ... (captured {limit} of {} bytes)", note.len())
 }

@@ -7,6 +7,8 @@ use crate::id::{ModifyIndex, ServiceName};
 use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use std::collections::BTreeMap;
 
+mod alias;
+
 const TTL: Duration = Duration::from_secs(10);
 const NOW: Instant = Instant::ZERO;
 const WALL: WallClock = WallClock::from_millis(1_000_000);

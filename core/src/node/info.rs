@@ -4,7 +4,7 @@ use super::Node;
 use super::pool::Pool;
 use super::request::InfoSections;
 use super::server::API_VERSION;
-use crate::local::definition::CheckKind;
+use crate::local::definition::{AliasCheck, CheckKind};
 use crate::raft::RoleKind;
 use crate::serf::MemberStatus;
 use crate::time::Instant;
@@ -44,7 +44,8 @@ impl Node {
             view.checks.values().filter(|check| kinds.contains(&check.kind.as_str())).count()
         };
         let ttl = CheckKind::Ttl(std::time::Duration::ZERO).name();
-        let told = [ttl, CheckKind::Maintenance.name()];
+        let alias = CheckKind::Alias(AliasCheck { node: None, service: None }).name();
+        let told = [ttl, CheckKind::Maintenance.name(), alias];
         let mut section = Section::default();
         section.set("check_monitors", view.checks.len() - count(&told));
         section.set("check_ttls", count(&[ttl]));

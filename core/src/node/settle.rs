@@ -349,8 +349,8 @@ impl Node {
             LocalOutput::StopCheck(check) => {
                 self.checks.handle(now, ChecksInput::Stop(check), &mut self.boxes.checks);
             }
-            LocalOutput::TtlReported { check, status } => {
-                let input = ChecksInput::Reported { check, status };
+            LocalOutput::Told { check, status } => {
+                let input = ChecksInput::Told { check, status };
                 self.checks.handle(now, input, &mut self.boxes.checks);
             }
             LocalOutput::Changed(change) => {
@@ -366,6 +366,14 @@ impl Node {
         let input = match output {
             ChecksOutput::Run { check, run, kind, output_max_size } => {
                 self.out.push_back(Output::RunCheck { check, run, kind, output_max_size });
+                return;
+            }
+            ChecksOutput::Look { run, request } => {
+                // Commands that need a civil time take their request's; a read has none.
+                let (caller, wall) = (Caller::Check(run), WallClock::from_millis(0));
+                let request = Arc::from(request);
+                let input = RpcInput::Submit { caller, hold: true, wall, request };
+                self.rpc.handle(now, input, &mut self.boxes.rpc);
                 return;
             }
             ChecksOutput::Trace(level, trace) => {
@@ -418,6 +426,10 @@ impl Node {
             RpcOutput::Done { caller: Caller::Internal(ticket), result } => {
                 let ticket = crate::anti_entropy::SyncTicket(ticket);
                 self.tell_anti_entropy(now, AntiEntropyInput::Reply { ticket, result });
+            }
+            RpcOutput::Done { caller: Caller::Check(run), result } => {
+                let input = ChecksInput::Looked { run, result };
+                self.checks.handle(now, input, &mut self.boxes.checks);
             }
             RpcOutput::RaftMessage { from, payload } => {
                 match pack::from_bytes::<Message>(&payload) {

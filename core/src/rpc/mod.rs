@@ -45,8 +45,10 @@ use std::time::Duration;
 pub enum Caller {
     /// A request that came in through `Input::Request`.
     Request(RequestId),
-    /// A machine of this node; the number is the machine's own.
+    /// Anti-entropy of this node; the number is its own.
     Internal(u64),
+    /// A check of this node; the number is its run's.
+    Check(u64),
 }
 
 /// One request that the own server executes; `Executed` names it.

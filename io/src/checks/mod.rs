@@ -13,16 +13,20 @@ mod tests;
 use crate::http::client::{ClientLimits, ClientRequest, system_text};
 use smol::Timer;
 use smol::lock::Semaphore;
-use smol::net::TcpStream;
+use smol::net::{TcpStream, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
-use terraform_core::local::definition::{CheckKind, HttpCheck, TcpCheck};
+use terraform_core::local::definition::{CheckKind, HttpCheck, TcpCheck, UdpCheck};
 use terraform_core::node::input::CheckResult;
 
 /// Checks that run at the same time at most: enough for hundreds of services on one machine, few
 /// enough not to run out of processes and descriptors.
 pub const RUNS_MAX: usize = 128;
+/// What a check sends in a datagram: an empty one looks like an end to some programs.
+const UDP_PAYLOAD: &[u8] = b"\n";
 /// Redirects a check follows, as Go's client does.
 const REDIRECTS_MAX: u8 = 10;
 
@@ -54,7 +58,8 @@ impl Runner {
                 CheckKind::Script(script) => script::run(&script, output_max_size).await,
                 CheckKind::Http(http) => fetch(&http, output_max_size).await,
                 CheckKind::Tcp(tcp) => connect(&tcp).await,
-                CheckKind::Ttl(_) | CheckKind::Maintenance => {
+                CheckKind::Udp(udp) => knock(&udp).await,
+                CheckKind::Ttl(_) | CheckKind::Maintenance | CheckKind::Alias(_) => {
                     critical("a check without an interval is not run".to_owned())
                 }
             }
@@ -114,6 +119,46 @@ async fn connect(check: &TcpCheck) -> CheckResult {
             CheckResult { status: CheckStatus::Passing, output }
         }
         Err(reason) => critical(format!("dial tcp {target}: {reason}")),
+    }
+}
+
+/// Sends a datagram. Only what the other machine says of a closed port is known to be bad: a
+/// program that ignores what it does not understand is as silent as one that is stuck.
+async fn knock(check: &UdpCheck) -> CheckResult {
+    let target = check.target.as_str();
+    let said = |error: io::Error| format!("udp {target}: {}", system_text(&error));
+    let send = async {
+        let address = async_net::resolve(target).await.map_err(said)?.into_iter().next();
+        let address = address.ok_or_else(|| format!("udp {target}: no such host"))?;
+        let own: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((own, 0)).await.map_err(said)?;
+        socket.connect(address).await.map_err(said)?;
+        socket.send(UDP_PAYLOAD).await.map_err(said)?;
+        Ok(socket)
+    };
+    let mut over = Timer::after(check.timeout);
+    let late = async {
+        (&mut over).await;
+        Err(format!("udp {target}: i/o timeout"))
+    };
+    let socket = match smol::future::or(send, late).await {
+        Ok(socket) => socket,
+        Err(reason) => return critical(reason),
+    };
+    let silence = async {
+        over.await;
+        Ok(0)
+    };
+    // The system cuts a longer answer; what it says does not matter.
+    match smol::future::or(socket.recv(&mut [0; 1]), silence).await {
+        Ok(_) => {
+            let output = format!("UDP connect {target}: Success");
+            CheckResult { status: CheckStatus::Passing, output }
+        }
+        Err(error) => critical(said(error)),
     }
 }
 

@@ -115,6 +115,36 @@ fn a_connection_is_judged_by_whether_it_opens() {
 }
 
 #[test]
+fn only_a_datagram_that_is_refused_is_critical() {
+    smol::block_on(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = socket.local_addr().unwrap().to_string();
+        let timeout = Duration::from_millis(200);
+        let check = |timeout| UdpCheck { target: target.clone(), interval: INTERVAL, timeout };
+        let runner = Runner::default();
+        let run = |timeout| runner.run(CheckKind::Udp(check(timeout)), LIMIT);
+        let passing = format!("UDP connect {target}: Success");
+        let silent = run(timeout).await;
+        assert_eq!((silent.status, silent.output.as_str()), (CheckStatus::Passing, &*passing));
+        let answer = async {
+            let mut text = [0; 16];
+            loop {
+                let (_, from) = socket.recv_from(&mut text).await.unwrap();
+                socket.send_to(b"hello", from).await.unwrap();
+            }
+        };
+        let started = std::time::Instant::now();
+        let answered = smol::future::or(run(INTERVAL), answer).await;
+        assert_eq!((answered.status, answered.output.as_str()), (CheckStatus::Passing, &*passing));
+        assert!(started.elapsed() < INTERVAL);
+        drop(socket);
+        let refused = run(INTERVAL).await;
+        assert_eq!(refused.status, CheckStatus::Critical);
+        assert_eq!(refused.output, format!("udp {target}: connection refused"));
+    });
+}
+
+#[test]
 fn durations_read_as_clients_know_them() {
     let text = |millis| duration_text(Duration::from_millis(millis));
     let expected = ["300ms", "30s", "1.5s", "1m30s", "1h0m0s"];

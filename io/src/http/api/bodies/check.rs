@@ -33,8 +33,6 @@ pub(super) struct CheckBody {
     pub(super) status: String,
     token: String,
     source: CheckSource,
-    alias_node: String,
-    alias_service: String,
     output_max_size: i64,
     success_before_passing: i64,
     failures_before_critical: i64,
@@ -57,7 +55,6 @@ pub(super) fn decode_check(value: &Value, place: Place) -> Result<CheckBody, Dec
             Ok(body.take_text(key, value)? || body.take_rule(key, value)?)
         }
     })?;
-    body.source.alias = !(body.alias_node.is_empty() && body.alias_service.is_empty());
     Ok(body)
 }
 
@@ -74,14 +71,17 @@ impl CheckBody {
             "method" => source.method = decode::string(value, "Method")?,
             "body" => source.body = decode::string(value, "Body")?,
             "tcp" => source.tcp = decode::string(value, "TCP")?,
+            "udp" => source.udp = decode::string(value, "UDP")?,
             "grpc" => source.grpc = decode::string(value, "GRPC")?,
             "dockercontainerid" | "docker_container_id" => {
                 source.docker_container_id = decode::string(value, "DockerContainerID")?;
             }
             // Read by Docker checks only, which are refused as a whole.
             "shell" => drop(decode::string(value, "Shell")?),
-            "aliasnode" => self.alias_node = decode::string(value, "AliasNode")?,
-            "aliasservice" => self.alias_service = decode::string(value, "AliasService")?,
+            "aliasnode" => source.alias_node = decode::string(value, "AliasNode")?,
+            "aliasservice" => {
+                source.alias_service = decode::string(value, "AliasService")?;
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -158,6 +158,9 @@ fn invalid(error: &CheckError) -> Reply {
         CheckError::NotBuilt(_) => Reply::text(501, error.to_string()),
         CheckError::NoKind
         | CheckError::NoInterval
+        | CheckError::AliasRuns
+        | CheckError::AliasTtl
+        | CheckError::AliasName(_)
         | CheckError::IntervalAndTtl
         | CheckError::OutputLimit => Reply::text(400, format!("Invalid check: {error}")),
     }

@@ -4,8 +4,10 @@ use super::{check, service};
 use crate::http::respond::Reply;
 use std::time::Duration;
 use terraform_core::catalog::model::{CheckStatus, Weights};
-use terraform_core::id::ServiceId;
-use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
+use terraform_core::id::{NodeName, ServiceId};
+use terraform_core::local::definition::{
+    AliasCheck, CheckDefinition, CheckKind, ServiceDefinition,
+};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Reply>) -> (u16, String) {
     let reply = result.unwrap_err();
@@ -40,6 +42,26 @@ fn a_check_is_decoded_with_defaults() {
 }
 
 #[test]
+fn the_kind_of_a_check_follows_from_its_fields() {
+    let kind = |fields: &str| check(&format!(r#"{{"Name":"a",{fields}}}"#)).unwrap().kind;
+    let alias = |node: Option<&str>, service: Option<&str>| {
+        let node = node.map(|name| NodeName::parse(name).unwrap());
+        let service = service.map(|id| ServiceId::parse(id).unwrap());
+        CheckKind::Alias(AliasCheck { node, service })
+    };
+    assert_eq!(kind(r#""AliasNode":"n""#), alias(Some("n"), None));
+    // Consul takes an interval of an alias and does nothing with it either.
+    let both = r#""AliasNode":"n","AliasService":"s","Interval":"5s""#;
+    assert_eq!(kind(both), alias(Some("n"), Some("s")));
+    assert_eq!(kind(r#""AliasService":"s""#), alias(None, Some("s")));
+    let CheckKind::Udp(udp) = kind(r#""UDP":"h:1","Interval":"1s""#) else { panic!() };
+    assert_eq!((udp.target.as_str(), udp.timeout), ("h:1", Duration::from_secs(10)));
+    let CheckKind::Http(_) = kind(r#""HTTP":"http://h","TCP":"h:1","Interval":"1s""#) else {
+        panic!()
+    };
+}
+
+#[test]
 fn a_broken_check_is_refused_with_its_rule() {
     for (json, status, text) in [
         ("{}", 400, "Missing check name"),
@@ -62,7 +84,21 @@ fn a_broken_check_is_refused_with_its_rule() {
             "Invalid check: MaxOutputMaxSize must be positive",
         ),
         (r#"{"Name":"a","GRPC":"h:1","Interval":"1s"}"#, 501, "gRPC checks are not built yet"),
-        (r#"{"Name":"a","AliasNode":"n"}"#, 501, "alias checks are not built yet"),
+        (
+            r#"{"Name":"a","AliasService":"s","TTL":"1s"}"#,
+            400,
+            "Invalid check: TTL must be not be set for Alias checks",
+        ),
+        (
+            r#"{"Name":"a","AliasService":"s","HTTP":"http://h","Interval":"1s"}"#,
+            400,
+            "Invalid check: Interval cannot be set for Alias checks",
+        ),
+        (
+            r#"{"Name":"a","UDP":"h:1","TTL":"1s"}"#,
+            400,
+            "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks",
+        ),
         (
             r#"{"Name":"a","CheckID":"b"}"#,
             400,
