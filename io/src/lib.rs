@@ -22,4 +22,5 @@ pub mod runtime;
 pub mod storage;
 pub mod stream;
 pub mod system;
+mod tls;
 pub mod udp;

@@ -258,12 +258,8 @@ fn source(fields: &mut Fields<'_>) -> Result<CheckSource, Problem> {
         }
         Some(other) => return Err(mistyped("header", "map", other)),
     };
-    if !fields.text("shell")?.is_empty() {
-        return Err(Problem::Rule("shell: Docker checks are not built yet".to_owned()));
-    }
-    if fields.boolean("grpc_use_tls")? {
-        return Err(Problem::Rule("grpc_use_tls: gRPC checks are not built yet".to_owned()));
-    }
+    // Both without effect: no shell runs arguments, and gRPC checks are refused as a whole.
+    let _ = (fields.text("shell")?, fields.boolean("grpc_use_tls")?);
     Ok(CheckSource {
         http: fields.text("http")?,
         method: fields.text("method")?,

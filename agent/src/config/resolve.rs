@@ -14,7 +14,7 @@ use terraform_core::config::{
 use terraform_core::dns::DnsConfig;
 use terraform_core::dns::name::Name;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
-use terraform_core::local::definition::{CheckDefinition, CheckKind, ServiceDefinition};
+use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 use terraform_core::wire::seal::{Key, KeyError};
@@ -714,7 +714,7 @@ fn scripts_allowed(
     allowed: bool,
 ) -> Checked<()> {
     let of_services = services.iter().flat_map(|service| &service.checks);
-    let script = |check: &&CheckDefinition| matches!(check.kind, CheckKind::Script(_));
+    let script = |check: &&CheckDefinition| check.kind.starts_programs();
     match of_services.chain(checks).find(script) {
         Some(check) if !allowed => refuse(format!(
             "check {:?}: Scripts are disabled on this agent; to enable, configure \

@@ -92,6 +92,7 @@ impl Registry {
             | CheckKind::Tcp(_)
             | CheckKind::Udp(_)
             | CheckKind::Script(_)
+            | CheckKind::Docker(_)
             | CheckKind::Maintenance => None,
         }
     }

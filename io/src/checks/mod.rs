@@ -1,4 +1,4 @@
-//! Runs one check once: a script, a fetch, a connection; nothing is decided here but how it ended.
+//! Runs one check once: a command, a fetch, a connection; nothing is decided here but how it ended.
 //!
 //! - Source: http-api.md §5.2 for what each exit, status and error means and how it is worded.
 //! - Every run is bounded in time, output and number: at most [`RUNS_MAX`] run at once, further
@@ -6,11 +6,12 @@
 //! - A script runs in a process group of its own, which is killed as a whole when its time is over
 //!   or when nobody waits for it any more.
 
+mod docker;
 mod script;
 #[cfg(test)]
 mod tests;
 
-use crate::http::client::{ClientLimits, ClientRequest, system_text};
+use crate::http::client::{ClientLimits, ClientRequest, Trust, system_text};
 use smol::Timer;
 use smol::lock::Semaphore;
 use smol::net::{TcpStream, UdpSocket};
@@ -56,6 +57,9 @@ impl Runner {
             let _turn = turns.acquire().await;
             match kind {
                 CheckKind::Script(script) => script::run(&script, output_max_size).await,
+                CheckKind::Docker(docker) => {
+                    docker::run(&docker, docker::ENGINE.as_ref(), output_max_size).await
+                }
                 CheckKind::Http(http) => fetch(&http, output_max_size).await,
                 CheckKind::Tcp(tcp) => connect(&tcp).await,
                 CheckKind::Udp(udp) => knock(&udp).await,
@@ -85,6 +89,9 @@ async fn fetch(check: &HttpCheck, output_max_size: usize) -> CheckResult {
         request.headers.extend(values.iter().map(|value| (name.clone(), value.clone())));
     }
     request.body = check.body.clone().into();
+    if check.tls_skip_verify {
+        request.trust = Trust::Anybody;
+    }
     let limits = ClientLimits {
         body_bytes_max: output_max_size,
         time: check.timeout,

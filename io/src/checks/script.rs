@@ -23,18 +23,18 @@ const AFTER_EXIT: Duration = Duration::from_millis(200);
 
 /// The newest bytes of a stream.
 #[derive(Debug)]
-struct Tail {
+pub(super) struct Tail {
     bytes: VecDeque<u8>,
     bytes_max: usize,
     total: u64,
 }
 
 impl Tail {
-    fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes: VecDeque::new(), bytes_max, total: 0 }
     }
 
-    fn take(&mut self, data: &[u8]) {
+    pub(super) fn take(&mut self, data: &[u8]) {
         self.total += data.len() as u64;
         let newest = data.len().saturating_sub(self.bytes_max);
         self.bytes.extend(data.get(newest..).unwrap_or_default());
@@ -43,13 +43,24 @@ impl Tail {
     }
 
     /// What is kept, after a line that says what is not.
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         let kept = self.bytes.len();
         let text = String::from_utf8_lossy(self.bytes.make_contiguous());
         if self.total > kept as u64 {
             return format!("Captured {kept} of {} bytes\n...\n{text}", self.total);
         }
         text.into_owned()
+    }
+
+    /// The same of a command that was not done in time.
+    pub(super) fn after_timeout(&mut self, timeout: Duration) -> String {
+        let mut output = format!("Timed out ({}) running check", duration_text(timeout));
+        let said = self.text();
+        if !said.is_empty() {
+            output.push_str("\n\n");
+            output.push_str(&said);
+        }
+        output
     }
 }
 
@@ -102,13 +113,7 @@ pub(super) async fn run(check: &ScriptCheck, output_max_size: usize) -> CheckRes
             // Collects the killed script, so that no zombie stays behind. Nothing survives the
             // signal, so this ends.
             let _ = child.status().await;
-            let mut output = format!("Timed out ({}) running check", duration_text(check.timeout));
-            let said = tail.text();
-            if !said.is_empty() {
-                output.push_str("\n\n");
-                output.push_str(&said);
-            }
-            critical(output)
+            critical(tail.after_timeout(check.timeout))
         }
     }
 }

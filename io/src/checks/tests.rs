@@ -6,6 +6,9 @@ use smol::net::TcpListener;
 use std::collections::BTreeMap;
 use terraform_core::local::definition::ScriptCheck;
 
+mod docker;
+mod https;
+
 const INTERVAL: Duration = Duration::from_secs(10);
 const LIMIT: usize = 4096;
 
@@ -164,17 +167,21 @@ fn fetched(status: &'static str) -> (String, CheckResult, String) {
             stream.write_all(response.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let check = HttpCheck {
-            url: url.clone(),
-            method: "GET".to_owned(),
-            header: BTreeMap::from([("X-Own".to_owned(), vec!["1".to_owned()])]),
-            body: String::new(),
-            interval: INTERVAL,
-            timeout: INTERVAL,
-        };
-        let result = Runner::default().run(CheckKind::Http(check), LIMIT).await;
+        let result = Runner::default().run(CheckKind::Http(http(&url)), LIMIT).await;
         (url, result, server.await)
     })
+}
+
+fn http(url: &str) -> HttpCheck {
+    HttpCheck {
+        url: url.to_owned(),
+        method: "GET".to_owned(),
+        header: BTreeMap::from([("X-Own".to_owned(), vec!["1".to_owned()])]),
+        body: String::new(),
+        tls_skip_verify: false,
+        interval: INTERVAL,
+        timeout: INTERVAL,
+    }
 }
 
 fn sh(script: &str, timeout_millis: u64, limit: usize) -> CheckResult {

@@ -7,7 +7,7 @@ use super::*;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, ServiceId};
 use terraform_core::local::Maintenance;
-use terraform_core::local::definition::{CheckDefinition, CheckKind};
+use terraform_core::local::definition::CheckDefinition;
 
 impl Api {
     pub(super) async fn agent_service_register(&self, request: &ApiRequest<'_>) -> Handled {
@@ -131,7 +131,7 @@ impl Api {
     }
 
     fn allow_check(&self, check: &CheckDefinition) -> Result<(), Reply> {
-        if matches!(check.kind, CheckKind::Script(_)) && !self.settings.remote_script_checks {
+        if check.kind.starts_programs() && !self.settings.remote_script_checks {
             let text = "Scripts are disabled on this agent from remote calls; \
                         to enable, configure 'enable_script_checks' to true";
             return Err(Reply::text(500, text));

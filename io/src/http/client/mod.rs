@@ -2,14 +2,17 @@
 //!
 //! - Source: RFC 9112; error texts follow Go's, since scripts know them (cli.md §3).
 //! - Head, body, redirects and total time are bounded; nothing is reused or cached.
-//! - TLS is not here: `https` is refused with `NotBuilt`.
+//! - `https` is spoken through [`crate::tls`].
 
 mod response;
 mod transfer;
 mod url;
+mod wire;
 
+pub use crate::tls::Trust;
 pub use response::ClientResponse;
 pub use url::Url;
+pub use wire::Wire;
 
 use bytes::Bytes;
 use response::{Progress, ResponseReader};
@@ -20,13 +23,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
+use wire::ended_abruptly;
 
 /// Why there is no response. The `Display` texts are what Go's client would say after the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
-    /// Something is not built yet. The caller asked for it.
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
     /// The URL is not usable. The caller is at fault.
     #[error("parse {url:?}: {rule}")]
     Url {
@@ -59,6 +60,9 @@ pub enum ClientError {
         /// Why, as the system words it.
         reason: String,
     },
+    /// The server speaks no TLS, or its certificate is not accepted.
+    #[error("tls: {0}")]
+    Tls(String),
     /// The time allowed for everything ran out.
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     TimedOut,
@@ -116,13 +120,16 @@ pub struct ClientRequest {
     pub headers: Vec<(String, String)>,
     /// The body; empty for none.
     pub body: Bytes,
+    /// Whose certificates are accepted.
+    pub trust: Trust,
 }
 
 impl ClientRequest {
     /// A request without headers and body.
     pub fn new(method: &str, url: &str) -> Result<Self, ClientError> {
         let url = Url::parse(url)?;
-        Ok(Self { method: method.to_owned(), url, headers: Vec::new(), body: Bytes::new() })
+        let (method, headers, body) = (method.to_owned(), Vec::new(), Bytes::new());
+        Ok(Self { method, url, headers, body, trust: Trust::default() })
     }
 
     /// `error` as Go's client words it for this request: `Get "URL": …`.
@@ -164,8 +171,17 @@ impl ClientRequest {
     }
 
     async fn exchange(&self, limits: &ClientLimits) -> Result<ClientResponse, ClientError> {
+        self.exchange_on(self.connect().await?, limits).await
+    }
+
+    /// Sends the request on a connection of the caller's and waits for the whole response, without
+    /// redirects and without a limit of time.
+    pub async fn exchange_on(
+        &self,
+        mut stream: impl Wire,
+        limits: &ClientLimits,
+    ) -> Result<ClientResponse, ClientError> {
         let head = self.head(self.body.len() as u64)?;
-        let mut stream = connect(&self.url.host, self.url.port).await?;
         let broken = |error: io::Error| ClientError::Broken(system_text(&error));
         let mut message = head.into_bytes();
         message.extend_from_slice(&self.body);
@@ -176,6 +192,7 @@ impl ClientRequest {
         loop {
             let count = match stream.read(&mut buffer).await {
                 Ok(count) => count,
+                Err(error) if ended_abruptly(&error) => 0,
                 Err(error) => return Err(sent.err().map_or_else(|| broken(error), broken)),
             };
             let data = buffer.get(..count).unwrap_or_default();
@@ -227,21 +244,6 @@ fn redirect(response: &ClientResponse) -> Option<&str> {
         301 | 302 | 303 | 307 | 308 => response.header("location"),
         _ => None,
     }
-}
-
-/// Connects to the first address of `host` that accepts.
-async fn connect(host: &str, port: u16) -> Result<async_net::TcpStream, ClientError> {
-    let lookup = |reason: String| ClientError::Lookup { host: host.to_owned(), reason };
-    let addresses =
-        async_net::resolve((host, port)).await.map_err(|_| lookup("no such host".to_owned()))?;
-    let mut last = lookup("no such host".to_owned());
-    for address in addresses {
-        match async_net::TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = ClientError::Connect { address, reason: system_text(&error) },
-        }
-    }
-    Err(last)
 }
 
 /// A system error as Go prints it: the message without number, in lower case.

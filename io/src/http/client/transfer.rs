@@ -1,7 +1,8 @@
 //! Bodies that do not fit into memory: sent from a file, taken piece by piece.
 
 use super::response::{Progress, ResponseReader};
-use super::{ClientError, ClientLimits, ClientRequest, ClientResponse, connect, system_text};
+use super::wire::{Wire, ended_abruptly};
+use super::{ClientError, ClientLimits, ClientRequest, ClientResponse, system_text};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::io::{self, Read};
 
@@ -19,9 +20,18 @@ impl ClientRequest {
     pub async fn download(
         &self,
         limits: &ClientLimits,
+        take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<ClientResponse, ClientError> {
+        self.download_on(self.connect().await?, limits, take).await
+    }
+
+    /// The same on a connection of the caller's.
+    pub async fn download_on(
+        &self,
+        mut stream: impl Wire,
+        limits: &ClientLimits,
         mut take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<ClientResponse, ClientError> {
-        let mut stream = connect(&self.url.host, self.url.port).await?;
         let mut message = self.head(self.body.len() as u64)?.into_bytes();
         message.extend_from_slice(&self.body);
         stream.write_all(&message).await.map_err(|error| broken(&error))?;
@@ -36,7 +46,7 @@ impl ClientRequest {
         (mut source, length): (impl Read, u64),
         mut sent: impl FnMut(u64),
     ) -> Result<ClientResponse, ClientError> {
-        let mut stream = connect(&self.url.host, self.url.port).await?;
+        let mut stream = self.connect().await?;
         let head = self.head(length)?;
         stream.write_all(head.as_bytes()).await.map_err(|error| broken(&error))?;
         let mut piece = vec![0; PIECE_BYTES];
@@ -62,7 +72,7 @@ impl ClientRequest {
 }
 
 async fn read_response(
-    stream: &mut async_net::TcpStream,
+    stream: &mut impl Wire,
     method: &str,
     limits: &ClientLimits,
     take: &mut impl FnMut(&[u8]) -> io::Result<()>,
@@ -70,7 +80,10 @@ async fn read_response(
     let mut reader = ResponseReader::new(method, limits);
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        let count = stream.read(&mut buffer).await.map_err(|error| broken(&error))?;
+        let count = match stream.read(&mut buffer).await {
+            Err(error) if ended_abruptly(&error) => 0,
+            read => read.map_err(|error| broken(&error))?,
+        };
         let data = buffer.get(..count).unwrap_or_default();
         let progress = if count == 0 { reader.finish()? } else { reader.feed(data)? };
         match progress {

@@ -76,7 +76,7 @@ impl CheckBody {
             "dockercontainerid" | "docker_container_id" => {
                 source.docker_container_id = decode::string(value, "DockerContainerID")?;
             }
-            // Read by Docker checks only, which are refused as a whole.
+            // Without effect, as with Consul: the arguments are run without a shell.
             "shell" => drop(decode::string(value, "Shell")?),
             "aliasnode" => source.alias_node = decode::string(value, "AliasNode")?,
             "aliasservice" => {
@@ -155,7 +155,7 @@ impl CheckBody {
 
 fn invalid(error: &CheckError) -> Reply {
     match error {
-        CheckError::NotBuilt(_) => Reply::text(501, error.to_string()),
+        CheckError::Grpc => Reply::text(501, error.to_string()),
         CheckError::NoKind
         | CheckError::NoInterval
         | CheckError::AliasRuns

@@ -9,6 +9,8 @@ use terraform_core::local::definition::{
     AliasCheck, CheckDefinition, CheckKind, ServiceDefinition,
 };
 
+const GRPC: &str = "GRPC checks are not built yet: this agent speaks no HTTP/2";
+
 fn refused<T: std::fmt::Debug>(result: Result<T, Reply>) -> (u16, String) {
     let reply = result.unwrap_err();
     (reply.status, String::from_utf8(reply.body.to_vec()).unwrap())
@@ -56,6 +58,15 @@ fn the_kind_of_a_check_follows_from_its_fields() {
     assert_eq!(kind(r#""AliasService":"s""#), alias(None, Some("s")));
     let CheckKind::Udp(udp) = kind(r#""UDP":"h:1","Interval":"1s""#) else { panic!() };
     assert_eq!((udp.target.as_str(), udp.timeout), ("h:1", Duration::from_secs(10)));
+    let docker = r#""DockerContainerID":"c","Shell":"/bin/sh","Args":["a"],"Interval":"1s""#;
+    let CheckKind::Docker(docker) = kind(docker) else { panic!() };
+    assert_eq!((docker.container.as_str(), docker.timeout), ("c", Duration::from_secs(30)));
+    let CheckKind::Http(http) =
+        kind(r#""HTTP":"https://h","tls_skip_verify":true,"Interval":"1s""#)
+    else {
+        panic!()
+    };
+    assert!(http.tls_skip_verify);
     let CheckKind::Http(_) = kind(r#""HTTP":"http://h","TCP":"h:1","Interval":"1s""#) else {
         panic!()
     };
@@ -83,7 +94,7 @@ fn a_broken_check_is_refused_with_its_rule() {
             400,
             "Invalid check: MaxOutputMaxSize must be positive",
         ),
-        (r#"{"Name":"a","GRPC":"h:1","Interval":"1s"}"#, 501, "gRPC checks are not built yet"),
+        (r#"{"Name":"a","GRPC":"h:1","Interval":"1s"}"#, 501, GRPC),
         (
             r#"{"Name":"a","AliasService":"s","TTL":"1s"}"#,
             400,
@@ -93,6 +104,11 @@ fn a_broken_check_is_refused_with_its_rule() {
             r#"{"Name":"a","AliasService":"s","HTTP":"http://h","Interval":"1s"}"#,
             400,
             "Invalid check: Interval cannot be set for Alias checks",
+        ),
+        (
+            r#"{"Name":"a","DockerContainerID":"c","Interval":"1s"}"#,
+            400,
+            "Invalid check: TTL must be > 0 for TTL checks",
         ),
         (
             r#"{"Name":"a","UDP":"h:1","TTL":"1s"}"#,
