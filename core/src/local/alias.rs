@@ -45,17 +45,18 @@ impl Aliases {
     /// Something about the checks of `place` changed: whoever watches it, also through others, is
     /// to be decided again. `place_of` says what an alias itself belongs to.
     pub(super) fn touch(&mut self, place: &Place, place_of: impl Fn(&CheckId) -> Place) {
-        let mut touched = vec![place.clone()];
-        while let Some(place) = touched.pop() {
-            let watchers = match &place {
-                None => self.watchers.values().flatten().cloned().collect(),
-                Some(_) => self.watchers.get(&place).cloned().unwrap_or_default(),
-            };
-            for alias in watchers {
-                if self.stale.insert(alias.clone()) {
-                    touched.push(place_of(&alias));
-                }
+        let mut touched = BTreeSet::new();
+        let mut next = vec![place.clone()];
+        while let Some(place) = next.pop() {
+            if !touched.insert(place.clone()) {
+                continue;
             }
+            let watchers: Vec<&CheckId> = match &place {
+                None => self.watchers.values().flatten().collect(),
+                Some(_) => self.watchers.get(&place).into_iter().flatten().collect(),
+            };
+            next.extend(watchers.iter().map(|alias| place_of(alias)));
+            self.stale.extend(watchers.into_iter().cloned());
         }
     }
 
@@ -83,8 +84,6 @@ pub(super) fn settle(registry: &mut Registry, out: &mut Outbox<LocalOutput>) {
             out.push(LocalOutput::Told { check: id, status });
         }
     }
-    // Aliases count no aliases, so what was just decided makes no other one stale.
-    registry.aliases().take_stale();
 }
 
 fn decide(

@@ -315,7 +315,10 @@ impl Registry {
     /// Puts a definition into the tables, in the place of its predecessor.
     fn index(&mut self, definition: CheckDefinition, changed: bool) {
         let (id, place) = (definition.id.clone(), definition.service_id.clone());
-        self.unindex(&id);
+        let old = self.unindex(&id);
+        // What an alias watches is not part of what is seen of it.
+        let before = old.as_ref().and_then(|old| self.alias_here(old));
+        let changed = changed || before != self.alias_here(&definition);
         self.places.entry(place.clone()).or_default().insert(id.clone());
         if let Some(alias) = self.alias_here(&definition) {
             self.aliases.add(&id, alias);
@@ -323,6 +326,9 @@ impl Registry {
         self.checks.insert(id, definition);
         if changed {
             self.touch(&place);
+            if let Some(old) = old.filter(|old| old.service_id != place) {
+                self.touch(&old.service_id);
+            }
         }
     }
 
@@ -442,7 +448,10 @@ impl Registry {
         let level = if status == CheckStatus::Passing { Level::Info } else { Level::Warn };
         crate::trace!(out, level, AgentTrace::CheckTurned { check: id.clone(), status });
         out.push(LocalOutput::Changed(Change::Check(id.clone())));
-        self.touch(&place);
+        // Aliases count no aliases of this node, so one that turned is nobody's news.
+        if self.checks.get(id).is_some_and(|check| self.alias_here(check).is_none()) {
+            self.touch(&place);
+        }
         true
     }
 

@@ -85,6 +85,26 @@ fn aliases_in_a_circle_follow_the_checks_behind_them() {
 }
 
 #[test]
+fn aliases_are_decided_again_when_what_they_watch_is_rearranged() {
+    let mut rig = Rig::new(&["a", "b", "good", "bad"]);
+    rig.add(ttl_of("good", Some("good")));
+    rig.add(ttl_of("bad", Some("bad")));
+    rig.report("good", CheckStatus::Passing, "");
+    rig.add(alias("first", Some("a"), Some("b")));
+    rig.add(alias("second", Some("b"), Some("good")));
+    assert_eq!(rig.shown("first").0, CheckStatus::Passing);
+    rig.add(alias("second", Some("b"), Some("bad")));
+    assert_eq!(rig.shown("first"), critical("Aliased check \"bad\" failing: "));
+    rig.add(ttl_of("bad", Some("good")));
+    assert_eq!(rig.shown("first"), (CheckStatus::Passing, "No checks found.".to_owned()));
+    rig.add(ttl_of("second", Some("b")));
+    // As a check of its own it keeps the state that it had, and counts.
+    assert_eq!(rig.shown("first"), (CheckStatus::Passing, "All checks passing.".to_owned()));
+    rig.report("second", CheckStatus::Warning, "");
+    assert_eq!(rig.shown("first").0, CheckStatus::Warning);
+}
+
+#[test]
 fn aliases_in_a_very_long_row_are_critical() {
     let names: Vec<String> = (0..80).map(|number| format!("s{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -3,7 +3,9 @@
 use super::*;
 use crate::catalog::model::{Service, Weights};
 use crate::id::ServiceName;
-use crate::local::definition::{CheckKind, Origin};
+use crate::local::definition::{
+    AliasCheck, CheckKind, DockerCheck, HttpCheck, Origin, ScriptCheck, TcpCheck, UdpCheck,
+};
 use crate::storage::testing::MemDisk;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -171,5 +173,55 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = RegistrationLog::read(Some(&bytes));
+    }
+}
+
+/// An HTTP check as builds before TLS stored it.
+struct EarlierHttp {
+    url: String,
+    method: String,
+    header: BTreeMap<String, Vec<String>>,
+    body: String,
+    interval: Duration,
+    timeout: Duration,
+}
+pack_struct!(EarlierHttp { url, method, header, body, interval, timeout });
+
+#[test]
+fn an_http_check_of_an_earlier_build_loads_and_checks_certificates() {
+    let (url, method) = ("http://127.0.0.1/".to_owned(), "GET".to_owned());
+    let (header, body) = (BTreeMap::new(), String::new());
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(10));
+    let earlier = EarlierHttp {
+        url: url.clone(),
+        method: method.clone(),
+        header: BTreeMap::new(),
+        body: String::new(),
+        interval,
+        timeout,
+    };
+    let tls_skip_verify = false;
+    let now = HttpCheck { url, method, header, body, tls_skip_verify, interval, timeout };
+    assert_eq!(pack::from_bytes(&pack::to_bytes(&earlier)), Ok(now));
+}
+
+#[test]
+fn every_kind_of_check_keeps_its_tag() {
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(10));
+    let (target, args) = ("h:1".to_owned(), vec!["true".to_owned()]);
+    let alias = AliasCheck { node: None, service: Some(ServiceId::parse("web").unwrap()) };
+    let container = "c".to_owned();
+    for (tag, kind) in [
+        (1, CheckKind::Ttl(interval)),
+        (3, CheckKind::Tcp(TcpCheck { target: target.clone(), interval, timeout })),
+        (4, CheckKind::Script(ScriptCheck { args: args.clone(), interval, timeout })),
+        (5, CheckKind::Maintenance),
+        (6, CheckKind::Alias(alias)),
+        (7, CheckKind::Udp(UdpCheck { target, interval, timeout })),
+        (8, CheckKind::Docker(DockerCheck { container, args, interval, timeout })),
+    ] {
+        let bytes = pack::to_bytes(&kind);
+        assert_eq!(bytes[..2], [0x92, tag]);
+        assert_eq!(pack::from_bytes(&bytes), Ok(kind));
     }
 }
