@@ -440,16 +440,19 @@ impl Registry {
         let check = Arc::make_mut(check);
         check.status = status.clone();
         check.output = output;
-        if !turned {
-            out.push(LocalOutput::Changed(Change::Output(id.clone())));
-            return true;
-        }
         let place = check.service_id.clone();
-        let level = if status == CheckStatus::Passing { Level::Info } else { Level::Warn };
-        crate::trace!(out, level, AgentTrace::CheckTurned { check: id.clone(), status });
-        out.push(LocalOutput::Changed(Change::Check(id.clone())));
-        // Aliases count no aliases of this node, so one that turned is nobody's news.
-        if self.checks.get(id).is_some_and(|check| self.alias_here(check).is_none()) {
+        let passing = status == CheckStatus::Passing;
+        if turned {
+            let level = if passing { Level::Info } else { Level::Warn };
+            crate::trace!(out, level, AgentTrace::CheckTurned { check: id.clone(), status });
+            out.push(LocalOutput::Changed(Change::Check(id.clone())));
+        } else {
+            out.push(LocalOutput::Changed(Change::Output(id.clone())));
+        }
+        // Aliases show what failing checks say. They count no aliases of this node, so one that
+        // turned is nobody's news.
+        let counts = self.checks.get(id).is_some_and(|check| self.alias_here(check).is_none());
+        if counts && (turned || !passing) {
             self.touch(&place);
         }
         true

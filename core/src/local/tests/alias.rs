@@ -29,7 +29,7 @@ fn an_alias_follows_its_service_and_the_node_and_nothing_else() {
 }
 
 #[test]
-fn an_alias_is_decided_again_only_when_a_state_it_watches_changes() {
+fn an_alias_is_decided_again_only_when_a_check_that_it_watches_changes() {
     let mut rig = Rig::new(&["web", "db", "app"]);
     rig.add(ttl_of("web", Some("web")));
     rig.add(ttl_of("db", Some("db")));
@@ -40,9 +40,12 @@ fn an_alias_is_decided_again_only_when_a_state_it_watches_changes() {
             |output| matches!(output, LocalOutput::Told { check, .. } if *check == check_id("al")),
         )
     };
-    assert!(!told(&mut rig, "db", CheckStatus::Passing, ""), "another service");
+    assert!(!told(&mut rig, "db", CheckStatus::Warning, ""), "another service");
     assert!(told(&mut rig, "web", CheckStatus::Warning, "1"));
-    assert!(!told(&mut rig, "web", CheckStatus::Warning, "2"), "only words");
+    assert!(told(&mut rig, "web", CheckStatus::Warning, "2"), "why it fails");
+    assert_eq!(rig.shown("al").1, "Aliased check \"web\" failing: 2");
+    assert!(told(&mut rig, "web", CheckStatus::Passing, "3"));
+    assert!(!told(&mut rig, "web", CheckStatus::Passing, "4"), "words of no matter");
 }
 
 #[test]
