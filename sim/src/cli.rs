@@ -118,7 +118,7 @@ const MUTANTS: [(&str, Profile, u64); 53] = [
     ("M41", Profile::Cluster, 200),
     ("M43", Profile::Gossip, 100),
     ("M44", Profile::Gossip, 100),
-    ("M45", Profile::Cluster, 100),
+    ("M45", Profile::Gossip, 100),
     ("M46", Profile::Cluster, 100),
     ("M47", Profile::Gossip, 500),
     ("M48", Profile::Gossip, 200),
