@@ -46,10 +46,8 @@ pub struct Session {
     pub service_checks: Vec<CheckId>,
     /// Checks of either kind, named in the old way.
     pub checks: Vec<CheckId>,
-    /// When it was stored.
+    /// When it was stored; it does not change.
     pub create_index: ModifyIndex,
-    /// The same: sessions do not change.
-    pub modify_index: ModifyIndex,
 }
 pack_struct!(Session {
     id,
@@ -63,7 +61,6 @@ pack_struct!(Session {
     service_checks,
     checks,
     create_index,
-    modify_index,
 });
 
 impl Session {
@@ -101,7 +98,7 @@ impl Tables {
         let row = self.nodes.get(&*node).ok_or(SessionError::NoNode)?;
         session.node = row.node.name.clone();
         if let Some(old) = self.session(session.id) {
-            (session.create_index, session.modify_index) = (old.create_index, old.modify_index);
+            session.create_index = old.create_index;
             return if **old == session { Ok(()) } else { Err(SessionError::Exists(session.id)) };
         }
         for id in session.depends_on() {
@@ -111,7 +108,7 @@ impl Tables {
                 return Err(SessionError::Critical(id.clone()));
             }
         }
-        (session.create_index, session.modify_index) = (index, index);
+        session.create_index = index;
         self.changed.sessions = index;
         self.put_session(&node, Arc::new(session));
         Ok(())

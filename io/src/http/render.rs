@@ -118,7 +118,7 @@ pub fn session(json: &mut Json, session: &Session) {
             json.array(&session.checks, |json, id| json.string(id.as_str()));
         }
         json.field("CreateIndex", session.create_index.get());
-        json.field("ModifyIndex", session.modify_index.get());
+        json.field("ModifyIndex", session.create_index.get());
     });
 }
 

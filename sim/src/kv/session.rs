@@ -112,6 +112,5 @@ fn made(id: OpId, shape: SessionShape, world: &World) -> Option<Session> {
         service_checks: Vec::new(),
         checks: Vec::new(),
         create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
     })
 }

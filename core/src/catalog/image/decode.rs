@@ -318,7 +318,7 @@ impl ImageDecoder {
     fn put_session(&mut self, session: Session) -> Rule {
         let (kind, node) = (Kind::Session, keys::node(&session.node));
         self.go_on(kind, &keys::on_node(&node, &session.id.to_string()))?;
-        ascend(kind, [session.create_index, session.modify_index, self.tables.changed.sessions])?;
+        ascend(kind, [ModifyIndex::ZERO, session.create_index, self.tables.changed.sessions])?;
         if self.tables.nodes.get(&node).is_none_or(|row| row.node.name != session.node) {
             return Err(broken(kind, "its node is missing"));
         }

@@ -316,7 +316,7 @@ fn sessions_and_locks_that_do_not_fit_are_refused() {
     assert_eq!(changed(elsewhere), "session: its node is missing");
     let unchecked = Session { node_checks: vec![CheckId::parse("c9").unwrap()], ..row.clone() };
     assert_eq!(changed(unchecked), "session: a check of it is missing or critical");
-    let later = Session { modify_index: ModifyIndex::new(99), ..row };
+    let later = Session { create_index: ModifyIndex::new(99), ..row };
     assert_eq!(changed(later), "session: its index is out of range");
     let lock = |acquired: u64, session: u8, key: &str| {
         let payload = [&acquired.to_be_bytes()[..], &[session; 16], key.as_bytes()].concat();

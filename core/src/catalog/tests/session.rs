@@ -32,7 +32,6 @@ pub(super) fn session(byte: u8, node: &str, checks: &[&str]) -> Session {
         service_checks: Vec::new(),
         checks: Vec::new(),
         create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
     }
 }
 

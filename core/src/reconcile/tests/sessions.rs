@@ -25,7 +25,6 @@ fn session(byte: u8, ttl: Duration) -> Command {
         service_checks: Vec::new(),
         checks: Vec::new(),
         create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
     }))
 }
 

@@ -62,7 +62,6 @@ fn session(number: u8) -> Session {
         service_checks: Vec::new(),
         checks: Vec::new(),
         create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
     }
 }
 

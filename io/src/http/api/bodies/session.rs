@@ -67,7 +67,6 @@ pub(in crate::http::api) fn creation(
         service_checks: check_ids(&given.service_checks)?,
         checks: check_ids(&given.checks.unwrap_or_default())?,
         create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
     })
 }
 

@@ -34,7 +34,6 @@ fn session() -> Session {
         service_checks: Vec::new(),
         checks: Vec::new(),
         create_index: ModifyIndex::new(5),
-        modify_index: ModifyIndex::new(5),
     }
 }
 
@@ -50,7 +49,6 @@ fn a_session_has_defaults() {
             ttl: Duration::ZERO,
             ttl_text: String::new(),
             create_index: zero,
-            modify_index: zero,
             ..session()
         };
         assert_eq!(made, expected, "{body}");
