@@ -25,8 +25,6 @@ enum Clocked {
     Session(SessionId),
     /// The lock delay of a key.
     Delay(Arc<str>),
-    /// A command that was not committed is tried again.
-    Retry,
 }
 
 /// What the leader knows of their time.
@@ -41,6 +39,8 @@ pub(super) struct Sessions {
     over: BTreeSet<Clocked>,
     /// Those that the command on its way is about.
     in_flight: Option<(ReconcileTicket, Vec<Clocked>)>,
+    /// When a command that was not committed is tried again.
+    retry_at: Option<Instant>,
 }
 
 /// How long after the last renewal a session ends.
@@ -106,14 +106,14 @@ impl Sessions {
     fn command(&self, ended: &[Clocked]) -> Command {
         let session = |it: &Clocked| match it {
             Clocked::Session(id) => Some(*id),
-            Clocked::Delay(_) | Clocked::Retry => None,
+            Clocked::Delay(_) => None,
         };
         let delay = |it: &Clocked| match it {
             Clocked::Delay(key) => {
                 let since = self.seen_delays.get(key)?.since;
                 Some(LockDelayEnd { key: Arc::clone(key), since })
             }
-            Clocked::Session(_) | Clocked::Retry => None,
+            Clocked::Session(_) => None,
         };
         let sessions: Vec<SessionId> = ended.iter().filter_map(session).collect();
         if sessions.is_empty() {
@@ -123,8 +123,8 @@ impl Sessions {
         }
     }
 
-    pub(super) const fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next().into_iter().chain(self.retry_at).min()
     }
 }
 
@@ -165,12 +165,13 @@ impl Reconcile {
     /// Ends what has lived long enough.
     pub(super) fn end_sessions(&mut self, now: Instant, out: &mut ReconcileOutbox) {
         while let Some(clocked) = self.sessions.timers.pop_due(now) {
-            if clocked != Clocked::Retry {
-                self.sessions.over.insert(clocked);
-            }
+            self.sessions.over.insert(clocked);
         }
-        let waits = self.sessions.timers.deadline(&Clocked::Retry).is_some();
-        if waits || self.sessions.in_flight.is_some() || self.sessions.over.is_empty() {
+        self.sessions.retry_at.take_if(|at| *at <= now);
+        if self.sessions.retry_at.is_some()
+            || self.sessions.in_flight.is_some()
+            || self.sessions.over.is_empty()
+        {
             return;
         }
         let ended = self.sessions.next();
@@ -203,7 +204,7 @@ impl Reconcile {
         self.look_at_sessions(now, world);
         if result.is_err() {
             let pause = RETRY_MIN + self.rng.jitter(RETRY_MIN);
-            self.sessions.timers.set(Clocked::Retry, now + pause);
+            self.sessions.retry_at = Some(now + pause);
         }
         self.end_sessions(now, out);
         true
