@@ -1,11 +1,12 @@
 //! Aliases of other nodes, driven by hand.
 
 use super::*;
-use crate::catalog::model::{Check, CheckRecipe, Node, Service, Weights};
+use crate::catalog::model::Check;
 use crate::catalog::query::{
     Consistency, NodeChecksQuery, NodeQuery, NodeServices, Query, QueryAnswer, Rows,
 };
-use crate::id::{NodeName, ServiceName};
+use crate::catalog::tests;
+use crate::id::NodeName;
 use crate::local::definition::AliasCheck;
 use crate::node::request::RequestBody;
 use std::sync::Arc;
@@ -166,45 +167,11 @@ fn checks(rows: Vec<Arc<Check>>, index: u64) -> Result<Response, RequestError> {
 }
 
 fn row(name: &str, status: CheckStatus, service: Option<&str>) -> Arc<Check> {
-    Arc::new(Check {
-        node: other(),
-        id: id(name),
-        name: name.to_owned(),
-        status,
-        notes: String::new(),
-        output: "said".to_owned(),
-        service_id: service.map(|id| ServiceId::parse(id).unwrap()),
-        service_name: service.unwrap_or_default().to_owned(),
-        service_tags: Vec::new(),
-        kind: String::new(),
-        recipe: CheckRecipe::default(),
-        create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
-    })
+    let output = "said".to_owned();
+    Arc::new(Check { output, ..tests::check(other().as_str(), name, service, status) })
 }
 
 fn node_with(service: &str) -> NodeServices {
-    let service = Service {
-        id: ServiceId::parse(service).unwrap(),
-        name: ServiceName::parse(service).unwrap(),
-        tags: Vec::new(),
-        address: String::new(),
-        tagged_addresses: BTreeMap::new(),
-        meta: BTreeMap::new(),
-        port: 80,
-        weights: Weights::default(),
-        enable_tag_override: false,
-        create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
-    };
-    let node = Node {
-        id: None,
-        name: other(),
-        address: String::new(),
-        tagged_addresses: BTreeMap::new(),
-        meta: BTreeMap::new(),
-        create_index: ModifyIndex::ZERO,
-        modify_index: ModifyIndex::ZERO,
-    };
-    NodeServices { node: Arc::new(node), services: vec![Arc::new(service)] }
+    let node = Arc::new(tests::node(other().as_str(), None));
+    NodeServices { node, services: vec![Arc::new(tests::service(service, service))] }
 }
