@@ -13,7 +13,16 @@ pub fn seed() -> std::io::Result<Seed> {
 /// Waits until the kernel's generator is initialised. Errors: the kernel has no generator, or a
 /// sandbox forbids it.
 pub fn secret() -> std::io::Result<[u8; 32]> {
-    let mut bytes = [0u8; 32];
+    random()
+}
+
+/// The bytes of a new random identity. Waits and fails as [`secret`] does.
+pub fn identity() -> std::io::Result<[u8; 16]> {
+    random()
+}
+
+fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0u8; N];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match getrandom(rest, GetRandomFlags::empty()) {

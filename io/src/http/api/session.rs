@@ -18,9 +18,7 @@ impl Api {
         let context = options::write(request)?;
         options::refuse_namespace(request)?;
         let unreadable = |error: std::io::Error| Reply::text(500, error.to_string());
-        let random = entropy::secret().map_err(unreadable)?;
-        let id = random.first_chunk().copied().map(SessionId::from_random);
-        let id = id.unwrap_or(SessionId::from_bytes([0; 16]));
+        let id = SessionId::from_random(entropy::identity().map_err(unreadable)?);
         let view = self.node.view();
         let defaults = (id, &view.name, self.settings.session_ttl_min);
         let session = bodies::session::creation(request.body, defaults)?;

@@ -114,9 +114,8 @@ impl Api {
         };
         let source = file.reader();
         smol::unblock(move || archive::verify(source)).await.map_err(refuse)?;
-        let random = entropy::secret().map_err(|error| refused(&error))?;
-        let restore = random.first_chunk().copied().map(RestoreId::from_random);
-        let restore = restore.unwrap_or(RestoreId::from_bytes([0; 16]));
+        let random = entropy::identity().map_err(|error| refused(&error))?;
+        let restore = RestoreId::from_random(random);
         let restored = self.restore(&context, restore, file).await;
         if restored.is_err() {
             // What is under way nobody goes on with; another restore replaces it, too.
