@@ -288,6 +288,11 @@ uuid_id!(
     "session id"
 );
 uuid_id!(
+    /// One prepared query's identity, made by whoever creates it.
+    PreparedQueryId,
+    "prepared query id"
+);
+uuid_id!(
     /// One restore of a backup's identity, made by whoever begins it.
     RestoreId,
     "restore id"

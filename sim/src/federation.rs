@@ -13,9 +13,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Registration};
-use terraform_core::catalog::model::Node;
+use terraform_core::catalog::model::{Node, Service, Weights};
+use terraform_core::catalog::prepared::{
+    Executed, Execution, PreparedQuery, PreparedWrite, Selection,
+};
 use terraform_core::catalog::query::{NodeQuery, NodesQuery, Query, Rows};
-use terraform_core::id::{Datacenter, ModifyIndex, NodeName, PoolName};
+use terraform_core::id::{
+    Datacenter, ModifyIndex, NodeName, PoolName, PreparedQueryId, ServiceId, ServiceName,
+};
 use terraform_core::node::request::{Request, RequestBody, RequestError, Response};
 use terraform_core::raft::{Raft, RoleKind};
 use terraform_core::serf::MemberStatus;
@@ -37,6 +42,9 @@ const MEET_LIMIT: Duration = Duration::from_secs(120);
 const CUT_TIME: Duration = Duration::from_secs(300);
 /// How long the pools may take to find together again: reconnects are tried every 30 s by chance.
 const HEAL_LIMIT: Duration = Duration::from_secs(600);
+
+/// A service that one of them has.
+const SERVICE: &str = "far";
 
 /// Two datacenters in one world.
 #[derive(Debug)]
@@ -84,6 +92,27 @@ fn register(name: &str) -> RequestBody {
     RequestBody::Write(Command::Register(Box::new(registration)))
 }
 
+/// The instance of a service on such a node.
+fn instance() -> RequestBody {
+    let RequestBody::Write(Command::Register(mut registration)) = register("far-away") else {
+        unreachable!("a registration is a write of the catalog")
+    };
+    registration.service = Some(Service {
+        id: ServiceId::parse(SERVICE).expect("letters are an id"),
+        name: ServiceName::parse(SERVICE).expect("letters are a name"),
+        tags: Vec::new(),
+        address: String::new(),
+        tagged_addresses: Default::default(),
+        meta: Default::default(),
+        port: 80,
+        weights: Weights::default(),
+        enable_tag_override: false,
+        create_index: ModifyIndex::ZERO,
+        modify_index: ModifyIndex::ZERO,
+    });
+    RequestBody::Write(Command::Register(registration))
+}
+
 impl Federation {
     fn all(&mut self) -> Result<(), Violation> {
         for host in 0..2 * SERVERS {
@@ -98,12 +127,69 @@ impl Federation {
         self.join(PoolName::Wan, 1, 2 * SERVERS - 1)?;
         self.until("six members in every WAN pool", MEET_LIMIT, all_met)?;
         self.crosses("before")?;
+        self.prepare()?;
+        self.finds("before", 1)?;
         self.until("the places of all servers", MEET_LIMIT, all_placed)?;
         self.apart()?;
         self.world.note("= the link is healed");
         self.world.net.heal();
         self.until("the WAN pools to find together", HEAL_LIMIT, all_met)?;
-        self.crosses("after")
+        self.crosses("after")?;
+        self.finds("after", 1)
+    }
+
+    /// The second datacenter has the only instance of a service, and the first a prepared query
+    /// for it, which names a datacenter that nobody knows as well.
+    fn prepare(&mut self) -> Result<(), Violation> {
+        let query = PreparedQuery {
+            id: PreparedQueryId::from_bytes([1; 16]),
+            name: SERVICE.to_owned(),
+            session: None,
+            token: String::new(),
+            template: None,
+            service: Selection {
+                service: SERVICE.to_owned(),
+                datacenters: vec!["nowhere".to_owned(), datacenter(1).to_string()],
+                ..Selection::default()
+            },
+            ttl: None,
+            ttl_text: String::new(),
+            create_index: ModifyIndex::ZERO,
+            modify_index: ModifyIndex::ZERO,
+        };
+        let create = Command::Prepared(PreparedWrite::Create(Box::new(query)));
+        for (number, body) in [(0, RequestBody::Write(create)), (1, instance())] {
+            match self.ask(1, number, body)? {
+                Ok(Response::Done) => {}
+                other => return wrong(format!("a write was answered with {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The prepared query finds as many instances, in the other datacenter.
+    fn finds(&mut self, moment: &str, count: usize) -> Result<(), Violation> {
+        for host in 0..SERVERS {
+            let execution = Execution {
+                query: SERVICE.to_uppercase(),
+                near: None,
+                limit: 0,
+                agent: NodeName::parse("somebody").expect("letters are a name"),
+                agent_datacenter: datacenter(0),
+                address: None,
+            };
+            let body = RequestBody::ExecutePrepared(Box::new(execution));
+            let found = match self.ask(host, 0, body)? {
+                Ok(Response::Executed(found)) => found,
+                other => return wrong(format!("{moment}, an execution gave {other:?}")),
+            };
+            let Executed { instances, datacenter: at, failovers, .. } = *found;
+            if (instances.len(), &at, failovers) != (count, &datacenter(1), 1) {
+                let found = instances.len();
+                return wrong(format!("{moment}, {found} found in {at} after {failovers} others"));
+            }
+        }
+        Ok(())
     }
 
     /// Requests reach the other datacenter, from both sides, and change nothing on their own.
@@ -150,6 +236,7 @@ impl Federation {
                     return wrong(format!("{moment}, host {host} cannot work: {written:?}"));
                 }
             }
+            self.finds(moment, 0)?;
             self.advance(CUT_TIME)?;
         }
         Ok(())

@@ -343,7 +343,8 @@ impl AntiEntropy {
         out: &mut SyncOutbox,
     ) {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::ReadingNode(wanted) if wanted == ticket => match rows(result) {
+            State::ReadingNode(wanted) if wanted == ticket => match result.and_then(Response::rows)
+            {
                 Ok(Rows::Node(remote)) => {
                     // A name may also have matched the beginning of another node's identity.
                     let name = self.node.name.folded();
@@ -355,11 +356,13 @@ impl AntiEntropy {
                 Ok(rows) => self.fail(now, unexpected(&rows), out),
                 Err(error) => self.fail(now, error, out),
             },
-            State::ReadingChecks(wanted, remote) if wanted == ticket => match rows(result) {
-                Ok(Rows::Checks(checks)) => self.compare(now, remote.as_ref(), &checks, out),
-                Ok(rows) => self.fail(now, unexpected(&rows), out),
-                Err(error) => self.fail(now, error, out),
-            },
+            State::ReadingChecks(wanted, remote) if wanted == ticket => {
+                match result.and_then(Response::rows) {
+                    Ok(Rows::Checks(checks)) => self.compare(now, remote.as_ref(), &checks, out),
+                    Ok(rows) => self.fail(now, unexpected(&rows), out),
+                    Err(error) => self.fail(now, error, out),
+                }
+            }
             State::Writing(mut round) => {
                 round.took(ticket, result, out);
                 self.written(now, round, out);
@@ -447,24 +450,6 @@ impl AntiEntropy {
 fn answer(waiting: &mut Vec<RequestId>, out: &mut SyncOutbox) {
     for request in waiting.drain(..) {
         out.push(AntiEntropyOutput::Done(request));
-    }
-}
-
-fn rows(result: Result<Response, RequestError>) -> Result<Rows, RequestError> {
-    match result? {
-        Response::Answer(answer) => Ok(answer.rows),
-        other @ (Response::Done
-        | Response::Joined(_)
-        | Response::Info(_)
-        | Response::Serf(_)
-        | Response::Event(_)
-        | Response::Coordinates(_)
-        | Response::Unmet
-        | Response::Transaction(_)
-        | Response::Health(_)
-        | Response::Backup(_)) => {
-            Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
-        }
     }
 }
 

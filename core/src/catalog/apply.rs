@@ -54,6 +54,7 @@ impl Tables {
                 ended.into_iter().for_each(|id| self.end_session(index, id));
             }
             Command::EndLockDelays(ended) => self.kv.end_delays(&ended),
+            Command::Prepared(write) => self.write_prepared(index, write)?,
             Command::RestoreBlock(block) => self.restore_block(&block)?,
             Command::RestoreCommit(commit) => self.restore_commit(position, &commit)?,
             Command::RestoreAbort(restore) => self.restore_abort(restore),

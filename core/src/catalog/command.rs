@@ -6,6 +6,7 @@ use super::autopilot::AutopilotWrite;
 use super::kv::KvWrite;
 use super::lock::{KeyRefusal, LockDelayEnd};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::prepared::{PreparedQueryError, PreparedWrite};
 use super::restore::{RestoreBlock, RestoreCommit, RestoreError};
 use super::session::{Session, SessionError};
 use super::transaction::{Operation, TransactionResult};
@@ -49,6 +50,8 @@ pub enum Command {
     EndSessions(Vec<SessionId>),
     /// Lets keys be acquired again.
     EndLockDelays(Vec<LockDelayEnd>),
+    /// Changes the prepared queries (http-api.md §14).
+    Prepared(PreparedWrite),
 }
 pack_enum!(Command {
     1 => Register(Box<Registration>), 2 => Deregister(Deregistration),
@@ -57,6 +60,7 @@ pack_enum!(Command {
     8 => RestoreCommit(RestoreCommit), 9 => RestoreAbort(RestoreId),
     10 => Autopilot(AutopilotWrite), 11 => CreateSession(Box<Session>),
     12 => EndSessions(Vec<SessionId>), 13 => EndLockDelays(Vec<LockDelayEnd>),
+    14 => Prepared(PreparedWrite),
 });
 
 /// What a command did.
@@ -158,6 +162,9 @@ pub enum ApplyError {
     /// A write of a key names a session that does not exist.
     #[error(transparent)]
     Key(#[from] KeyRefusal),
+    /// A change of the prepared queries.
+    #[error(transparent)]
+    Prepared(#[from] PreparedQueryError),
     /// A step of a restore.
     #[error("failed restoring: {0}")]
     Restore(#[from] RestoreError),

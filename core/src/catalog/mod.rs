@@ -21,6 +21,7 @@ mod keys;
 pub mod kv;
 pub mod lock;
 pub mod model;
+pub mod prepared;
 pub mod query;
 mod read;
 mod refine;
@@ -36,6 +37,7 @@ use autopilot::Autopilot;
 use imbl::OrdMap;
 use kv::KvTable;
 use model::{Check, Node, NodeCoordinate, Service};
+use prepared::PreparedTable;
 use query::Instance;
 use restore::Restoring;
 use session::Session;
@@ -66,6 +68,8 @@ pub struct Tables {
     sessions: OrdMap<Arc<str>, Arc<Session>>,
     /// The key of the session with this identity.
     session_ids: OrdMap<SessionId, Arc<str>>,
+    /// Prepared queries.
+    prepared: PreparedTable,
     /// Keys and values.
     kv: KvTable,
     /// How the leader cares for the servers.

@@ -6,10 +6,13 @@
 use super::autopilot::Autopilot;
 use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::prepared::{PreparedQuery, Selection};
 use super::session::Session;
 use super::transaction::{Operation, TransactionResult};
 use crate::filter::{Filter, Row};
-use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, ServiceName, SessionId};
+use crate::id::{
+    Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PreparedQueryId, ServiceName, SessionId,
+};
 use crate::{pack_enum, pack_struct};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,6 +71,14 @@ pub enum Query {
     Session(SessionId),
     /// All sessions, or those of a node.
     Sessions(Option<NodeName>),
+    /// All prepared queries.
+    PreparedQueries,
+    /// The prepared query of this identity.
+    PreparedQuery(PreparedQueryId),
+    /// The prepared query that an identity or a name asks for, as it is executed.
+    ExplainPrepared(String),
+    /// The instances that a prepared query of another datacenter wants.
+    Chosen(Box<Selection>),
 }
 // 1, 4 and 5 were `Nodes`, `Node` and `NodeChecks` without filters.
 pack_enum!(Query {
@@ -78,7 +89,9 @@ pack_enum!(Query {
     14 => Coordinates(CoordinateQuery), 15 => DatacenterCoordinates, 16 => Key(String),
     17 => KeyTree(String), 18 => Keys(KeyList), 19 => Transaction(Vec<Operation>),
     20 => RaftConfiguration, 21 => Autopilot, 22 => Session(SessionId),
-    23 => Sessions(Option<NodeName>), 30 => Nodes(NodesQuery), 31 => Node(NodeQuery),
+    23 => Sessions(Option<NodeName>), 24 => PreparedQueries,
+    25 => PreparedQuery(PreparedQueryId), 26 => ExplainPrepared(String),
+    27 => Chosen(Box<Selection>), 30 => Nodes(NodesQuery), 31 => Node(NodeQuery),
     32 => NodeChecks(NodeChecksQuery),
 });
 
@@ -296,7 +309,7 @@ pub enum Rows {
     Node(Option<NodeServices>),
     /// To `NodeChecks`, `ServiceChecks`, `ChecksInState`.
     Checks(Vec<Arc<Check>>),
-    /// To `ServiceHealth`, by node and id.
+    /// To `ServiceHealth` and `Chosen`, by node and id.
     Instances(Vec<Arc<Instance>>),
     /// To `Datacenters` and `Peers`, and to `Keys` in their order.
     Names(Vec<String>),
@@ -318,6 +331,8 @@ pub enum Rows {
     Autopilot(Option<Arc<Autopilot>>),
     /// To `Session` and `Sessions`, by identity, those of one node by that node and identity.
     Sessions(Vec<Arc<Session>>),
+    /// To `PreparedQueries`, `PreparedQuery` and `ExplainPrepared`, by identity.
+    PreparedQueries(Vec<Arc<PreparedQuery>>),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
@@ -327,6 +342,7 @@ pack_enum!(Rows {
     11 => DatacenterCoordinates(Vec<DatacenterCoordinates>), 12 => Entries(Vec<Arc<KvEntry>>),
     13 => Transaction(TransactionResult), 14 => RaftConfiguration(RaftConfiguration),
     15 => Autopilot(Option<Arc<Autopilot>>), 16 => Sessions(Vec<Arc<Session>>),
+    17 => PreparedQueries(Vec<Arc<PreparedQuery>>),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

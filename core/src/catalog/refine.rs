@@ -18,23 +18,23 @@ impl Tables {
         match (query, &mut rows) {
             (Query::Nodes(wanted), Rows::Nodes(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
-                self.sort(rows, wanted.near.as_ref(), |node| &node.name);
+                self.sort_by_distance(rows, wanted.near.as_ref(), |node| &node.name);
             }
             (Query::ServiceNodes(wanted), Rows::ServiceNodes(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
-                self.sort(rows, wanted.near.as_ref(), |row| &row.node.name);
+                self.sort_by_distance(rows, wanted.near.as_ref(), |row| &row.node.name);
             }
             (Query::ServiceHealth(wanted), Rows::Instances(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
-                self.sort(rows, wanted.near.as_ref(), |row| &row.node.name);
+                self.sort_by_distance(rows, wanted.near.as_ref(), |row| &row.node.name);
             }
             (Query::ServiceChecks(wanted), Rows::Checks(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
-                self.sort(rows, wanted.near.as_ref(), |check| &check.node);
+                self.sort_by_distance(rows, wanted.near.as_ref(), |check| &check.node);
             }
             (Query::ChecksInState(wanted), Rows::Checks(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
-                self.sort(rows, wanted.near.as_ref(), |check| &check.node);
+                self.sort_by_distance(rows, wanted.near.as_ref(), |check| &check.node);
             }
             (Query::NodeChecks(wanted), Rows::Checks(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
@@ -49,7 +49,12 @@ impl Tables {
 
     /// Sorts by the round trip from `near`; rows whose nodes are at an unknown place come last, and
     /// from an unknown place nothing is sorted.
-    fn sort<T>(&self, rows: &mut [T], near: Option<&NodeName>, node: fn(&T) -> &NodeName) {
+    pub(super) fn sort_by_distance<T>(
+        &self,
+        rows: &mut [T],
+        near: Option<&NodeName>,
+        node: fn(&T) -> &NodeName,
+    ) {
         let Some(from) = near.and_then(|near| self.coordinate_of(near)).flatten() else { return };
         rows.sort_by_cached_key(|row| {
             let to = self.coordinate_of(node(row)).flatten();

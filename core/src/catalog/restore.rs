@@ -196,7 +196,7 @@ impl Tables {
         let tables = &self.changed;
         let of_nodes = [tables.nodes, tables.services, tables.checks, tables.coordinates];
         let autopilot = self.autopilot.as_ref().map_or(ModifyIndex::ZERO, |it| it.modify_index);
-        let of_keys = [self.kv.changed, tables.sessions];
+        let of_keys = [self.kv.changed, tables.sessions, self.prepared.changed];
         let others = [tables.service_lost, self.restored_at, autopilot];
         of_nodes.into_iter().chain(of_keys).chain(others).max().unwrap_or_default()
     }

@@ -138,6 +138,7 @@ impl Tables {
         let Some(session) = self.sessions.remove(&key) else { return };
         self.changed.sessions = index;
         self.kv.let_go(index, id, (session.behavior, session.lock_delay));
+        self.end_prepared_of(index, id);
     }
 
     /// Ends the sessions of a node that is no longer there.

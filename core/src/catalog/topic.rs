@@ -19,6 +19,7 @@ pub(crate) enum Topic {
     Checks,
     Coordinates,
     Sessions,
+    Prepared,
     /// A service lost its last instance.
     ServiceLost,
     /// One service, by its folded name: its instances, their checks and nodes.
@@ -61,6 +62,7 @@ impl Tables {
             }
             Query::Coordinates(_) => vec![Topic::Coordinates],
             Query::Session(_) | Query::Sessions(_) => vec![Topic::Sessions],
+            Query::PreparedQueries | Query::PreparedQuery(_) => vec![Topic::Prepared],
             Query::Key(key) if self.kv.one(key).0.is_some() => {
                 vec![Topic::Key(key.as_str().into())]
             }
@@ -78,6 +80,8 @@ impl Tables {
             | Query::Peers
             | Query::RaftConfiguration
             | Query::Autopilot
+            | Query::ExplainPrepared(_)
+            | Query::Chosen(_)
             | Query::Transaction(_) => Vec::new(),
         }
     }
@@ -115,6 +119,9 @@ impl Tables {
         }
         for item in old.service_indexes.diff(&self.service_indexes) {
             changes.topics.insert(Topic::Service(Arc::clone(key_of(&item))));
+        }
+        if self.prepared.changed != old.prepared.changed {
+            changes.topics.insert(Topic::Prepared);
         }
         if self.kv.changed_at() != old.kv.changed_at() {
             changes.topics.insert(Topic::Kv);

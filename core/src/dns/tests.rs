@@ -73,6 +73,10 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::Keys(_)
         | Query::Session(_)
         | Query::Sessions(_)
+        | Query::PreparedQueries
+        | Query::PreparedQuery(_)
+        | Query::ExplainPrepared(_)
+        | Query::Chosen(_)
         | Query::Transaction(_)
         | Query::Autopilot
         | Query::RaftConfiguration => panic!("DNS does not ask {query:?}"),

@@ -16,6 +16,7 @@ mod leave;
 mod operator;
 pub mod output;
 mod pool;
+mod prepared;
 mod publish;
 mod reads;
 pub mod request;

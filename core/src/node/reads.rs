@@ -103,6 +103,9 @@ impl Node {
         if request.body == RequestBody::Backup(BackupRequest::Open) {
             return self.open_backup(now, &read);
         }
+        if let RequestBody::ExecutePrepared(execution) = &request.body {
+            return self.execute_prepared(now, &read, execution);
+        }
         let RequestBody::Query(query) = &request.body else { return };
         let Some(answer) = self.answer_from_here(now, query, request.context.consistency) else {
             return;
@@ -181,6 +184,7 @@ impl Node {
     pub(super) fn forget_read(&mut self, ticket: Ticket) {
         if let Some(server) = self.server.as_deref_mut() {
             server.watches.remove(ticket);
+            server.executions.forget(ticket);
         }
     }
 

@@ -5,7 +5,8 @@
 
 use crate::catalog::command::Command;
 use crate::catalog::model::CheckStatus;
-use crate::catalog::query::{Consistency, Query, QueryAnswer, RaftConfiguration};
+use crate::catalog::prepared::{Executed, Execution};
+use crate::catalog::query::{Consistency, Query, QueryAnswer, RaftConfiguration, Rows};
 use crate::catalog::transaction::TransactionResult;
 use crate::coordinate::Coordinate;
 use crate::event::{Event, FireEvent};
@@ -100,6 +101,9 @@ pub enum RequestBody {
     Operator(OperatorRequest),
     /// Give a session its full time again. Answered as the query for it, by its leader.
     RenewSession(SessionId),
+    /// Find what a prepared query wants, in other datacenters too. Answered by
+    /// `Response::Executed`.
+    ExecutePrepared(Box<Execution>),
     /// Read everything as a backup, block by block. Answered by `Response::Backup`, and closing by
     /// `Response::Done`. Steps of a restore are writes.
     Backup(BackupRequest),
@@ -158,6 +162,7 @@ pack_enum!(RequestBody {
     5 => Operator(OperatorRequest),
     6 => Backup(BackupRequest),
     7 => RenewSession(SessionId),
+    8 => ExecutePrepared(Box<Execution>),
     100 => Join { pool, addresses, replay },
     101 => Serf(SerfRequest),
     102 => Coordinates,
@@ -313,6 +318,7 @@ impl RequestBody {
                 | Self::Operator(_)
                 | Self::Backup(_)
                 | Self::RenewSession(_)
+                | Self::ExecutePrepared(_)
         )
     }
 }
@@ -359,6 +365,32 @@ pub enum Response {
     Backup(BackupReply),
     /// How the servers do.
     Health(Box<Health>),
+    /// What a prepared query found.
+    Executed(Box<Executed>),
+}
+
+impl Response {
+    /// The rows that answer a query.
+    ///
+    /// - Errors: it answers something else; whoever sent it broke its contract.
+    pub fn rows(self) -> Result<Rows, RequestError> {
+        match self {
+            Self::Answer(answer) => Ok(answer.rows),
+            other @ (Self::Done
+            | Self::Joined(_)
+            | Self::Info(_)
+            | Self::Serf(_)
+            | Self::Event(_)
+            | Self::Coordinates(_)
+            | Self::Unmet
+            | Self::Transaction(_)
+            | Self::Backup(_)
+            | Self::Health(_)
+            | Self::Executed(_)) => {
+                Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
+            }
+        }
+    }
 }
 
 /// Why a request was not answered. Texts are what clients see (http-api.md §1.4).

@@ -80,7 +80,8 @@ impl Node {
             | RequestBody::Keys(_)
             | RequestBody::Operator(_)
             | RequestBody::Backup(_)
-            | RequestBody::RenewSession(_) => {
+            | RequestBody::RenewSession(_)
+            | RequestBody::ExecutePrepared(_) => {
                 let caller = Caller::Request(id);
                 let request = Arc::new(Request { context, body });
                 let submit = RpcInput::Submit { caller, hold: true, wall, request };

@@ -98,7 +98,9 @@ impl Node {
                 let id = server.serving.issue(Proposer::Write(ticket));
                 RaftInput::Propose { id, payload: command.encode() }
             }
-            RequestBody::Query(_) | RequestBody::Backup(BackupRequest::Open) => {
+            RequestBody::Query(_)
+            | RequestBody::ExecutePrepared(_)
+            | RequestBody::Backup(BackupRequest::Open) => {
                 return self.read(now, ticket, request);
             }
             RequestBody::RenewSession(id) => {

@@ -1,6 +1,7 @@
 //! What only a server has: consensus, the catalog, leader duties, and their files.
 
 use super::backups::Backups;
+use super::prepared::Executions;
 use super::room::Room;
 use super::serve::Serving;
 use super::snapshots::Snapshots;
@@ -45,7 +46,9 @@ pub(super) struct ServerParts {
     pub(super) watches: Watches,
     /// Whether something was applied since the last look at them.
     pub(super) changed: bool,
-    /// How much longer than asked they wait.
+    /// Prepared queries that other datacenters are asked about.
+    pub(super) executions: Executions,
+    /// How much longer than asked reads wait, and the order of what prepared queries find.
     pub(super) rng: Rng,
     pub(super) wal: Wal,
     pub(super) room: Room,
@@ -150,6 +153,7 @@ impl Node {
             tables,
             snapshots: Snapshots::new(files),
             serving: Serving::default(),
+            executions: Executions::default(),
             backups: Backups::default(),
             watches: Watches::default(),
             changed: false,

@@ -431,6 +431,9 @@ impl Node {
                 let input = ChecksInput::Looked { run, result };
                 self.checks.handle(now, input, &mut self.boxes.checks);
             }
+            RpcOutput::Done { caller: Caller::Execution(number), result } => {
+                self.execution_answered(now, number, result);
+            }
             RpcOutput::RaftMessage { from, payload } => {
                 match pack::from_bytes::<Message>(&payload) {
                     Ok(message) if message.header.from == from => {

@@ -66,6 +66,13 @@ pub enum NodeTrace {
         /// Members that answered.
         total: usize,
     },
+    /// A datacenter could not be asked for what a prepared query wants.
+    FailoverFailed {
+        /// Which.
+        datacenter: Datacenter,
+        /// Why.
+        error: String,
+    },
     /// The node cannot go on.
     Fatal(String),
     /// An entry of the log could not be read; every server passes over it alike.
@@ -118,6 +125,9 @@ impl fmt::Display for NodeTrace {
                  of {total} members know this one, so requests of other datacenters may go to the \
                  other; give one of the two datacenters another name with -datacenter"
             ),
+            Self::FailoverFailed { datacenter, error } => {
+                write!(f, "a prepared query could not ask datacenter {datacenter}: {error}")
+            }
             Self::Fatal(rule) => write!(f, "cannot go on: {rule}"),
             Self::UnreadableEntry(error) => write!(f, "log entry passed over: {error}"),
             Self::LogFull => f.write_str(

@@ -194,6 +194,7 @@ impl Digest {
             Response::Transaction(result) => self.packed(result),
             Response::Backup(reply) => self.packed(reply),
             Response::Health(health) => self.packed(health),
+            Response::Executed(executed) => self.packed(executed),
         }
     }
 

@@ -124,7 +124,10 @@ impl Call {
     fn is_read(&self) -> bool {
         matches!(
             self.request.body,
-            RequestBody::Query(_) | RequestBody::Backup(_) | RequestBody::RenewSession(_)
+            RequestBody::Query(_)
+                | RequestBody::ExecutePrepared(_)
+                | RequestBody::Backup(_)
+                | RequestBody::RenewSession(_)
         )
     }
 
@@ -433,6 +436,7 @@ impl Rpc {
             | Outcome::Transaction(_)
             | Outcome::Backup(_)
             | Outcome::Health(_)
+            | Outcome::Executed(_)
             | Outcome::Failed(_)) => {
                 self.finish(now, reply.id, outcome.into(), out);
             }

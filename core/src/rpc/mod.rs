@@ -49,6 +49,8 @@ pub enum Caller {
     Internal(u64),
     /// A check of this node; the number is its run's.
     Check(u64),
+    /// A prepared query that this server executes; the number is its own.
+    Execution(u64),
 }
 
 /// One request that the own server executes; `Executed` names it.

@@ -11,7 +11,8 @@ use super::serf::{decode_coordinate, encode_coordinate};
 use crate::coordinate::Coordinate;
 use crate::id::{
     CheckId, ClusterId, Datacenter, EventId, LamportTime, LogIndex, ModifyIndex, NodeId, NodeName,
-    RequestId, RestoreId, ServiceId, ServiceName, SessionId, StoreId, StreamId, Term, WriteId,
+    PreparedQueryId, RequestId, RestoreId, ServiceId, ServiceName, SessionId, StoreId, StreamId,
+    Term, WriteId,
 };
 use bytes::Bytes;
 use rmp::Marker;
@@ -524,7 +525,7 @@ macro_rules! pack_uuid {
         }
     )*};
 }
-pack_uuid!(NodeId, StoreId, ClusterId, EventId, RestoreId, SessionId);
+pack_uuid!(NodeId, StoreId, ClusterId, EventId, RestoreId, SessionId, PreparedQueryId);
 
 /// A blob in the form that acks carry, whose reader knows every rule.
 impl Pack for Coordinate {

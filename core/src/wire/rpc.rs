@@ -14,6 +14,7 @@
 
 use super::pack::{self, Pack};
 use super::{DecodeError, frame};
+use crate::catalog::prepared::Executed;
 use crate::catalog::query::QueryAnswer;
 use crate::catalog::transaction::TransactionResult;
 use crate::event::Event;
@@ -115,11 +116,13 @@ pub enum Outcome {
     Backup(BackupReply),
     /// How the servers do.
     Health(Box<Health>),
+    /// What a prepared query found.
+    Executed(Box<Executed>),
 }
 pack_enum!(Outcome {
     1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
     5 => Keys(KeyReport), 6 => Unmet, 7 => Transaction(TransactionResult),
-    8 => Backup(BackupReply), 9 => Health(Box<Health>),
+    8 => Backup(BackupReply), 9 => Health(Box<Health>), 10 => Executed(Box<Executed>),
 });
 
 impl From<Result<Response, RequestError>> for Outcome {
@@ -134,6 +137,7 @@ impl From<Result<Response, RequestError>> for Outcome {
             Ok(Response::Transaction(result)) => Self::Transaction(result),
             Ok(Response::Backup(reply)) => Self::Backup(reply),
             Ok(Response::Health(health)) => Self::Health(health),
+            Ok(Response::Executed(executed)) => Self::Executed(executed),
             Ok(other) => unreachable!("what is forwarded was answered with {other:?}"),
             Err(error) => Self::Failed(error),
         }
@@ -151,6 +155,7 @@ impl From<Outcome> for Result<Response, RequestError> {
             Outcome::Transaction(result) => Ok(Response::Transaction(result)),
             Outcome::Backup(reply) => Ok(Response::Backup(reply)),
             Outcome::Health(health) => Ok(Response::Health(health)),
+            Outcome::Executed(executed) => Ok(Response::Executed(executed)),
             Outcome::Failed(error) => Err(error),
         }
     }

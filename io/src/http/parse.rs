@@ -73,6 +73,8 @@ pub enum Field {
     Authorization,
     /// `Cache-Control`.
     CacheControl,
+    /// `X-Forwarded-For`.
+    ForwardedFor,
     /// `X-Consul-Namespace`.
     Namespace,
     /// `X-Consul-Token`.
@@ -88,6 +90,7 @@ impl Field {
             ("cache-control", Self::CacheControl),
             ("x-consul-namespace", Self::Namespace),
             ("x-consul-token", Self::Token),
+            ("x-forwarded-for", Self::ForwardedFor),
         ];
         let found = known.iter().find(|(known, _)| name.eq_ignore_ascii_case(known))?;
         Some(found.1)

@@ -8,11 +8,16 @@ use std::time::Duration;
 use terraform_core::catalog::kv::KvEntry;
 use terraform_core::catalog::lock::Behavior;
 use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
+use terraform_core::catalog::prepared::{PreparedQuery, Selection};
+use terraform_core::catalog::query::Instance;
 use terraform_core::catalog::session::Session;
 use terraform_core::coordinate::Coordinate;
 use terraform_core::id::Datacenter;
 use terraform_core::serf::Member;
 use terraform_core::wire::base64;
+
+/// The only kind of templates of prepared queries.
+pub const TEMPLATE_TYPE: &str = "name_prefix_match";
 
 /// `Node`.
 pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
@@ -119,6 +124,70 @@ pub fn session(json: &mut Json, session: &Session) {
         }
         json.field("CreateIndex", session.create_index.get());
         json.field("ModifyIndex", session.create_index.get());
+    });
+}
+
+/// `CheckServiceNode` as executions of prepared queries show it: `null` for no checks, and for no
+/// tags of a check.
+pub fn bare_instance(json: &mut Json, instance: &Instance, datacenter: &Datacenter) {
+    json.object(|json| {
+        json.key("Node");
+        node(json, &instance.node, datacenter);
+        json.key("Service");
+        node_service(json, &instance.service);
+        json.key("Checks");
+        if instance.checks.is_empty() {
+            json.null();
+        } else {
+            json.array(&instance.checks, |json, check| bare_check(json, check));
+        }
+    });
+}
+
+/// A prepared query.
+pub fn prepared_query(json: &mut Json, query: &PreparedQuery) {
+    json.object(|json| {
+        json.field("ID", &query.id.to_string());
+        json.field("Name", &query.name);
+        json.field("Session", &query.session.map(|id| id.to_string()).unwrap_or_default());
+        json.field("Token", &query.token);
+        json.key("Template");
+        json.object(|json| {
+            let template = query.template.as_ref();
+            json.field("Type", template.map_or("", |_| TEMPLATE_TYPE));
+            json.field("Regexp", template.map_or("", |template| template.regexp.as_str()));
+            let removes = template.is_some_and(|template| template.remove_empty_tags);
+            json.field("RemoveEmptyTags", removes);
+        });
+        json.key("Service");
+        selection(json, &query.service);
+        json.key("DNS");
+        json.object(|json| json.field("TTL", &query.ttl_text));
+        json.field("CreateIndex", query.create_index.get());
+        json.field("ModifyIndex", query.modify_index.get());
+    });
+}
+
+fn selection(json: &mut Json, wanted: &Selection) {
+    json.object(|json| {
+        json.field("Service", &wanted.service);
+        json.key("Failover");
+        json.object(|json| {
+            json.field("NearestN", wanted.nearest);
+            json.key("Datacenters");
+            strings_or_null(json, &wanted.datacenters);
+        });
+        json.field("OnlyPassing", wanted.only_passing);
+        json.key("IgnoreCheckIDs");
+        strings_or_null(json, &wanted.ignored_checks);
+        json.field("Near", &wanted.near);
+        json.key("Tags");
+        strings_or_null(json, &wanted.tags);
+        json.key("NodeMeta");
+        texts_or_null(json, &wanted.node_meta);
+        json.key("ServiceMeta");
+        texts_or_null(json, &wanted.service_meta);
+        json.field("Connect", false);
     });
 }
 

@@ -305,7 +305,8 @@ fn put_number(out: &mut Vec<u8>, number: u64) {
     write!(out, "{number}").expect("writing to a Vec cannot fail");
 }
 
-const fn consistency_text(consistency: Consistency) -> &'static str {
+/// How a read was done, as clients see it.
+pub const fn consistency_text(consistency: Consistency) -> &'static str {
     match consistency {
         Consistency::Leader => "leader",
         Consistency::Stale => "stale",

@@ -146,6 +146,7 @@ impl KvChecker {
             | Command::Coordinates(_)
             | Command::Autopilot(_)
             | Command::EndSessions(_)
+            | Command::Prepared(_)
             | Command::RestoreAbort(_) => None,
         };
         effects.begun.iter().for_each(|session| next.begin(*session));
@@ -346,6 +347,7 @@ fn deletion_of(command: &Command) -> Option<Deletion> {
         | Command::CreateSession(_)
         | Command::EndSessions(_)
         | Command::EndLockDelays(_)
+        | Command::Prepared(_)
         | Command::Transaction(_)
         | Command::Register(_)
         | Command::Deregister(_)

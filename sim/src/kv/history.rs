@@ -164,6 +164,7 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
         | Command::ReapTombstones(_)
         | Command::EndSessions(_)
         | Command::EndLockDelays(_)
+        | Command::Prepared(_)
         | Command::RestoreBlock(_)
         | Command::RestoreAbort(_) => None,
     }

@@ -73,6 +73,7 @@ impl Model {
             | Command::Autopilot(_)
             | Command::CreateSession(_)
             | Command::EndSessions(_)
+            | Command::Prepared(_)
             | Command::RestoreBlock(_)
             | Command::RestoreCommit(_)
             | Command::RestoreAbort(_) => return None,
@@ -161,6 +162,10 @@ impl Model {
             | Query::Autopilot
             | Query::Session(_)
             | Query::Sessions(_)
+            | Query::PreparedQueries
+            | Query::PreparedQuery(_)
+            | Query::ExplainPrepared(_)
+            | Query::Chosen(_)
             | Query::AddressOwner(_)
             | Query::NodeNamed(_)
             | Query::Coordinates(_)

@@ -3,6 +3,7 @@
 use super::super::kv::KvEntry;
 use super::super::lock::{KeyLock, LOCK_DELAY_MAX, LockDelay};
 use super::super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::super::prepared::PreparedQuery;
 use super::super::query::Instance;
 use super::super::restore::{RESTORE_BYTES_MAX, Restoring};
 use super::super::session::Session;
@@ -113,6 +114,7 @@ impl ImageDecoder {
             Kind::ServiceIndex => self.put_service_index(payload),
             Kind::Entry => self.put_entry(payload),
             Kind::Session => self.put_session(pack::from_bytes(payload)?),
+            Kind::Prepared => self.put_prepared(pack::from_bytes(payload)?),
             Kind::Lock => self.put_lock(payload),
             Kind::LockDelay => self.put_delay(payload),
             Kind::Tombstone => self.put_tombstone(payload),
@@ -333,6 +335,20 @@ impl ImageDecoder {
             }
         }
         self.tables.put_session(&node, Arc::new(session));
+        Ok(())
+    }
+
+    fn put_prepared(&mut self, query: PreparedQuery) -> Rule {
+        let kind = Kind::Prepared;
+        self.go_on(kind, &query.id.to_string().into())?;
+        ascend(kind, [query.create_index, query.modify_index, self.tables.prepared.changed])?;
+        if query.session.is_some_and(|id| !self.tables.session_ids.contains_key(&id)) {
+            return Err(broken(kind, "its session is missing"));
+        }
+        if self.tables.prepared.check_name(&query).is_err() {
+            return Err(broken(kind, "another one has its name"));
+        }
+        self.tables.prepared.insert(Arc::new(query));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Tables to blocks.
 
-use super::super::kv::KvEntry;
+use super::super::kv::{KvEntry, KvTable};
 use super::super::lock::LockDelay;
 use super::super::restore::Restoring;
 use super::super::{Tables, keys};
@@ -116,25 +116,14 @@ impl ImageEncoder {
             }
             Kind::Session => {
                 let rows = after(&tables.sessions, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::Entry, |_, session, out| session.pack(out));
+                cursor.rows(rows, block, kind, Kind::Prepared, |_, row, out| row.pack(out));
             }
-            Kind::Entry => {
-                let rows = after(&tables.kv.entries, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::Lock, |_, entry, out| put_entry(entry, out));
+            Kind::Prepared => {
+                let rows = after(&tables.prepared.rows, cursor.last.as_ref());
+                cursor.rows(rows, block, kind, Kind::Entry, |_, row, out| row.pack(out));
             }
-            Kind::Lock => {
-                let rows = after(&tables.kv.locked, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::Tombstone, |_, entry, out| {
-                    put_lock(entry, out);
-                });
-            }
-            Kind::Tombstone => {
-                let rows = after(&tables.kv.tombstones, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::LockDelay, put_index);
-            }
-            Kind::LockDelay => {
-                let rows = after(&tables.kv.delays, cursor.last.as_ref());
-                cursor.rows(rows, block, kind, Kind::Restore, put_delay);
+            Kind::Entry | Kind::Lock | Kind::Tombstone | Kind::LockDelay => {
+                cursor.of_keys(&tables.kv, block, kind);
             }
             Kind::Restore => {
                 cursor.go_on(Some(Kind::RestoreEnd));
@@ -184,6 +173,24 @@ impl Cursor {
         let node = self.node.as_deref().unwrap_or_default();
         let rows = keys::under_after(map, node, self.last.as_deref());
         self.rows(rows, block, kind, then, |_, row, out| row.pack(out));
+    }
+
+    /// Writes what the key-value table holds.
+    fn of_keys(&mut self, kv: &KvTable, block: &mut Block, kind: Kind) {
+        let last = self.last.take();
+        if kind == Kind::Entry {
+            let rows = after(&kv.entries, last.as_ref());
+            self.rows(rows, block, kind, Kind::Lock, |_, entry, out| put_entry(entry, out));
+        } else if kind == Kind::Lock {
+            let rows = after(&kv.locked, last.as_ref());
+            self.rows(rows, block, kind, Kind::Tombstone, |_, entry, out| put_lock(entry, out));
+        } else if kind == Kind::Tombstone {
+            let rows = after(&kv.tombstones, last.as_ref());
+            self.rows(rows, block, kind, Kind::LockDelay, put_index);
+        } else {
+            let rows = after(&kv.delays, last.as_ref());
+            self.rows(rows, block, kind, Kind::Restore, put_delay);
+        }
     }
 
     fn rows<'a, V: 'a>(

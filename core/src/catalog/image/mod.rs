@@ -26,13 +26,14 @@
 //! | 11 | `Session` | the session as msgpack |
 //! | 12 | `Lock` | acquired u64, the session that holds it or zeros [u8; 16], the key of an entry |
 //! | 13 | `LockDelay` | since when u64, nanoseconds u64, the key |
+//! | 14 | `Prepared` | the prepared query as msgpack |
 //! | 255 | `End` | records before it u64, CRC-32 of all bytes before it u32 |
 //!
-//! Numbers are big-endian. The head is first. Each node is followed by its services, its checks
-//! and its coordinates; then come service indexes, sessions, entries, locks, tombstones, lock
-//! delays and the restore. Within one tag keys ascend, so that equal tables have equal images, and
-//! whatever is doubled, missing or out of place is refused. The end is the last record of the last
-//! block.
+//! Numbers are big-endian. The head is first. Each node is followed by its services, its checks and
+//! its coordinates; then come service indexes, sessions, prepared queries, entries, locks,
+//! tombstones, lock delays and the restore. Within one tag keys ascend, so that equal tables have
+//! equal images, and whatever is doubled, missing or out of place is refused. The end is the last
+//! record of the last block.
 //!
 //! A `Restore` is followed by the rows that its decoder has read so far, in the same records. They
 //! stand in the order it read them, so reading them again takes a new decoder to the same place;
@@ -77,6 +78,7 @@ enum Kind {
     Coordinate,
     ServiceIndex,
     Session,
+    Prepared,
     Entry,
     Lock,
     Tombstone,
@@ -102,6 +104,7 @@ impl Kind {
             11 => Self::Session,
             12 => Self::Lock,
             13 => Self::LockDelay,
+            14 => Self::Prepared,
             255 => Self::End,
             _ => return None,
         })
@@ -123,6 +126,7 @@ impl Kind {
             Self::Session => 11,
             Self::Lock => 12,
             Self::LockDelay => 13,
+            Self::Prepared => 14,
             Self::End => 255,
         }
     }
@@ -144,6 +148,7 @@ impl Kind {
             Self::Session => "session",
             Self::Lock => "lock",
             Self::LockDelay => "lock delay",
+            Self::Prepared => "prepared query",
             Self::End => "end",
         }
     }
@@ -163,6 +168,8 @@ struct Head {
     autopilot: Option<Arc<Autopilot>>,
     /// Not there in images from before there were sessions.
     sessions: Option<ModifyIndex>,
+    /// The same for prepared queries.
+    prepared: Option<ModifyIndex>,
 }
 pack_struct!(Head {
     nodes,
@@ -175,6 +182,7 @@ pack_struct!(Head {
     restored_at,
     autopilot,
     sessions,
+    prepared,
 });
 
 /// What a restore under way is beside its rows.
@@ -204,18 +212,20 @@ impl Head {
             restored_at: tables.restored_at,
             autopilot: tables.autopilot.clone(),
             sessions: Some(sessions),
+            prepared: Some(tables.prepared.changed),
         }
     }
 
     /// Tables without rows.
     fn into_tables(self) -> Tables {
         let Self { nodes, services, checks, coordinates, service_lost, .. } = self;
-        let Self { kv, index_base, restored_at, autopilot, sessions, .. } = self;
+        let Self { kv, index_base, restored_at, autopilot, sessions, prepared, .. } = self;
         let sessions = sessions.unwrap_or(ModifyIndex::ZERO);
         let changed = TableIndexes { nodes, services, checks, coordinates, sessions, service_lost };
         let mut tables =
             Tables { changed, index_base, restored_at, autopilot, ..Tables::default() };
         tables.kv.changed = kv;
+        tables.prepared.changed = prepared.unwrap_or(ModifyIndex::ZERO);
         tables
     }
 }

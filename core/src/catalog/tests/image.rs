@@ -5,6 +5,7 @@ use super::super::kv::{KvDelete, KvPut, KvWrite};
 use super::super::model::NodeCoordinate;
 use super::super::session::Session;
 use super::model_check::commands;
+use super::prepared::{any_prepared_write, prepared_command};
 use super::session::{any_session_command, id, lock, session};
 use super::*;
 use crate::coordinate::Coordinate;
@@ -23,7 +24,12 @@ pub(super) fn any_command() -> impl Strategy<Value = Command> {
     let delete_tree = "[ab]{0,2}/?".prop_map(|prefix| Command::Kv(KvWrite::DeleteTree(prefix)));
     let reap = (10..40_u64).prop_map(|index| Command::ReapTombstones(ModifyIndex::new(index)));
     let of_keys = prop_oneof![4 => put, 2 => delete, 1 => delete_tree, 1 => reap];
-    prop_oneof![5 => commands(), 8 => of_keys, 5 => any_session_command()]
+    prop_oneof![
+        5 => commands(),
+        8 => of_keys,
+        5 => any_session_command(),
+        3 => any_prepared_write(),
+    ]
 }
 
 pub(super) fn any_commands() -> impl Strategy<Value = Vec<Command>> {
@@ -93,6 +99,7 @@ pub(super) fn everything() -> Tables {
         Command::Kv(KvWrite::Acquire(lock("b", "1", 1))),
         Command::Kv(KvWrite::Acquire(lock("b/c", "1", 2))),
         Command::EndSessions(vec![id(2)]),
+        prepared_command(),
     ];
     let rest = rest.into_iter().chain(of_sessions);
     for (index, command) in (4..).zip(rest) {

@@ -48,6 +48,7 @@ impl Naive {
             Command::CreateSession(_) | Command::EndSessions(_) => {
                 unreachable!("sessions have tests of their own")
             }
+            Command::Prepared(_) => unreachable!("prepared queries have tests of their own"),
             Command::Autopilot(_) => unreachable!("settings have tests of their own"),
             Command::RestoreBlock(_) | Command::RestoreCommit(_) | Command::RestoreAbort(_) => {
                 unreachable!("restores have tests of their own")

@@ -31,6 +31,7 @@ fn names(rows: Rows) -> Vec<String> {
         | Rows::DatacenterCoordinates(_)
         | Rows::Entries(_)
         | Rows::Sessions(_)
+        | Rows::PreparedQueries(_)
         | Rows::Transaction(_)
         | Rows::Autopilot(_)
         | Rows::RaftConfiguration(_) => {

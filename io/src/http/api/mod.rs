@@ -14,6 +14,7 @@ mod kv;
 mod local;
 mod operator;
 mod options;
+mod query;
 mod raft;
 mod register;
 mod session;
@@ -32,7 +33,7 @@ use super::target::{self, Params};
 use crate::handle::NodeHandle;
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::id::{Datacenter, ModifyIndex, NodeName};
@@ -71,6 +72,13 @@ struct ApiRequest<'a> {
 impl ApiRequest<'_> {
     fn field(&self, field: Field) -> Option<&str> {
         self.head.field(field)
+    }
+
+    /// Who asks: what a proxy says, else the other end of the connection.
+    fn client_address(&self) -> Option<IpAddr> {
+        let first = self.field(Field::ForwardedFor).and_then(|list| list.split(',').next());
+        let told = first.and_then(|text| text.trim().parse().ok());
+        told.or_else(|| self.source.map(|source| source.ip()))
     }
 }
 
@@ -119,6 +127,12 @@ impl Api {
             Route::Unknown => return Reply::status(404),
             Route::Index => return Reply::text(200, "Consul Agent"),
             Route::AddSlash => return redirect(head, &format!("{path}/"), query),
+            Route::Endpoint {
+                endpoint: endpoint @ Endpoint::PreparedQuery,
+                name,
+                argument,
+                ..
+            } => (endpoint, name, query::methods(argument), argument),
             Route::Endpoint { endpoint, name, methods, argument } => {
                 (endpoint, name, methods, argument)
             }
@@ -126,12 +140,16 @@ impl Api {
         let vary = |reply: Reply| Reply { varies: true, ..reply };
         let Ok(params) = Params::parse(query) else { return vary(Reply::status(500)) };
         let allow = || format!("OPTIONS,{methods}");
+        // The paths of one query go by their own book (http-api.md §1.1).
+        let is_query = endpoint == Endpoint::PreparedQuery;
         if head.method == Method::Options {
-            return vary(Reply::empty().with_header("Allow", &allow()));
+            let reply = if is_query { Reply::json(b"{}".to_vec()) } else { Reply::empty() };
+            return vary(reply.with_header("Allow", &allow()));
         }
         if !router::allows(methods, &head.method) {
             let refused = Reply::text(405, format!("method {} not allowed", head.method));
-            return vary(refused.with_header("Allow", &allow()));
+            let allow = if is_query { methods.to_owned() } else { allow() };
+            return vary(refused.with_header("Allow", &allow));
         }
         let gzip = head.field(Field::AcceptEncoding).is_some_and(accepts_gzip);
         let form = Form { pretty: params.has("pretty"), gzip };
@@ -193,6 +211,8 @@ impl Api {
             Endpoint::RaftConfiguration => self.raft_configuration(request).await,
             Endpoint::RaftPeer => self.raft_peer(request).await,
             Endpoint::RaftTransfer => self.raft_transfer(request).await,
+            Endpoint::PreparedQueries => Box::pin(self.query_collection(request)).await,
+            Endpoint::PreparedQuery => Box::pin(self.query_one(request)).await,
             Endpoint::SessionCreate => Box::pin(self.session_create(request)).await,
             Endpoint::SessionDestroy => Box::pin(self.session_destroy(request)).await,
             Endpoint::SessionInfo => Box::pin(self.session_info(request)).await,
@@ -332,7 +352,8 @@ impl Api {
             | Response::Unmet
             | Response::Transaction(_)
             | Response::Backup(_)
-            | Response::Health(_) => Err(other_answer()),
+            | Response::Health(_)
+            | Response::Executed(_) => Err(other_answer()),
         }
     }
 }

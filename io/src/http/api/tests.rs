@@ -29,6 +29,7 @@ mod filters;
 mod kv;
 mod local;
 mod operator;
+mod query;
 mod raft;
 mod session;
 mod shared;

@@ -6,6 +6,7 @@
 pub(super) mod catalog;
 pub(super) mod check;
 pub(super) mod coordinate;
+pub(super) mod query;
 pub(super) mod service;
 pub(super) mod session;
 pub(super) mod txn;

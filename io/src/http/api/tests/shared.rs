@@ -44,8 +44,7 @@ fn what_is_not_built_answers_501_by_name() {
     let world = server();
     for (target, name) in [
         ("GET /v1/agent/metrics", "/v1/agent/metrics"),
-        ("GET /v1/query", "/v1/query"),
-        ("GET /v1/query/a/execute", "/v1/query"),
+        ("GET /v1/acl/tokens", "/v1/acl/tokens"),
         ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
         ("PUT /v1/agent/reload", "/v1/agent/reload"),
     ] {

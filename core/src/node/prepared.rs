@@ -1,0 +1,160 @@
+//! Executions of prepared queries: here, and where nothing is found, in other datacenters
+//! (http-api.md §14).
+//!
+//! The datacenters are asked one after the other, those by distance first, until one has what is
+//! wanted. What they are asked is what the query came to here, so they need not know it, and they
+//! ask nobody further.
+
+use super::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use super::{Node, NodeTrace};
+use crate::catalog::prepared::{Executed, Execution, Selection};
+use crate::catalog::query::{Query, Rows};
+use crate::id::{Datacenter, ModifyIndex};
+use crate::machine::Machine as _;
+use crate::rpc::{Caller, RpcInput, Ticket};
+use crate::time::{Instant, WallClock};
+use crate::trace::Level;
+use crate::view::ServerState;
+use crate::watch::Parked;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Executions that ask other datacenters. Each belongs to a call that somebody waits for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Executions {
+    issued: u64,
+    asking: BTreeMap<u64, Asking>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Asking {
+    ticket: Ticket,
+    context: RequestContext,
+    wanted: Box<Selection>,
+    limit: u64,
+    /// Whom to ask next.
+    left: VecDeque<Datacenter>,
+    /// The answer so far.
+    executed: Box<Executed>,
+}
+
+impl Executions {
+    /// Nobody waits for this call any more.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.asking.retain(|_, asking| asking.ticket != ticket);
+    }
+}
+
+impl Node {
+    /// Executes a prepared query; the state of this moment is as fresh as the read wants it.
+    pub(super) fn execute_prepared(&mut self, now: Instant, read: &Parked, execution: &Execution) {
+        let own = self.config.datacenter.clone();
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let tables = &server.tables;
+        let query = match tables.resolve_prepared(&execution.query) {
+            Ok(Some(query)) => query.into_owned(),
+            Ok(None) => {
+                let text = "Query not found".to_owned();
+                return self.executed(now, read.ticket, Err(RequestError::NotFound(text)));
+            }
+            Err(rule) => {
+                let error = RequestError::Refused(rule.to_string());
+                return self.executed(now, read.ticket, Err(error));
+            }
+        };
+        let wanted = Box::new(query.service);
+        let mut instances = tables.chosen(&wanted);
+        let near = tables.near_of(execution, &wanted, &own);
+        tables.arrange(&mut instances, near.as_ref(), &mut server.rng);
+        let consensus = &server.raft.view(now);
+        let datacenters = &self.wan_state.datacenters;
+        let state = ServerState { tables, consensus, datacenters };
+        let context = read.request.context.clone();
+        let executed = Box::new(Executed {
+            service: wanted.service.clone(),
+            instances,
+            ttl: query.ttl,
+            ttl_text: query.ttl_text,
+            datacenter: own,
+            failovers: 0,
+            known_leader: consensus.leader.is_some(),
+            last_contact: state.last_contact(now),
+            consistency: context.consistency,
+        });
+        let left = if executed.instances.is_empty() {
+            self.failover_order(&wanted)
+        } else {
+            VecDeque::new()
+        };
+        let (ticket, limit) = (read.ticket, execution.limit);
+        let context = RequestContext { min_index: ModifyIndex::ZERO, ..context };
+        self.ask_further(now, Asking { ticket, context, wanted, limit, left, executed });
+    }
+
+    /// The other datacenters that are asked where none is found, in their order.
+    fn failover_order(&self, wanted: &Selection) -> VecDeque<Datacenter> {
+        let others = self.wan_state.datacenters.iter().skip(1).map(|known| &known.datacenter);
+        let nearest = usize::try_from(wanted.nearest).unwrap_or(usize::MAX);
+        let mut order: VecDeque<Datacenter> = others.clone().take(nearest).cloned().collect();
+        for name in &wanted.datacenters {
+            let mut known = others.clone();
+            let known = known.find(|known| known.as_str().eq_ignore_ascii_case(name));
+            if let Some(known) = known.filter(|known| !order.contains(known)) {
+                order.push_back(known.clone());
+            }
+        }
+        order
+    }
+
+    /// Asks the next datacenter, or answers.
+    fn ask_further(&mut self, now: Instant, mut asking: Asking) {
+        let next = asking.left.pop_front().filter(|_| asking.executed.instances.is_empty());
+        let (Some(datacenter), Some(server)) = (next, self.server.as_deref_mut()) else {
+            let limit = usize::try_from(asking.limit).unwrap_or(usize::MAX);
+            if limit > 0 {
+                asking.executed.instances.truncate(limit);
+            }
+            let executed = Response::Executed(asking.executed);
+            return self.executed(now, asking.ticket, Ok(executed));
+        };
+        crate::mark!("prepared.failed_over");
+        asking.executed.failovers += 1;
+        asking.executed.datacenter = datacenter.clone();
+        let context = RequestContext { datacenter: Some(datacenter), ..asking.context.clone() };
+        let body = RequestBody::Query(Query::Chosen(asking.wanted.clone()));
+        let executions = &mut server.executions;
+        executions.issued += 1;
+        let caller = Caller::Execution(executions.issued);
+        executions.asking.insert(executions.issued, asking);
+        // A read needs no civil time, and a datacenter without a server in reach is passed over.
+        let (wall, request) = (WallClock::from_millis(0), Arc::new(Request { context, body }));
+        let input = RpcInput::Submit { caller, hold: false, wall, request };
+        self.rpc.handle(now, input, &mut self.boxes.rpc);
+    }
+
+    /// Another datacenter answered, or could not.
+    pub(super) fn execution_answered(
+        &mut self,
+        now: Instant,
+        number: u64,
+        result: Result<Response, RequestError>,
+    ) {
+        let Some(server) = self.server.as_deref_mut() else { return };
+        let Some(mut asking) = server.executions.asking.remove(&number) else { return };
+        let rows = match result.and_then(Response::rows) {
+            Ok(rows) => rows,
+            Err(error) => {
+                let (datacenter, error) = (asking.executed.datacenter.clone(), error.to_string());
+                self.trace(Level::Warn, NodeTrace::FailoverFailed { datacenter, error });
+                Rows::Instances(Vec::new())
+            }
+        };
+        if let (Rows::Instances(mut rows), Some(server)) = (rows, self.server.as_deref_mut()) {
+            // No datacenter knows where the nodes of another one are.
+            server.tables.arrange(&mut rows, None, &mut server.rng);
+            asking.executed.instances = rows;
+        }
+        self.ask_further(now, asking);
+    }
+}
