@@ -1,6 +1,7 @@
 //! Reading the configuration again while the agent runs.
 //!
-//! Services, checks, node metadata, the log level and how DNS answers may change; whatever else
+//! Services, checks, node metadata, the log level, how DNS answers and how many connections to HTTP
+//! one client may have may change; whatever else
 //! changed in the files is named and waits for a restart. A configuration that is refused changes
 //! nothing (agent-config.md §5).
 
@@ -9,6 +10,7 @@ use crate::config::Resolved;
 use crate::logger::Console;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use terraform_core::dns::DnsConfig;
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
@@ -29,6 +31,7 @@ struct Shared {
     handle: OnceLock<NodeHandle>,
     dns: Arc<ArcSwap<DnsConfig>>,
     node_meta: Arc<ArcSwap<BTreeMap<String, String>>>,
+    http_connections: Arc<AtomicUsize>,
 }
 
 impl Reloading {
@@ -36,9 +39,11 @@ impl Reloading {
     pub(crate) fn new(sources: Sources, resolved: &Resolved, console: Arc<Console>) -> Self {
         let dns = Arc::new(ArcSwap::from_pointee(resolved.dns_config.clone()));
         let node_meta = Arc::new(ArcSwap::from_pointee(resolved.node.node_meta.clone()));
+        let http_connections = Arc::new(AtomicUsize::new(resolved.http_connections_per_client));
         let started = resolved.clone();
         let handle = OnceLock::new();
-        Self { shared: Arc::new(Shared { sources, started, console, handle, dns, node_meta }) }
+        let shared = Shared { sources, started, console, handle, dns, node_meta, http_connections };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Tells which node to reload.
@@ -55,6 +60,11 @@ impl Reloading {
     /// The node's metadata, replaced at each reload.
     pub(crate) fn node_meta(&self) -> Arc<ArcSwap<BTreeMap<String, String>>> {
         Arc::clone(&self.shared.node_meta)
+    }
+
+    /// Connections to HTTP from one address, replaced at each reload.
+    pub(crate) fn http_connections(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.shared.http_connections)
     }
 
     /// Reads the configuration again and applies what may change.
@@ -77,6 +87,7 @@ impl Reloading {
             shared.console.show(Level::Warn, &text);
         }
         shared.console.set_level(resolved.node.level);
+        shared.http_connections.store(resolved.http_connections_per_client, Ordering::Relaxed);
         shared.node_meta.store(Arc::new(resolved.node.node_meta));
         shared.dns.store(Arc::new(resolved.dns_config));
         Ok(())
@@ -103,6 +114,11 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             "gossip_lan, encrypt, encrypt_verify_incoming, encrypt_verify_outgoing or \
              disable_keyring_file",
             a.gossip != b.gossip,
+        ),
+        (
+            "http_config, default_query_time, max_query_time, discovery_max_stale or \
+             disable_http_unprintable_char_filter",
+            started.http_rules != now.http_rules,
         ),
         ("node_name", a.name != b.name),
         ("node_id", started.node_id != now.node_id),

@@ -164,7 +164,9 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
             let reload = reloading.clone();
             async move { reload.reload().await }
         })),
+        rules: resolved.http_rules.clone(),
         limits: ServerLimits::default(),
+        connections_per_client_max: reload.http_connections(),
         scratch: resolved.data_dir.join(archive::FOLDER),
     }
 }

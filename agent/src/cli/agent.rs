@@ -19,6 +19,9 @@ struct Arguments {
     /// the address other datacenters reach this agent at (that of -advertise)
     #[argh(option, arg_name = "address")]
     advertise_wan: Option<String>,
+    /// a network, address/bits, from where changes come over HTTP (everywhere); may be repeated
+    #[argh(option, arg_name = "network")]
+    allow_write_http_from: Vec<String>,
     /// the address to listen on for other agents (0.0.0.0)
     #[argh(option, arg_name = "address")]
     bind: Option<String>,
@@ -43,6 +46,9 @@ struct Arguments {
     /// the datacenter this agent is in (dc1)
     #[argh(option, arg_name = "name")]
     datacenter: Option<String>,
+    /// how long a read waits for a change if it does not say (300s)
+    #[argh(option, arg_name = "duration", from_str_fn(span))]
+    default_query_time: Option<Duration>,
     /// development mode: a server by itself, in a temporary folder, with all logs
     #[argh(option, arg_name = "bool")]
     dev: Option<bool>,
@@ -69,6 +75,9 @@ struct Arguments {
     /// the least severe level to log: TRACE, DEBUG, INFO, WARN or ERR (INFO)
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
+    /// how long a read waits for a change at most (600s)
+    #[argh(option, arg_name = "duration", from_str_fn(span))]
+    max_query_time: Option<Duration>,
     /// the name of this node (the host name)
     #[argh(option, arg_name = "name")]
     node: Option<String>,
@@ -174,6 +183,7 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         retry_join: arguments.retry_join,
         start_join_wan: arguments.join_wan,
         retry_join_wan: arguments.retry_join_wan,
+        http_allow_write_from: arguments.allow_write_http_from,
         ..Settings::default()
     };
     let mut scalars = Settings {
@@ -196,6 +206,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         retry_max: arguments.retry_max,
         retry_interval_wan: arguments.retry_interval_wan,
         retry_max_wan: arguments.retry_max_wan,
+        default_query_time: arguments.default_query_time,
+        max_query_time: arguments.max_query_time,
         ..Settings::default()
     };
     let ports = [

@@ -113,6 +113,22 @@ pub struct Settings {
     pub raft_multiplier: Option<i64>,
     /// `session_ttl_min`
     pub session_ttl_min: Option<Duration>,
+    /// `default_query_time`
+    pub default_query_time: Option<Duration>,
+    /// `max_query_time`
+    pub max_query_time: Option<Duration>,
+    /// `discovery_max_stale`
+    pub discovery_max_stale: Option<Duration>,
+    /// `disable_http_unprintable_char_filter`
+    pub disable_http_unprintable_char_filter: Option<bool>,
+    /// `http_config.block_endpoints`
+    pub http_block_endpoints: Vec<String>,
+    /// `http_config.allow_write_http_from`
+    pub http_allow_write_from: Vec<String>,
+    /// `http_config.response_headers`
+    pub http_response_headers: BTreeMap<String, String>,
+    /// `limits.http_max_conns_per_client`
+    pub http_max_conns_per_client: Option<i64>,
     /// `performance.rpc_hold_timeout`
     pub rpc_hold_timeout: Option<Duration>,
     /// `gossip_lan.*` and `gossip_wan.*` durations, by path
@@ -219,7 +235,7 @@ impl FileReader {
         }
         match key {
             "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config"
-            | "autopilot" => self.section(key, value),
+            | "autopilot" | "http_config" | "limits" => self.section(key, value),
             _ => self.unbuilt(key, value),
         }
     }
@@ -267,6 +283,12 @@ impl FileReader {
             }
             "enable_local_script_checks" => {
                 self.settings.enable_local_script_checks = self.boolean(key, value);
+            }
+            "default_query_time" => self.settings.default_query_time = self.duration(key, value),
+            "max_query_time" => self.settings.max_query_time = self.duration(key, value),
+            "discovery_max_stale" => self.settings.discovery_max_stale = self.duration(key, value),
+            "disable_http_unprintable_char_filter" => {
+                self.settings.disable_http_unprintable_char_filter = self.boolean(key, value);
             }
             "session_ttl_min" => self.settings.session_ttl_min = self.duration(key, value),
             "check_update_interval" => {
@@ -372,6 +394,18 @@ impl FileReader {
                 self.settings.dns_node_ttl = self.duration(path, value);
             }
             ("dns_config", "service_ttl") => self.service_ttl(path, value),
+            ("http_config", "block_endpoints") => {
+                self.settings.http_block_endpoints = self.texts(path, value);
+            }
+            ("http_config", "allow_write_http_from") => {
+                self.settings.http_allow_write_from = self.texts(path, value);
+            }
+            ("http_config", "response_headers") => {
+                self.settings.http_response_headers = self.text_map(path, value);
+            }
+            ("limits", "http_max_conns_per_client") => {
+                self.settings.http_max_conns_per_client = self.integer(path, value);
+            }
             ("autopilot", _) => return self.autopilot(key, path, value),
             _ => return false,
         }

@@ -2,6 +2,8 @@
 //!
 //! Texts of refusals follow agent-config.md §3. What is only worth a warning is returned as one.
 
+mod http;
+
 use super::{Safety, Settings};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +20,7 @@ use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 use terraform_core::wire::seal::{Key, KeyError};
+use terraform_io::http::settings::HttpRules;
 use terraform_io::resolve::parse as parse_address;
 use thiserror::Error;
 
@@ -48,6 +51,10 @@ pub struct Resolved {
     pub dns_config: DnsConfig,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
+    /// Who may ask for what over HTTP.
+    pub http_rules: HttpRules,
+    /// Connections to HTTP from one address.
+    pub http_connections_per_client: usize,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
     /// What to join in the LAN pool.
@@ -125,6 +132,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
+    let (http_rules, http_connections) = (http::rules(&settings), http::connections(&settings));
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
@@ -142,6 +150,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         services: settings.services,
         checks: settings.checks,
     };
+    let (http_rules, http_connections_per_client) = (http_rules?, http_connections?);
     bootstrap_warnings(bootstrap, is_server, &mut warnings);
     if machine.processors <= 1 {
         warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
@@ -159,6 +168,8 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         dns,
         rpc,
         dns_config,
+        http_rules,
+        http_connections_per_client,
         scripts_from_api,
         joins,
         joins_wan,

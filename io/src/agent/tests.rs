@@ -1,9 +1,10 @@
 //! Whole starts on the loopback.
 
 use super::*;
-use crate::http::settings::{Facts, Ports as HttpPorts, ServerLimits};
+use crate::http::settings::{Facts, HttpRules, Ports as HttpPorts, ServerLimits};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener as StdListener, UdpSocket};
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 use terraform_core::catalog::query::{NodesQuery, Query, Rows};
 use terraform_core::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
@@ -51,7 +52,9 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         remote_script_checks: false,
         session_ttl_min: Duration::from_secs(10),
         reload: None,
+        rules: HttpRules::default(),
         limits: ServerLimits::default(),
+        connections_per_client_max: Arc::new(AtomicUsize::new(200)),
         scratch: std::env::temp_dir().join(&folder).join("tmp"),
     };
     Settings {

@@ -224,17 +224,19 @@ impl Reply {
 
 /// What the head of an answer depends on beside the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadContext {
+pub struct HeadContext<'a> {
     /// Whether the client speaks HTTP/1.1.
     pub is_http11: bool,
     /// Whether the connection stays open.
     pub keep_alive: bool,
     /// Civil time, for `Date`.
     pub wall: WallClock,
+    /// Header fields that every answer carries, each with its line end.
+    pub fields: &'a str,
 }
 
 /// Appends the head of `reply` to `out`.
-pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
+pub fn write_head(reply: &Reply, context: HeadContext<'_>, out: &mut Vec<u8>) {
     put(out, if context.is_http11 { "HTTP/1.1 " } else { "HTTP/1.0 " });
     put_number(out, reply.status.into());
     put(out, " ");
@@ -246,6 +248,7 @@ pub fn write_head(reply: &Reply, context: HeadContext, out: &mut Vec<u8>) {
             put(out, "Content-Encoding: gzip\r\n");
         }
     }
+    put(out, context.fields);
     for (name, value) in &reply.headers {
         put(out, name);
         put(out, ": ");
@@ -345,7 +348,7 @@ mod tests {
     fn head(reply: &Reply, is_http11: bool, keep_alive: bool) -> String {
         let wall = WallClock::from_millis(1_795_356_593_374);
         let mut out = Vec::new();
-        write_head(reply, HeadContext { is_http11, keep_alive, wall }, &mut out);
+        write_head(reply, HeadContext { is_http11, keep_alive, wall, fields: "" }, &mut out);
         String::from_utf8(out).unwrap()
     }
 

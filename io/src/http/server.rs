@@ -22,6 +22,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use terraform_core::time::Instant;
@@ -99,6 +100,13 @@ struct Shared {
     clients: Mutex<Clients>,
 }
 
+impl Shared {
+    fn head_context(&self, is_http11: bool, keep_alive: bool) -> HeadContext<'_> {
+        let (wall, rules) = (self.api.node().clock().wall(), &self.api.settings().rules);
+        HeadContext { is_http11, keep_alive, wall, fields: &rules.headers }
+    }
+}
+
 /// Open connections, in all and for each address.
 #[derive(Debug, Default)]
 struct Clients {
@@ -122,7 +130,8 @@ impl Admission {
             return Err((503, "Too many connections, please try again later\n"));
         }
         let own = clients.by_address.entry(address).or_insert(0);
-        if *own >= limits.connections_per_client_max {
+        let own_max = &shared.api.settings().connections_per_client_max;
+        if *own >= own_max.load(Ordering::Relaxed) {
             let text = "Your IP is issuing too many concurrent connections, \
                         please rate limit your calls\n";
             return Err((429, text));
@@ -169,9 +178,8 @@ async fn accept_all(listener: Async<TcpListener>, shared: Arc<Shared>) {
 /// Tells a connection that is one too many; a fresh socket takes these few bytes at once.
 fn refuse_connection(stream: &Async<TcpStream>, shared: &Shared, status: u16, text: &'static str) {
     let reply = Reply::text(status, text);
-    let wall = shared.api.node().clock().wall();
     let mut head = Vec::new();
-    write_head(&reply, HeadContext { is_http11: true, keep_alive: false, wall }, &mut head);
+    write_head(&reply, shared.head_context(true, false), &mut head);
     head.extend_from_slice(&reply.body);
     let mut socket = stream.get_ref();
     // A client that does not get it sees the connection closed, which is as true.
@@ -379,11 +387,10 @@ impl Socket {
 
     async fn send(&self, reply: &Reply, request: &HttpRequest) -> io::Result<()> {
         let head = &request.head;
-        let wall = self.admission.shared.api.node().clock().wall();
         let (is_http11, keep_alive) = (head.is_http11, head.keep_alive);
         let mut out = Vec::with_capacity(512);
         let keep_alive = keep_alive && (is_http11 || reply.file.is_none());
-        write_head(reply, HeadContext { is_http11, keep_alive, wall }, &mut out);
+        write_head(reply, self.admission.shared.head_context(is_http11, keep_alive), &mut out);
         if let Some(file) = &reply.file {
             self.write(&out, &[]).await?;
             return self.send_file(file, is_http11).await;
@@ -425,9 +432,8 @@ impl Socket {
 
     async fn say_last(&self, status: u16, text: String) -> io::Result<()> {
         let reply = Reply::text(status, text);
-        let wall = self.admission.shared.api.node().clock().wall();
         let mut out = Vec::new();
-        write_head(&reply, HeadContext { is_http11: true, keep_alive: false, wall }, &mut out);
+        write_head(&reply, self.admission.shared.head_context(true, false), &mut out);
         out.extend_from_slice(&reply.body);
         self.write(&out, &[]).await?;
         self.linger().await

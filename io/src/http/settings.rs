@@ -2,6 +2,7 @@
 
 use super::connection::ConnectionLimits;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -9,7 +10,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+use terraform_core::node::request::{WAIT_DEFAULT, WAIT_MAX};
 
 /// Re-reads the configuration; the error is shown to whoever asked.
 #[derive(Clone)]
@@ -86,6 +89,9 @@ pub struct Facts {
     pub node_meta: Arc<ArcSwap<BTreeMap<String, String>>>,
 }
 
+/// Connections of one address at once unless another number is set.
+pub const CONNECTIONS_PER_CLIENT: usize = 200;
+
 /// What connections may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -93,8 +99,6 @@ pub struct ServerLimits {
     pub bytes: ConnectionLimits,
     /// Connections at once.
     pub connections_max: usize,
-    /// Connections of one address at once (`limits.http_max_conns_per_client`).
-    pub connections_per_client_max: usize,
     /// How long a connection may wait for its next request.
     pub idle_time: Duration,
     /// How long a request's head may take from its first byte.
@@ -106,18 +110,65 @@ pub struct ServerLimits {
 }
 
 impl Default for ServerLimits {
-    /// 512 KiB of body, 8192 connections, 200 of one client, 5 min idle, 10 s of head, 60 s of
-    /// body, 60 s of answer.
+    /// 512 KiB of body, 16,384 connections, 5 min idle, 10 s of head, 60 s of body, 60 s of answer.
     fn default() -> Self {
         Self {
             bytes: ConnectionLimits::default(),
-            connections_max: 8192,
-            connections_per_client_max: 200,
+            connections_max: 16_384,
             idle_time: Duration::from_secs(300),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(60),
             write_time: Duration::from_secs(60),
         }
+    }
+}
+
+/// Who may ask for what, and what every answer carries (agent-config.md §5, http-api.md §1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRules {
+    /// Paths that begin like one of these are blocked (`http_config.block_endpoints`).
+    pub blocked: Vec<String>,
+    /// From where changes are taken; empty for everywhere (`http_config.allow_write_http_from`).
+    pub writers: Vec<IpNet>,
+    /// Header fields of every answer, each with its line end (`http_config.response_headers`).
+    pub headers: String,
+    /// How long a read waits for a change if it does not say (`default_query_time`).
+    pub wait_default: Duration,
+    /// How long it waits at most (`max_query_time`), not above [`WAIT_MAX`].
+    pub wait_max: Duration,
+    /// How old answers of the catalog and of health may be that do not ask for more, from any
+    /// server; `None` for the leader's (`discovery_max_stale`).
+    pub discovery_max_stale: Option<Duration>,
+    /// Whether paths with unprintable characters are taken
+    /// (`disable_http_unprintable_char_filter`).
+    pub takes_unprintable: bool,
+}
+
+impl Default for HttpRules {
+    /// Everything is allowed to everybody.
+    fn default() -> Self {
+        Self {
+            blocked: Vec::new(),
+            writers: Vec::new(),
+            headers: String::new(),
+            wait_default: WAIT_DEFAULT,
+            wait_max: WAIT_MAX,
+            discovery_max_stale: None,
+            takes_unprintable: false,
+        }
+    }
+}
+
+impl HttpRules {
+    /// Whether a path is blocked.
+    pub fn blocks(&self, path: &str) -> bool {
+        self.blocked.iter().any(|prefix| path.starts_with(prefix))
+    }
+
+    /// Whether a change is taken from this address; one that is not known is this machine's.
+    pub fn takes_writes_of(&self, address: Option<IpAddr>) -> bool {
+        let Some(address) = address.filter(|_| !self.writers.is_empty()) else { return true };
+        self.writers.iter().any(|network| network.contains(&address.to_canonical()))
     }
 }
 
@@ -132,8 +183,13 @@ pub struct HttpSettings {
     pub session_ttl_min: Duration,
     /// How the configuration is read again; `None` answers 501.
     pub reload: Option<Reload>,
+    /// Who may ask for what.
+    pub rules: HttpRules,
     /// What connections may cost.
     pub limits: ServerLimits,
+    /// Connections of one address at once (`limits.http_max_conns_per_client`); whoever reloads
+    /// stores the new number.
+    pub connections_per_client_max: Arc<AtomicUsize>,
     /// The folder of bodies that are too large for memory; made when one comes.
     pub scratch: PathBuf,
 }

@@ -28,7 +28,7 @@ use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
 use super::respond::{Form, Meta, Reply};
 use super::router::{self, Endpoint, Route};
-use super::settings::HttpSettings;
+use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
 use crate::handle::NodeHandle;
 use bytes::Bytes;
@@ -67,6 +67,7 @@ struct ApiRequest<'a> {
     form: Form,
     /// The agent's own.
     datacenter: &'a Datacenter,
+    rules: &'a HttpRules,
 }
 
 impl ApiRequest<'_> {
@@ -117,7 +118,9 @@ impl Api {
         let Ok((path, query)) = target::split(&head.target) else {
             return Reply::text(400, "400 Bad Request");
         };
-        if path.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+        let rules = &self.settings.rules;
+        let is_odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+        if !rules.takes_unprintable && path.chars().any(is_odd) {
             return Reply::status(400);
         }
         if let Some(clean) = target::cleaned(&path) {
@@ -138,6 +141,9 @@ impl Api {
             }
         };
         let vary = |reply: Reply| Reply { varies: true, ..reply };
+        if rules.blocks(&path) {
+            return vary(Reply::text(403, "Endpoint is blocked by agent configuration"));
+        }
         let Ok(params) = Params::parse(query) else { return vary(Reply::status(500)) };
         let allow = || format!("OPTIONS,{methods}");
         // The paths of one query go by their own book (http-api.md §1.1).
@@ -151,12 +157,25 @@ impl Api {
             let allow = if is_query { methods.to_owned() } else { allow() };
             return vary(refused.with_header("Allow", &allow));
         }
+        if head.method != Method::Get && !rules.takes_writes_of(source.map(|source| source.ip())) {
+            return vary(Reply::text(403, "Access is restricted"));
+        }
         let gzip = head.field(Field::AcceptEncoding).is_some_and(accepts_gzip);
         let form = Form { pretty: params.has("pretty"), gzip };
         let (body, file) = (&request.body, request.file.as_ref());
         let (datacenter, params) = (&self.datacenter, &params);
-        let routed =
-            ApiRequest { head, params, name, argument, body, file, source, form, datacenter };
+        let routed = ApiRequest {
+            head,
+            params,
+            name,
+            argument,
+            body,
+            file,
+            source,
+            form,
+            datacenter,
+            rules,
+        };
         let handled = self.dispatch(endpoint, &routed).await;
         vary(handled.unwrap_or_else(|early| early).into_form(form))
     }

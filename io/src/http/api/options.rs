@@ -11,7 +11,7 @@ use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, MetaFilter};
 use terraform_core::filter::{Filter, FilterError, Row};
 use terraform_core::id::{Datacenter, ModifyIndex};
-use terraform_core::node::request::{RequestContext, RequestError, WAIT_DEFAULT, WAIT_MAX};
+use terraform_core::node::request::{RequestContext, RequestError};
 
 /// Which parameters an endpoint would act on; those it does not act on are ignored, as documented.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +39,7 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
     if reads.refuses_namespace {
         refuse_namespace(request)?;
     }
-    let max_stale = max_stale(params.get("max_stale"))?;
+    let mut max_stale = max_stale(params.get("max_stale"))?;
     let stale = params.has("stale") || max_stale.is_some();
     let cached = params.has("cached");
     let conflict = |mode| {
@@ -51,10 +51,16 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
         (true, false) if cached => return conflict("cached"),
         (true, false) => Consistency::Consistent,
         (false, true) => Consistency::Stale,
-        (false, false) => Consistency::Leader,
+        (false, false) => match request.rules.discovery_max_stale {
+            Some(limit) if discovers(request) => {
+                max_stale = Some(limit);
+                Consistency::Stale
+            }
+            Some(_) | None => Consistency::Leader,
+        },
     };
     check_cache_control(request.field(Field::CacheControl))?;
-    let (index, wait) = waiting(request, WAIT_DEFAULT)?;
+    let (index, wait) = waiting(request, request.rules.wait_default)?;
     if reads.caches && cached {
         return Err(Reply::parameter_not_built("cached"));
     }
@@ -65,6 +71,13 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
         context.wait = (index > 0).then_some(wait);
     }
     Ok(ReadOptions { context, max_stale })
+}
+
+/// Whether a read that names no mode may be answered by any server, if the settings say so.
+fn discovers(request: &ApiRequest<'_>) -> bool {
+    let is_discovery =
+        ["/v1/catalog/", "/v1/health/"].iter().any(|it| request.name.starts_with(it));
+    is_discovery && !request.params.has("leader")
 }
 
 /// The context of a write or a local operation: token and datacenter.
@@ -163,7 +176,7 @@ pub(super) fn waiting(
     let text = request.params.get("wait");
     check_wait(text)?;
     let wait = signed_duration(text).ok().filter(|wait| !wait.is_zero()).unwrap_or(default);
-    Ok((check_index(request.params.get("index"))?, wait.min(WAIT_MAX)))
+    Ok((check_index(request.params.get("index"))?, wait.min(request.rules.wait_max)))
 }
 
 fn check_wait(text: &str) -> Result<(), Reply> {

@@ -4,12 +4,13 @@ use super::*;
 use crate::clock::Clock;
 use crate::handle::Call;
 use crate::http::connection::{Connection, ConnectionLimits, Event};
-use crate::http::settings::{Facts, Ports, Reload, ServerLimits};
+use crate::http::settings::{Facts, HttpRules, Ports, Reload, ServerLimits};
 use arc_swap::ArcSwap;
 use smol::channel::Receiver;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use terraform_core::catalog::query::{DatacenterCoordinates, Rows};
 use terraform_core::event::KeptEvents;
@@ -79,7 +80,9 @@ pub(in crate::http) fn settings() -> HttpSettings {
         remote_script_checks: false,
         session_ttl_min: Duration::from_secs(10),
         reload: None,
+        rules: HttpRules::default(),
         limits: ServerLimits::default(),
+        connections_per_client_max: Arc::new(AtomicUsize::new(200)),
         scratch: std::env::temp_dir(),
     }
 }

@@ -3,18 +3,27 @@
 use super::*;
 use crate::handle::Call;
 use crate::http::api::tests::{settings, view};
+use crate::http::settings::HttpRules;
 use arc_swap::ArcSwap;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::future::Future;
+use std::sync::atomic::AtomicUsize;
 use terraform_core::local::LocalView;
 use terraform_core::node::request::Response;
 
 /// Runs `test` against a server with these limits.
 fn with_server<F: Future<Output = ()>>(limits: ServerLimits, test: impl FnOnce(SocketAddr) -> F) {
+    with_settings(HttpSettings { limits, ..settings() }, test);
+}
+
+/// The same with all settings given.
+fn with_settings<F: Future<Output = ()>>(
+    settings: HttpSettings,
+    test: impl FnOnce(SocketAddr) -> F,
+) {
     let (sender, _calls) = smol::channel::bounded(1);
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
-    let settings = HttpSettings { limits, ..settings() };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = serve(&[any], node, settings).unwrap();
     smol::block_on(test(server.addresses()[0]));
@@ -71,8 +80,9 @@ fn a_body_too_large_is_refused_with_413() {
 
 #[test]
 fn the_connection_one_too_many_is_told_so() {
-    let limits = ServerLimits { connections_per_client_max: 1, ..ServerLimits::default() };
-    with_server(limits, |address| async move {
+    let own = Arc::new(AtomicUsize::new(1));
+    let one = HttpSettings { connections_per_client_max: Arc::clone(&own), ..settings() };
+    with_settings(one, |address| async move {
         let mut first = connect(address).await;
         first.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         let mut byte = [0];
@@ -80,6 +90,9 @@ fn the_connection_one_too_many_is_told_so() {
         let all = send(address, "").await;
         assert!(all.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{all}");
         assert!(all.contains("Your IP is issuing too many concurrent connections"), "{all}");
+        own.store(2, Ordering::Relaxed);
+        assert!(send(address, "GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200"));
+        own.store(1, Ordering::Relaxed);
         drop(first);
         // The place becomes free once the server has seen the end of the first.
         while send(address, "GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.1 429") {}
@@ -243,5 +256,17 @@ fn a_large_body_for_a_restore_is_taken_into_a_file() {
         let all = send(address, &put("/v1/snapshot")).await;
         assert!(all.starts_with("HTTP/1.1 500 "), "{all}");
         assert!(all.ends_with("failed to decompress snapshot: gzip: invalid header"), "{all}");
+    });
+}
+
+#[test]
+fn every_answer_carries_the_fields_of_the_settings() {
+    let headers = "X-One: 1\r\nX-Two: 2\r\n".to_owned();
+    let rules = HttpRules { headers, ..HttpRules::default() };
+    with_settings(HttpSettings { rules, ..settings() }, |address| async move {
+        for target in ["/v1/agent/services", "/nope"] {
+            let all = send(address, &format!("GET {target} HTTP/1.0\r\n\r\n")).await;
+            assert!(all.contains("\r\nX-One: 1\r\nX-Two: 2\r\n"), "{all}");
+        }
     });
 }

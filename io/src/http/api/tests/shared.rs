@@ -53,6 +53,51 @@ fn what_is_not_built_answers_501_by_name() {
 }
 
 #[test]
+fn what_the_settings_forbid_answers_403() {
+    let rules = HttpRules {
+        blocked: vec!["/v1/agent/self".to_owned(), "/v1/kv/a".to_owned()],
+        writers: vec!["10.0.0.0/8".parse().unwrap()],
+        ..HttpRules::default()
+    };
+    let world = World::new(HttpSettings { rules, ..settings() }, LocalView::default());
+    let blocked = (403, "Endpoint is blocked by agent configuration".to_owned());
+    assert_eq!(world.say("GET /v1/agent/self"), blocked);
+    assert_eq!(world.say("PUT /v1/kv/abc"), blocked);
+    let from = |address: &str, text: &str| {
+        let source = address.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 1));
+        let reply = smol::block_on(world.api.answer(&request(text), source));
+        (reply.status, body(&reply))
+    };
+    let text = "PUT /v1/agent/force-leave/x";
+    assert_eq!(from("192.0.2.1", text), (403, "Access is restricted".to_owned()));
+    assert_eq!(from("192.0.2.1", "POST /v1/kv/b").0, 405, "what no endpoint has is told first");
+    assert_eq!(from("192.0.2.1", "GET /v1/agent/services").0, 200);
+    assert_eq!(from("10.1.2.3", "GET /v1/agent/services").0, 200);
+}
+
+#[test]
+fn the_settings_say_how_long_reads_wait_and_how_old_discovery_may_be() {
+    let rules = HttpRules {
+        wait_default: Duration::from_secs(7),
+        wait_max: Duration::from_secs(9),
+        discovery_max_stale: Some(Duration::from_secs(1)),
+        ..HttpRules::default()
+    };
+    let world = World::new(HttpSettings { rules, ..settings() }, LocalView::default());
+    let context = |text: &str| world.read(text, nodes()).1.context;
+    let waits = |rest: &str| context(&format!("GET /v1/catalog/nodes?index=5{rest}")).wait;
+    assert_eq!(waits(""), Some(Duration::from_secs(7)));
+    assert_eq!(waits("&wait=8s"), Some(Duration::from_secs(8)));
+    assert_eq!(waits("&wait=1m"), Some(Duration::from_secs(9)));
+    let mode = |text: &str| context(text).consistency;
+    assert_eq!(mode("GET /v1/catalog/nodes"), Consistency::Stale);
+    assert_eq!(mode("GET /v1/catalog/nodes?leader"), Consistency::Leader);
+    assert_eq!(mode("GET /v1/catalog/nodes?consistent"), Consistency::Consistent);
+    let (_, asked) = world.read("GET /v1/session/list", Rows::Sessions(vec![]));
+    assert_eq!(asked.context.consistency, Consistency::Leader, "no discovery");
+}
+
+#[test]
 fn a_read_carries_meta_headers_and_its_context() {
     let target = "GET /v1/catalog/nodes?stale&token=a\nX-Consul-Token: b";
     let (reply, asked) = server().read(target, nodes());
