@@ -34,6 +34,7 @@ pub(crate) fn run(resolved: Resolved, sources: Sources, record: Option<PathBuf>)
         println!("==> WARNING: {warning}");
     }
     println!("==> Starting Terraform agent...");
+    terraform_io::system::raise_descriptor_limit();
     let (temporary, data_dir) = (resolved.temporary, resolved.data_dir.clone());
     let exit = smol::block_on(start_and_wait(&resolved, sources, record));
     if temporary {

@@ -1,5 +1,7 @@
-//! What the machine says about itself: its name and the address others reach it at.
+//! What the machine says about itself: its name, the address others reach it at; and how many
+//! descriptors it lets this process have.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 /// The host name, as the kernel has it.
@@ -20,4 +22,27 @@ pub fn route_source() -> Option<IpAddr> {
 /// How many processors this process may use.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Takes as many descriptors as the machine allows: each connection is one, and shells are started
+/// with as few as programs from another time can deal with.
+///
+/// Where that is refused the limit stays as it is, and connections wait for others to end.
+pub fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_as_many_as_the_machine_allows() {
+        raise_descriptor_limit();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+    }
 }
