@@ -3,7 +3,7 @@
 use e2e::{Answer, Connection, Folder, LONG, loopback, wait_until};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const VALUE: usize = 128;
 /// Keys that a client writes in turn.
 const KEYS_PER_CLIENT: usize = 100;
+
+/// All load comes from one machine.
+const LIMITS: &str = r#"{"limits": {"http_max_conns_per_client": 15000}}"#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -98,13 +101,14 @@ impl Contender {
     }
 }
 
-fn agent(command: &mut Command, at: usize, addresses: &[Ipv4Addr]) {
+fn agent(command: &mut Command, at: usize, addresses: &[Ipv4Addr], limits: &Path) {
     let (own, count) = (addresses[at].to_string(), addresses.len().to_string());
     command.args(["agent", "-server", "-bootstrap-expect", &count, "-bind", &own, "-client", &own]);
     command.args(["-node", &format!("server-{at}")]);
     for address in addresses {
         command.args(["-retry-join", &address.to_string()]);
     }
+    command.arg("-config-file").arg(limits);
 }
 
 fn etcd(command: &mut Command, at: usize, addresses: &[Ipv4Addr]) {
@@ -124,7 +128,11 @@ impl Servers {
     fn process(&self, at: usize) -> Child {
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Terraform | Kind::Consul => agent(&mut command, at, &self.addresses),
+            Kind::Terraform | Kind::Consul => {
+                let limits = self.folders[at].join("limits.json");
+                std::fs::write(&limits, LIMITS).expect("the folder is writable");
+                agent(&mut command, at, &self.addresses, &limits);
+            }
             Kind::Etcd => etcd(&mut command, at, &self.addresses),
         }
         let data = if self.kind == Kind::Etcd { "--data-dir" } else { "-data-dir" };

@@ -2,15 +2,9 @@
 
 use crate::contender::{Job, Servers};
 use e2e::{Connection, LONG};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-use std::io::Result;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Connections from one address: servers allow 200.
-const PER_ADDRESS: usize = 100;
 
 /// What some seconds of load showed.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +62,7 @@ fn one(
     (barrier, length): (&Barrier, Duration),
 ) -> (Vec<u32>, usize) {
     let host = servers.hosts[client % servers.hosts.len()];
-    let mut connection = open(host, client).expect("servers take connections");
+    let mut connection = Connection::open(host, LONG).expect("servers take connections");
     let (mut latencies, mut failed) = (Vec::new(), 0);
     barrier.wait();
     let start = Instant::now();
@@ -85,19 +79,9 @@ fn one(
             Ok(_) => failed += 1,
             Err(_) => {
                 failed += 1;
-                connection = open(host, client).expect("servers take connections");
+                connection = Connection::open(host, LONG).expect("servers take connections");
             }
         }
     }
     (latencies, failed)
-}
-
-/// Connects from one of several addresses.
-fn open(host: SocketAddr, client: usize) -> Result<Connection> {
-    let own = u8::try_from(client / PER_ADDRESS + 1).unwrap_or(u8::MAX);
-    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, own), 0));
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    bind(&socket, &own)?;
-    connect(&socket, &host)?;
-    Connection::over(TcpStream::from(socket), host, LONG)
 }

@@ -1,6 +1,6 @@
 //! How fast the shipped binary is, beside other programs in one run:
-//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`, `failover`, and
-//! `large [--keys N]`.
+//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`, `failover`,
+//! `large [--keys N]`, `http [--seconds N]`, `catalog [--nodes N]` and `watch [--watchers N]`.
 //!
 //! It measures `$TERRAFORM_BIN`, or what `cargo build --release -p agent` made. `--peers` names a
 //! folder with a `consul`; `etcd` is looked for there and among the installed programs. Servers
@@ -8,12 +8,15 @@
 
 #![expect(clippy::indexing_slicing, reason = "a panic is how a measurement fails")]
 
+mod catalog;
 mod contender;
 mod disk;
 mod failover;
+mod http;
 mod kv;
 mod large;
 mod load;
+mod watch;
 
 use contender::{Contender, Kind};
 use std::path::{Path, PathBuf};
@@ -22,7 +25,13 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: bench kv [--seconds N] [--peers DIR]
        bench failover [--peers DIR]
-       bench large [--keys N] [--peers DIR]";
+       bench large [--keys N] [--peers DIR]
+       bench http [--seconds N] [--peers DIR]
+       bench catalog [--nodes N] [--peers DIR]
+       bench watch [--watchers N] [--peers DIR]";
+
+/// The flags.
+const KNOWN: &[&str] = &["seconds", "peers", "keys", "nodes", "watchers"];
 
 fn main() -> ExitCode {
     match bench() {
@@ -35,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<(), String> {
-    let flags = e2e::Flags::parse(std::env::args().skip(1), &["seconds", "peers", "keys"])?;
+    let flags = e2e::Flags::parse(std::env::args().skip(1), KNOWN)?;
     let [what] = flags.words.as_slice() else { return Err(USAGE.to_owned()) };
     let mut contenders = vec![Contender { kind: Kind::Terraform, program: shipped()? }];
     if let Some(folder) = flags.text("peers") {
@@ -46,13 +55,16 @@ fn bench() -> Result<(), String> {
             }
         }
     }
+    let count = |name: &str, default| {
+        usize::try_from(flags.number(name, default)?).map_err(|_| USAGE.to_owned())
+    };
     match what.as_str() {
         "kv" => kv::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?)),
         "failover" => failover::run(&contenders),
-        "large" => {
-            let keys = flags.number("keys", 1_000_000)?;
-            large::run(&contenders, usize::try_from(keys).map_err(|_| USAGE.to_owned())?);
-        }
+        "large" => large::run(&contenders, count("keys", 1_000_000)?),
+        "http" => http::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?)),
+        "catalog" => catalog::run(&contenders, count("nodes", 10_000)?),
+        "watch" => watch::run(&contenders, count("watchers", 5_000)?),
         _ => return Err(USAGE.to_owned()),
     }
     Ok(())
