@@ -75,7 +75,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 53] = [
+const MUTANTS: [(&str, Profile, u64); 54] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -116,6 +116,7 @@ const MUTANTS: [(&str, Profile, u64); 53] = [
     ("M39", Profile::Cluster, 300),
     ("M40", Profile::Cluster, 500),
     ("M41", Profile::Cluster, 200),
+    ("M42", Profile::Cluster, 100),
     ("M43", Profile::Gossip, 100),
     ("M44", Profile::Gossip, 100),
     ("M45", Profile::Gossip, 100),

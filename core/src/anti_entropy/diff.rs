@@ -61,7 +61,7 @@ pub(super) fn difference(
     dirty.checks.extend(local.checks.keys().cloned());
     for theirs in remote.map(|remote| remote.services.as_slice()).unwrap_or_default() {
         let Some(ours) = local.services.get(&theirs.id) else {
-            if theirs.id.as_str() != SERVER_SERVICE {
+            if theirs.id.as_str() != SERVER_SERVICE || crate::mutant!(M42) {
                 dirty.services.insert(theirs.id.clone());
             }
             continue;
@@ -79,7 +79,8 @@ pub(super) fn difference(
             let goes =
                 |id: &ServiceId| id.as_str() == SERVER_SERVICE || !local.services.contains_key(id);
             let left_alone = theirs.service_id.as_ref().is_some_and(goes);
-            if theirs.id.as_str() != SERF_HEALTH && !left_alone {
+            let foreign = theirs.id.as_str() == SERF_HEALTH && !crate::mutant!(M42);
+            if !foreign && !left_alone {
                 dirty.checks.insert(theirs.id.clone());
             }
             continue;

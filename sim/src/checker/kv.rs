@@ -22,7 +22,7 @@ use crate::kv::foreign::Foreign;
 use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
 use crate::kv::model::{Model, Told, same_result, same_rows};
 use std::collections::{BTreeMap, BTreeSet};
-use terraform_core::catalog::command::{Applied, Command};
+use terraform_core::catalog::command::{Applied, Command, SERF_HEALTH};
 use terraform_core::catalog::kv::{KvDelete, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::id::{ModifyIndex, RestoreId, SessionId};
@@ -92,6 +92,7 @@ impl KvChecker {
             return Ok(());
         }
         let Ok(command) = Command::decode(&entry.payload) else { return Ok(()) };
+        leaves_the_leaders_alone(&command)?;
         let at = entry.index.get();
         let Some((next, told)) = self.after(at, &command, now)? else { return Ok(()) };
         if next != *self.newest() {
@@ -335,6 +336,17 @@ impl KvChecker {
         }
         Ok(())
     }
+}
+
+/// C4: what the leader keeps on a node goes with the node alone; no agent takes it away.
+fn leaves_the_leaders_alone(command: &Command) -> Result<(), Violation> {
+    let Command::Deregister(target) = command else { return Ok(()) };
+    let service = target.service.as_ref().is_some_and(|id| id.as_str() == "terraform");
+    let check = target.check.as_ref().is_some_and(|id| id.as_str() == SERF_HEALTH);
+    if service || (check && target.service.is_none()) {
+        return broken("C4", format!("{target:?} takes away what is the leader's"));
+    }
+    Ok(())
 }
 
 fn deletion_of(command: &Command) -> Option<Deletion> {
