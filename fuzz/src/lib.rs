@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns", targets::dns),
     ("filter", targets::filter),
     ("gossip_wire", targets::gossip_wire),
+    ("grpc", targets::grpc),
     ("http", targets::http),
     ("image", targets::image),
     ("ipc", targets::ipc),

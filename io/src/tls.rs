@@ -49,12 +49,34 @@ pub(crate) async fn connect(
     host: &str,
     trust: Trust,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let config = match trust {
+    shake(stream, host, trusting(trust).await?).await
+}
+
+/// The same with a server that is to speak HTTP/2 then (RFC 9113 §3.2).
+pub(crate) async fn connect_http2(
+    stream: TcpStream,
+    host: &str,
+    trust: Trust,
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut config = ClientConfig::clone(&*trusting(trust).await?);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    shake(stream, host, Arc::new(config)).await
+}
+
+async fn trusting(trust: Trust) -> io::Result<Arc<ClientConfig>> {
+    match trust {
         Trust::System => smol::unblock(trusting_system).await,
         Trust::Anybody => trusting_anybody(),
-    };
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    host: &str,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(config?).connect(name, stream).await
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 fn trusting_system() -> io::Result<Arc<ClientConfig>> {

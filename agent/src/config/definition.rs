@@ -258,8 +258,8 @@ fn source(fields: &mut Fields<'_>) -> Result<CheckSource, Problem> {
         }
         Some(other) => return Err(mistyped("header", "map", other)),
     };
-    // Both without effect: no shell runs arguments, and gRPC checks are refused as a whole.
-    let _ = (fields.text("shell")?, fields.boolean("grpc_use_tls")?);
+    // Without effect: no shell runs arguments.
+    let _ = fields.text("shell")?;
     Ok(CheckSource {
         http: fields.text("http")?,
         method: fields.text("method")?,
@@ -270,6 +270,7 @@ fn source(fields: &mut Fields<'_>) -> Result<CheckSource, Problem> {
         args: fields.texts("args")?,
         docker_container_id: fields.text("docker_container_id")?,
         grpc: fields.text("grpc")?,
+        grpc_use_tls: fields.boolean("grpc_use_tls")?,
         tls_skip_verify: fields.boolean("tls_skip_verify")?,
         alias_node: fields.text("alias_node")?,
         alias_service: fields.text("alias_service")?,

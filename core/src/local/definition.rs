@@ -53,6 +53,8 @@ pub enum CheckKind {
     Udp(UdpCheck),
     /// The agent has a command run in a container.
     Docker(DockerCheck),
+    /// The agent asks by the health protocol of gRPC.
+    Grpc(GrpcCheck),
 }
 pack_enum!(CheckKind {
     1 => Ttl(Duration),
@@ -63,6 +65,7 @@ pack_enum!(CheckKind {
     6 => Alias(AliasCheck),
     7 => Udp(UdpCheck),
     8 => Docker(DockerCheck),
+    9 => Grpc(GrpcCheck),
 });
 
 impl CheckKind {
@@ -77,6 +80,7 @@ impl CheckKind {
             Self::Alias(_) => "alias",
             Self::Udp(_) => "udp",
             Self::Docker(_) => "docker",
+            Self::Grpc(_) => "grpc",
         }
     }
 
@@ -91,6 +95,7 @@ impl CheckKind {
             Self::Http(http) => Some((http.interval, http.timeout)),
             Self::Tcp(tcp) => Some((tcp.interval, tcp.timeout)),
             Self::Udp(udp) => Some((udp.interval, udp.timeout)),
+            Self::Grpc(grpc) => Some((grpc.interval, grpc.timeout)),
             Self::Script(script) => Some((script.interval, script.timeout)),
             Self::Docker(docker) => Some((docker.interval, docker.timeout)),
             Self::Ttl(_) | Self::Maintenance | Self::Alias(_) => None,
@@ -104,6 +109,7 @@ impl CheckKind {
             Self::Http(_)
             | Self::Tcp(_)
             | Self::Udp(_)
+            | Self::Grpc(_)
             | Self::Script(_)
             | Self::Docker(_)
             | Self::Maintenance
@@ -155,6 +161,24 @@ pub struct UdpCheck {
     pub timeout: Duration,
 }
 pack_struct!(UdpCheck { target, interval, timeout });
+
+/// A check that asks a server by the health protocol of gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCheck {
+    /// `host:port`.
+    pub target: String,
+    /// The service asked about; empty for the server itself.
+    pub service: String,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Whether any certificate will do then.
+    pub tls_skip_verify: bool,
+    /// Time between runs, at least 1 s.
+    pub interval: Duration,
+    /// Time allowed for a run; 10 s by default.
+    pub timeout: Duration,
+}
+pack_struct!(GrpcCheck { target, service, tls, tls_skip_verify, interval, timeout });
 
 /// A check that is as bad as the checks of a node and of a service on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,9 +305,6 @@ pub enum CheckError {
     /// The limit of kept output was negative.
     #[error("MaxOutputMaxSize must be positive")]
     OutputLimit,
-    /// They need HTTP/2, which is not built.
-    #[error("GRPC checks are not built yet: this agent speaks no HTTP/2")]
-    Grpc,
 }
 
 /// The parts of a check's definition that say how it finds out, before validation.
@@ -303,8 +324,10 @@ pub struct CheckSource {
     pub args: Vec<String>,
     /// Container to run in.
     pub docker_container_id: String,
-    /// gRPC target.
+    /// gRPC target: `host:port`, perhaps with `/service` behind it.
     pub grpc: String,
+    /// Whether gRPC is encrypted.
+    pub grpc_use_tls: bool,
     /// Whether certificates go unchecked.
     pub tls_skip_verify: bool,
     /// `host:port` for a datagram.
@@ -351,11 +374,19 @@ impl CheckSource {
     }
 
     fn running(self) -> Result<CheckKind, CheckError> {
-        if !self.grpc.is_empty() {
-            return Err(CheckError::Grpc);
-        }
         let interval = self.interval.max(INTERVAL_MIN);
         let timeout = |default| if self.timeout.is_zero() { default } else { self.timeout };
+        if !self.grpc.is_empty() {
+            let (target, service) = self.grpc.split_once('/').unwrap_or((&self.grpc, ""));
+            return Ok(CheckKind::Grpc(GrpcCheck {
+                target: target.to_owned(),
+                service: service.to_owned(),
+                tls: self.grpc_use_tls,
+                tls_skip_verify: self.tls_skip_verify,
+                interval,
+                timeout: timeout(Duration::from_secs(10)),
+            }));
+        }
         if !self.http.is_empty() {
             let method = if self.method.is_empty() { "GET".to_owned() } else { self.method };
             let timeout = timeout(Duration::from_secs(10));

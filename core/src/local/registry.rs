@@ -91,6 +91,7 @@ impl Registry {
             | CheckKind::Http(_)
             | CheckKind::Tcp(_)
             | CheckKind::Udp(_)
+            | CheckKind::Grpc(_)
             | CheckKind::Script(_)
             | CheckKind::Docker(_)
             | CheckKind::Maintenance => None,

@@ -7,6 +7,7 @@
 //!   or when nobody waits for it any more.
 
 mod docker;
+pub mod grpc;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ impl Runner {
                 CheckKind::Http(http) => fetch(&http, output_max_size).await,
                 CheckKind::Tcp(tcp) => connect(&tcp).await,
                 CheckKind::Udp(udp) => knock(&udp).await,
+                CheckKind::Grpc(grpc) => grpc::run(&grpc).await,
                 CheckKind::Ttl(_) | CheckKind::Maintenance | CheckKind::Alias(_) => {
                     critical("a check without an interval is not run".to_owned())
                 }

@@ -4,7 +4,8 @@ use super::*;
 use crate::catalog::model::{Service, Weights};
 use crate::id::ServiceName;
 use crate::local::definition::{
-    AliasCheck, CheckKind, DockerCheck, HttpCheck, Origin, ScriptCheck, TcpCheck, UdpCheck,
+    AliasCheck, CheckKind, DockerCheck, GrpcCheck, HttpCheck, Origin, ScriptCheck, TcpCheck,
+    UdpCheck,
 };
 use crate::storage::testing::MemDisk;
 use proptest::prelude::*;
@@ -211,6 +212,9 @@ fn every_kind_of_check_keeps_its_tag() {
     let (target, args) = ("h:1".to_owned(), vec!["true".to_owned()]);
     let alias = AliasCheck { node: None, service: Some(ServiceId::parse("web").unwrap()) };
     let container = "c".to_owned();
+    let (service, tls, tls_skip_verify) = ("s".to_owned(), true, false);
+    let grpc =
+        GrpcCheck { target: target.clone(), service, tls, tls_skip_verify, interval, timeout };
     for (tag, kind) in [
         (1, CheckKind::Ttl(interval)),
         (3, CheckKind::Tcp(TcpCheck { target: target.clone(), interval, timeout })),
@@ -219,6 +223,7 @@ fn every_kind_of_check_keeps_its_tag() {
         (6, CheckKind::Alias(alias)),
         (7, CheckKind::Udp(UdpCheck { target, interval, timeout })),
         (8, CheckKind::Docker(DockerCheck { container, args, interval, timeout })),
+        (9, CheckKind::Grpc(grpc)),
     ] {
         let bytes = pack::to_bytes(&kind);
         assert_eq!(bytes[..2], [0x92, tag]);

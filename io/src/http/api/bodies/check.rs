@@ -99,8 +99,7 @@ impl CheckBody {
             "tlsskipverify" | "tls_skip_verify" => {
                 source.tls_skip_verify = decode::boolean(value, "TLSSkipVerify")?;
             }
-            // Read by gRPC checks only, which are refused as a whole.
-            "grpcusetls" => drop(decode::boolean(value, "GRPCUseTLS")?),
+            "grpcusetls" => source.grpc_use_tls = decode::boolean(value, "GRPCUseTLS")?,
             "outputmaxsize" => self.output_max_size = decode::integer(value, "OutputMaxSize")?,
             "successbeforepassing" => {
                 self.success_before_passing = decode::integer(value, "SuccessBeforePassing")?;
@@ -154,16 +153,7 @@ impl CheckBody {
 }
 
 fn invalid(error: &CheckError) -> Reply {
-    match error {
-        CheckError::Grpc => Reply::text(501, error.to_string()),
-        CheckError::NoKind
-        | CheckError::NoInterval
-        | CheckError::AliasRuns
-        | CheckError::AliasTtl
-        | CheckError::AliasName(_)
-        | CheckError::IntervalAndTtl
-        | CheckError::OutputLimit => Reply::text(400, format!("Invalid check: {error}")),
-    }
+    Reply::text(400, format!("Invalid check: {error}"))
 }
 
 /// Whether a registration may give this status; empty stands for critical.

@@ -9,8 +9,6 @@ use terraform_core::local::definition::{
     AliasCheck, CheckDefinition, CheckKind, ServiceDefinition,
 };
 
-const GRPC: &str = "GRPC checks are not built yet: this agent speaks no HTTP/2";
-
 fn refused<T: std::fmt::Debug>(result: Result<T, Reply>) -> (u16, String) {
     let reply = result.unwrap_err();
     (reply.status, String::from_utf8(reply.body.to_vec()).unwrap())
@@ -58,6 +56,9 @@ fn the_kind_of_a_check_follows_from_its_fields() {
     assert_eq!(kind(r#""AliasService":"s""#), alias(None, Some("s")));
     let CheckKind::Udp(udp) = kind(r#""UDP":"h:1","Interval":"1s""#) else { panic!() };
     assert_eq!((udp.target.as_str(), udp.timeout), ("h:1", Duration::from_secs(10)));
+    let grpc = r#""GRPC":"h:1/s/t","GRPCUseTLS":true,"HTTP":"http://h","Interval":"1s""#;
+    let CheckKind::Grpc(grpc) = kind(grpc) else { panic!() };
+    assert_eq!((grpc.target.as_str(), grpc.service.as_str(), grpc.tls), ("h:1", "s/t", true));
     let docker = r#""DockerContainerID":"c","Shell":"/bin/sh","Args":["a"],"Interval":"1s""#;
     let CheckKind::Docker(docker) = kind(docker) else { panic!() };
     assert_eq!((docker.container.as_str(), docker.timeout), ("c", Duration::from_secs(30)));
@@ -94,7 +95,6 @@ fn a_broken_check_is_refused_with_its_rule() {
             400,
             "Invalid check: MaxOutputMaxSize must be positive",
         ),
-        (r#"{"Name":"a","GRPC":"h:1","Interval":"1s"}"#, 501, GRPC),
         (
             r#"{"Name":"a","AliasService":"s","TTL":"1s"}"#,
             400,
