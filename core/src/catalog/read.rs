@@ -190,15 +190,24 @@ impl Tables {
         self.kv.newest_deletion()
     }
 
-    fn matching<'a, R>(
+    /// The node of exactly this name.
+    pub(crate) fn named(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(&*name.folded()).map(|row| &*row.node)
+    }
+
+    /// The instances that a query wants, by node and id.
+    pub(crate) fn matching<'a, R>(
         &'a self,
         query: &'a ServiceQuery<R>,
     ) -> impl Iterator<Item = &'a Arc<Instance>> {
         let all = keys::under(&self.instances, &query.name.folded());
-        all.filter(|instance| {
-            has_tags(&instance.service, &query.tags)
-                && has_meta(&instance.node, &query.meta)
-                && (!query.passing || instance.is_passing())
+        // Who wants all of them need not look at any.
+        let wants_all = query.tags.is_empty() && query.meta.is_empty() && !query.passing;
+        all.filter(move |instance| {
+            wants_all
+                || has_tags(&instance.service, &query.tags)
+                    && has_meta(&instance.node, &query.meta)
+                    && (!query.passing || instance.is_passing())
         })
     }
 

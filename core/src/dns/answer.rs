@@ -1,17 +1,18 @@
 //! From catalog rows to records (dns.md §3, §5, §7, §9).
 
+use super::address::{Address, Seen, port};
+use super::chase::{Chase, Place};
+use super::found::Found;
 use super::name::Name;
 use super::plan::{Kind, Lookup};
 use super::record::{Data, Owner, Record};
-use super::{Answer, QueryType, Question, Rcode, Zone, text};
+use super::{Answer, Plan, QueryType, Question, Rcode, Zone, text};
 use crate::catalog::model::{CheckStatus, Node};
-use crate::catalog::query::{AddressOwner, Instance, QueryAnswer, Rows, ServiceNode};
+use crate::catalog::query::{AddressOwner, Instance};
 use crate::id::{Datacenter, ServiceName};
-use crate::node::request::RequestError;
 use crate::rng::Rng;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
 /// Name servers named in an answer.
 const NAME_SERVERS_MAX: usize = 3;
@@ -20,61 +21,12 @@ const ANSWERS_MAX: usize = 4096;
 /// The same for SRV, each of which brings further records.
 const SRV_ANSWERS_MAX: usize = 1024;
 
-/// Where a node or an instance can be reached.
-enum Address {
-    /// At these, at least one.
-    Ips(Option<Ipv4Addr>, Option<Ipv6Addr>),
-    /// At whatever this name resolves to.
-    Host(Name),
-    /// Nowhere.
-    Nothing,
-}
-
-impl Address {
-    /// The tagged LAN address of a family wins over the main one of that family (dns.md §9).
-    fn of(main: &str, lan_ipv4: Option<&str>, lan_ipv6: Option<&str>) -> Self {
-        let parsed = main.parse::<IpAddr>().ok();
-        let main_v4 = parsed.and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
-        let main_v6 = parsed.and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
-        let v4 = lan_ipv4.and_then(|text| text.parse().ok()).or(main_v4);
-        let v6 = lan_ipv6.and_then(|text| text.parse().ok()).or(main_v6);
-        if v4.is_some() || v6.is_some() {
-            return Self::Ips(v4, v6);
-        }
-        Name::parse(main).map_or(Self::Nothing, Self::Host)
-    }
-
-    fn of_node(node: &Node) -> Self {
-        let tagged = |tag: &str| node.tagged_addresses.get(tag).map(String::as_str);
-        Self::of(&node.address, tagged("lan_ipv4"), tagged("lan_ipv6"))
-    }
-
-    /// The instance's own address; `None` if it has none and is reached at its node's.
-    fn of_service(instance: &Instance) -> Option<Self> {
-        let service = &instance.service;
-        let tagged = |tag: &str| service.tagged_addresses.get(tag).map(|at| at.address.as_str());
-        let (lan_ipv4, lan_ipv6) = (tagged("lan_ipv4"), tagged("lan_ipv6"));
-        let has_own = !service.address.is_empty() || lan_ipv4.is_some() || lan_ipv6.is_some();
-        has_own.then(|| Self::of(&service.address, lan_ipv4, lan_ipv6))
-    }
-
-    fn ips(&self, qtype: QueryType) -> impl Iterator<Item = IpAddr> + use<> {
-        let (v4, v6) = match self {
-            Self::Ips(v4, v6) => (*v4, *v6),
-            Self::Host(_) | Self::Nothing => (None, None),
-        };
-        let v4 = v4.filter(|_| matches!(qtype, QueryType::A | QueryType::Any));
-        let v6 = v6.filter(|_| matches!(qtype, QueryType::Aaaa | QueryType::Any));
-        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6))
-    }
-}
-
 const fn asks_for_addresses(qtype: QueryType) -> bool {
     matches!(qtype, QueryType::A | QueryType::Aaaa | QueryType::Any | QueryType::Cname)
 }
 
 impl Zone<'_> {
-    /// Makes the answer to a looked-up question from the outcome of its query.
+    /// Makes the answer to a looked-up question from what the catalog gave.
     ///
     /// - Source: dns.md §3 and §4.
     /// - Effects: draws the order of the records from `rng`.
@@ -83,36 +35,60 @@ impl Zone<'_> {
         &self,
         question: &Question<'_>,
         lookup: &Lookup,
-        outcome: &Result<QueryAnswer, RequestError>,
+        found: Found<'_>,
         rng: &mut Rng,
-    ) -> Answer {
-        let datacenter = lookup.datacenter.as_ref().unwrap_or(self.datacenter);
-        match (&lookup.kind, outcome.as_ref().map(|answer| &answer.rows)) {
-            (Kind::Node, Ok(Rows::Nodes(nodes))) => match nodes.first() {
-                Some(node) => self.node(question, node),
-                None => self.negative(Rcode::NxDomain),
-            },
-            (Kind::Service(name), Ok(Rows::Instances(rows))) => {
-                self.service(question, name, datacenter, rows, rng)
+    ) -> Plan {
+        match (&lookup.kind, found) {
+            (Kind::Node, Found::Node(Some(node))) => self.node(question, node, self.seen(lookup)),
+            (Kind::Service(name), Found::Instances(rows)) => {
+                self.service(question, (name, lookup), rows, rng)
             }
-            (Kind::Apex, Ok(Rows::ServiceNodes(rows))) => self.apex(question, rows, rng),
-            (Kind::Apex, Err(_)) => self.apex(question, &[], rng),
-            (Kind::Address, Ok(Rows::Owner(owner))) => self.address(owner),
-            (_, Err(RequestError::NoPath)) => self.negative(Rcode::NxDomain),
-            _ => Answer::empty(Rcode::ServFail),
+            (Kind::Apex, Found::Servers(nodes)) => Plan::Answer(self.apex(question, nodes, rng)),
+            (Kind::Apex, Found::Failed) => Plan::Answer(self.apex(question, Vec::new(), rng)),
+            (Kind::Address(address), Found::Owner(owner)) => {
+                self.address(question, *address, &owner)
+            }
+            (Kind::Node, Found::Node(None)) | (_, Found::NoDatacenter) => {
+                Plan::Answer(self.negative(Rcode::NxDomain))
+            }
+            _ => Plan::Answer(Answer::empty(Rcode::ServFail)),
         }
     }
 
-    fn node(&self, question: &Question<'_>, node: &Node) -> Answer {
+    /// From where the rows of a lookup are looked at (dns.md §9).
+    fn seen(&self, lookup: &Lookup) -> Seen {
+        let other = lookup.datacenter.as_ref().is_some_and(|asked| asked != self.datacenter);
+        if other && self.config.translate_wan_addrs { Seen::Outside } else { Seen::Inside }
+    }
+
+    /// The answer, or the way to it: `hosts` are followed if anybody knows them.
+    fn followed(
+        &self,
+        question: &Question<'_>,
+        answer: Answer,
+        hosts: &[Name],
+        as_what: (Place, Option<u32>),
+    ) -> Plan {
+        let reachable = |host: &&Name| !self.config.recursors.is_empty() || self.holds(host);
+        if !hosts.iter().any(|host| reachable(&host)) {
+            return Plan::Answer(answer);
+        }
+        let hosts = hosts.iter().filter(reachable);
+        Plan::Chase(Chase::new(question, answer, as_what).follow(self, hosts))
+    }
+
+    fn node(&self, question: &Question<'_>, node: &Node, seen: Seen) -> Plan {
         let ttl = self.config.node_ttl;
         let own = |data| Record { owner: Owner::Question, ttl, data };
         let mut answer = Answer::empty(Rcode::NoError);
         let texts = || text::of_meta(&node.meta).map(|text| own(Data::Txt(text)));
+        let mut host = None;
         if asks_for_addresses(question.qtype) {
-            let address = Address::of_node(node);
+            let address = Address::of_node(node, seen);
             answer.answers.extend(address.ips(question.qtype).map(|ip| own(ip.into())));
-            if let Address::Host(host) = address {
-                answer.answers.push(own(Data::Cname(host)));
+            if let Address::Host(name) = address {
+                answer.answers.push(own(Data::Cname(name.clone())));
+                host = Some(name);
             }
         }
         if matches!(question.qtype, QueryType::Any | QueryType::Txt) {
@@ -123,55 +99,67 @@ impl Zone<'_> {
         if answer.answers.is_empty() {
             answer.authority.extend(self.soa());
         }
-        answer
+        // Who asks for the alias itself does not want what it stands for.
+        let host = host.filter(|_| question.qtype != QueryType::Cname);
+        self.followed(question, answer, host.as_slice(), (Place::Answers, None))
     }
 
     fn service(
         &self,
         question: &Question<'_>,
-        name: &ServiceName,
-        datacenter: &Datacenter,
-        rows: &[Arc<Instance>],
+        (name, lookup): (&ServiceName, &Lookup),
+        mut rows: Vec<&Instance>,
         rng: &mut Rng,
-    ) -> Answer {
-        let healthy = rows.iter().filter(|instance| !instance.is_critical());
-        let mut healthy: Vec<&Instance> = healthy.map(|instance| &**instance).collect();
-        if healthy.is_empty() {
-            return self.negative(Rcode::NxDomain);
+    ) -> Plan {
+        let mut drawn = Drawn { rows: &mut rows, at: 0, rng }.peekable();
+        if drawn.peek().is_none() {
+            return Plan::Answer(self.negative(Rcode::NxDomain));
         }
-        rng.shuffle(&mut healthy);
-        let ttl = self.config.ttl_of_service(name.as_str());
-        let mut answer = if question.qtype == QueryType::Srv {
-            self.srv_records(question, datacenter, &healthy, ttl)
+        let (ttl, seen) = (self.config.ttl_of_service(name.as_str()), self.seen(lookup));
+        let (mut answer, hosts, place) = if question.qtype == QueryType::Srv {
+            let datacenter = lookup.datacenter.as_ref().unwrap_or(self.datacenter);
+            let (answer, hosts) = self.srv_records(question, (datacenter, seen), drawn, ttl);
+            (answer, hosts, Place::Additional)
         } else if asks_for_addresses(question.qtype) {
-            self.address_records(question.qtype, &healthy, ttl)
+            let (answer, hosts) = self.address_records(question, seen, drawn, ttl);
+            (answer, hosts, Place::Answers)
         } else {
-            Answer::empty(Rcode::NoError)
+            (Answer::empty(Rcode::NoError), Vec::new(), Place::Answers)
         };
         if answer.answers.is_empty() {
             answer.authority.extend(self.soa());
         }
-        answer
+        self.followed(question, answer, &hosts, (place, Some(ttl)))
     }
 
-    /// One record for each distinct address; a CNAME only where no instance yields an address.
-    fn address_records(&self, qtype: QueryType, instances: &[&Instance], ttl: u32) -> Answer {
+    /// One record for each distinct address; a CNAME only where no instance yields an address, and
+    /// the host to follow then.
+    fn address_records<'a>(
+        &self,
+        question: &Question<'_>,
+        seen: Seen,
+        instances: impl Iterator<Item = &'a Instance>,
+        ttl: u32,
+    ) -> (Answer, Vec<Name>) {
+        let qtype = question.qtype;
         let mut answer = Answer::empty(Rcode::NoError);
-        let (mut seen, mut host) = (BTreeSet::new(), None);
+        let (mut known, mut host) = (BTreeSet::new(), None);
+        let room = question.room.clamp(1, ANSWERS_MAX);
         let limit = match self.config.a_record_limit {
-            0 => ANSWERS_MAX,
-            limit => limit.min(ANSWERS_MAX),
+            0 => room,
+            limit => limit.min(room),
         };
         for instance in instances {
-            let own = Address::of_service(instance);
-            let address = own.unwrap_or_else(|| Address::of_node(&instance.node));
+            let own = Address::of_service(instance, seen);
+            let address = own.unwrap_or_else(|| Address::of_node(&instance.node, seen));
             for ip in address.ips(qtype) {
-                if !seen.insert(ip) {
+                if !known.insert(ip) {
                     continue;
                 }
                 if answer.answers.len() >= limit {
-                    answer.cut = self.config.a_record_limit == 0;
-                    return answer;
+                    // The limit that was set is no lack of space.
+                    answer.cut = limit != self.config.a_record_limit;
+                    return (answer, Vec::new());
                 }
                 answer.answers.push(Record { owner: Owner::Question, ttl, data: ip.into() });
             }
@@ -179,48 +167,53 @@ impl Zone<'_> {
                 host.get_or_insert(name);
             }
         }
-        if answer.answers.is_empty() {
-            let cname = |name| Record { owner: Owner::Question, ttl, data: Data::Cname(name) };
-            answer.answers.extend(host.map(cname));
-        }
-        answer
+        let host = host.filter(|_| answer.answers.is_empty());
+        let cname = |name: Name| Record { owner: Owner::Question, ttl, data: Data::Cname(name) };
+        answer.answers.extend(host.clone().map(cname));
+        let host = host.filter(|_| qtype != QueryType::Cname);
+        (answer, host.into_iter().collect())
     }
 
     /// One record for each distinct (node, address, port), with the target's addresses and the
-    /// node's metadata, each once.
-    fn srv_records(
+    /// node's metadata, each once; and the targets whose addresses are not known here.
+    fn srv_records<'a>(
         &self,
         question: &Question<'_>,
-        datacenter: &Datacenter,
-        instances: &[&Instance],
+        (datacenter, seen): (&Datacenter, Seen),
+        instances: impl Iterator<Item = &'a Instance>,
         ttl: u32,
-    ) -> Answer {
+    ) -> (Answer, Vec<Name>) {
         let mut answer = Answer::empty(Rcode::NoError);
-        let (mut seen, mut targets, mut nodes) =
+        let (mut known, mut targets, mut nodes) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut hosts = Vec::new();
         for instance in instances {
             let (node, service) = (&instance.node, &instance.service);
-            let Ok(port) = u16::try_from(service.port) else { continue };
-            if !seen.insert((&node.name, &service.address, port)) {
+            let Some(port) = port(instance, seen) else { continue };
+            if !known.insert((&node.name, &service.address, port)) {
                 continue;
             }
-            if answer.answers.len() >= SRV_ANSWERS_MAX {
+            if answer.answers.len() >= question.room.clamp(1, SRV_ANSWERS_MAX) {
                 answer.cut = true;
-                return answer;
+                break;
             }
-            let Some((target, address)) = self.srv_target(question, datacenter, instance) else {
+            let Some((target, address)) = self.srv_target(question, (datacenter, seen), instance)
+            else {
                 continue;
             };
-            let weight = weight(instance);
-            let data = Data::Srv { priority: 1, weight, port, target: target.clone() };
+            let data =
+                Data::Srv { priority: 1, weight: weight(instance), port, target: target.clone() };
             answer.answers.push(Record { owner: Owner::Question, ttl, data });
             if targets.insert(target.clone()) {
                 let owner = || Owner::Name(target.clone());
                 let glue = address.ips(QueryType::Any);
                 let glue = glue.map(|ip| Record { owner: owner(), ttl, data: ip.into() });
                 answer.additional.extend(glue);
+                if matches!(address, Address::Host(_)) {
+                    hosts.push(target);
+                }
             }
-            if self.config.node_meta_txt && nodes.insert(&node.name) {
+            if self.config.node_meta_txt && !node.meta.is_empty() && nodes.insert(&node.name) {
                 let Some(owner) = self.node_name(node, datacenter).map(Owner::Name) else {
                     continue;
                 };
@@ -229,49 +222,56 @@ impl Zone<'_> {
                 answer.additional.extend(texts);
             }
         }
-        answer
+        (answer, hosts)
     }
 
-    /// The target of an SRV record and the addresses that go with it (dns.md §3); `None` if no
-    /// legal name can be made.
+    /// The target of an SRV record and what it stands for (dns.md §3); `None` if no legal name can
+    /// be made.
     fn srv_target(
         &self,
         question: &Question<'_>,
-        datacenter: &Datacenter,
+        (datacenter, seen): (&Datacenter, Seen),
         instance: &Instance,
     ) -> Option<(Name, Address)> {
-        let of_node = || -> Option<(Name, Address)> {
-            match Address::of_node(&instance.node) {
-                Address::Host(host) => Some((host, Address::Nothing)),
-                address @ (Address::Ips(..) | Address::Nothing) => {
-                    Some((self.node_name(&instance.node, datacenter)?, address))
-                }
+        let of_node = || {
+            let address = Address::of_node(&instance.node, seen);
+            if let Address::Host(host) = &address {
+                return Some((host.clone(), address));
             }
+            // The node's own name stands for the address it has in its datacenter.
+            if seen == Seen::Outside && address != Address::of_node(&instance.node, Seen::Inside) {
+                return self.encoded(&address, datacenter);
+            }
+            Some((self.node_name(&instance.node, datacenter)?, address))
         };
-        match Address::of_service(instance) {
+        match Address::of_service(instance, seen) {
             None => of_node(),
-            Some(Address::Ips(v4, v6)) => {
+            Some(address @ Address::Ips(..)) => {
                 // One encoded name holds one address: the main one, else a tagged one.
-                let main = instance.service.address.parse::<IpAddr>().ok();
-                let tagged = v4.map(IpAddr::V4).or_else(|| v6.map(IpAddr::V6));
-                let (encoded, one) = match main.or(tagged)? {
-                    IpAddr::V4(ip) => {
-                        (format!("{:08x}", ip.to_bits()), Address::Ips(Some(ip), None))
-                    }
-                    IpAddr::V6(ip) => {
-                        (format!("{:032x}", ip.to_bits()), Address::Ips(None, Some(ip)))
-                    }
+                let main = instance.service.address.parse().ok();
+                let address = match (main, seen) {
+                    (Some(IpAddr::V4(ip)), Seen::Inside) => Address::Ips(Some(ip), None),
+                    (Some(IpAddr::V6(ip)), Seen::Inside) => Address::Ips(None, Some(ip)),
+                    (_, Seen::Inside | Seen::Outside) => address,
                 };
-                let domain = self.config.domain.as_str();
-                let parts = [encoded.as_str(), "addr", datacenter.as_str(), domain];
-                Some((Name::from_labels(parts)?, one))
+                self.encoded(&address, datacenter)
             }
             Some(Address::Host(host)) => {
                 let asked = host.strip_from(question.labels).is_some_and(<[_]>::is_empty);
-                if asked { of_node() } else { Some((host, Address::Nothing)) }
+                if asked { of_node() } else { Some((host.clone(), Address::Host(host))) }
             }
             Some(Address::Nothing) => None,
         }
+    }
+
+    /// `0a000001.addr.dc1.terraform` for the first of the addresses, and that one alone.
+    fn encoded(&self, address: &Address, datacenter: &Datacenter) -> Option<(Name, Address)> {
+        let (text, one) = match address.ips(QueryType::Any).next()? {
+            IpAddr::V4(ip) => (format!("{:08x}", ip.to_bits()), Address::Ips(Some(ip), None)),
+            IpAddr::V6(ip) => (format!("{:032x}", ip.to_bits()), Address::Ips(None, Some(ip))),
+        };
+        let parts = [text.as_str(), "addr", datacenter.as_str(), self.config.domain.as_str()];
+        Some((Name::from_labels(parts)?, one))
     }
 
     fn node_name(&self, node: &Node, datacenter: &Datacenter) -> Option<Name> {
@@ -281,16 +281,15 @@ impl Zone<'_> {
     }
 
     /// SOA with name servers as authority, or the name servers; glue in both cases.
-    fn apex(&self, question: &Question<'_>, rows: &[ServiceNode], rng: &mut Rng) -> Answer {
-        let usable = rows.iter().filter(|row| row.node.name.is_dns_label());
-        let mut servers: Vec<_> = usable.collect();
-        rng.shuffle(&mut servers);
+    fn apex(&self, question: &Question<'_>, mut nodes: Vec<&Node>, rng: &mut Rng) -> Answer {
+        nodes.retain(|node| node.name.is_dns_label());
+        rng.shuffle(&mut nodes);
         let ttl = self.config.node_ttl;
         let (mut records, mut glue) = (Vec::new(), Vec::new());
-        for row in servers.into_iter().take(NAME_SERVERS_MAX) {
-            let Some(name) = self.node_name(&row.node, self.datacenter) else { continue };
+        for node in nodes.into_iter().take(NAME_SERVERS_MAX) {
+            let Some(name) = self.node_name(node, self.datacenter) else { continue };
             let owner = || Owner::Name(name.clone());
-            let addresses = Address::of_node(&row.node).ips(QueryType::Any);
+            let addresses = Address::of_node(node, Seen::Inside).ips(QueryType::Any);
             glue.extend(addresses.map(|ip| Record { owner: owner(), ttl, data: ip.into() }));
             let owner = Owner::Name(self.config.domain.clone());
             records.push(Record { owner, ttl, data: Data::Ns(name) });
@@ -305,18 +304,61 @@ impl Zone<'_> {
         answer
     }
 
-    fn address(&self, owner: &AddressOwner) -> Answer {
+    /// The name of an address. Of a private one only this agent can know, so that nobody has it is
+    /// a fact (RFC 6303 §3); any other is somebody else's.
+    fn address(&self, question: &Question<'_>, address: IpAddr, owner: &AddressOwner) -> Plan {
         let (name, kind) = match owner {
             AddressOwner::Node(name) => (name.folded(), "node"),
             AddressOwner::Service(name) => (name.folded(), "service"),
-            AddressOwner::Nobody => return Answer::refusal(Rcode::Refused),
+            AddressOwner::Nobody if self.config.recursors.is_empty() && is_private(address) => {
+                return Plan::Answer(self.negative(Rcode::NxDomain));
+            }
+            AddressOwner::Nobody => return self.foreign(),
         };
         let domain = self.config.domain.as_str();
         let name = Name::from_labels([name.as_str(), kind, self.datacenter.as_str(), domain]);
         let ttl = self.config.node_ttl;
         let record = |name| Record { owner: Owner::Question, ttl, data: Data::Ptr(name) };
         let answers = name.map(record).into_iter().collect();
-        Answer { answers, ..Answer::empty(Rcode::NoError) }
+        let soa = self.soa().filter(|_| question.qtype == QueryType::Soa);
+        let authority = soa.into_iter().collect();
+        Plan::Answer(Answer { answers, authority, ..Answer::empty(Rcode::NoError) })
+    }
+}
+
+/// The instances that are not critical in a uniformly random order, drawn one at a time: few
+/// questions have room for all of them.
+struct Drawn<'r, 'a> {
+    rows: &'r mut [&'a Instance],
+    at: usize,
+    rng: &'r mut Rng,
+}
+
+impl<'a> Iterator for Drawn<'_, 'a> {
+    type Item = &'a Instance;
+
+    fn next(&mut self) -> Option<&'a Instance> {
+        while let Some(rest) = self.rows.get_mut(self.at..).filter(|rest| !rest.is_empty()) {
+            rest.swap(0, self.rng.index(rest.len()));
+            self.at += 1;
+            let drawn = rest.first().copied();
+            if let Some(instance) = drawn.filter(|instance| !instance.is_critical()) {
+                return Some(instance);
+            }
+        }
+        None
+    }
+}
+
+/// Whether only the own network knows who has an address (RFC 6303 §4, RFC 6598 §4).
+const fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let shared = first == 100 && second >= 64 && second < 128;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 

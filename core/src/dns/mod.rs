@@ -1,31 +1,42 @@
 //! DNS questions and answers over the catalog, without a wire format (dns.md).
 //!
 //! [`Zone::plan`] turns a question into an answer that needs no catalog, or into a [`Lookup`] with
-//! the catalog query it needs; [`Zone::answer`] turns that query's outcome into records. Both are
-//! pure; the order of records comes from the caller's random numbers, the serial from its clock.
+//! the catalog query it needs; [`Zone::answer`] turns that query's outcome into records. What lies
+//! outside the zones goes through a [`Recursion`], and host names that stand for addresses are
+//! followed by a [`Chase`]. All are pure; the order of records comes from the caller's random
+//! numbers, the serial from its clock.
 //!
 //! Differs from Consul 1.8.7 as dns.md §14 decides: a node without an address of the asked family
 //! and a service asked for TXT have an empty answer with the SOA, `.addr.` of another family is
-//! empty, ANY gives both families, metadata is sorted, additional records are not repeated.
+//! empty, ANY gives both families, metadata is sorted, additional records are not repeated, a
+//! private address that nobody has does not exist, and any other is REFUSED without recursors. The
+//! owner of an `.addr.` answer keeps the client's spelling as every other does.
 //!
 //! Not here: prepared queries and mesh names (`query`, `connect`, `ingress`, `virtual`) do not
-//! exist and are NXDOMAIN; there are no recursors, so names outside the zones and unknown addresses
-//! are REFUSED, and a host-name address is answered with the CNAME alone.
+//! exist and are NXDOMAIN.
 
+mod address;
 mod answer;
+mod chase;
+mod found;
 pub mod name;
 mod plan;
 pub mod record;
+pub mod recursion;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub use chase::{Chase, Need};
+pub use found::Found;
 pub use plan::Lookup;
+pub use recursion::Recursion;
 
 use crate::id::Datacenter;
 use name::Name;
 use record::{Data, Owner, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The DNS settings (dns.md §8).
@@ -57,6 +68,12 @@ pub struct DnsConfig {
     pub node_meta_txt: bool,
     /// The numbers of the SOA record.
     pub soa: SoaConfig,
+    /// Who is asked about what lies outside the zones, in this order.
+    pub recursors: Vec<SocketAddr>,
+    /// How long each of them is waited for.
+    pub recursor_timeout: Duration,
+    /// Whether what is in another datacenter is answered with its `wan` addresses.
+    pub translate_wan_addrs: bool,
 }
 
 /// The numbers of the SOA record, in seconds (RFC 1035 §3.3.13).
@@ -87,8 +104,17 @@ impl Default for DnsConfig {
             enable_truncate: true,
             disable_compression: false,
             node_meta_txt: true,
-            soa: SoaConfig { refresh: 3600, retry: 600, expire: 86_400, min_ttl: 0 },
+            soa: SoaConfig::default(),
+            recursors: Vec::new(),
+            recursor_timeout: Duration::from_secs(2),
+            translate_wan_addrs: false,
         }
+    }
+}
+
+impl Default for SoaConfig {
+    fn default() -> Self {
+        Self { refresh: 3600, retry: 600, expire: 86_400, min_ttl: 0 }
     }
 }
 
@@ -108,7 +134,7 @@ impl DnsConfig {
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QueryType {
     /// IPv4 addresses.
     A,
@@ -141,6 +167,10 @@ pub struct Question<'a> {
     pub labels: &'a [&'a str],
     /// What is asked for.
     pub qtype: QueryType,
+    /// More answers than this need not be made: the client cannot take them.
+    pub room: usize,
+    /// Whether the client knows EDNS.
+    pub edns: bool,
 }
 
 /// Response codes (RFC 1035 §4.1.1).
@@ -158,6 +188,19 @@ pub enum Rcode {
     Refused,
 }
 
+impl Rcode {
+    /// The code in a header (RFC 1035 §4.1.1).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::NoError => 0,
+            Self::ServFail => 2,
+            Self::NxDomain => 3,
+            Self::NotImp => 4,
+            Self::Refused => 5,
+        }
+    }
+}
+
 /// An answer before it has a wire form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -167,6 +210,8 @@ pub struct Answer {
     pub authoritative: bool,
     /// Whether more records exist than were made.
     pub cut: bool,
+    /// Whether it depends on where the client is: the scope of its subnet (RFC 7871 §7.2.1).
+    pub for_subnet: bool,
     /// The records asked for.
     pub answers: Vec<Record>,
     /// The SOA of a negative answer, or name servers.
@@ -177,11 +222,12 @@ pub struct Answer {
 
 impl Answer {
     /// An authoritative answer without records.
-    const fn empty(rcode: Rcode) -> Self {
+    pub const fn empty(rcode: Rcode) -> Self {
         Self {
             rcode,
             authoritative: true,
             cut: false,
+            for_subnet: false,
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),
@@ -192,6 +238,31 @@ impl Answer {
     pub fn refusal(rcode: Rcode) -> Self {
         Self { authoritative: false, ..Self::empty(rcode) }
     }
+
+    /// Leaves out the node's metadata.
+    pub fn drop_texts(&mut self) {
+        self.additional.retain(|record| !matches!(record.data, Data::Txt(_)));
+    }
+
+    /// The first `count` answers and, of the additional records, the addresses of what they name
+    /// (dns.md §6).
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let answers: Vec<Record> = self.answers.iter().take(count).cloned().collect();
+        let mut named: BTreeSet<&Name> = answers.iter().filter_map(Record::target).collect();
+        let mut additional = Vec::new();
+        for record in &self.additional {
+            let Owner::Name(owner) = &record.owner else { continue };
+            if !named.contains(owner) || matches!(record.data, Data::Txt(_)) {
+                continue;
+            }
+            // Aliases come before what they stand for.
+            named.extend(record.target());
+            additional.push(record.clone());
+        }
+        let authority = self.authority.clone();
+        Self { cut: true, answers, authority, additional, ..*self }
+    }
 }
 
 /// What is to be done about a question.
@@ -201,10 +272,10 @@ pub enum Plan {
     Answer(Answer),
     /// The catalog decides.
     Lookup(Lookup),
-    /// It is not our name: REFUSED.
-    Refused,
-    /// It is not offered: NOTIMP.
-    NotImplemented,
+    /// The recursors decide; there are some.
+    Recurse,
+    /// Host names must be followed.
+    Chase(Chase),
 }
 
 /// What every question of one moment is answered with.
@@ -219,6 +290,21 @@ pub struct Zone<'a> {
 }
 
 impl Zone<'_> {
+    /// Whether a name lies in one of the zones.
+    fn holds(&self, name: &Name) -> bool {
+        let labels: Vec<&str> = name.labels().collect();
+        let mut zones = [Some(&self.config.domain), self.config.alt_domain.as_ref()];
+        zones.iter_mut().flatten().any(|zone| zone.strip_from(&labels).is_some())
+    }
+
+    /// What is to be done about what is not ours.
+    fn foreign(&self) -> Plan {
+        if self.config.recursors.is_empty() {
+            return Plan::Answer(Answer::refusal(Rcode::Refused));
+        }
+        Plan::Recurse
+    }
+
     /// A negative answer: no records, and the SOA so that resolvers may remember it (RFC 2308 §3).
     fn negative(&self, rcode: Rcode) -> Answer {
         let authority = self.soa().into_iter().collect();

@@ -43,6 +43,12 @@ impl Name {
         &self.0
     }
 
+    /// The name in lower case: names are the same without regard to case.
+    #[must_use]
+    pub fn folded(&self) -> Self {
+        Self(self.0.to_ascii_lowercase().into())
+    }
+
     /// What stands in `labels` to the left of this name, compared without regard to case.
     pub fn strip_from<'a, 'b>(&self, labels: &'a [&'b str]) -> Option<&'a [&'b str]> {
         let mut rest = labels;

@@ -31,7 +31,7 @@ pub(super) enum Kind {
     /// The zone's own SOA or NS.
     Apex,
     /// The name of an address.
-    Address,
+    Address(IpAddr),
 }
 
 impl Zone<'_> {
@@ -45,10 +45,10 @@ impl Zone<'_> {
         let within =
             zones.into_iter().flatten().filter_map(|zone| zone.strip_from(question.labels));
         let Some(labels) = within.min_by_key(|labels| labels.len()) else {
-            return reverse(question);
+            return self.reverse(question);
         };
         match question.qtype {
-            QueryType::Axfr => Plan::NotImplemented,
+            QueryType::Axfr => Plan::Answer(Answer::refusal(Rcode::NotImp)),
             QueryType::Soa | QueryType::Ns => servers(),
             QueryType::A
             | QueryType::Aaaa
@@ -113,6 +113,14 @@ impl Zone<'_> {
         Some((Query::ServiceHealth(query), Kind::Service(name)))
     }
 
+    /// Names outside the zones: only those of addresses are known (RFC 1035 §3.5, RFC 3596 §2.5),
+    /// and a question for anything about them is answered with the name (dns.md §12).
+    fn reverse(&self, question: &Question<'_>) -> Plan {
+        let Some(address) = address_of(question.labels) else { return self.foreign() };
+        let query = Query::AddressOwner(address.to_string());
+        Plan::Lookup(Lookup { query, datacenter: None, kind: Kind::Address(address) })
+    }
+
     /// `0a000001.addr`: the address itself, without a look at the catalog.
     fn encoded_address(&self, question: &Question<'_>, parts: &[&str]) -> Option<Answer> {
         let [text] = parts else { return None };
@@ -175,16 +183,6 @@ fn servers() -> Plan {
     let name = ServiceName::parse(SERVERS).expect("a word is a legal service name");
     let query = Query::ServiceNodes(ServiceQuery::all(name));
     Plan::Lookup(Lookup { query, datacenter: None, kind: Kind::Apex })
-}
-
-/// Names outside the zones: only those of addresses are known (RFC 1035 §3.5, RFC 3596 §2.5).
-fn reverse(question: &Question<'_>) -> Plan {
-    let wanted = matches!(question.qtype, QueryType::Ptr | QueryType::Any);
-    let address = if wanted { address_of(question.labels) } else { None };
-    address.map_or(Plan::Refused, |address| {
-        let query = Query::AddressOwner(address.to_string());
-        Plan::Lookup(Lookup { query, datacenter: None, kind: Kind::Address })
-    })
 }
 
 fn address_of(labels: &[&str]) -> Option<IpAddr> {

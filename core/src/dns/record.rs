@@ -23,6 +23,16 @@ pub struct Record {
     pub data: Data,
 }
 
+impl Record {
+    /// The host it names.
+    pub fn target(&self) -> Option<&Name> {
+        match &self.data {
+            Data::Cname(name) | Data::Ns(name) | Data::Srv { target: name, .. } => Some(name),
+            Data::A(_) | Data::Aaaa(_) | Data::Ptr(_) | Data::Soa { .. } | Data::Txt(_) => None,
+        }
+    }
+}
+
 /// What a record says (RFC 1035 §3.3, RFC 3596, RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {

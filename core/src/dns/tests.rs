@@ -48,6 +48,19 @@ fn catalog() -> Tables {
     let dotted = Node { address: "10.0.0.3".to_owned(), ..node("armons.local", None) };
     add(dotted, Some(service("terraform", "terraform")), vec![]);
     add(Node { address: "h.example.com".to_owned(), ..node("h", None) }, None, vec![]);
+    for (name, host) in [("inner", "web"), ("ring", "ring2"), ("ring2", "ring")] {
+        let host = format!("{host}.service.terraform");
+        add(node("c", None), Some(at(&host, name)), vec![]);
+    }
+    let mut w = Node { address: "10.0.0.9".to_owned(), ..node("w", None) };
+    for (tag, address) in [("wan", "203.0.113.1"), ("wan_ipv6", "2001:db8::1")] {
+        w.tagged_addresses.insert(tag.to_owned(), address.to_owned());
+    }
+    let mut wan = at("10.1.1.1", "wan");
+    let outside = ServiceAddress { address: "203.0.113.2".to_owned(), port: 8443 };
+    wan.tagged_addresses.insert("wan".to_owned(), outside);
+    add(w.clone(), Some(wan), vec![]);
+    add(w, Some(service("bare", "bare")), vec![]);
     tables
 }
 
@@ -83,32 +96,43 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
     }
 }
 
-fn ask_with(config: &DnsConfig, name: &str, qtype: QueryType) -> Answer {
+fn plan_with(config: &DnsConfig, name: &str, qtype: QueryType) -> Plan {
     let datacenter = Datacenter::parse("dc1").unwrap();
     let zone = Zone { config, datacenter: &datacenter, serial: 77 };
     let labels: Vec<&str> = name.split('.').filter(|label| !label.is_empty()).collect();
-    let question = Question { labels: &labels, qtype };
+    let question = Question { labels: &labels, qtype, room: 100, edns: true };
     match zone.plan(&question) {
-        Plan::Answer(answer) => answer,
-        Plan::Refused => Answer::refusal(Rcode::Refused),
-        Plan::NotImplemented => Answer::refusal(Rcode::NotImp),
-        Plan::Lookup(lookup) => {
-            let foreign = lookup.datacenter.as_ref().is_some_and(|asked| *asked != datacenter);
-            let outcome = if foreign {
-                Err(RequestError::NoPath)
-            } else {
-                Ok(QueryAnswer {
-                    rows: rows(&catalog(), &lookup.query),
-                    index: ModifyIndex::new(1),
-                    known_leader: true,
-                    last_contact: Duration::ZERO,
-                    consistency: Consistency::Stale,
-                })
-            };
-            let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
-            zone.answer(&question, &lookup, &outcome, &mut rng)
-        }
+        Plan::Lookup(lookup) => looked_up(&zone, &question, &lookup),
+        plan @ (Plan::Answer(_) | Plan::Recurse | Plan::Chase(_)) => plan,
     }
+}
+
+/// What follows from what the catalog says; it is in dc1 alone, but dc2 has the same rows.
+fn looked_up(zone: &Zone<'_>, question: &Question<'_>, lookup: &Lookup) -> Plan {
+    let unknown = lookup.datacenter.as_ref().is_some_and(|asked| asked.as_str() == "dc9");
+    let outcome = if unknown {
+        Err(RequestError::NoPath)
+    } else {
+        Ok(QueryAnswer {
+            rows: rows(&catalog(), &lookup.query),
+            index: ModifyIndex::new(1),
+            known_leader: true,
+            last_contact: Duration::ZERO,
+            consistency: Consistency::Stale,
+        })
+    };
+    let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
+    zone.answer(question, lookup, Found::of(&outcome), &mut rng)
+}
+
+#[track_caller]
+fn answer_of(plan: Plan) -> Answer {
+    let Plan::Answer(answer) = plan else { panic!("{plan:?}") };
+    answer
+}
+
+fn ask_with(config: &DnsConfig, name: &str, qtype: QueryType) -> Answer {
+    answer_of(plan_with(config, name, qtype))
 }
 
 fn ask(name: &str, qtype: QueryType) -> Answer {
@@ -191,7 +215,7 @@ fn names_that_do_not_exist_are_nxdomain_with_the_soa() {
         "node.terraform",
         "terraform",
         "n1.node.a.b.terraform",
-        "n1.node.dc2.terraform",
+        "n1.node.dc9.terraform",
         "n1.node.bad dc.terraform",
         "0a00000z.addr.terraform",
         "q.query.terraform",
@@ -207,7 +231,7 @@ fn names_that_do_not_exist_are_nxdomain_with_the_soa() {
 
 #[test]
 fn names_outside_the_zones_are_refused_and_transfers_are_not_offered() {
-    for name in ["www.google.com", "", "xterraform", "1.0.0.10.in-addr.arpa"] {
+    for name in ["www.google.com", "", "xterraform", "9.9.9.9.in-addr.arpa", "arpa"] {
         let answer = ask(name, QueryType::A);
         assert_eq!(answer, Answer::refusal(Rcode::Refused), "{name}");
     }
@@ -309,10 +333,24 @@ fn an_address_has_the_name_of_its_node_or_service() {
     assert_eq!(ptr("7.8.9.10.IN-ADDR.arpa"), ["@ PTR api.service.dc1.terraform"]);
     let nibbles = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
     assert_eq!(ptr(nibbles), ["@ PTR api6.service.dc1.terraform"]);
+    assert_eq!(
+        shown(&ask("2.0.0.10.in-addr.arpa", QueryType::A).answers),
+        ptr("2.0.0.10.in-addr.arpa")
+    );
+    let soa = ask("2.0.0.10.in-addr.arpa", QueryType::Soa);
+    assert_eq!((soa.answers.len(), shown(&soa.authority)), (1, SOA.map(str::to_owned).to_vec()));
     for unknown in ["9.9.9.9.in-addr.arpa", "9.9.9.in-addr.arpa", "x.0.0.10.in-addr.arpa"] {
         let refused = Answer::refusal(Rcode::Refused);
         assert_eq!(ask(unknown, QueryType::Ptr), refused, "{unknown}");
     }
+    let nobody = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa";
+    for private in ["9.9.9.10.in-addr.arpa", "1.64.100.in-addr.arpa", nobody] {
+        let whole = private.replace("1.64", "1.2.64");
+        assert_negative(&whole, QueryType::Ptr, Rcode::NxDomain);
+    }
+    let config = DnsConfig { node_ttl: 4, ..DnsConfig::default() };
+    let answer = ask_with(&config, "2.0.0.10.in-addr.arpa", QueryType::Ptr);
+    assert_eq!(answer.answers[0].ttl, 4);
 }
 
 #[test]
@@ -322,9 +360,9 @@ fn a_failed_query_is_servfail_but_soa_and_addr_still_answer() {
     let zone = Zone { config: &config, datacenter: &datacenter, serial: 77 };
     let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
     let mut fail = |labels: &[&str], qtype| {
-        let question = Question { labels, qtype };
+        let question = Question { labels, qtype, room: 100, edns: true };
         let Plan::Lookup(lookup) = zone.plan(&question) else { panic!("{labels:?}") };
-        zone.answer(&question, &lookup, &Err(RequestError::NoServers), &mut rng)
+        answer_of(zone.answer(&question, &lookup, Found::Failed, &mut rng))
     };
     let node = fail(&["n1", "node", "terraform"], QueryType::A);
     assert_eq!(node, Answer::empty(Rcode::ServFail));
@@ -332,6 +370,160 @@ fn a_failed_query_is_servfail_but_soa_and_addr_still_answer() {
     assert_eq!((soa.rcode, shown(&soa.answers)), (Rcode::NoError, vec![SOA[0].to_owned()]));
     let addr = ask("0a000001.addr.anywhere.terraform", QueryType::A);
     assert_eq!(shown(&addr.answers), ["@ A 10.0.0.1"]);
+}
+
+/// Follows host names with what `recursors` says about each of them.
+fn chased(
+    config: &DnsConfig,
+    (name, qtype): (&str, QueryType),
+    recursors: impl Fn(&str, QueryType) -> Option<Vec<Record>>,
+) -> (Answer, Vec<String>) {
+    let Plan::Chase(mut chase) = plan_with(config, name, qtype) else { panic!("{name}") };
+    let datacenter = Datacenter::parse("dc1").unwrap();
+    let zone = Zone { config, datacenter: &datacenter, serial: 77 };
+    let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
+    let mut asked = Vec::new();
+    loop {
+        match chase.next(&zone) {
+            Need::Nothing => return (chase.into_answer(), asked),
+            Need::Records(name, kind) => {
+                asked.push(format!("{} {kind:?}", name.as_str()));
+                chase.heard(recursors(name.as_str(), kind));
+            }
+            Need::Rows(lookup) => {
+                asked.push(format!("{:?}", lookup.query).chars().take(9).collect());
+                let outcome = Ok(QueryAnswer {
+                    rows: rows(&catalog(), &lookup.query),
+                    index: ModifyIndex::new(1),
+                    known_leader: true,
+                    last_contact: Duration::ZERO,
+                    consistency: Consistency::Stale,
+                });
+                chase.found(&zone, &lookup, Found::of(&outcome), &mut rng);
+            }
+        }
+    }
+}
+
+fn with_recursors() -> DnsConfig {
+    let recursors = vec![([10, 0, 0, 53], 53).into()];
+    DnsConfig { recursors, node_meta_txt: false, ..DnsConfig::default() }
+}
+
+fn heard(owner: &str, data: Data) -> Record {
+    Record { owner: Owner::Name(Name::parse(owner).unwrap()), ttl: 60, data }
+}
+
+#[test]
+fn what_is_not_ours_goes_to_the_recursors_if_there_are_any() {
+    let config = with_recursors();
+    for name in ["www.google.com", "9.9.9.9.in-addr.arpa", "9.9.9.10.in-addr.arpa", "arpa"] {
+        assert_eq!(plan_with(&config, name, QueryType::Ptr), Plan::Recurse, "{name}");
+    }
+    assert_eq!(ask_with(&config, "nosuch.node.terraform", QueryType::A).rcode, Rcode::NxDomain);
+    assert_eq!(ask_with(&config, "2.0.0.10.in-addr.arpa", QueryType::Ptr).answers.len(), 1);
+}
+
+#[test]
+fn a_host_name_is_followed_through_the_recursors_reply() {
+    let mut config = with_recursors();
+    config.service_ttl.insert("*".to_owned(), 9);
+    let edge = Name::parse("Edge.example.net").unwrap();
+    let reply = |_: &str, _: QueryType| {
+        Some(vec![
+            heard("evil.example.org", Data::A([6, 6, 6, 6].into())),
+            heard("WWW.example.com", Data::Cname(edge.clone())),
+            heard("edge.example.net", Data::A([192, 0, 2, 80].into())),
+        ])
+    };
+    let (answer, asked) = chased(&config, ("ext.service.terraform", QueryType::A), reply);
+    assert_eq!(asked, ["www.example.com A"]);
+    let wanted = [
+        "@ CNAME www.example.com",
+        "WWW.example.com CNAME Edge.example.net",
+        "edge.example.net A 192.0.2.80",
+    ];
+    let mut sorted = wanted;
+    sorted.sort_unstable();
+    assert_eq!(shown(&answer.answers), sorted);
+    assert!(answer.answers.iter().all(|record| record.ttl == 9), "the time of the service");
+
+    let (answer, asked) = chased(&config, ("h.node.terraform", QueryType::Aaaa), |name, _| {
+        Some(vec![heard(name, Data::Aaaa([0x20, 1, 0xd, 0xb8, 0, 0, 0, 1].into()))])
+    });
+    assert_eq!(asked, ["h.example.com Aaaa"]);
+    assert_eq!(answer.answers.iter().map(|record| record.ttl).collect::<Vec<_>>(), [0, 60]);
+
+    let (answer, asked) = chased(&config, ("ext.service.terraform", QueryType::Srv), |name, _| {
+        Some(vec![heard(name, Data::A([192, 0, 2, 80].into()))])
+    });
+    assert_eq!(asked, ["www.example.com A", "www.example.com Aaaa"]);
+    assert_eq!(shown(&answer.additional), ["www.example.com A 192.0.2.80"]);
+
+    let (answer, asked) = chased(&config, ("ext.service.terraform", QueryType::Any), |_, _| None);
+    assert_eq!(asked.len(), 1, "nobody answers, so nobody is asked again");
+    assert_eq!(shown(&answer.answers), ["@ CNAME www.example.com"]);
+}
+
+#[test]
+fn a_host_name_of_the_own_zone_is_followed_inside_and_not_for_ever() {
+    let nobody = |_: &str, _: QueryType| panic!("no recursor is asked");
+    let config = DnsConfig::default();
+    let (answer, asked) = chased(&config, ("inner.service.terraform", QueryType::A), nobody);
+    assert_eq!(asked, ["ServiceHe"]);
+    let wanted = [
+        "@ CNAME web.service.terraform",
+        "web.service.terraform A 10.0.0.1",
+        "web.service.terraform A 10.0.0.2",
+    ];
+    assert_eq!(shown(&answer.answers), wanted);
+    let (answer, _) = chased(&config, ("ring.service.terraform", QueryType::A), nobody);
+    let wanted =
+        ["@ CNAME ring2.service.terraform", "ring2.service.terraform CNAME ring.service.terraform"];
+    assert_eq!(shown(&answer.answers), wanted);
+    let (answer, _) = chased(&config, ("inner.service.terraform", QueryType::Srv), nobody);
+    let glue = ["web.service.terraform A 10.0.0.1", "web.service.terraform A 10.0.0.2"];
+    let addresses = shown(&answer.additional);
+    assert!(glue.iter().all(|wanted| addresses.contains(&(*wanted).to_owned())), "{addresses:?}");
+    assert_eq!(answer.first(0).additional, []);
+}
+
+#[test]
+fn another_datacenter_is_answered_with_the_addresses_that_others_reach() {
+    let config =
+        DnsConfig { translate_wan_addrs: true, node_meta_txt: false, ..DnsConfig::default() };
+    let shown_of = |config, name, qtype| shown(&ask_with(config, name, qtype).answers);
+    let plain = DnsConfig { node_meta_txt: false, ..DnsConfig::default() };
+    let asked = "w.node.dc2.terraform";
+    assert_eq!(shown_of(&config, asked, QueryType::A), ["@ A 203.0.113.1"]);
+    assert_eq!(shown_of(&plain, asked, QueryType::A), ["@ A 10.0.0.9"]);
+    assert_eq!(shown_of(&config, "w.node.terraform", QueryType::A), ["@ A 10.0.0.9"]);
+    assert_eq!(shown_of(&config, asked, QueryType::Aaaa), ["@ AAAA 2001:db8::1"]);
+    let asked = "wan.service.dc2.terraform";
+    let srv = ask_with(&config, asked, QueryType::Srv);
+    assert_eq!(shown(&srv.answers), ["@ SRV 1 8443 cb007102.addr.dc2.terraform"]);
+    assert_eq!(shown(&srv.additional), ["cb007102.addr.dc2.terraform A 203.0.113.2"]);
+    assert_eq!(shown_of(&plain, asked, QueryType::Srv), ["@ SRV 1 80 0a010101.addr.dc2.terraform"]);
+    let asked = "bare.service.dc2.terraform";
+    let srv = ask_with(&config, asked, QueryType::Srv);
+    assert_eq!(shown(&srv.answers), ["@ SRV 1 80 cb007101.addr.dc2.terraform"]);
+    assert_eq!(shown_of(&plain, asked, QueryType::Srv), ["@ SRV 1 80 w.node.dc2.terraform"]);
+}
+
+#[test]
+fn no_more_answers_are_made_than_there_is_room_for() {
+    let config = DnsConfig::default();
+    let datacenter = Datacenter::parse("dc1").unwrap();
+    let zone = Zone { config: &config, datacenter: &datacenter, serial: 77 };
+    let labels = ["web", "service", "terraform"];
+    for (qtype, all) in [(QueryType::A, 2), (QueryType::Srv, 3)] {
+        for room in 1..4 {
+            let question = Question { labels: &labels, qtype, room, edns: true };
+            let Plan::Lookup(lookup) = zone.plan(&question) else { panic!() };
+            let answer = answer_of(looked_up(&zone, &question, &lookup));
+            assert_eq!((answer.answers.len(), answer.cut), (room.min(all), room < all));
+        }
+    }
 }
 
 #[test]
@@ -380,11 +572,12 @@ proptest! {
         if in_zone {
             labels.push("terraform");
         }
-        let question = Question { labels: &labels, qtype };
+        let question = Question { labels: &labels, qtype, room: 100, edns: true };
         let plan = zone.plan(&question);
         let outside = !labels.last().is_some_and(|last| {
             last.eq_ignore_ascii_case("terraform") || last.eq_ignore_ascii_case("arpa")
         });
-        prop_assert_eq!(plan == Plan::Refused && outside, outside);
+        let refused = Plan::Answer(Answer::refusal(Rcode::Refused));
+        prop_assert_eq!(plan == refused && outside, outside);
     }
 }

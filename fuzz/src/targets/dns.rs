@@ -1,5 +1,6 @@
 //! DNS: the input is a message; the catalog holds nodes and services of every kind.
 
+use hickory_proto::op::Message;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -16,14 +17,18 @@ use terraform_core::node::request::RequestError;
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::view::{ConsensusView, View};
-use terraform_io::dns::{Moment, Step, Transport, respond};
+use terraform_io::dns::{Moment, Needs, Step, Transport, respond};
 
 /// Bytes of a message over UDP to a client that says nothing (RFC 1035 §4.2.1).
 const UDP_BYTES: usize = 512;
 
+/// The serial of the SOA, and the time it stands for in seconds.
+const SERIAL: u32 = 1_700_000_000;
+
 /// Made once: the target is a function of its input alone.
 static VIEW: LazyLock<View> = LazyLock::new(view);
-static CONFIG: LazyLock<DnsConfig> = LazyLock::new(DnsConfig::default);
+static CONFIG: LazyLock<DnsConfig> =
+    LazyLock::new(|| DnsConfig { allow_stale: false, ..DnsConfig::default() });
 
 fn tables() -> Tables {
     let mut tables = Tables::default();
@@ -101,28 +106,49 @@ fn check_reply(message: &[u8], reply: &[u8], transport: Transport) {
     assert!(reply.len() <= limit, "a reply fits what its client can take");
 }
 
+/// What the library that other programs use reads in a message, ours reads too, and what we write
+/// it can read.
+fn check_against_library(message: &[u8], reply: &[u8]) {
+    let written = Message::from_vec(reply).expect("a reply can be read");
+    let Ok(read) = Message::from_vec(message) else { return };
+    let ([asked], [echoed]) = (read.queries.as_slice(), written.queries.as_slice()) else { return };
+    assert_eq!(asked.name().to_ascii(), echoed.name().to_ascii(), "a reply has its question");
+    assert_eq!(asked.query_type(), echoed.query_type(), "a reply has its question");
+}
+
 /// Any bytes get a reply of the right number and size, or none.
 pub fn dns(data: &[u8]) {
     let (view, config): (&View, &DnsConfig) = (&VIEW, &CONFIG);
-    let wall = WallClock::from_millis(1_700_000_000_000);
+    let wall = WallClock::from_millis(i64::from(SERIAL) * 1000);
     let from = SocketAddr::from(([127, 0, 0, 1], 5353));
     // After the lease no answer comes from the view, and the node is to be asked.
     let before_and_after_lease = [Instant::from_nanos(1), Instant::from_nanos(11)];
     for transport in [Transport::Udp, Transport::Tcp] {
+        let mut by_view = None;
         for now in before_and_after_lease {
             let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
-            match respond(Moment { view, config, now, wall }, data, transport, from, &mut rng) {
+            let (moment, mut out) = (Moment { view, config, now, wall }, Vec::new());
+            match respond(moment, data, (transport, from), &mut rng, &mut out) {
                 Step::Dropped => {}
-                Step::Reply(reply) => check_reply(data, &reply, transport),
-                Step::Wait(waiting) => {
-                    let zone = Zone { config, datacenter: &view.datacenter, serial: 1 };
-                    let (context, query) = waiting.query();
+                Step::Replied => {
+                    check_reply(data, &out, transport);
+                    check_against_library(data, &out);
+                    by_view.get_or_insert(out);
+                }
+                Step::Wait(mut waiting) => {
+                    let zone = Zone { config, datacenter: &view.datacenter, serial: SERIAL };
+                    let Needs::Rows(lookup) = waiting.needs() else { continue };
+                    let (context, lookup) = (waiting.context(config, lookup), lookup.clone());
                     let early = Instant::from_nanos(1);
-                    let answered = view.answer(&context, &query, early);
+                    let answered = view.answer(&context, &lookup.query, early);
                     let refused = Err(RequestError::NoLeader);
                     for outcome in answered.map(Ok).into_iter().chain([refused]) {
-                        let reply = waiting.reply(zone, &outcome, &mut rng);
+                        let Some(reply) = waiting.found(zone, &outcome, &mut rng) else { break };
                         check_reply(data, &reply, transport);
+                        check_against_library(data, &reply);
+                        if let Some(by_view) = by_view.take() {
+                            assert_eq!(by_view, reply, "the node's rows give the view's reply");
+                        }
                     }
                 }
             }

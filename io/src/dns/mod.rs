@@ -1,22 +1,26 @@
 //! The DNS server: sockets around the core's questions and answers (dns.md §1).
 //!
 //! A question whose catalog read may be answered from the published view is answered on the thread
-//! that received it; every other one waits for the node without holding up the socket. There is
-//! one UDP socket for each core (`SO_REUSEPORT`) and one TCP listener. Everything is bounded:
-//! questions in flight, connections, the time a connection may idle.
+//! that received it; every other one waits for the node or for recursors without holding up the
+//! socket. There is one UDP socket for each core (`SO_REUSEPORT`) and one TCP listener. Everything
+//! is bounded: questions in flight, connections, the time a connection may idle.
 
+mod recursor;
+mod reply;
+mod request;
 mod respond;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
-mod wire;
+mod writer;
 
-pub use respond::{Moment, Step, Waiting, respond};
-pub use wire::Transport;
+pub use request::Transport;
+pub use respond::{Moment, Needs, Step, Waiting, respond};
 
 use crate::handle::NodeHandle;
 use arc_swap::ArcSwap;
+use recursor::Recursors;
 use respond::Responder;
 use smol::{Executor, Task};
 use std::net::SocketAddr;
@@ -81,10 +85,10 @@ pub fn serve(
     let sockets = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sockets: Result<Vec<_>, _> = (0..sockets).map(|_| udp::bind(address)).collect();
     let sockets = sockets.map_err(|source| DnsError::Bind { protocol: "udp", address, source })?;
-    let mut seeds = Rng::for_stream(seed, Stream::Dns);
+    let (mut seeds, recursors) = (Rng::for_stream(seed, Stream::Dns), Recursors::default());
     let mut responder = || {
-        let seed = Seed::from_number(seeds.bits());
-        Responder::new(handle.clone(), Arc::clone(config), Rng::for_stream(seed, Stream::Dns))
+        let rng = Rng::for_stream(Seed::from_number(seeds.bits()), Stream::Dns);
+        Responder::new(handle.clone(), Arc::clone(config), recursors.clone(), rng)
     };
     let mut tasks = vec![executor.spawn(tcp::serve(listener, responder()))];
     tasks.extend(sockets.into_iter().map(|socket| executor.spawn(udp::serve(socket, responder()))));

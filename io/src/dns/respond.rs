@@ -1,16 +1,18 @@
 //! From the bytes of a question to the bytes of its reply.
 //!
 //! [`respond`] is pure: a function of the message, the view, the settings and the time. A question
-//! that the view may not answer becomes a [`Waiting`], which turns the node's answer into a reply.
+//! that the view does not answer becomes a [`Waiting`], which goes on with what the node and the
+//! recursors say.
 
-use super::wire::{self, Received, Request, Transport};
-use crate::clock::Clock;
+use super::recursor::Recursors;
+use super::reply;
+use super::request::{self, Received, Request, Transport};
 use crate::handle::NodeHandle;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use terraform_core::catalog::query::{Consistency, Query, QueryAnswer};
-use terraform_core::dns::{Answer, DnsConfig, Lookup, Plan, Question, Rcode, Zone};
+use terraform_core::catalog::query::{Consistency, QueryAnswer};
+use terraform_core::dns::{Answer, Chase, DnsConfig, Found, Lookup, Need, Plan, Rcode, Zone};
 use terraform_core::id::Datacenter;
 use terraform_core::node::request::{RequestContext, RequestError};
 use terraform_core::rng::{Rng, Seed, Stream};
@@ -35,82 +37,118 @@ pub struct Moment<'a> {
 pub enum Step {
     /// No reply is due.
     Dropped,
-    /// The reply.
-    Reply(Vec<u8>),
-    /// The node must be asked.
+    /// The reply was written.
+    Replied,
+    /// Somebody must be asked.
     Wait(Box<Waiting>),
 }
 
-/// A question that waits for the node's answer to [`Waiting::query`].
+/// A question that waits for somebody.
 #[derive(Debug)]
 pub struct Waiting {
     request: Request,
-    lookup: Lookup,
-    context: RequestContext,
     transport: Transport,
+    from: SocketAddr,
+    needs: Needs,
 }
 
-/// Answers a message, from the view if that is allowed.
+/// What a question waits for.
+#[derive(Debug)]
+pub enum Needs {
+    /// What the catalog says.
+    Rows(Lookup),
+    /// What recursors say.
+    Recursion,
+    /// The addresses of host names.
+    Chase(Box<Chase>),
+}
+
+/// Answers a message from the view if that is allowed, into `out`.
 pub fn respond(
     moment: Moment<'_>,
     message: &[u8],
-    transport: Transport,
-    from: SocketAddr,
+    (transport, from): (Transport, SocketAddr),
     rng: &mut Rng,
+    out: &mut Vec<u8>,
 ) -> Step {
-    let request = match wire::decode(message) {
+    let request = match request::decode(message) {
         Received::Dropped => return Step::Dropped,
-        Received::Refused(reply) => return Step::Reply(reply),
-        Received::Question(request) => *request,
+        Received::Refused(reply) => {
+            *out = reply;
+            return Step::Replied;
+        }
+        Received::Question(request) => request,
     };
     let Moment { view, config, now, wall } = moment;
     let zone = zone(config, &view.datacenter, wall);
-    let plan = ask(&request, |question| zone.plan(question));
-    let answer = match plan {
-        Plan::Answer(answer) => answer,
-        Plan::Refused => Answer::refusal(Rcode::Refused),
-        Plan::NotImplemented => Answer::refusal(Rcode::NotImp),
+    let plan = request.ask((config, transport), |question| match zone.plan(question) {
         Plan::Lookup(lookup) => {
-            let context = context(config, &lookup, from);
-            let local = view.answer(&context, &lookup.query, now).map(Ok);
-            match local.filter(|outcome| !is_too_old(config, &context, outcome)) {
-                Some(outcome) => {
-                    ask(&request, |question| zone.answer(question, &lookup, &outcome, rng))
-                }
-                None => {
-                    let waiting = Waiting { request, lookup, context, transport };
-                    return Step::Wait(Box::new(waiting));
-                }
+            let context = context(config, &lookup, request.source(from));
+            let Some(state) = view.readable(&context, &lookup.query, now) else {
+                return Plan::Lookup(lookup);
+            };
+            if is_too_old(config, &context, state.last_contact(now)) {
+                return Plan::Lookup(lookup);
+            }
+            if let Some(found) = Found::within(state, &lookup.query) {
+                return zone.answer(question, &lookup, found, rng);
+            }
+            match view.answer(&context, &lookup.query, now).map(Ok) {
+                Some(outcome) => zone.answer(question, &lookup, Found::of(&outcome), rng),
+                None => Plan::Lookup(lookup),
             }
         }
+        plan @ (Plan::Answer(_) | Plan::Recurse | Plan::Chase(_)) => plan,
+    });
+    let needs = match plan {
+        Plan::Answer(answer) => {
+            reply::encode(&request, &answer, (config, transport), out);
+            return Step::Replied;
+        }
+        Plan::Lookup(lookup) => Needs::Rows(lookup),
+        Plan::Recurse => Needs::Recursion,
+        Plan::Chase(chase) => Needs::Chase(Box::new(chase)),
     };
-    Step::Reply(wire::encode(&request, &answer, config, transport))
+    Step::Wait(Box::new(Waiting { request, transport, from, needs }))
 }
 
 impl Waiting {
-    /// What to ask the node.
-    pub fn query(&self) -> (RequestContext, Query) {
-        (self.context.clone(), self.lookup.query.clone())
+    /// What it waits for.
+    pub const fn needs(&self) -> &Needs {
+        &self.needs
     }
 
-    /// The reply that follows from the node's answer.
-    pub fn reply(
-        &self,
+    /// How the catalog is to be asked.
+    pub fn context(&self, config: &DnsConfig, lookup: &Lookup) -> RequestContext {
+        context(config, lookup, self.request.source(self.from))
+    }
+
+    /// What follows from what the catalog says: the reply, or a longer wait.
+    pub fn found(
+        &mut self,
         zone: Zone<'_>,
         outcome: &Result<QueryAnswer, RequestError>,
         rng: &mut Rng,
-    ) -> Vec<u8> {
-        let lookup = &self.lookup;
-        let answer = ask(&self.request, |question| zone.answer(question, lookup, outcome, rng));
-        wire::encode(&self.request, &answer, zone.config, self.transport)
+    ) -> Option<Vec<u8>> {
+        let Needs::Rows(lookup) = &self.needs else { return None };
+        let plan = self.request.ask((zone.config, self.transport), |question| {
+            zone.answer(question, lookup, Found::of(outcome), rng)
+        });
+        match plan {
+            Plan::Answer(answer) => return Some(self.reply(zone.config, &answer)),
+            Plan::Lookup(lookup) => self.needs = Needs::Rows(lookup),
+            Plan::Recurse => self.needs = Needs::Recursion,
+            Plan::Chase(chase) => self.needs = Needs::Chase(Box::new(chase)),
+        }
+        None
     }
-}
 
-/// Hands the request's question to `then`.
-fn ask<T>(request: &Request, then: impl FnOnce(&Question<'_>) -> T) -> T {
-    let labels = request.labels();
-    let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
-    then(&Question { labels: &labels, qtype: request.qtype() })
+    /// The reply with this answer.
+    pub fn reply(&self, config: &DnsConfig, answer: &Answer) -> Vec<u8> {
+        let mut reply = Vec::new();
+        reply::encode(&self.request, answer, (config, self.transport), &mut reply);
+        reply
+    }
 }
 
 fn zone<'a>(config: &'a DnsConfig, datacenter: &'a Datacenter, wall: WallClock) -> Zone<'a> {
@@ -118,19 +156,14 @@ fn zone<'a>(config: &'a DnsConfig, datacenter: &'a Datacenter, wall: WallClock) 
     Zone { config, datacenter, serial }
 }
 
-fn context(config: &DnsConfig, lookup: &Lookup, from: SocketAddr) -> RequestContext {
+fn context(config: &DnsConfig, lookup: &Lookup, source: SocketAddr) -> RequestContext {
     let consistency = if config.allow_stale { Consistency::Stale } else { Consistency::Leader };
     let datacenter = lookup.datacenter.clone();
-    RequestContext { datacenter, consistency, source: Some(from), ..RequestContext::default() }
+    RequestContext { datacenter, consistency, source: Some(source), ..RequestContext::default() }
 }
 
 /// Whether a stale answer is older than the settings allow (dns.md §8).
-fn is_too_old(
-    config: &DnsConfig,
-    context: &RequestContext,
-    outcome: &Result<QueryAnswer, RequestError>,
-) -> bool {
-    let age = outcome.as_ref().map(|answer| answer.last_contact).unwrap_or_default();
+fn is_too_old(config: &DnsConfig, context: &RequestContext, age: std::time::Duration) -> bool {
     context.consistency == Consistency::Stale && age > config.max_stale
 }
 
@@ -139,12 +172,18 @@ fn is_too_old(
 pub(super) struct Responder {
     handle: NodeHandle,
     config: Arc<ArcSwap<DnsConfig>>,
+    recursors: Recursors,
     rng: Rng,
 }
 
 impl Responder {
-    pub(super) const fn new(handle: NodeHandle, config: Arc<ArcSwap<DnsConfig>>, rng: Rng) -> Self {
-        Self { handle, config, rng }
+    pub(super) fn new(
+        handle: NodeHandle,
+        config: Arc<ArcSwap<DnsConfig>>,
+        recursors: Recursors,
+        rng: Rng,
+    ) -> Self {
+        Self { handle, config, recursors, rng }
     }
 
     /// A responder with random numbers of its own.
@@ -153,36 +192,104 @@ impl Responder {
         Self { rng, ..self.clone() }
     }
 
-    /// Answers a message from the newest view if that is allowed.
-    pub(super) fn begin(&mut self, bytes: &[u8], transport: Transport, from: SocketAddr) -> Step {
+    /// Answers a message from the newest view if that is allowed, into `out`.
+    pub(super) fn begin(
+        &mut self,
+        bytes: &[u8],
+        by: (Transport, SocketAddr),
+        out: &mut Vec<u8>,
+    ) -> Step {
         let (view, config) = (self.handle.view(), self.config.load());
-        let clock: Clock = self.handle.clock();
+        let clock = self.handle.clock();
         let (now, wall) = (clock.now(), clock.wall());
         let moment = Moment { view: &view, config: &config, now, wall };
-        respond(moment, bytes, transport, from, &mut self.rng)
+        respond(moment, bytes, by, &mut self.rng, out)
     }
 
-    /// Asks the node, and once more where the leader is if the answer is too old.
-    pub(super) async fn finish(&mut self, waiting: Waiting) -> Vec<u8> {
+    /// Asks whoever must be asked until there is a reply.
+    pub(super) async fn finish(&mut self, mut waiting: Waiting) -> Vec<u8> {
         let config = self.config.load_full();
-        let (mut context, query) = waiting.query();
-        let mut outcome = self.handle.query(context.clone(), query.clone()).await;
-        if is_too_old(&config, &context, &outcome) {
-            context.consistency = Consistency::Leader;
-            outcome = self.handle.query(context, query).await;
+        loop {
+            match waiting.needs {
+                Needs::Rows(ref lookup) => {
+                    let context = waiting.context(&config, lookup);
+                    let outcome = self.rows(&config, context, lookup).await;
+                    let zone = |zone: Zone<'_>, rng: &mut Rng| waiting.found(zone, &outcome, rng);
+                    if let Some(reply) = self.within_zone(&config, zone) {
+                        return reply;
+                    }
+                }
+                Needs::Recursion => {
+                    let (number, by) = (self.number(), (&*config, waiting.transport));
+                    let reply = self.recursors.forward(&waiting.request, by, number).await;
+                    let failed = || waiting.reply(&config, &Answer::refusal(Rcode::ServFail));
+                    return reply.unwrap_or_else(failed);
+                }
+                Needs::Chase(chase) => {
+                    let answer = self.chase(*chase, &config, waiting.from).await;
+                    let Waiting { request, transport, .. } = waiting;
+                    let mut reply = Vec::new();
+                    reply::encode(&request, &answer, (&config, transport), &mut reply);
+                    return reply;
+                }
+            }
         }
-        self.reply(&waiting, &outcome)
     }
 
-    /// The reply where the node cannot be asked.
-    pub(super) fn overloaded(&mut self, waiting: &Waiting) -> Vec<u8> {
-        let reason = "too many DNS questions wait for the node".to_owned();
-        self.reply(waiting, &Err(RequestError::Overloaded(reason)))
+    /// Follows host names to their end.
+    async fn chase(&mut self, mut chase: Chase, config: &DnsConfig, from: SocketAddr) -> Answer {
+        loop {
+            let need = self.within_zone(config, |zone, _| chase.next(&zone));
+            match need {
+                Need::Rows(lookup) => {
+                    let outcome = self.rows(config, context(config, &lookup, from), &lookup).await;
+                    self.within_zone(config, |zone, rng| {
+                        chase.found(&zone, &lookup, Found::of(&outcome), rng);
+                    });
+                }
+                Need::Records(name, kind) => {
+                    let number = self.number();
+                    let records = self.recursors.addresses(&name, kind, config, number).await;
+                    chase.heard(records);
+                }
+                Need::Nothing => return chase.into_answer(),
+            }
+        }
     }
 
-    fn reply(&mut self, waiting: &Waiting, outcome: &Result<QueryAnswer, RequestError>) -> Vec<u8> {
-        let (view, config) = (self.handle.view(), self.config.load());
-        let zone = zone(&config, &view.datacenter, self.handle.clock().wall());
-        waiting.reply(zone, outcome, &mut self.rng)
+    /// Asks the catalog, and once more where the leader is if the answer is too old.
+    async fn rows(
+        &self,
+        config: &DnsConfig,
+        mut context: RequestContext,
+        lookup: &Lookup,
+    ) -> Result<QueryAnswer, RequestError> {
+        let outcome = self.handle.query(context.clone(), lookup.query.clone()).await;
+        let age = outcome.as_ref().map(|answer| answer.last_contact).unwrap_or_default();
+        if !is_too_old(config, &context, age) {
+            return outcome;
+        }
+        context.consistency = Consistency::Leader;
+        self.handle.query(context, lookup.query.clone()).await
+    }
+
+    /// The reply where nobody can be asked.
+    pub(super) fn overloaded(&self, waiting: &Waiting) -> Vec<u8> {
+        waiting.reply(&self.config.load(), &Answer::empty(Rcode::ServFail))
+    }
+
+    fn within_zone<T>(
+        &mut self,
+        config: &DnsConfig,
+        then: impl FnOnce(Zone<'_>, &mut Rng) -> T,
+    ) -> T {
+        let view = self.handle.view();
+        then(zone(config, &view.datacenter, self.handle.clock().wall()), &mut self.rng)
+    }
+
+    /// The number of a question to a recursor: nobody may foretell it (RFC 5452 §9.2).
+    fn number(&mut self) -> u16 {
+        let [high, low, ..] = self.rng.bits().to_be_bytes();
+        u16::from_be_bytes([high, low])
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, RecordType};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 use std::collections::BTreeMap;
@@ -94,19 +94,20 @@ fn sized(payload: u16) -> Option<Edns> {
     Some(edns)
 }
 
-fn step(config: &DnsConfig, bytes: &[u8], transport: Transport) -> Step {
+fn step(config: &DnsConfig, bytes: &[u8], transport: Transport) -> (Step, Vec<u8>) {
     let view = view();
     let (now, wall) = (Instant::from_nanos(1), WallClock::from_millis(77_000));
     let moment = Moment { view: &view, config, now, wall };
     let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
-    respond(moment, bytes, transport, SocketAddr::from(([127, 0, 0, 1], 9)), &mut rng)
+    let (from, mut out) = (SocketAddr::from(([127, 0, 0, 1], 9)), Vec::new());
+    (respond(moment, bytes, (transport, from), &mut rng, &mut out), out)
 }
 
 fn raw(config: &DnsConfig, bytes: &[u8], transport: Transport) -> Vec<u8> {
     match step(config, bytes, transport) {
-        Step::Reply(reply) => reply,
-        Step::Dropped => Vec::new(),
-        Step::Wait(waiting) => panic!("{waiting:?}"),
+        (Step::Replied, reply) => reply,
+        (Step::Dropped, _) => Vec::new(),
+        (Step::Wait(waiting), _) => panic!("{waiting:?}"),
     }
 }
 
@@ -254,13 +255,81 @@ fn what_cannot_be_read_is_dropped_or_refused_with_a_bare_header() {
 fn a_question_the_view_may_not_answer_waits_for_the_node() {
     let config = DnsConfig { allow_stale: false, ..DnsConfig::default() };
     let message = question("n2.node.terraform.", RecordType::A, None).to_vec().unwrap();
-    let Step::Wait(waiting) = step(&config, &message, Transport::Udp) else { panic!() };
+    let (Step::Wait(mut waiting), _) = step(&config, &message, Transport::Udp) else { panic!() };
     let datacenter = Datacenter::parse("dc1").unwrap();
     let zone = terraform_core::dns::Zone { config: &config, datacenter: &datacenter, serial: 1 };
     let mut rng = Rng::for_stream(Seed::from_number(1), Stream::Dns);
     let failed = Err(terraform_core::node::request::RequestError::NoServers);
-    let reply = Message::from_vec(&waiting.reply(zone, &failed, &mut rng)).unwrap();
+    let reply = waiting.found(zone, &failed, &mut rng).unwrap();
+    let reply = Message::from_vec(&reply).unwrap();
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[test]
+fn the_subnet_of_a_client_is_where_it_is() {
+    let config = DnsConfig { allow_stale: false, ..DnsConfig::default() };
+    let subnet = |address: [u8; 4], prefix| {
+        let mut edns = Edns::new();
+        let subnet = ClientSubnet::new(address.into(), prefix, 0);
+        edns.options_mut().insert(EdnsOption::Subnet(subnet));
+        question("n2.node.terraform.", RecordType::A, Some(edns)).to_vec().unwrap()
+    };
+    let message = subnet([10, 1, 0, 0], 16);
+    let (Step::Wait(waiting), _) = step(&config, &message, Transport::Udp) else { panic!() };
+    let Needs::Rows(lookup) = waiting.needs() else { panic!() };
+    let source = waiting.context(&config, lookup).source.unwrap();
+    assert_eq!(source, SocketAddr::from(([10, 1, 0, 0], 9)));
+    let mut answer = terraform_core::dns::Answer::empty(terraform_core::dns::Rcode::NoError);
+    for (for_subnet, scope) in [(false, 0), (true, 16)] {
+        answer.for_subnet = for_subnet;
+        let reply = Message::from_vec(&waiting.reply(&config, &answer)).unwrap();
+        let option = reply.edns.unwrap().option(EdnsCode::Subnet).cloned();
+        let Some(EdnsOption::Subnet(subnet)) = option else { panic!("{option:?}") };
+        assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (16, scope));
+    }
+    // One byte of an address is not what 16 bits need.
+    let mut short = message;
+    let at = short.len() - 1;
+    short.truncate(at);
+    short[at - 10] -= 1;
+    short[at - 6] -= 1;
+    let reply = raw(&config, &short, Transport::Udp);
+    assert_eq!((reply.len(), reply[3] & 15), (12, 1));
+}
+
+#[test]
+fn small_answers_are_counted_and_measured_as_recorded() {
+    // dns.md §6: 20 wanted of 40, no EDNS.
+    let config = DnsConfig { udp_answer_limit: 20, ..DnsConfig::default() };
+    let big = |qtype| question("big.service.terraform.", qtype, None).to_vec().unwrap();
+    let reply = |config: &DnsConfig, qtype| raw(config, &big(qtype), Transport::Udp);
+    let answers = |reply: &[u8]| Message::from_vec(reply).unwrap().answers.len();
+    let addresses = reply(&config, RecordType::A);
+    assert_eq!(answers(&addresses), 8);
+    let compressed = reply(&config, RecordType::SRV);
+    let plain = DnsConfig { disable_compression: true, ..config };
+    let whole = reply(&plain, RecordType::SRV);
+    // Names written in full decide how many there are even where they are not.
+    assert_eq!(answers(&compressed), answers(&whole));
+    assert!(compressed.len() < 300 && whole.len() > 400 && whole.len() <= 512);
+    let default = reply(&DnsConfig::default(), RecordType::A);
+    assert_eq!((answers(&default), default.len()), (3, 12 + 27 + 3 * 16));
+}
+
+#[test]
+fn names_point_back_and_are_read_the_same() {
+    for qtype in [RecordType::SRV, RecordType::SOA, RecordType::NS] {
+        let message = question("big.service.terraform.", qtype, sized(9000)).to_vec().unwrap();
+        let plain = DnsConfig { disable_compression: true, ..DnsConfig::default() };
+        let compressed = raw(&DnsConfig::default(), &message, Transport::Udp);
+        let whole = raw(&plain, &message, Transport::Udp);
+        let records = |bytes: &[u8]| {
+            let reply = Message::from_vec(bytes).unwrap();
+            (reply.answers, reply.authorities, reply.additionals)
+        };
+        assert_eq!(records(&compressed), records(&whole), "{qtype}");
+        assert!(qtype == RecordType::NS || compressed.len() < whole.len(), "{qtype}");
+    }
 }
 
 #[test]
@@ -297,10 +366,56 @@ fn a_server_answers_over_udp_and_tcp_and_tells_a_port_in_use() {
         assert_eq!(Message::from_vec(&reply).unwrap().answers.len(), 40);
     }
 
+    // What may not be answered is read over.
+    let mut odd = std::net::TcpStream::connect(address).unwrap();
+    odd.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    odd.write_all(&[&[0, 3, 1, 2, 3][..], &framed].concat()).unwrap();
+    let mut length = [0; 2];
+    odd.read_exact(&mut length).unwrap();
+
     let other = serve(address, &handle, &config, seed, &Executor::new()).unwrap_err();
     assert!(other.to_string().starts_with("failed to start the DNS server on 127.0.0.1:"));
     drop(server);
     drop(stop);
+    let _ended = thread.join().unwrap();
+}
+
+#[test]
+fn a_question_that_waits_holds_up_nothing_behind_it_on_its_stream() {
+    use std::io::{Read as _, Write as _};
+    let (calls, waiting) = smol::channel::bounded(1);
+    let view = Arc::new(ArcSwap::from_pointee(view()));
+    let handle = NodeHandle::new(view, calls, Clock::start());
+    let strict = DnsConfig { allow_stale: false, ..DnsConfig::default() };
+    let config = Arc::new(ArcSwap::from_pointee(strict));
+    let executor = Arc::new(Executor::new());
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = serve(any, &handle, &config, Seed::from_number(1), &executor).unwrap();
+    let address = server.address();
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let thread = std::thread::spawn(move || smol::block_on(executor.run(stopped.recv())));
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let read = |stream: &mut std::net::TcpStream| {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut reply).unwrap();
+        Message::from_vec(&reply).unwrap().metadata
+    };
+    for (number, name) in [(1, "n2.node.terraform."), (2, "0a000001.addr.terraform.")] {
+        let mut message = question(name, RecordType::A, None);
+        message.metadata.id = number;
+        let message = message.to_vec().unwrap();
+        let length = u16::try_from(message.len()).unwrap();
+        stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).unwrap();
+    }
+    assert_eq!(read(&mut stream).id, 2);
+    let call = waiting.recv_blocking().unwrap();
+    call.reply.send(Err(terraform_core::node::request::RequestError::NoServers));
+    let late = read(&mut stream);
+    assert_eq!((late.id, late.response_code), (1, ResponseCode::ServFail));
+    drop((server, stop));
     let _ended = thread.join().unwrap();
 }
 
