@@ -6,13 +6,14 @@
 //! nothing (agent-config.md §5).
 
 use crate::cli::Sources;
-use crate::config::Resolved;
+use crate::config::{Resolved, with_recursors};
 use crate::logger::Console;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use terraform_core::dns::DnsConfig;
+use terraform_core::dns::name::Name;
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
 use terraform_core::trace::Level;
 use terraform_io::handle::NodeHandle;
@@ -35,9 +36,14 @@ struct Shared {
 }
 
 impl Reloading {
-    /// A reload of `sources` for an agent started as `resolved` says.
-    pub(crate) fn new(sources: Sources, resolved: &Resolved, console: Arc<Console>) -> Self {
-        let dns = Arc::new(ArcSwap::from_pointee(resolved.dns_config.clone()));
+    /// A reload of `sources` for an agent started as `resolved` says, whose DNS answers as `dns`
+    /// says.
+    pub(crate) fn new(
+        sources: Sources,
+        (resolved, dns): (&Resolved, DnsConfig),
+        console: Arc<Console>,
+    ) -> Self {
+        let dns = Arc::new(ArcSwap::from_pointee(dns));
         let node_meta = Arc::new(ArcSwap::from_pointee(resolved.node.node_meta.clone()));
         let http_connections = Arc::new(AtomicUsize::new(resolved.http_connections_per_client));
         let started = resolved.clone();
@@ -74,6 +80,8 @@ impl Reloading {
         let shared = &self.shared;
         let handle = shared.handle.get().ok_or("cannot reload before agent started")?;
         let resolved = shared.sources.resolve()?;
+        let dns = with_recursors(resolved.dns_config.clone(), &resolved.recursors).await;
+        let dns = dns.map_err(|error| error.to_string())?;
         let reloadable = Reloadable {
             services: resolved.node.services.clone(),
             checks: resolved.node.checks.clone(),
@@ -89,7 +97,10 @@ impl Reloading {
         shared.console.set_level(resolved.node.level);
         shared.http_connections.store(resolved.http_connections_per_client, Ordering::Relaxed);
         shared.node_meta.store(Arc::new(resolved.node.node_meta));
-        shared.dns.store(Arc::new(resolved.dns_config));
+        // Names that were given out stay valid until a restart (dns.md §8).
+        let DnsConfig { domain, alt_domain, translate_wan_addrs, .. } =
+            shared.started.dns_config.clone();
+        shared.dns.store(Arc::new(DnsConfig { domain, alt_domain, translate_wan_addrs, ..dns }));
         Ok(())
     }
 }
@@ -109,7 +120,10 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("check_update_interval", a.check_update_interval != b.check_update_interval),
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),
         ("datacenter", a.datacenter != b.datacenter),
-        ("domain", started.dns_config.domain != now.dns_config.domain),
+        (
+            "domain, alt_domain or translate_wan_addrs",
+            zones(&started.dns_config) != zones(&now.dns_config),
+        ),
         (
             "gossip_lan, encrypt, encrypt_verify_incoming, encrypt_verify_outgoing or \
              disable_keyring_file",
@@ -136,4 +150,9 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("serf_wan", started.bind_wan != now.bind_wan),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+/// What of DNS cannot change.
+const fn zones(dns: &DnsConfig) -> (&Name, Option<&Name>, bool) {
+    (&dns.domain, dns.alt_domain.as_ref(), dns.translate_wan_addrs)
 }

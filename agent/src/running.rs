@@ -2,7 +2,7 @@
 
 use crate::API_VERSION;
 use crate::cli::{Exit, Sources};
-use crate::config::{Joins, Resolved};
+use crate::config::{Joins, Resolved, with_recursors};
 use crate::logger::Console;
 use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
@@ -50,7 +50,12 @@ async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<Pa
         Ok(wishes) => wishes,
         Err(error) => return Exit::failure(format!("==> cannot watch signals: {error}\n")),
     };
-    let reload = Reloading::new(sources, resolved, Arc::clone(&console));
+    let dns = with_recursors(resolved.dns_config.clone(), &resolved.recursors).await;
+    let dns = match dns {
+        Ok(dns) => dns,
+        Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
+    };
+    let reload = Reloading::new(sources, (resolved, dns), Arc::clone(&console));
     let running = match start(resolved, &reload, &console, record).await {
         Ok(running) => running,
         Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),

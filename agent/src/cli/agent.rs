@@ -13,6 +13,9 @@ use terraform_io::duration;
 /// clients, SIGHUP reads the configuration files again.
 #[derive(Clone, Debug, FromArgs, ArgsInfo)]
 struct Arguments {
+    /// a second name of the DNS zone
+    #[argh(option, arg_name = "name")]
+    alt_domain: Option<String>,
     /// the address other agents reach this one at
     #[argh(option, arg_name = "address")]
     advertise: Option<String>,
@@ -58,6 +61,9 @@ struct Arguments {
     /// the DNS port, -1 for none (8600)
     #[argh(option, arg_name = "port")]
     dns_port: Option<i64>,
+    /// the DNS zone (terraform)
+    #[argh(option, arg_name = "name")]
+    domain: Option<String>,
     /// the key that encrypts gossip, as the command keygen makes one; once keys are stored in the
     /// data directory, those are used
     #[argh(option, arg_name = "key")]
@@ -88,6 +94,9 @@ struct Arguments {
     /// keys and tokens, so only its owner may read it
     #[argh(option, arg_name = "file")]
     record: Option<PathBuf>,
+    /// a DNS server to ask about names that are not the agent's own; may be repeated
+    #[argh(option, arg_name = "address")]
+    recursor: Vec<String>,
     /// the time between two tries of -retry-join (30s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     retry_interval: Option<Duration>,
@@ -184,6 +193,7 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         start_join_wan: arguments.join_wan,
         retry_join_wan: arguments.retry_join_wan,
         http_allow_write_from: arguments.allow_write_http_from,
+        recursors: arguments.recursor,
         ..Settings::default()
     };
     let mut scalars = Settings {
@@ -199,6 +209,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         serf_wan: arguments.serf_wan_bind,
         client_addr: arguments.client,
         datacenter: arguments.datacenter,
+        domain: arguments.domain,
+        alt_domain: arguments.alt_domain,
         encrypt: arguments.encrypt,
         disable_keyring_file: arguments.disable_keyring_file,
         log_level: arguments.log_level,

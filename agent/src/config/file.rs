@@ -63,6 +63,12 @@ pub struct Settings {
     pub datacenter: Option<String>,
     /// `domain`
     pub domain: Option<String>,
+    /// `alt_domain`
+    pub alt_domain: Option<String>,
+    /// `recursors`
+    pub recursors: Vec<String>,
+    /// `translate_wan_addrs`
+    pub translate_wan_addrs: Option<bool>,
     /// `log_level`
     pub log_level: Option<String>,
     /// `start_join`
@@ -139,8 +145,10 @@ pub struct Settings {
     pub dns_switches: BTreeMap<String, bool>,
     /// `dns_config.*` numbers, by key
     pub dns_numbers: BTreeMap<String, i64>,
-    /// `dns_config.node_ttl`
-    pub dns_node_ttl: Option<Duration>,
+    /// `dns_config.*` durations, by key
+    pub dns_durations: BTreeMap<String, Duration>,
+    /// `dns_config.soa.*`, by key
+    pub dns_soa: BTreeMap<String, i64>,
     /// `dns_config.service_ttl`, by service
     pub dns_service_ttl: BTreeMap<String, Duration>,
     /// `service` and `services`
@@ -257,6 +265,8 @@ impl FileReader {
             "client_addr" => self.settings.client_addr = self.text(key, value),
             "datacenter" => self.settings.datacenter = self.text(key, value),
             "domain" => self.settings.domain = self.text(key, value),
+            "alt_domain" => self.settings.alt_domain = self.text(key, value),
+            "translate_wan_addrs" => self.settings.translate_wan_addrs = self.boolean(key, value),
             "log_level" => self.settings.log_level = self.text(key, value),
             "retry_interval" => self.settings.retry_interval = self.duration(key, value),
             "retry_max" => self.settings.retry_max = self.integer(key, value),
@@ -310,6 +320,7 @@ impl FileReader {
             "retry_join" => self.settings.retry_join = self.texts(key, value),
             "start_join_wan" => self.settings.start_join_wan = self.texts(key, value),
             "retry_join_wan" => self.settings.retry_join_wan = self.texts(key, value),
+            "recursors" => self.settings.recursors = self.texts(key, value),
             "node_meta" => self.settings.node_meta = self.text_map(key, value),
             "service" => self.services(key, std::slice::from_ref(value)),
             "check" => self.checks(key, std::slice::from_ref(value)),
@@ -375,25 +386,7 @@ impl FileReader {
                     self.settings.gossip_numbers.insert(path.to_owned(), number);
                 }
             }
-            ("dns_config", "only_passing" | "enable_truncate" | "allow_stale") => {
-                if let Some(switch) = self.boolean(path, value) {
-                    self.settings.dns_switches.insert(key.to_owned(), switch);
-                }
-            }
-            ("dns_config", "enable_additional_node_meta_txt" | "disable_compression") => {
-                if let Some(switch) = self.boolean(path, value) {
-                    self.settings.dns_switches.insert(key.to_owned(), switch);
-                }
-            }
-            ("dns_config", "udp_answer_limit" | "a_record_limit") => {
-                if let Some(number) = self.integer(path, value) {
-                    self.settings.dns_numbers.insert(key.to_owned(), number);
-                }
-            }
-            ("dns_config", "node_ttl") => {
-                self.settings.dns_node_ttl = self.duration(path, value);
-            }
-            ("dns_config", "service_ttl") => self.service_ttl(path, value),
+            ("dns_config", _) => return self.dns(key, path, value),
             ("http_config", "block_endpoints") => {
                 self.settings.http_block_endpoints = self.texts(path, value);
             }
@@ -435,15 +428,53 @@ impl FileReader {
         true
     }
 
-    fn service_ttl(&mut self, path: &str, value: &Value) {
+    fn dns(&mut self, key: &str, path: &str, value: &Value) -> bool {
+        match key {
+            "only_passing"
+            | "enable_truncate"
+            | "allow_stale"
+            | "enable_additional_node_meta_txt"
+            | "disable_compression"
+            | "use_cache" => {
+                let switch = self.boolean(path, value).map(|switch| (key.to_owned(), switch));
+                self.settings.dns_switches.extend(switch);
+            }
+            "udp_answer_limit" | "a_record_limit" => {
+                let number = self.integer(path, value).map(|number| (key.to_owned(), number));
+                self.settings.dns_numbers.extend(number);
+            }
+            "node_ttl" | "max_stale" | "recursor_timeout" | "cache_max_age" => {
+                let duration = self.duration(path, value).map(|time| (key.to_owned(), time));
+                self.settings.dns_durations.extend(duration);
+            }
+            "service_ttl" => {
+                self.each(path, value, |reader, service, path, value| {
+                    let ttl = reader.duration(path, value).map(|ttl| (service.to_owned(), ttl));
+                    reader.settings.dns_service_ttl.extend(ttl);
+                });
+            }
+            "soa" => self.each(path, value, |reader, key, path, value| {
+                let key = key.to_ascii_lowercase();
+                if matches!(key.as_str(), "refresh" | "retry" | "expire" | "min_ttl") {
+                    let number = reader.integer(path, value).map(|number| (key, number));
+                    reader.settings.dns_soa.extend(number);
+                } else {
+                    reader.unknown.push(path.to_ascii_lowercase());
+                }
+            }),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Hands every entry of a map to `take`, with its key and its path.
+    fn each(&mut self, path: &str, value: &Value, take: impl Fn(&mut Self, &str, &str, &Value)) {
         let Value::Object(object) = value else {
             self.mistyped(path, "map", value);
             return;
         };
-        for (service, value) in object {
-            if let Some(ttl) = self.duration(&format!("{path}.{service}"), value) {
-                self.settings.dns_service_ttl.insert(service.clone(), ttl);
-            }
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            take(self, key, &format!("{path}.{key}"), value);
         }
     }
 

@@ -19,18 +19,18 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         autopilot_last_contact_threshold, autopilot_max_trailing_logs, autopilot_min_quorum,
         autopilot_server_stabilization_time, autopilot_dead_server_grace, data_dir, node_name,
         node_id, bind_addr, advertise_addr, advertise_addr_wan, serf_wan, client_addr, datacenter,
-        domain, log_level, retry_interval, retry_max, retry_interval_wan, retry_max_wan, encrypt,
-        encrypt_verify_incoming, encrypt_verify_outgoing, disable_keyring_file,
-        disable_coordinates, rejoin_after_leave, skip_leave_on_interrupt, leave_on_terminate,
-        enable_script_checks, enable_local_script_checks, check_update_interval,
-        reconnect_timeout, reconnect_timeout_wan, raft_multiplier, rpc_hold_timeout,
-        session_ttl_min, default_query_time, max_query_time, discovery_max_stale,
-        disable_http_unprintable_char_filter, http_max_conns_per_client, dns_node_ttl;
+        domain, alt_domain, translate_wan_addrs, log_level, retry_interval, retry_max,
+        retry_interval_wan, retry_max_wan, encrypt, encrypt_verify_incoming,
+        encrypt_verify_outgoing, disable_keyring_file, disable_coordinates, rejoin_after_leave,
+        skip_leave_on_interrupt, leave_on_terminate, enable_script_checks,
+        enable_local_script_checks, check_update_interval, reconnect_timeout, reconnect_timeout_wan,
+        raft_multiplier, rpc_hold_timeout, session_ttl_min, default_query_time, max_query_time,
+        discovery_max_stale, disable_http_unprintable_char_filter, http_max_conns_per_client;
         both stay:
-        addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, node_meta,
-        gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_service_ttl,
-        http_block_endpoints, http_allow_write_from, http_response_headers, services, checks,
-        unbuilt;
+        addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, recursors,
+        node_meta, gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_durations,
+        dns_soa, dns_service_ttl, http_block_endpoints, http_allow_write_from,
+        http_response_headers, services, checks, unbuilt;
     );
 }
 
@@ -62,7 +62,8 @@ mod tests {
             "performance": {"raft_multiplier": 2, "rpc_hold_timeout": "4s"},
             "gossip_lan": {"gossip_interval": "5s", "gossip_nodes": 4},
             "dns_config": {"only_passing": true, "a_record_limit": 1, "node_ttl": "6s",
-                           "service_ttl": {"*": "7s"}},
+                           "service_ttl": {"*": "7s"}, "soa": {"retry": 7}},
+            "alt_domain": "y", "recursors": ["z"], "translate_wan_addrs": true,
             "non_voting_server": true,
             "autopilot": {"cleanup_dead_servers": false, "last_contact_threshold": "1s",
                           "max_trailing_logs": 1, "min_quorum": 2, "dead_server_grace": "3s",

@@ -14,4 +14,4 @@ pub use file::{FileError, Settings, Unbuilt, parse};
 pub use keys::Safety;
 pub use load::{LoadError, Loaded, load};
 pub use merge::overlay;
-pub use resolve::{Joins, Machine, ResolveError, Resolved, resolve};
+pub use resolve::{Joins, Machine, ResolveError, Resolved, resolve, with_recursors};

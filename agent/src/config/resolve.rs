@@ -2,7 +2,10 @@
 //!
 //! Texts of refusals follow agent-config.md §3. What is only worth a warning is returned as one.
 
+mod dns;
 mod http;
+
+pub use dns::with_recursors;
 
 use super::{Safety, Settings};
 use std::collections::BTreeMap;
@@ -14,7 +17,6 @@ use terraform_core::config::{
     Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::dns::DnsConfig;
-use terraform_core::dns::name::Name;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
 use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
@@ -47,8 +49,10 @@ pub struct Resolved {
     pub dns: Option<SocketAddr>,
     /// Where the command line's port listens.
     pub rpc: SocketAddr,
-    /// How DNS answers.
+    /// How DNS answers, but for the recursors, whose names are still to be looked up.
     pub dns_config: DnsConfig,
+    /// Whom DNS asks about what is not its own.
+    pub recursors: Vec<String>,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
     /// Who may ask for what over HTTP.
@@ -127,7 +131,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         ResolveError(format!("failed to setup node ID: specified NodeID is invalid: {error}"))
     })?;
     let datacenter = datacenter(&settings)?;
-    let dns_config = dns_config(&settings)?;
+    let dns_config = dns::config(&settings, &mut warnings)?;
     let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
     let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
@@ -170,6 +174,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         dns_config,
         http_rules,
         http_connections_per_client,
+        recursors: settings.recursors,
         scripts_from_api,
         joins,
         joins_wan,
@@ -734,44 +739,6 @@ fn scripts_allowed(
         )),
         Some(_) | None => Ok(()),
     }
-}
-
-/// How DNS answers: the settings of `dns_config` over its defaults (dns.md §8).
-fn dns_config(settings: &Settings) -> Checked<DnsConfig> {
-    let mut dns = DnsConfig::default();
-    if let Some(domain) = &settings.domain {
-        let Some(name) = Name::parse(domain) else {
-            return refuse(format!("domain: {domain:?} is not a DNS name"));
-        };
-        dns.domain = name;
-    }
-    for (key, on) in &settings.dns_switches {
-        match key.as_str() {
-            "only_passing" => dns.only_passing = *on,
-            "enable_truncate" => dns.enable_truncate = *on,
-            "allow_stale" => dns.allow_stale = *on,
-            "disable_compression" => dns.disable_compression = *on,
-            _ => dns.node_meta_txt = *on,
-        }
-    }
-    for (key, number) in &settings.dns_numbers {
-        let Ok(limit) = usize::try_from(*number) else {
-            return refuse(format!(
-                "dns_config.{key} cannot be {number}. Must be greater than or equal to zero"
-            ));
-        };
-        match key.as_str() {
-            "udp_answer_limit" => dns.udp_answer_limit = limit,
-            _ => dns.a_record_limit = limit,
-        }
-    }
-    let seconds = |ttl: Duration| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-    if let Some(ttl) = settings.dns_node_ttl {
-        dns.node_ttl = seconds(ttl);
-    }
-    dns.service_ttl =
-        settings.dns_service_ttl.iter().map(|(name, ttl)| (name.clone(), seconds(*ttl))).collect();
-    Ok(dns)
 }
 
 #[cfg(test)]
