@@ -197,6 +197,15 @@ impl Agent {
         assert!(sent.expect("kill runs").success(), "the agent takes a signal");
     }
 
+    /// Its resident memory in KiB (proc(5), `VmRSS`).
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).expect("the agent runs");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.expect("the system tells it")
+    }
+
     /// Kills it as `kill -9` does and gives back how to start it again.
     pub fn kill(mut self) -> Options {
         self.child.kill().expect("the agent runs");

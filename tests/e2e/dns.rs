@@ -1,0 +1,59 @@
+//! DNS through the built binary: recursors, reloads, the settings that only a running agent shows.
+
+use crate::cluster::{DnsAnswer, dig};
+use e2e::{Folder, LONG, Options, wait_until};
+
+const SERVFAIL: u8 = 2;
+const REFUSED: u8 = 5;
+
+fn outcome(answer: &DnsAnswer) -> (u8, Vec<String>) {
+    (answer.rcode, answer.addresses.clone())
+}
+
+#[test]
+fn names_of_another_zone_come_through_recursors_which_a_reload_changes() {
+    let upstream = Options::new("up", &["-server", "-bootstrap", "-domain", "else.example"]);
+    let upstream = upstream.start();
+    upstream.wait_for_leader();
+    let folder = Folder::new("config");
+    let path = folder.join("dns.json");
+    let write = |text: &str| std::fs::write(&path, text).expect("the folder is writable");
+    write("{}");
+    let flag = folder.to_str().expect("the folder's name is text");
+    let agent = Options::new("own", &["-server", "-bootstrap", "-config-dir", flag]).start();
+    agent.wait_for_leader();
+    let ask = |name: &str| outcome(&dig(&agent.address(), name, 1));
+    assert_eq!(ask("up.node.else.example"), (REFUSED, vec![]));
+
+    // Nobody listens on the first, so the second is asked.
+    let recursors = format!(r#"["{}:1", "{}:8600"]"#, upstream.address(), upstream.address());
+    write(&format!(r#"{{"recursors": {recursors}, "domain": "other"}}"#));
+    assert_eq!(agent.command(&["reload"]).status.code(), Some(0));
+    assert_eq!(ask("up.node.else.example"), (0, vec![upstream.address()]));
+    assert_eq!(ask("own.node.terraform"), (0, vec![agent.address()]), "a zone does not change");
+    let warned = "[WARN] agent: domain, alt_domain or translate_wan_addrs changed and takes effect \
+                  after a restart";
+    wait_until("the warning of a restart", LONG, || {
+        agent.lines().iter().any(|line| line == warned).then_some(())
+    });
+
+    // A host name is followed: into another zone, and inside the own one.
+    for (service, host) in [("far", "up.node.else.example"), ("near", "own.node.terraform")] {
+        let body = format!(
+            r#"{{"Node": "ext", "Address": "10.0.0.1",
+            "Service": {{"Service": "{service}", "Address": "{host}", "Port": 80}}}}"#
+        );
+        assert_eq!(agent.put("/v1/catalog/register", &body).body, "true");
+    }
+    assert_eq!(ask("far.service.terraform"), (0, vec![upstream.address()]));
+    assert_eq!(ask("near.service.terraform"), (0, vec![agent.address()]));
+
+    write(r#"{"recursors": ["0.0.0.0"]}"#);
+    let refused = agent.command(&["reload"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("DNS recursor address cannot be 0.0.0.0, :: or [::]"), "{text}");
+    let upstream = upstream.kill();
+    assert_eq!(ask("up.node.else.example"), (SERVFAIL, vec![]), "{}", upstream.name);
+    let cut = dig(&agent.address(), "far.service.terraform", 1);
+    assert_eq!((cut.rcode, cut.answers), (0, 1), "the alias stands alone");
+}
