@@ -79,6 +79,11 @@ pub(crate) struct Servers {
 }
 
 impl Contender {
+    /// What it is and where it came from.
+    pub(crate) fn label(&self) -> String {
+        format!("{:?} {}", self.kind, self.program.display())
+    }
+
     /// Starts `count` servers and waits until each of them takes a write.
     pub(crate) fn start(&self, count: usize) -> Servers {
         let addresses: Vec<Ipv4Addr> = (0..count).map(|_| loopback()).collect();
@@ -204,6 +209,11 @@ impl Servers {
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
         kib.unwrap_or(f64::NAN) / 1024.0
+    }
+
+    /// Where the system counts for a server's process (proc(5)).
+    pub(crate) fn stat(&self, at: usize) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/stat", self.children[at].id()))
     }
 
     /// Whether the program has this; etcd knows two modes of reads.

@@ -1,16 +1,19 @@
 //! How fast the shipped binary is, beside other programs in one run:
-//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`, `failover`,
-//! `large [--keys N]`, `http [--seconds N]`, `catalog [--nodes N]` and `watch [--watchers N]`.
+//! `cargo run --release -p e2e --bin bench -- kv [--seconds N] [--peers DIR]`, `dns`,
+//! `failover`, `large [--keys N]`, `http [--seconds N]`, `catalog [--nodes N]` and
+//! `watch [--watchers N]`.
 //!
 //! It measures `$TERRAFORM_BIN`, or what `cargo build --release -p agent` made. `--peers` names a
-//! folder with a `consul`; `etcd` is looked for there and among the installed programs. Servers
-//! and load share the machine, so only ratios within one run count.
+//! folder with a `consul`; `etcd` is looked for there and among the installed programs, and
+//! `--other` names another build of ours. Servers and load share the machine, so only ratios within
+//! one run count.
 
 #![expect(clippy::indexing_slicing, reason = "a panic is how a measurement fails")]
 
 mod catalog;
 mod contender;
 mod disk;
+mod dns;
 mod failover;
 mod http;
 mod kv;
@@ -23,7 +26,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "usage: bench kv [--seconds N] [--peers DIR]
+const USAGE: &str = "usage: bench kv [--seconds N] [--peers DIR] [--other FILE]
+       bench dns [--seconds N] [--peers DIR] [--other FILE]
        bench failover [--peers DIR]
        bench large [--keys N] [--peers DIR]
        bench http [--seconds N] [--peers DIR]
@@ -31,7 +35,7 @@ const USAGE: &str = "usage: bench kv [--seconds N] [--peers DIR]
        bench watch [--watchers N] [--peers DIR]";
 
 /// The flags.
-const KNOWN: &[&str] = &["seconds", "peers", "keys", "nodes", "watchers"];
+const KNOWN: &[&str] = &["seconds", "peers", "other", "keys", "nodes", "watchers"];
 
 fn main() -> ExitCode {
     match bench() {
@@ -47,6 +51,9 @@ fn bench() -> Result<(), String> {
     let flags = e2e::Flags::parse(std::env::args().skip(1), KNOWN)?;
     let [what] = flags.words.as_slice() else { return Err(USAGE.to_owned()) };
     let mut contenders = vec![Contender { kind: Kind::Terraform, program: shipped()? }];
+    if let Some(other) = flags.text("other") {
+        contenders.push(Contender { kind: Kind::Terraform, program: other.into() });
+    }
     if let Some(folder) = flags.text("peers") {
         for (kind, name) in [(Kind::Consul, "consul"), (Kind::Etcd, "etcd")] {
             match find(Path::new(folder), name) {
@@ -60,6 +67,10 @@ fn bench() -> Result<(), String> {
     };
     match what.as_str() {
         "kv" => kv::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?)),
+        "dns" => {
+            contenders.retain(|contender| contender.kind != Kind::Etcd);
+            dns::run(&contenders, Duration::from_secs(flags.number("seconds", 2)?))?;
+        }
         "failover" => failover::run(&contenders),
         "large" => large::run(&contenders, count("keys", 1_000_000)?),
         "http" => http::run(&contenders, Duration::from_secs(flags.number("seconds", 3)?)),
