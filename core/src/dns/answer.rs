@@ -8,8 +8,10 @@ use super::plan::{Kind, Lookup};
 use super::record::{Data, Owner, Record};
 use super::{Answer, Plan, QueryType, Question, Rcode, Zone, text};
 use crate::catalog::model::{CheckStatus, Node};
+use crate::catalog::prepared::Executed;
 use crate::catalog::query::{AddressOwner, Instance};
-use crate::id::{Datacenter, ServiceName};
+use crate::id::Datacenter;
+use crate::node::request::RequestError;
 use crate::rng::Rng;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,8 +42,11 @@ impl Zone<'_> {
     ) -> Plan {
         match (&lookup.kind, found) {
             (Kind::Node, Found::Node(Some(node))) => self.node(question, node, self.seen(lookup)),
-            (Kind::Service(name), Found::Instances(rows)) => {
-                self.service(question, (name, lookup), rows, rng)
+            (Kind::Service(name), Found::Instances(mut rows)) => {
+                let drawn = Drawn { rows: &mut rows, at: 0, rng };
+                let ttl = self.config.ttl_of_service(name.as_str());
+                let datacenter = lookup.datacenter.as_ref().unwrap_or(self.datacenter);
+                self.service(question, (datacenter, self.seen(lookup)), drawn, ttl)
             }
             (Kind::Apex, Found::Servers(nodes)) => Plan::Answer(self.apex(question, nodes, rng)),
             (Kind::Apex, Found::Failed) => Plan::Answer(self.apex(question, Vec::new(), rng)),
@@ -55,9 +60,43 @@ impl Zone<'_> {
         }
     }
 
+    /// Makes the answer to a question for a prepared query from what it found, in its order.
+    ///
+    /// - Source: dns.md §3 to §5; http-api.md §14 for the times to live.
+    /// - Errors: an unknown query or datacenter is NXDOMAIN, any other failure SERVFAIL.
+    pub fn executed(
+        &self,
+        question: &Question<'_>,
+        executed: &Result<Executed, RequestError>,
+    ) -> Plan {
+        let executed = match executed {
+            Ok(executed) => executed,
+            Err(RequestError::NotFound(_) | RequestError::NoPath) => {
+                return Plan::Answer(self.negative(Rcode::NxDomain));
+            }
+            Err(_) => return Plan::Answer(Answer::empty(Rcode::ServFail)),
+        };
+        let given = executed.ttl.map(|ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
+        let ttl = given.unwrap_or_else(|| self.config.ttl_of_service(&executed.service));
+        let datacenter = &executed.datacenter;
+        let rows = executed.instances.iter().map(AsRef::as_ref);
+        let from = (datacenter, self.seen_in(datacenter));
+        // Another client may be nearer to other instances.
+        match self.service(question, from, rows, ttl) {
+            Plan::Answer(answer) => Plan::Answer(Answer { for_subnet: true, ..answer }),
+            Plan::Chase(chase) => Plan::Chase(chase.for_subnet()),
+            plan @ (Plan::Lookup(_) | Plan::Execute(_) | Plan::Recurse) => plan,
+        }
+    }
+
     /// From where the rows of a lookup are looked at (dns.md §9).
     fn seen(&self, lookup: &Lookup) -> Seen {
-        let other = lookup.datacenter.as_ref().is_some_and(|asked| asked != self.datacenter);
+        lookup.datacenter.as_ref().map_or(Seen::Inside, |asked| self.seen_in(asked))
+    }
+
+    /// The same for rows of a datacenter.
+    fn seen_in(&self, datacenter: &Datacenter) -> Seen {
+        let other = datacenter != self.datacenter;
         if other && self.config.translate_wan_addrs { Seen::Outside } else { Seen::Inside }
     }
 
@@ -104,24 +143,22 @@ impl Zone<'_> {
         self.followed(question, answer, host.as_slice(), (Place::Answers, None))
     }
 
-    fn service(
+    fn service<'a>(
         &self,
         question: &Question<'_>,
-        (name, lookup): (&ServiceName, &Lookup),
-        mut rows: Vec<&Instance>,
-        rng: &mut Rng,
+        (datacenter, seen): (&Datacenter, Seen),
+        instances: impl Iterator<Item = &'a Instance>,
+        ttl: u32,
     ) -> Plan {
-        let mut drawn = Drawn { rows: &mut rows, at: 0, rng }.peekable();
-        if drawn.peek().is_none() {
+        let mut instances = instances.peekable();
+        if instances.peek().is_none() {
             return Plan::Answer(self.negative(Rcode::NxDomain));
         }
-        let (ttl, seen) = (self.config.ttl_of_service(name.as_str()), self.seen(lookup));
         let (mut answer, hosts, place) = if question.qtype == QueryType::Srv {
-            let datacenter = lookup.datacenter.as_ref().unwrap_or(self.datacenter);
-            let (answer, hosts) = self.srv_records(question, (datacenter, seen), drawn, ttl);
+            let (answer, hosts) = self.srv_records(question, (datacenter, seen), instances, ttl);
             (answer, hosts, Place::Additional)
         } else if asks_for_addresses(question.qtype) {
-            let (answer, hosts) = self.address_records(question, seen, drawn, ttl);
+            let (answer, hosts) = self.address_records(question, seen, instances, ttl);
             (answer, hosts, Place::Answers)
         } else {
             (Answer::empty(Rcode::NoError), Vec::new(), Place::Answers)

@@ -89,6 +89,12 @@ impl Chase {
         }
     }
 
+    /// The same, of an answer that depends on where the client is.
+    pub(super) const fn for_subnet(mut self) -> Self {
+        self.answer.for_subnet = true;
+        self
+    }
+
     /// Plans to follow `names`, in this order.
     pub(super) fn follow<'a>(
         mut self,
@@ -136,7 +142,8 @@ impl Chase {
             match plan {
                 Plan::Lookup(lookup) => return Need::Rows(lookup),
                 Plan::Answer(answer) => self.take(zone, answer, &[]),
-                Plan::Recurse | Plan::Chase(_) => {}
+                // A prepared query behind a host name is not executed.
+                Plan::Recurse | Plan::Chase(_) | Plan::Execute(_) => {}
             }
         }
         Need::Nothing
@@ -156,7 +163,7 @@ impl Chase {
                 let next: Vec<Name> = chase.left.into_iter().map(|target| target.name).collect();
                 self.take(zone, chase.answer, &next);
             }
-            Plan::Lookup(_) | Plan::Recurse => {}
+            Plan::Lookup(_) | Plan::Recurse | Plan::Execute(_) => {}
         }
     }
 

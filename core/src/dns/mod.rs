@@ -12,8 +12,9 @@
 //! private address that nobody has does not exist, and any other is REFUSED without recursors. The
 //! owner of an `.addr.` answer keeps the client's spelling as every other does.
 //!
-//! Not here: prepared queries and mesh names (`query`, `connect`, `ingress`, `virtual`) do not
-//! exist and are NXDOMAIN.
+//! A prepared query is executed by a server, and [`Zone::executed`] makes records of what it found.
+//!
+//! Not here: mesh names (`connect`, `ingress`, `virtual`) do not exist and are NXDOMAIN.
 
 mod address;
 mod answer;
@@ -29,7 +30,7 @@ mod text;
 
 pub use chase::{Chase, Need};
 pub use found::Found;
-pub use plan::Lookup;
+pub use plan::{Lookup, Prepared};
 pub use recursion::Recursion;
 
 use crate::id::Datacenter;
@@ -272,6 +273,8 @@ pub enum Plan {
     Answer(Answer),
     /// The catalog decides.
     Lookup(Lookup),
+    /// A prepared query decides.
+    Execute(Prepared),
     /// The recursors decide; there are some.
     Recurse,
     /// Host names must be followed.

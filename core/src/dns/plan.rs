@@ -21,6 +21,15 @@ pub struct Lookup {
     pub(super) kind: Kind,
 }
 
+/// A prepared query to be executed: hand what it found to [`Zone::executed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its identity or a name.
+    pub query: String,
+    /// The datacenter the name asks for; `None` for the agent's own.
+    pub datacenter: Option<Datacenter>,
+}
+
 /// What the looked-up rows are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -72,9 +81,11 @@ impl Zone<'_> {
             let (left, right) = labels.split_at(at);
             let (left, right) = match keyword {
                 Keyword::BareSrv => (labels.get(..=at)?, labels.get(at + 1..)?),
-                Keyword::Service | Keyword::Node | Keyword::Addr | Keyword::Unbuilt => {
-                    (left, right.get(1..)?)
-                }
+                Keyword::Service
+                | Keyword::Node
+                | Keyword::Addr
+                | Keyword::Query
+                | Keyword::Unbuilt => (left, right.get(1..)?),
             };
             let datacenter = match right {
                 [] => None,
@@ -88,7 +99,11 @@ impl Zone<'_> {
                     (Query::NodeNamed(name), Kind::Node)
                 }
                 Keyword::Addr => return self.encoded_address(question, left).map(Plan::Answer),
-                Keyword::Unbuilt => return None,
+                Keyword::Query if !left.is_empty() => {
+                    let query = left.join(".");
+                    return Some(Plan::Execute(Prepared { query, datacenter }));
+                }
+                Keyword::Query | Keyword::Unbuilt => return None,
             };
             return Some(Plan::Lookup(Lookup { query, datacenter, kind }));
         }
@@ -150,7 +165,9 @@ enum Keyword {
     Addr,
     /// `_proto` of an SRV question without the label `service`; it belongs to the left part.
     BareSrv,
-    /// Names that do not exist: prepared queries and mesh endpoints.
+    /// A prepared query.
+    Query,
+    /// Names that do not exist: mesh endpoints.
     Unbuilt,
 }
 
@@ -163,7 +180,9 @@ impl Keyword {
             Some(Self::Node)
         } else if is("addr") {
             Some(Self::Addr)
-        } else if is("query") || is("connect") || is("ingress") {
+        } else if is("query") {
+            Some(Self::Query)
+        } else if is("connect") || is("ingress") {
             Some(Self::Unbuilt)
         } else if qtype == QueryType::Srv && label.starts_with('_') {
             Some(Self::BareSrv)

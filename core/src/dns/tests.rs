@@ -3,9 +3,10 @@
 use super::*;
 use crate::catalog::Tables;
 use crate::catalog::model::{CheckStatus, Node, Service, ServiceAddress, Weights};
-use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use crate::catalog::prepared::Executed;
+use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows, ServiceQuery};
 use crate::catalog::tests::{check, node, register, registration, service};
-use crate::id::ModifyIndex;
+use crate::id::{ModifyIndex, ServiceName};
 use crate::node::request::RequestError;
 use crate::rng::{Rng, Seed, Stream};
 use proptest::prelude::*;
@@ -103,7 +104,7 @@ fn plan_with(config: &DnsConfig, name: &str, qtype: QueryType) -> Plan {
     let question = Question { labels: &labels, qtype, room: 100, edns: true };
     match zone.plan(&question) {
         Plan::Lookup(lookup) => looked_up(&zone, &question, &lookup),
-        plan @ (Plan::Answer(_) | Plan::Recurse | Plan::Chase(_)) => plan,
+        plan @ (Plan::Answer(_) | Plan::Execute(_) | Plan::Recurse | Plan::Chase(_)) => plan,
     }
 }
 
@@ -218,7 +219,8 @@ fn names_that_do_not_exist_are_nxdomain_with_the_soa() {
         "n1.node.dc9.terraform",
         "n1.node.bad dc.terraform",
         "0a00000z.addr.terraform",
-        "q.query.terraform",
+        "query.terraform",
+        "q.query.a.b.terraform",
         "web.connect.terraform",
         "web.ingress.terraform",
         "web.virtual.terraform",
@@ -580,4 +582,76 @@ proptest! {
         let refused = Plan::Answer(Answer::refusal(Rcode::Refused));
         prop_assert_eq!(plan == refused && outside, outside);
     }
+}
+
+/// What a prepared query finds: the instances of a service of the catalog, in this order.
+fn executed(service: &str, datacenter: &str) -> Executed {
+    let query = ServiceQuery::all(ServiceName::parse(service).unwrap());
+    let Rows::Instances(instances) = rows(&catalog(), &Query::ServiceHealth(query)) else {
+        panic!()
+    };
+    Executed {
+        service: service.to_owned(),
+        instances,
+        ttl: None,
+        ttl_text: String::new(),
+        datacenter: Datacenter::parse(datacenter).unwrap(),
+        failovers: 0,
+        known_leader: true,
+        last_contact: Duration::ZERO,
+        consistency: Consistency::Stale,
+    }
+}
+
+#[test]
+fn a_prepared_query_is_asked_by_what_stands_before_its_word() {
+    let config = DnsConfig::default();
+    let planned = |name: &str| plan_with(&config, name, QueryType::A);
+    for (name, query, datacenter) in [
+        ("q1.query.terraform", "q1", None),
+        ("Geo.db-1.QUERY.dc2.terraform", "Geo.db-1", Some("dc2")),
+    ] {
+        let datacenter = datacenter.map(|name| Datacenter::parse(name).unwrap());
+        let prepared = Prepared { query: query.to_owned(), datacenter };
+        assert_eq!(planned(name), Plan::Execute(prepared), "{name}");
+    }
+}
+
+#[test]
+fn what_a_prepared_query_finds_stays_in_its_order_and_has_its_time_to_live() {
+    let config = DnsConfig { service_ttl: [("web".to_owned(), 7)].into(), ..DnsConfig::default() };
+    let datacenter = Datacenter::parse("dc1").unwrap();
+    let zone = Zone { config: &config, datacenter: &datacenter, serial: 77 };
+    let answer = |qtype, executed: Result<Executed, RequestError>| {
+        let labels = ["q1", "query", "terraform"];
+        let question = Question { labels: &labels, qtype, room: 100, edns: true };
+        let plan = zone.executed(&question, &executed);
+        let Plan::Answer(answer) = plan else { panic!("{plan:?}") };
+        answer
+    };
+    let found = executed("web", "dc2");
+    let mut turned = found.clone();
+    turned.instances.reverse();
+    let addresses = |answer: &Answer| -> Vec<Data> {
+        answer.answers.iter().map(|record| record.data.clone()).collect()
+    };
+    let (first, second) =
+        (answer(QueryType::A, Ok(found.clone())), answer(QueryType::A, Ok(turned)));
+    let mut backwards = addresses(&second);
+    backwards.reverse();
+    assert!(first.for_subnet && first.answers.len() > 1);
+    assert_eq!(addresses(&first), backwards);
+    assert!(first.answers.iter().all(|record| record.ttl == 7));
+    let timed = Executed { ttl: Some(Duration::from_secs(11)), ..found.clone() };
+    assert!(answer(QueryType::A, Ok(timed)).answers.iter().all(|record| record.ttl == 11));
+    let srv = answer(QueryType::Srv, Ok(found.clone()));
+    let in_dc2 = |name: &Name| name.as_str().contains(".dc2.");
+    assert!(srv.answers.iter().filter_map(Record::target).all(in_dc2), "{srv:?}");
+    let nothing = Executed { instances: Vec::new(), ..found };
+    for failed in [Ok(nothing), Err(RequestError::NotFound(String::new()))] {
+        let answer = answer(QueryType::A, failed);
+        let negative = zone.negative(Rcode::NxDomain);
+        assert_eq!(Answer { for_subnet: false, ..answer }, negative);
+    }
+    assert_eq!(answer(QueryType::A, Err(RequestError::NoLeader)), Answer::empty(Rcode::ServFail));
 }

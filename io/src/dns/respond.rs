@@ -11,10 +11,15 @@ use crate::handle::NodeHandle;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use terraform_core::catalog::prepared::{Executed, Execution};
 use terraform_core::catalog::query::{Consistency, QueryAnswer};
-use terraform_core::dns::{Answer, Chase, DnsConfig, Found, Lookup, Need, Plan, Rcode, Zone};
+use terraform_core::dns::{
+    Answer, Chase, DnsConfig, Found, Lookup, Need, Plan, Prepared, Rcode, Zone,
+};
 use terraform_core::id::Datacenter;
-use terraform_core::node::request::{RequestContext, RequestError};
+use terraform_core::node::request::{
+    Request as NodeRequest, RequestBody, RequestContext, RequestError, Response,
+};
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::view::View;
@@ -57,6 +62,8 @@ pub struct Waiting {
 pub enum Needs {
     /// What the catalog says.
     Rows(Lookup),
+    /// What a prepared query finds.
+    Execution(Prepared),
     /// What recursors say.
     Recursion,
     /// The addresses of host names.
@@ -83,7 +90,8 @@ pub fn respond(
     let zone = zone(config, &view.datacenter, wall);
     let plan = request.ask((config, transport), |question| match zone.plan(question) {
         Plan::Lookup(lookup) => {
-            let context = context(config, &lookup, request.source(from));
+            let source = request.source(from);
+            let context = context(config, lookup.datacenter.as_ref(), source);
             let Some(state) = view.readable(&context, &lookup.query, now) else {
                 return Plan::Lookup(lookup);
             };
@@ -98,18 +106,28 @@ pub fn respond(
                 None => Plan::Lookup(lookup),
             }
         }
-        plan @ (Plan::Answer(_) | Plan::Recurse | Plan::Chase(_)) => plan,
+        plan @ (Plan::Answer(_) | Plan::Execute(_) | Plan::Recurse | Plan::Chase(_)) => plan,
     });
-    let needs = match plan {
-        Plan::Answer(answer) => {
+    match Needs::of(plan) {
+        Ok(needs) => Step::Wait(Box::new(Waiting { request, transport, from, needs })),
+        Err(answer) => {
             reply::encode(&request, &answer, (config, transport), out);
-            return Step::Replied;
+            Step::Replied
         }
-        Plan::Lookup(lookup) => Needs::Rows(lookup),
-        Plan::Recurse => Needs::Recursion,
-        Plan::Chase(chase) => Needs::Chase(Box::new(chase)),
-    };
-    Step::Wait(Box::new(Waiting { request, transport, from, needs }))
+    }
+}
+
+impl Needs {
+    /// What a plan waits for; the answer if it waits for nothing.
+    fn of(plan: Plan) -> Result<Self, Answer> {
+        match plan {
+            Plan::Answer(answer) => Err(answer),
+            Plan::Lookup(lookup) => Ok(Self::Rows(lookup)),
+            Plan::Execute(prepared) => Ok(Self::Execution(prepared)),
+            Plan::Recurse => Ok(Self::Recursion),
+            Plan::Chase(chase) => Ok(Self::Chase(Box::new(chase))),
+        }
+    }
 }
 
 impl Waiting {
@@ -120,7 +138,7 @@ impl Waiting {
 
     /// How the catalog is to be asked.
     pub fn context(&self, config: &DnsConfig, lookup: &Lookup) -> RequestContext {
-        context(config, lookup, self.request.source(self.from))
+        context(config, lookup.datacenter.as_ref(), self.request.source(self.from))
     }
 
     /// What follows from what the catalog says: the reply, or a longer wait.
@@ -134,13 +152,28 @@ impl Waiting {
         let plan = self.request.ask((zone.config, self.transport), |question| {
             zone.answer(question, lookup, Found::of(outcome), rng)
         });
-        match plan {
-            Plan::Answer(answer) => return Some(self.reply(zone.config, &answer)),
-            Plan::Lookup(lookup) => self.needs = Needs::Rows(lookup),
-            Plan::Recurse => self.needs = Needs::Recursion,
-            Plan::Chase(chase) => self.needs = Needs::Chase(Box::new(chase)),
+        self.goes_on(zone.config, plan)
+    }
+
+    /// What follows from what a prepared query found: the reply, or a longer wait.
+    pub fn executed(
+        &mut self,
+        zone: Zone<'_>,
+        executed: &Result<Executed, RequestError>,
+    ) -> Option<Vec<u8>> {
+        let by = (zone.config, self.transport);
+        let plan = self.request.ask(by, |question| zone.executed(question, executed));
+        self.goes_on(zone.config, plan)
+    }
+
+    fn goes_on(&mut self, config: &DnsConfig, plan: Plan) -> Option<Vec<u8>> {
+        match Needs::of(plan) {
+            Ok(needs) => {
+                self.needs = needs;
+                None
+            }
+            Err(answer) => Some(self.reply(config, &answer)),
         }
-        None
     }
 
     /// The reply with this answer.
@@ -156,9 +189,13 @@ fn zone<'a>(config: &'a DnsConfig, datacenter: &'a Datacenter, wall: WallClock) 
     Zone { config, datacenter, serial }
 }
 
-fn context(config: &DnsConfig, lookup: &Lookup, source: SocketAddr) -> RequestContext {
+fn context(
+    config: &DnsConfig,
+    datacenter: Option<&Datacenter>,
+    source: SocketAddr,
+) -> RequestContext {
     let consistency = if config.allow_stale { Consistency::Stale } else { Consistency::Leader };
-    let datacenter = lookup.datacenter.clone();
+    let datacenter = datacenter.cloned();
     RequestContext { datacenter, consistency, source: Some(source), ..RequestContext::default() }
 }
 
@@ -219,6 +256,14 @@ impl Responder {
                         return reply;
                     }
                 }
+                Needs::Execution(ref prepared) => {
+                    let source = waiting.request.source(waiting.from);
+                    let executed = self.execute(&config, prepared, source).await;
+                    let zone = |zone: Zone<'_>, _: &mut Rng| waiting.executed(zone, &executed);
+                    if let Some(reply) = self.within_zone(&config, zone) {
+                        return reply;
+                    }
+                }
                 Needs::Recursion => {
                     let (number, by) = (self.number(), (&*config, waiting.transport));
                     let reply = self.recursors.forward(&waiting.request, by, number).await;
@@ -242,7 +287,8 @@ impl Responder {
             let need = self.within_zone(config, |zone, _| chase.next(&zone));
             match need {
                 Need::Rows(lookup) => {
-                    let outcome = self.rows(config, context(config, &lookup, from), &lookup).await;
+                    let context = context(config, lookup.datacenter.as_ref(), from);
+                    let outcome = self.rows(config, context, &lookup).await;
                     self.within_zone(config, |zone, rng| {
                         chase.found(&zone, &lookup, Found::of(&outcome), rng);
                     });
@@ -271,6 +317,47 @@ impl Responder {
         }
         context.consistency = Consistency::Leader;
         self.handle.query(context, lookup.query.clone()).await
+    }
+
+    /// Has a prepared query executed, and once more by the leader if the answer is too old.
+    async fn execute(
+        &self,
+        config: &DnsConfig,
+        Prepared { query, datacenter }: &Prepared,
+        source: SocketAddr,
+    ) -> Result<Executed, RequestError> {
+        let (agent, agent_datacenter) = {
+            let view = self.handle.view();
+            (view.name.clone(), view.datacenter.clone())
+        };
+        let execution = Execution {
+            query: query.clone(),
+            near: None,
+            limit: 0,
+            agent,
+            agent_datacenter,
+            address: Some(source.ip()),
+        };
+        let body = RequestBody::ExecutePrepared(Box::new(execution));
+        let mut context = context(config, datacenter.as_ref(), source);
+        let ask = |context: RequestContext| {
+            let asked = self.handle.request(NodeRequest { context, body: body.clone() });
+            async {
+                let response = asked.await?;
+                let Response::Executed(executed) = response else {
+                    let text = format!("an execution was answered with {response:?}");
+                    return Err(RequestError::Unknown(text));
+                };
+                Ok(*executed)
+            }
+        };
+        let executed = ask(context.clone()).await;
+        let age = executed.as_ref().map(|executed| executed.last_contact).unwrap_or_default();
+        if !is_too_old(config, &context, age) {
+            return executed;
+        }
+        context.consistency = Consistency::Leader;
+        ask(context).await
     }
 
     /// The reply where nobody can be asked.
