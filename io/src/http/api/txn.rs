@@ -2,29 +2,19 @@
 //!
 //! - Source: http-api.md §12.
 
+use super::bodies::txn::TransactionBody;
 use super::*;
 use crate::http::json::Json;
 use crate::http::render;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
 
-/// Operations in one transaction.
-const OPERATIONS_MAX: usize = 64;
-
 impl Api {
     pub(super) async fn txn(&self, request: &ApiRequest<'_>) -> Handled {
         let options = options::read(request, Reads::default())?;
-        let operations = bodies::txn::operations(request.body)?;
-        if operations.len() > OPERATIONS_MAX {
-            let count = operations.len();
-            let rule = format!("({count} > {OPERATIONS_MAX})");
-            return Err(Reply::text(
-                413,
-                format!("Transaction contains too many operations {rule}"),
-            ));
-        }
+        let TransactionBody { operations, writes } = bodies::txn::operations(request.body)?;
         let datacenter = options::answering(request);
-        if operations.iter().all(Operation::is_read) {
+        if !writes {
             return self.read_together(options, operations, &datacenter).await;
         }
         let context = options::write(request)?;

@@ -18,26 +18,46 @@ use terraform_core::catalog::transaction::{
 use terraform_core::id::{ModifyIndex, SessionId};
 use terraform_core::wire::base64;
 
+/// Elements of the list in one transaction.
+const OPERATIONS_MAX: usize = 64;
+
 /// What an element of the list asks for.
-enum Element {
-    Operation(Operation),
-    /// Something that is not built, by name.
-    NotBuilt(String),
+struct Element {
+    /// What is done, or by name what is not built.
+    asked: Result<Operation, String>,
+    /// Whether its verb is one that writes.
+    writes: bool,
 }
 
-/// The operations of a body; an element that asks for nothing is left out.
-pub(in crate::http::api) fn operations(body: &[u8]) -> Result<Vec<Operation>, Reply> {
-    let unreadable = |error| Reply::text(400, format!("Failed to parse body: {error}"));
-    let value = decode::parse(body).map_err(unreadable)?;
-    let elements = decode::list(&value, "TxnOps", |value, _| element(value));
-    let mut operations = Vec::new();
-    for element in elements.map_err(unreadable)?.into_iter().flatten() {
-        match element {
-            Element::Operation(operation) => operations.push(operation),
-            Element::NotBuilt(what) => return Err(Reply::not_built(&what)),
-        }
+/// A transaction as given.
+pub(in crate::http::api) struct TransactionBody {
+    /// What is done; an element that asks for nothing is left out.
+    pub(in crate::http::api) operations: Vec<Operation>,
+    /// Whether one of them has a verb that writes. A verb that nobody knows writes, except on keys.
+    pub(in crate::http::api) writes: bool,
+}
+
+/// The operations of a body.
+pub(in crate::http::api) fn operations(body: &[u8]) -> Result<TransactionBody, Reply> {
+    let unreadable = |error: String| Reply::text(400, format!("Failed to parse body: {error}"));
+    let value = decode::parse(body).map_err(|error| unreadable(error.to_string()))?;
+    if value.is_object() {
+        let rule = "json: cannot unmarshal object into Go value of type api.TxnOps";
+        return Err(unreadable(rule.to_owned()));
     }
-    Ok(operations)
+    let elements = decode::list(&value, "TxnOps", |value, _| element(value));
+    let elements = elements.map_err(|error| unreadable(error.to_string()))?;
+    let count = elements.len();
+    if count > OPERATIONS_MAX {
+        let rule = format!("({count} > {OPERATIONS_MAX})");
+        return Err(Reply::text(413, format!("Transaction contains too many operations {rule}")));
+    }
+    let (mut operations, mut any_writes) = (Vec::new(), false);
+    for Element { asked, writes } in elements.into_iter().flatten() {
+        operations.push(asked.map_err(|what| Reply::not_built(&what))?);
+        any_writes |= writes;
+    }
+    Ok(TransactionBody { operations, writes: any_writes })
 }
 
 /// One element; of several operations in it the first in this order counts.
@@ -72,11 +92,12 @@ fn of_verb(
         "delete-cas" => act(Act::Delete(Some(index))),
         _ => Err(Refusal::Rule(format!("unknown {kind} verb {verb:?}"))),
     };
-    match act {
-        Ok(row) => Element::Operation(Operation::Row(row)),
-        Err(Refusal::Rule(rule)) => Element::Operation(Operation::Refused(rule)),
-        Err(Refusal::NotBuilt(field)) => Element::NotBuilt(format!("the field {field:?}")),
-    }
+    let asked = match act {
+        Ok(row) => Ok(Operation::Row(row)),
+        Err(Refusal::Rule(rule)) => Ok(Operation::Refused(rule)),
+        Err(Refusal::NotBuilt(field)) => Err(format!("the field {field:?}")),
+    };
+    Element { asked, writes: verb != "get" }
 }
 
 /// What is done with a row, with the condition.
@@ -234,5 +255,7 @@ fn kv_operation(value: &Value) -> Result<Element, DecodeError> {
         },
         _ => Operation::Refused(format!("unknown KV verb {verb:?}")),
     };
-    Ok(Element::Operation(operation))
+    let writes =
+        ["set", "cas", "delete", "delete-cas", "delete-tree", "lock", "unlock"].contains(&&*verb);
+    Ok(Element { asked: Ok(operation), writes })
 }
