@@ -122,7 +122,7 @@ fn garbage_on_every_port_changes_nothing() {
     assert_eq!(raw(host, 8500, large).status, 413);
     let body = agent.put("/v1/catalog/register", "{\"Node\":").body;
     assert!(body.starts_with("Request decode failed: "), "{body}");
-    assert_eq!(agent.get("/v1/acl/tokens").status, 501);
+    assert_eq!(agent.get("/v1/acl/tokens").status, 401);
     assert_eq!(agent.get("/v1/catalog/nodes").status, 200);
     let found = dig(host, "sturdy.node.terraform", 1).addresses;
     assert_eq!(found, std::slice::from_ref(&address));

@@ -2,7 +2,8 @@
 //!
 //! - Source: http-api.md §1.1 and §20. The longest registered pattern wins; one that ends in `/`
 //!   takes the rest of the path as its argument.
-//! - Endpoints that are not built are routed too, so that they answer 501 by name and not 404.
+//! - Endpoints that are not built are routed too, so that they answer 501 by name and not 404. ACLs
+//!   are off, since no agent starts that is told to have some, and so their endpoints say.
 
 use super::parse::Method;
 
@@ -68,6 +69,8 @@ pub enum Endpoint {
     StatusLeader,
     StatusPeers,
     Txn,
+    /// Anything that needs ACLs, which are off.
+    Acl,
     /// Known by name only.
     NotBuilt,
 }
@@ -92,30 +95,34 @@ const fn later(path: &'static str, methods: &'static str) -> Pattern {
     Pattern { path, methods, endpoint: Endpoint::NotBuilt }
 }
 
+const fn acl(path: &'static str, methods: &'static str) -> Pattern {
+    Pattern { path, methods, endpoint: Endpoint::Acl }
+}
+
 /// All patterns, sorted by path.
 static PATTERNS: &[Pattern] = &[
-    later("/v1/acl/", "GET,PUT,POST,DELETE"),
-    later("/v1/acl/auth-method", "PUT"),
-    later("/v1/acl/auth-method/", "GET,PUT,DELETE"),
-    later("/v1/acl/auth-methods", "GET"),
-    later("/v1/acl/binding-rule", "PUT"),
-    later("/v1/acl/binding-rule/", "GET,PUT,DELETE"),
-    later("/v1/acl/binding-rules", "GET"),
-    later("/v1/acl/bootstrap", "PUT"),
-    later("/v1/acl/login", "POST"),
-    later("/v1/acl/logout", "POST"),
-    later("/v1/acl/policies", "GET"),
-    later("/v1/acl/policy", "PUT"),
-    later("/v1/acl/policy/", "GET,PUT,DELETE"),
-    later("/v1/acl/replication", "GET"),
-    later("/v1/acl/role", "PUT"),
-    later("/v1/acl/role/", "GET,PUT,DELETE"),
-    later("/v1/acl/roles", "GET"),
-    later("/v1/acl/rules/translate", "POST"),
-    later("/v1/acl/rules/translate/", "GET"),
-    later("/v1/acl/token", "PUT"),
-    later("/v1/acl/token/", "GET,PUT,DELETE"),
-    later("/v1/acl/tokens", "GET"),
+    acl("/v1/acl/", "GET,PUT,POST,DELETE"),
+    acl("/v1/acl/auth-method", "PUT"),
+    acl("/v1/acl/auth-method/", "GET,PUT,DELETE"),
+    acl("/v1/acl/auth-methods", "GET"),
+    acl("/v1/acl/binding-rule", "PUT"),
+    acl("/v1/acl/binding-rule/", "GET,PUT,DELETE"),
+    acl("/v1/acl/binding-rules", "GET"),
+    acl("/v1/acl/bootstrap", "PUT"),
+    acl("/v1/acl/login", "POST"),
+    acl("/v1/acl/logout", "POST"),
+    acl("/v1/acl/policies", "GET"),
+    acl("/v1/acl/policy", "PUT"),
+    acl("/v1/acl/policy/", "GET,PUT,DELETE"),
+    acl("/v1/acl/replication", "GET"),
+    acl("/v1/acl/role", "PUT"),
+    acl("/v1/acl/role/", "GET,PUT,DELETE"),
+    acl("/v1/acl/roles", "GET"),
+    acl("/v1/acl/rules/translate", "POST"),
+    acl("/v1/acl/rules/translate/", "GET"),
+    acl("/v1/acl/token", "PUT"),
+    acl("/v1/acl/token/", "GET,PUT,DELETE"),
+    acl("/v1/acl/tokens", "GET"),
     put("/v1/agent/check/deregister/", Endpoint::AgentCheckDeregister),
     put("/v1/agent/check/fail/", Endpoint::AgentCheckFail),
     put("/v1/agent/check/pass/", Endpoint::AgentCheckPass),
@@ -141,7 +148,7 @@ static PATTERNS: &[Pattern] = &[
     put("/v1/agent/service/maintenance/", Endpoint::AgentServiceMaintenance),
     put("/v1/agent/service/register", Endpoint::AgentServiceRegister),
     get("/v1/agent/services", Endpoint::AgentServices),
-    later("/v1/agent/token/", "PUT"),
+    acl("/v1/agent/token/", "PUT"),
     later("/v1/catalog/connect/", "GET"),
     get("/v1/catalog/datacenters", Endpoint::CatalogDatacenters),
     put("/v1/catalog/deregister", Endpoint::CatalogDeregister),
@@ -167,7 +174,7 @@ static PATTERNS: &[Pattern] = &[
     get("/v1/health/node/", Endpoint::HealthNode),
     get("/v1/health/service/", Endpoint::HealthService),
     get("/v1/health/state/", Endpoint::HealthState),
-    later("/v1/internal/acl/authorize", "POST"),
+    acl("/v1/internal/acl/authorize", "POST"),
     later("/v1/internal/ui/", "GET"),
     Pattern { path: "/v1/kv/", methods: "GET,PUT,DELETE", endpoint: Endpoint::Kv },
     Pattern {

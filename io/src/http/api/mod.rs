@@ -242,6 +242,7 @@ impl Api {
             Endpoint::StatusLeader => self.status_leader(request).await,
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,
+            Endpoint::Acl => Err(Reply::text(401, "ACL support disabled")),
             Endpoint::NotBuilt => Err(Reply::not_built(request.name)),
         }
     }

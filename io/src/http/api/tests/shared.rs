@@ -44,8 +44,6 @@ fn what_is_not_built_answers_501_by_name() {
     let world = server();
     for (target, name) in [
         ("GET /v1/agent/metrics", "/v1/agent/metrics"),
-        ("GET /v1/acl/tokens", "/v1/acl/tokens"),
-        ("PUT /v1/acl/bootstrap", "/v1/acl/bootstrap"),
         ("PUT /v1/agent/reload", "/v1/agent/reload"),
     ] {
         assert_eq!(world.say(target), (501, format!("{name} is not built yet")), "{target}");
@@ -95,6 +93,15 @@ fn the_settings_say_how_long_reads_wait_and_how_old_discovery_may_be() {
     assert_eq!(mode("GET /v1/catalog/nodes?consistent"), Consistency::Consistent);
     let (_, asked) = world.read("GET /v1/session/list", Rows::Sessions(vec![]));
     assert_eq!(asked.context.consistency, Consistency::Leader, "no discovery");
+}
+
+#[test]
+fn acls_are_off_for_whoever_asks() {
+    let world = server();
+    for target in ["PUT /v1/acl/bootstrap", "GET /v1/acl/tokens", "PUT /v1/agent/token/default"] {
+        assert_eq!(world.say(target), (401, "ACL support disabled".to_owned()), "{target}");
+    }
+    assert_eq!(world.say("GET /v1/agent/token/default").0, 405);
 }
 
 #[test]
