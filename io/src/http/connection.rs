@@ -99,6 +99,14 @@ impl Refusal {
             Self::BodyTooLarge { .. } => 413,
         }
     }
+
+    /// Whether it is an endpoint's own, and not that of any server (http-api.md §1.2).
+    pub const fn is_routed(self) -> bool {
+        match self {
+            Self::BodyTooLarge { .. } => true,
+            Self::Head(_) | Self::Chunks(_) => false,
+        }
+    }
 }
 
 /// What the host is to do next.

@@ -30,7 +30,7 @@ pub enum Content {
     Json,
     /// `text/plain; charset=utf-8`.
     Text,
-    /// `text/plain`, as local health and raw values are answered.
+    /// `text/plain`, as local health and raw values are answered, empty ones too.
     PlainText,
     /// `application/x-gzip`.
     Gzip,
@@ -242,7 +242,8 @@ pub fn write_head(reply: &Reply, context: HeadContext<'_>, out: &mut Vec<u8>) {
     put(out, " ");
     put(out, reason(reply.status));
     put(out, "\r\n");
-    if !reply.body.is_empty() || reply.file.is_some() {
+    let is_value = reply.content == Content::PlainText;
+    if !reply.body.is_empty() || reply.file.is_some() || is_value {
         put(out, reply.content.header());
         if reply.form.gzip {
             put(out, "Content-Encoding: gzip\r\n");

@@ -293,7 +293,8 @@ impl Socket {
                     if let Err(error) = self.take_piece(&mut upload, piece).await {
                         let busy = error.kind() == io::ErrorKind::ResourceBusy;
                         let status = if busy { 503 } else { 500 };
-                        return self.say_last(status, format!("snapshot: {error}")).await;
+                        let reply = Reply::text(status, format!("snapshot: {error}"));
+                        return self.say_last(&reply).await;
                     }
                     if upload.since_restart >= PIECES_BYTES {
                         upload.since_restart = 0;
@@ -316,7 +317,9 @@ impl Socket {
                     patience.restart();
                 }
                 Event::Refuse(refusal) => {
-                    return self.say_last(refusal.status(), refusal.to_string()).await;
+                    let reply = Reply::text(refusal.status(), refusal.to_string());
+                    let varies = refusal.is_routed();
+                    return self.say_last(&Reply { varies, ..reply }).await;
                 }
                 Event::Close => return Ok(()),
             }
@@ -426,14 +429,15 @@ impl Socket {
     async fn time_out(&self, phase: Phase) -> io::Result<()> {
         match phase {
             Phase::Idle => Ok(()),
-            Phase::Head | Phase::Body => self.say_last(408, "408 Request Timeout".into()).await,
+            Phase::Head | Phase::Body => {
+                self.say_last(&Reply::text(408, "408 Request Timeout")).await
+            }
         }
     }
 
-    async fn say_last(&self, status: u16, text: String) -> io::Result<()> {
-        let reply = Reply::text(status, text);
+    async fn say_last(&self, reply: &Reply) -> io::Result<()> {
         let mut out = Vec::new();
-        write_head(&reply, self.admission.shared.head_context(true, false), &mut out);
+        write_head(reply, self.admission.shared.head_context(true, false), &mut out);
         out.extend_from_slice(&reply.body);
         self.write(&out, &[]).await?;
         self.linger().await
