@@ -28,9 +28,10 @@ impl Api {
     pub(super) async fn agent_self(&self, request: &ApiRequest<'_>) -> Handled {
         let ask = Request { context: options::local(request), body: RequestBody::Info };
         let response = self.node.request(ask).await.map_err(|error| Reply::error(&error))?;
-        let Response::Info(stats) = response else {
+        let Response::Info(mut stats) = response else {
             return Err(Reply::text(500, "the node answered something else"));
         };
+        stats.insert("runtime".to_owned(), runtime_section());
         let own = if self.settings.facts.coordinates { self.own_coordinate().await? } else { None };
         let view = self.node.view();
         Ok(Reply::json(self.render_self(&view, &stats, own.as_ref())))
@@ -188,6 +189,29 @@ impl Api {
             Err(error) => Err(Reply::error(&error)),
         }
     }
+}
+
+/// What the process runs on, under Consul's names (http-api.md §4.1).
+fn runtime_section() -> BTreeMap<String, String> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    // What is a goroutine there is part of a thread here.
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count).to_string();
+    let compiler = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
+    [
+        ("arch", arch),
+        ("cpu_count", &processors),
+        ("goroutines", &threads),
+        ("max_procs", &processors),
+        ("os", std::env::consts::OS),
+        ("version", compiler),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// The socket addresses of `address`, `host[:port]`; `port` is the default.

@@ -66,10 +66,10 @@ fn only_at(request: &ApiRequest<'_>) -> Result<Option<ModifyIndex>, Reply> {
     if !request.params.has("cas") {
         return Ok(None);
     }
-    let index = request.params.get("cas").parse().map(ModifyIndex::new);
-    index.map(Some).map_err(|error: std::num::ParseIntError| {
-        Reply::text(400, format!("Bad request: Error parsing cas value: {error}"))
-    })
+    let index = options::unsigned(request.params.get("cas")).map(ModifyIndex::new);
+    index
+        .map(Some)
+        .map_err(|error| Reply::text(400, format!("Bad request: Error parsing cas value: {error}")))
 }
 
 fn config(body: &[u8]) -> Result<AutopilotConfig, Reply> {

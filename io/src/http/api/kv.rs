@@ -151,10 +151,5 @@ fn refuse_conflict(params: &Params, flags: &[&str]) -> Result<(), Reply> {
 
 /// A number, or the 500 that Consul's servers answer with.
 fn unsigned(text: &str) -> Result<u64, Reply> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let fault = if digits { "value out of range" } else { "invalid syntax" };
-    text.parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or_else(|| Reply::text(500, format!("strconv.ParseUint: parsing {text:?}: {fault}")))
+    options::unsigned(text).map_err(|error| Reply::text(500, error))
 }

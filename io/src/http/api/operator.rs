@@ -17,7 +17,7 @@ impl Api {
     pub(super) async fn operator_keyring(&self, request: &ApiRequest<'_>) -> Handled {
         let context = options::local(request);
         let relay_factor = relay_factor(request.params.get("relay-factor"))?;
-        let (operation, local_only) = operation(request)?;
+        let (operation, local_only) = self.key_operation(request)?;
         if !self.settings.facts.server {
             return Err(Reply::text(500, "keyring operations must run against a server node"));
         }
@@ -27,10 +27,7 @@ impl Api {
             let keys = KeyringRequest { pool, operation: operation.clone(), relay_factor };
             let elsewhere = Some(datacenter.clone()).filter(|it| *it != self.datacenter);
             let context = RequestContext { datacenter: elsewhere, ..context.clone() };
-            let label = match pool {
-                PoolName::Wan => "WAN".to_owned(),
-                PoolName::Lan => format!("{datacenter} (LAN)"),
-            };
+            let label = label(pool, &datacenter);
             match self.node.request(Request { context, body: RequestBody::Keys(keys) }).await {
                 Ok(Response::Serf(SerfReply::Keys(report))) => {
                     failures(&label, &report, &mut errors);
@@ -63,6 +60,42 @@ impl Api {
         let others = all.filter(|name| *name != own).map(|name| (PoolName::Lan, name));
         let own_pools = [PoolName::Wan, PoolName::Lan].map(|pool| (pool, own.clone()));
         own_pools.into_iter().chain(others).collect()
+    }
+
+    /// What is asked, and whether only of the own datacenter's LAN.
+    fn key_operation(&self, request: &ApiRequest<'_>) -> Result<(KeyOperation, bool), Reply> {
+        let local = local_only(request.params.get("local-only"))?;
+        if request.head.method == Method::Get {
+            return Ok((KeyOperation::List, local));
+        }
+        if local {
+            let rule = "local-only can only be set for list requests";
+            let text = format!("Bad request: Invalid use of local-only: {rule}");
+            return Err(Reply::text(400, text));
+        }
+        let text = key(request.body)?;
+        let key = base64::decode(text.as_bytes()).map(Bytes::from).map_err(|error| {
+            // Each pool is told of the operation, and each says so.
+            let of = |(pool, datacenter)| format!("{} error: {error}", label(pool, &datacenter));
+            let errors: Vec<_> = self.keyrings(false).into_iter().map(of).collect();
+            Reply::text(500, multi_error(&errors))
+        })?;
+        let operation = match request.head.method {
+            Method::Post => KeyOperation::Install(key),
+            Method::Put => KeyOperation::Use(key),
+            Method::Delete | Method::Get | Method::Head | Method::Options | Method::Other(_) => {
+                KeyOperation::Remove(key)
+            }
+        };
+        Ok((operation, false))
+    }
+}
+
+/// A pool in messages.
+fn label(pool: PoolName, datacenter: &Datacenter) -> String {
+    match pool {
+        PoolName::Wan => "WAN".to_owned(),
+        PoolName::Lan => format!("{datacenter} (LAN)"),
     }
 }
 
@@ -107,7 +140,7 @@ fn relay_factor(text: &str) -> Result<u8, Reply> {
         return Ok(0);
     }
     let number: i64 = text.parse().map_err(|_| {
-        let rule = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+        let rule = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
         bad(format!("Error parsing relay factor: {rule}"))
     })?;
     u8::try_from(number).ok().filter(|factor| *factor <= RELAY_FACTOR_MAX).ok_or_else(|| {
@@ -127,30 +160,8 @@ fn local_only(text: &str) -> Result<bool, Reply> {
     })
 }
 
-/// What is asked, and whether only of the own datacenter's LAN.
-fn operation(request: &ApiRequest<'_>) -> Result<(KeyOperation, bool), Reply> {
-    let local = local_only(request.params.get("local-only"))?;
-    if request.head.method == Method::Get {
-        return Ok((KeyOperation::List, local));
-    }
-    if local {
-        let rule = "local-only can only be set for list requests";
-        let text = format!("Bad request: Invalid use of local-only: {rule}");
-        return Err(Reply::text(400, text));
-    }
-    let key = key(request.body)?;
-    let operation = match request.head.method {
-        Method::Post => KeyOperation::Install(key),
-        Method::Put => KeyOperation::Use(key),
-        Method::Delete | Method::Get | Method::Head | Method::Options | Method::Other(_) => {
-            KeyOperation::Remove(key)
-        }
-    };
-    Ok((operation, false))
-}
-
-/// The key in a body.
-fn key(body: &Bytes) -> Result<Bytes, Reply> {
+/// The key in a body, as text.
+fn key(body: &Bytes) -> Result<String, Reply> {
     let mut text = String::new();
     let decoded = decode::parse(body).and_then(|value| {
         decode::each(&value, "keyring", |name, value| {
@@ -164,6 +175,5 @@ fn key(body: &Bytes) -> Result<Bytes, Reply> {
     decoded.map_err(|error| {
         Reply::text(400, format!("Bad request: Request decode failed: {error}"))
     })?;
-    let key = base64::decode(text.as_bytes());
-    key.map(Bytes::from).map_err(|error| Reply::text(500, multi_error(&[error.to_string()])))
+    Ok(text)
 }

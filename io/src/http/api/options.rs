@@ -222,3 +222,11 @@ fn check_cache_control(value: Option<&str>) -> Result<(), Reply> {
         Some(_) | None => Ok(()),
     }
 }
+
+/// A number in a parameter, or what Consul's servers say of it.
+pub(super) fn unsigned(text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fault = if digits { "value out of range" } else { "invalid syntax" };
+    let number = text.parse().ok().filter(|_| digits);
+    number.ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {fault}"))
+}

@@ -62,7 +62,12 @@ impl Api {
 
     pub(super) async fn session_info(&self, request: &ApiRequest<'_>) -> Handled {
         let options = options::read(request, SESSION)?;
-        let query = Query::Session(session_id(request)?);
+        // What is no identity is found out where the others are read.
+        let late = |reply: Reply| match reply.status {
+            400 => reply,
+            _ => reply.with_meta(Meta::zero()),
+        };
+        let query = Query::Session(session_id(request).map_err(late)?);
         self.read_sessions(options, query).await
     }
 

@@ -36,7 +36,7 @@ impl Api {
     async fn save_snapshot(&self, request: &ApiRequest<'_>) -> Handled {
         let context = options::read(request, Reads::default())?.context;
         let target = self.files.begin().await.map_err(|error| refused(&error))?;
-        let failed = |error| Reply::error(&error).with_meta(Meta::zero());
+        let failed = |error| Reply::error(&error);
         let opened = match self.backup(&context, BackupRequest::Open).await {
             Ok(BackupReply::Opened(opened)) => *opened,
             Ok(BackupReply::Block(_)) => return Err(failed(other_answer())),

@@ -18,7 +18,8 @@ fn self_shows_config_member_stats_and_meta() {
     let at = r#""Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;
     assert!(text.contains(at), "{text}");
     assert!(text.contains(r#""Member":{"Name":"n1","Addr":"127.0.0.1","Port":8301"#), "{text}");
-    assert!(text.ends_with(r#""Stats":{"agent":{"checks":"0"}},"Meta":{"rack":"r1"}}"#), "{text}");
+    assert!(text.contains(r#""Stats":{"agent":{"checks":"0"},"runtime":{"arch":"#), "{text}");
+    assert!(text.ends_with(r#"},"Meta":{"rack":"r1"}}"#), "{text}");
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["DebugConfig"]["TaggedAddresses"]["wan_ipv4"], "127.0.0.1");
 }
