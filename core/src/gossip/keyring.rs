@@ -67,7 +67,7 @@ pub enum KeyringError {
     #[error("Removing the primary key is not allowed")]
     Primary,
     /// A key cannot become the primary one before it is installed.
-    #[error("requested key is not in the keyring")]
+    #[error("Requested key is not in the keyring")]
     Missing,
     /// The keyring is full.
     #[error("the keyring already holds {KEYS_MAX} keys")]

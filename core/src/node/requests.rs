@@ -194,7 +194,11 @@ impl Node {
         }
         let Some(id) = self.waiting.joins.remove(&(pool, join)) else { return };
         let result = match contacted {
-            0 => Err(RequestError::Refused(multi_error(errors))),
+            0 => {
+                let errors: Vec<_> =
+                    errors.iter().map(|error| format!("Failed to join {error}")).collect();
+                Err(RequestError::Refused(multi_error(&errors)))
+            }
             contacted => Ok(Response::Joined(contacted)),
         };
         self.answer(id, result);

@@ -149,9 +149,9 @@ fn server_service(member: &Member, server: &ServerInfo) -> Service {
     let meta = [
         ("non_voter", (!server.votes).to_string()),
         ("raft_version", tag("raft_vsn")),
-        ("serf_protocol_current", versions.delegate.to_string()),
-        ("serf_protocol_max", versions.delegate_max.to_string()),
-        ("serf_protocol_min", versions.delegate_min.to_string()),
+        ("serf_protocol_current", versions.protocol.to_string()),
+        ("serf_protocol_max", versions.protocol_max.to_string()),
+        ("serf_protocol_min", versions.protocol_min.to_string()),
         ("version", tag("build")),
     ];
     Service {

@@ -126,7 +126,7 @@ fn operate(keys: &mut Vec<Bytes>, operation: KeyOperation) -> KeyResult {
         }
         KeyOperation::Use(key) => match keys.iter().position(|known| *known == key) {
             Some(at) => keys.swap(0, at),
-            None => return KeyResult::Failed("requested key is not in the keyring".to_owned()),
+            None => return KeyResult::Failed("Requested key is not in the keyring".to_owned()),
         },
         KeyOperation::Remove(key) if keys.first() == Some(&key) => {
             return KeyResult::Failed("Removing the primary key is not allowed".to_owned());
