@@ -11,8 +11,10 @@ pub struct Response {
     pub status: u16,
     /// The head's lines after the first, lower-cased names.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body as text.
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Response {
@@ -52,8 +54,9 @@ fn exchange(host: &str, port: u16, bytes: &[u8]) -> Option<Response> {
     let mut answer = Vec::new();
     // A reset after the answer is as good as an orderly end.
     let _ = stream.read_to_end(&mut answer);
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n")?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let body = &answer[end + 4..];
     let mut lines = head.split("\r\n");
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let header = |line: &str| {
@@ -64,17 +67,22 @@ fn exchange(host: &str, port: u16, bytes: &[u8]) -> Option<Response> {
     let chunked = headers
         .iter()
         .any(|(name, value)| name == "transfer-encoding" && value.eq_ignore_ascii_case("chunked"));
-    let body = if chunked { dechunked(body) } else { body.to_owned() };
-    Some(Response { status, headers, body })
+    let bytes = if chunked { dechunked(body) } else { body.to_vec() };
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Some(Response { status, headers, body, bytes })
 }
 
-fn dechunked(mut text: &str) -> String {
-    let mut out = String::new();
-    while let Some((size, rest)) = text.split_once("\r\n") {
+fn dechunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&rest[..end]).unwrap_or_default();
         let Ok(size) = usize::from_str_radix(size.trim(), 16) else { break };
-        let Some(chunk) = rest.get(..size).filter(|chunk| !chunk.is_empty()) else { break };
-        out.push_str(chunk);
-        text = rest.get(size + 2..).unwrap_or_default();
+        let start = end + 2;
+        let Some(chunk) = rest.get(start..start + size).filter(|chunk| !chunk.is_empty()) else {
+            break;
+        };
+        out.extend_from_slice(chunk);
+        rest = rest.get(start + size + 2..).unwrap_or_default();
     }
     out
 }

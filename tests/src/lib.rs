@@ -7,6 +7,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
+pub mod compat;
 pub mod torture;
 
 mod agent;
