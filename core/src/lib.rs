@@ -20,6 +20,7 @@ pub mod checks;
 pub mod config;
 pub mod coordinate;
 pub mod dns;
+pub mod durations;
 pub mod event;
 pub mod expression;
 pub mod filter;

@@ -16,6 +16,7 @@
 mod apply;
 pub mod autopilot;
 pub mod command;
+mod counts;
 pub mod image;
 mod keys;
 pub mod kv;
@@ -31,6 +32,8 @@ pub mod session;
 pub(crate) mod tests;
 pub(crate) mod topic;
 pub mod transaction;
+
+pub use counts::Counts;
 
 use crate::id::{ModifyIndex, NodeId, SessionId};
 use autopilot::Autopilot;

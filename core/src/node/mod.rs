@@ -27,10 +27,14 @@ mod serve;
 mod server;
 mod settle;
 mod snapshots;
+mod status;
 mod trace;
 mod wan;
 mod writes;
 
+pub use status::{
+    LeaderStatus, NodeStatus, PoolStatus, RolesTaken, ServerStatus, Stats, WriteTimes,
+};
 pub use trace::NodeTrace;
 
 use crate::anti_entropy::{self, AntiEntropy, AntiEntropyOutput};
@@ -95,21 +99,6 @@ impl Outboxes {
     }
 }
 
-/// Plain counters for the metrics endpoint; they only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Inputs handled.
-    pub inputs: u64,
-    /// Datagrams handed out.
-    pub datagrams_sent: u64,
-    /// Views published.
-    pub views_published: u64,
-    /// Entries applied.
-    pub entries_applied: u64,
-    /// Requests refused because a limit was reached.
-    pub requests_refused: u64,
-}
-
 /// One agent.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -142,6 +131,8 @@ pub struct Node {
     leader: Option<(NodeId, SocketAddr)>,
     /// Whether construction is over: before that, members are not told of.
     started: bool,
+    /// The level of traces that monitors want.
+    monitored: Option<Level>,
     out: VecDeque<Output>,
     stats: Stats,
     last_now: Instant,
@@ -239,6 +230,7 @@ impl Node {
             leads: false,
             leader: None,
             started: false,
+            monitored: None,
             out: VecDeque::new(),
             stats: Stats::default(),
             last_now: now,

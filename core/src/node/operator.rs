@@ -19,7 +19,7 @@ impl Node {
         let input = match request {
             OperatorRequest::RemovePeer(peer) => match find(server.raft.configuration(), &peer) {
                 Some(removed) => RaftInput::Change {
-                    id: server.serving.issue_change(ticket),
+                    id: server.serving.issue_change(now, ticket),
                     change: Change::Remove { server: removed, force: false },
                 },
                 None => {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 impl Node {
     /// Takes a read that came just now.
     pub(super) fn read(&mut self, now: Instant, ticket: Ticket, request: Arc<Request>) {
+        self.stats.reads += 1;
         let Some(server) = self.server.as_deref_mut() else { return };
         let wait = request.context.waits();
         let until = wait.map_or(now, |wait| now + wait + server.rng.jitter(wait / 16));

@@ -16,6 +16,7 @@ use crate::id::{
 };
 use crate::local::Maintenance;
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::node::NodeStatus;
 use crate::reconcile::Health;
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
@@ -152,6 +153,11 @@ pub enum RequestBody {
     Reload(Box<Reloadable>),
     /// Sections of numbers and states for people (`info`). Answered by `Response::Info`.
     Info,
+    /// Numbers for whoever measures this agent. Answered by `Response::Status`.
+    Status,
+    /// Trace for monitors that want this level too, or for none any more. Answered by
+    /// `Response::Done`.
+    Monitor(Option<Level>),
 }
 // What is forwarded has the first tags; the others are never sent.
 pack_enum!(RequestBody {
@@ -176,6 +182,8 @@ pack_enum!(RequestBody {
     110 => Reload(Box<Reloadable>),
     111 => Info,
     112 => Maintenance(Box<Maintenance>),
+    113 => Status,
+    114 => Monitor(Option<Level>),
 });
 
 /// Something to be done with the keyrings of all members of a pool.
@@ -367,6 +375,8 @@ pub enum Response {
     Health(Box<Health>),
     /// What a prepared query found.
     Executed(Box<Executed>),
+    /// Numbers of this agent.
+    Status(Box<NodeStatus>),
 }
 
 impl Response {
@@ -386,7 +396,8 @@ impl Response {
             | Self::Transaction(_)
             | Self::Backup(_)
             | Self::Health(_)
-            | Self::Executed(_)) => {
+            | Self::Executed(_)
+            | Self::Status(_)) => {
                 Err(RequestError::Unknown(format!("a query was answered with {other:?}")))
             }
         }

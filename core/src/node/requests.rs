@@ -12,6 +12,7 @@ use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput};
 use crate::serf::SerfInput;
 use crate::time::{Instant, WallClock};
+use crate::trace::Level;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -120,6 +121,8 @@ impl Node {
                 self.ask_local(now, id, wall, LocalRequest::Maintenance(maintenance));
             }
             RequestBody::Reload(reloadable) => self.reload(now, id, wall, *reloadable),
+            RequestBody::Status => self.tell_status(now, id),
+            RequestBody::Monitor(level) => self.monitored(id, level),
             RequestBody::Info => {
                 let sections = self.info(now);
                 self.answer(id, Ok(Response::Info(sections)));
@@ -226,13 +229,27 @@ impl Node {
         self.answer(id, Ok(Response::Done));
     }
 
-    fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
-        let Reloadable { services, checks, node_meta, level } = reloadable;
+    /// Others want to see traces of a level, beside those of the settings.
+    fn monitored(&mut self, id: RequestId, level: Option<Level>) {
+        self.monitored = level;
+        self.set_level();
+        self.answer(id, Ok(Response::Done));
+    }
+
+    /// Lets every machine trace what the settings or monitors want.
+    fn set_level(&mut self) {
+        let level = self.config.level.min(self.monitored.unwrap_or(Level::Error));
         self.lan.set_level(level);
         if let Some(wan) = self.wan.as_deref_mut() {
             wan.set_level(level);
         }
         self.boxes.set_level(level);
+    }
+
+    fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
+        let Reloadable { services, checks, node_meta, level } = reloadable;
+        self.config.level = level;
+        self.set_level();
         let meta = AntiEntropyInput::NodeMeta(node_meta);
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);
         self.ask_local(now, id, wall, LocalRequest::Reload { services, checks });

@@ -8,6 +8,7 @@
 use super::Node;
 use super::request::{BackupRequest, Request, RequestBody, RequestError, Response};
 use super::serf_requests::Asker;
+use super::status::{WriteKind, WriteTimes};
 use crate::catalog::command::Applied;
 use crate::event::FireEvent;
 use crate::id::{LogIndex, NodeId};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 enum Proposer {
     /// A write.
-    Write(Ticket),
+    Write(Ticket, WriteKind),
     /// Leader duties.
     Reconcile(ReconcileTicket),
     /// An operator.
@@ -37,7 +38,9 @@ enum Proposer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Serving {
     issued: u64,
-    waiting: BTreeMap<ProposalId, Proposer>,
+    /// By whom each was made, and when.
+    waiting: BTreeMap<ProposalId, (Proposer, Instant)>,
+    times: WriteTimes,
     transfers_issued: u64,
     /// Operators who wait for a transfer of leadership.
     transfers: BTreeMap<TransferId, Ticket>,
@@ -47,16 +50,37 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    fn issue(&mut self, proposer: Proposer) -> ProposalId {
+    fn issue(&mut self, now: Instant, proposer: Proposer) -> ProposalId {
         self.issued += 1;
         let id = ProposalId(self.issued);
-        self.waiting.insert(id, proposer);
+        self.waiting.insert(id, (proposer, now));
         id
     }
 
+    /// How many proposals there were.
+    pub(super) const fn proposals(&self) -> u64 {
+        self.issued
+    }
+
+    /// How long those took that were applied.
+    pub(super) const fn times(&self) -> &WriteTimes {
+        &self.times
+    }
+
+    /// Takes a proposal that was applied, and notes how long that took.
+    fn take_applied(&mut self, now: Instant, id: ProposalId) -> Option<Proposer> {
+        let (proposer, since) = self.waiting.remove(&id)?;
+        let took = now.since(since);
+        self.times.all.record(took);
+        if let Proposer::Write(_, kind) = proposer {
+            self.times.record(kind, took);
+        }
+        Some(proposer)
+    }
+
     /// Notes an operator who waits for a change of the configuration.
-    pub(super) fn issue_change(&mut self, ticket: Ticket) -> ProposalId {
-        self.issue(Proposer::Operator(ticket))
+    pub(super) fn issue_change(&mut self, now: Instant, ticket: Ticket) -> ProposalId {
+        self.issue(now, Proposer::Operator(ticket))
     }
 
     /// Notes an operator who waits for another leader.
@@ -95,7 +119,8 @@ impl Node {
         };
         let input = match &request.body {
             RequestBody::Write(command) => {
-                let id = server.serving.issue(Proposer::Write(ticket));
+                let proposer = Proposer::Write(ticket, WriteKind::of(command));
+                let id = server.serving.issue(now, proposer);
                 RaftInput::Propose { id, payload: command.encode() }
             }
             RequestBody::Query(_)
@@ -140,7 +165,9 @@ impl Node {
             | RequestBody::UpdateTtl { .. }
             | RequestBody::Reload(_)
             | RequestBody::Maintenance(_)
-            | RequestBody::Info => {
+            | RequestBody::Info
+            | RequestBody::Status
+            | RequestBody::Monitor(_) => {
                 let text = "this is not answered for other agents".to_owned();
                 self.executed(now, ticket, Err(RequestError::Refused(text)));
                 return;
@@ -157,14 +184,14 @@ impl Node {
         input: impl FnOnce(ProposalId) -> RaftInput,
     ) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let id = server.serving.issue(Proposer::Reconcile(ticket));
+        let id = server.serving.issue(now, Proposer::Reconcile(ticket));
         server.raft.handle(now, input(id), &mut self.boxes.raft);
     }
 
     /// Proposes that this server leaves the configuration.
     pub(super) fn propose_own_removal(&mut self, now: Instant, id: NodeId, force: bool) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let proposal = server.serving.issue(Proposer::Leave);
+        let proposal = server.serving.issue(now, Proposer::Leave);
         let change = Change::Remove { server: id, force };
         let input = RaftInput::Change { id: proposal, change };
         server.raft.handle(now, input, &mut self.boxes.raft);
@@ -180,10 +207,10 @@ impl Node {
     /// A proposal is committed and applied here.
     pub(super) fn proposal_applied(&mut self, now: Instant, id: ProposalId, index: LogIndex) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let Some(proposer) = server.serving.waiting.remove(&id) else { return };
+        let Some(proposer) = server.serving.take_applied(now, id) else { return };
         let outcome = server.take_outcome(index);
         match proposer {
-            Proposer::Write(ticket) => {
+            Proposer::Write(ticket, _) => {
                 let result = match outcome {
                     Ok(Applied::Done) => Ok(Response::Done),
                     Ok(Applied::Unmet) => Ok(Response::Unmet),
@@ -204,9 +231,9 @@ impl Node {
     /// A proposal was not done, or its outcome is unknown.
     pub(super) fn proposal_failed(&mut self, now: Instant, id: ProposalId, error: ProposalError) {
         let Some(server) = self.server.as_deref_mut() else { return };
-        let Some(proposer) = server.serving.waiting.remove(&id) else { return };
+        let Some((proposer, _)) = server.serving.waiting.remove(&id) else { return };
         match proposer {
-            Proposer::Write(ticket) => self.executed(now, ticket, Err(write_error(error))),
+            Proposer::Write(ticket, _) => self.executed(now, ticket, Err(write_error(error))),
             Proposer::Reconcile(ticket) => {
                 let result = Err(StepError::Failed(error));
                 self.tell_reconcile(now, ReconcileInput::Done { ticket, result });

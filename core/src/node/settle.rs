@@ -245,6 +245,7 @@ impl Node {
 
     /// Tells machines and subscribers what the Serf layer delivers.
     fn serf_event(&mut self, now: Instant, event: SerfEvent) {
+        self.stats.count_event(&event);
         if let SerfEvent::Members { kind, members } = &event {
             for member in members {
                 self.member_changed(now, member);
@@ -323,6 +324,7 @@ impl Node {
     fn route_reconcile(&mut self, now: Instant, output: ReconcileOutput) {
         match output {
             ReconcileOutput::Propose { ticket, command } => {
+                self.stats.count_duty(&command);
                 let payload = command.encode();
                 self.propose_for_reconcile(now, ticket, |id| RaftInput::Propose { id, payload });
             }
@@ -481,6 +483,7 @@ impl Node {
         role: RoleKind,
         leader: Option<(crate::id::NodeId, std::net::SocketAddr)>,
     ) {
+        self.stats.roles_taken.count(role);
         if role == RoleKind::Leader && !self.leads {
             self.trace(Level::Info, NodeTrace::LeadershipAcquired);
         }

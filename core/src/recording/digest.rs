@@ -195,6 +195,7 @@ impl Digest {
             Response::Backup(reply) => self.packed(reply),
             Response::Health(health) => self.packed(health),
             Response::Executed(executed) => self.packed(executed),
+            Response::Status(status) => self.text(format_args!("{status:?}")),
         }
     }
 

@@ -197,6 +197,8 @@ fn bodies() -> Vec<RequestBody> {
         RequestBody::UpdateTtl { check: id(), status: CheckStatus::Warning, output: text("so") },
         RequestBody::Reload(Box::new(reload)),
         RequestBody::Info,
+        RequestBody::Status,
+        RequestBody::Monitor(Some(Level::Trace)),
         RequestBody::Maintenance(Box::new(Maintenance {
             service: Some(ServiceId::parse("web-1").unwrap()),
             enable: true,

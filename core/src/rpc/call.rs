@@ -187,11 +187,18 @@ impl Rpc {
         }
         self.by_origin.insert(call.origin, id);
         let full = match call.origin {
-            Origin::Local(_) => false,
-            Origin::Remote(stream, _) => self.pool.serve(stream) > CALLS_OF_STREAM_MAX,
+            Origin::Local(_) => {
+                self.stats.submitted += 1;
+                false
+            }
+            Origin::Remote(stream, _) => {
+                self.stats.accepted += 1;
+                self.pool.serve(stream) > CALLS_OF_STREAM_MAX
+            }
         };
         let path = self.path(&call);
         call.across = path.clone().unwrap_or(None);
+        self.stats.crossed += u64::from(call.across.is_some());
         let refuse = matches!(call.origin, Origin::Remote(..)) && self.leaving;
         self.weight += call.weight;
         self.calls.insert(id, call);
@@ -567,6 +574,7 @@ impl Rpc {
     }
 
     fn overloaded(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        self.stats.overloaded += 1;
         let pending = self.calls.len();
         trace!(out, Level::Debug, RpcTrace::Overloaded { pending });
         let text = "too many requests are on their way".to_owned();
@@ -596,9 +604,13 @@ impl Rpc {
     ) {
         let Some(call) = self.remove(id) else { return };
         let (stream, id) = match call.origin {
-            Origin::Local(caller) => return out.push(RpcOutput::Done { caller, result }),
+            Origin::Local(caller) => {
+                self.stats.failed += u64::from(result.as_ref().is_err_and(is_unserved));
+                return out.push(RpcOutput::Done { caller, result });
+            }
             Origin::Remote(stream, id) => (stream, id),
         };
+        self.stats.accepted_failed += u64::from(result.is_err());
         let frame = Frame::Reply(RemoteReply { id, outcome: result.into() });
         let data = frame.encode().unwrap_or_else(|error| {
             let refused = RequestError::Refused(format!("the answer is too large: {error}"));
@@ -607,5 +619,19 @@ impl Rpc {
             frame.encode().expect("an error of two numbers is below the limit")
         });
         self.pool.send_last(now, stream, data, out);
+    }
+}
+
+/// Whether a request failed because no server served it, and not by a rule.
+const fn is_unserved(error: &RequestError) -> bool {
+    match error {
+        RequestError::NoLeader
+        | RequestError::NoServers
+        | RequestError::NoPath
+        | RequestError::NoServerReachable
+        | RequestError::Overloaded(_)
+        | RequestError::Unknown(_)
+        | RequestError::Stopping => true,
+        RequestError::Refused(_) | RequestError::NotFound(_) | RequestError::NotBuilt(_) => false,
     }
 }

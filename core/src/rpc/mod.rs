@@ -227,6 +227,23 @@ impl From<(Level, RpcTrace)> for RpcOutput {
     }
 }
 
+/// Counters of requests; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RpcStats {
+    /// Requests of this agent.
+    pub submitted: u64,
+    /// Requests of this agent that no server answered, or not in time.
+    pub failed: u64,
+    /// Requests of other agents.
+    pub accepted: u64,
+    /// Requests of other agents that were answered with an error.
+    pub accepted_failed: u64,
+    /// Requests that were passed on to another datacenter.
+    pub crossed: u64,
+    /// Requests refused because too many are on their way.
+    pub overloaded: u64,
+}
+
 /// Requests and streams between this agent and others.
 #[derive(Clone, Debug)]
 pub struct Rpc {
@@ -243,6 +260,7 @@ pub struct Rpc {
     weight: usize,
     next_call: u64,
     timers: Timers<Timer>,
+    stats: RpcStats,
 }
 
 impl Rpc {
@@ -265,7 +283,13 @@ impl Rpc {
             weight: 0,
             next_call: 1,
             timers,
+            stats: RpcStats::default(),
         }
+    }
+
+    /// The counters.
+    pub const fn stats(&self) -> &RpcStats {
+        &self.stats
     }
 
     /// Whether somebody still waits for the outcome of `Execute`.

@@ -373,7 +373,8 @@ impl Api {
             | Response::Transaction(_)
             | Response::Backup(_)
             | Response::Health(_)
-            | Response::Executed(_) => Err(other_answer()),
+            | Response::Executed(_)
+            | Response::Status(_) => Err(other_answer()),
         }
     }
 }
