@@ -1,9 +1,9 @@
 //! Reading the configuration again while the agent runs.
 //!
-//! Services, checks, node metadata, the log level, how DNS answers and how many connections to HTTP
-//! one client may have may change; whatever else
-//! changed in the files is named and waits for a restart. A configuration that is refused changes
-//! nothing (agent-config.md §5).
+//! Services, checks, node metadata, the log level, how DNS answers, which metrics are collected and
+//! how many connections to HTTP one client may have may change; whatever else changed in the files
+//! is named and waits for a restart. A configuration that is refused changes nothing
+//! (agent-config.md §5).
 
 use crate::cli::Sources;
 use crate::config::{Resolved, with_recursors};
@@ -17,6 +17,7 @@ use terraform_core::dns::name::Name;
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
 use terraform_core::trace::Level;
 use terraform_io::handle::NodeHandle;
+use terraform_io::telemetry::{Filter, TelemetryConfig};
 
 /// What a reload works on; clones share it.
 #[derive(Clone)]
@@ -101,6 +102,8 @@ impl Reloading {
         let DnsConfig { domain, alt_domain, translate_wan_addrs, .. } =
             shared.started.dns_config.clone();
         shared.dns.store(Arc::new(DnsConfig { domain, alt_domain, translate_wan_addrs, ..dns }));
+        let filter = resolved.telemetry.filter;
+        handle.metrics().configure(TelemetryConfig { filter, ..shared.started.telemetry.clone() });
         Ok(())
     }
 }
@@ -148,6 +151,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("retry_join", started.joins.again != now.joins.again),
         ("retry_join_wan", started.joins_wan.again != now.joins_wan.again),
         ("serf_wan", started.bind_wan != now.bind_wan),
+        ("telemetry", without_filter(started) != without_filter(now)),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
@@ -155,4 +159,9 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
 /// What of DNS cannot change.
 const fn zones(dns: &DnsConfig) -> (&Name, Option<&Name>, bool) {
     (&dns.domain, dns.alt_domain.as_ref(), dns.translate_wan_addrs)
+}
+
+/// What is wanted of metrics, as far as it cannot change.
+fn without_filter(resolved: &Resolved) -> TelemetryConfig {
+    TelemetryConfig { filter: Filter::default(), ..resolved.telemetry.clone() }
 }

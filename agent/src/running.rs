@@ -8,6 +8,7 @@ use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
 use smol::Timer;
 use smol::future::FutureExt as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use terraform_io::checks::Runner;
 use terraform_io::handle::NodeHandle;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
 use terraform_io::log::{LogRing, Record};
+use terraform_io::telemetry::{self, Metrics};
 use terraform_io::{resolve, runtime};
 
 /// How long a leave may take before the agent stops all the same, with exit code 1.
@@ -132,6 +134,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
             async move { reload.reload().await }.boxed()
         }),
         services,
+        telemetry: resolved.telemetry.clone(),
     }
 }
 
@@ -335,6 +338,7 @@ async fn wait(
     mut wishes: Wishes,
 ) -> Exit {
     let steering = running.steering();
+    let metrics = Arc::clone(running.handle().metrics());
     let mut stopped = runtime::spawn(running.wait());
     let [lan, wan] = joining.map(|joining| async move {
         if joining.await == Retried::Done {
@@ -364,12 +368,15 @@ async fn wait(
             Next::GaveUp => return Exit::failure("==> Retry join failed\n"),
             Next::Late => return Exit::failure("==> Leaving took too long\n"),
             Next::Wish(Wish::Reload) => reload_and_tell(reload, console).await,
+            Next::Wish(Wish::Dump) => dump(&metrics),
             Next::Wish(_) if told.is_some() => return Exit { code: 1, ..Exit::default() },
             Next::Wish(wish) => {
                 told = Some(std::time::Instant::now());
                 let (name, leaves) = match wish {
                     Wish::Interrupt => ("interrupt", resolved.leave_on_interrupt),
-                    Wish::Terminate | Wish::Reload => ("terminated", resolved.leave_on_terminate),
+                    Wish::Terminate | Wish::Reload | Wish::Dump => {
+                        ("terminated", resolved.leave_on_terminate)
+                    }
                 };
                 console.line(&format!("==> Caught signal: {name}"));
                 if leaves {
@@ -382,6 +389,12 @@ async fn wait(
             }
         }
     }
+}
+
+/// Writes the metrics that are kept to standard error.
+fn dump(metrics: &Metrics) {
+    // An error stream that went away must not stop the agent.
+    let _ = std::io::stderr().write_all(telemetry::dump(metrics).as_bytes());
 }
 
 async fn reload_and_tell(reload: &Reloading, console: &Console) {

@@ -12,15 +12,18 @@ pub(crate) enum Wish {
     Terminate,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1.
+    Dump,
 }
 
 /// The signals that arrive from now on.
 pub(crate) struct Wishes(Signals);
 
 impl Wishes {
-    /// Takes over SIGINT, SIGTERM and SIGHUP. SIGPIPE is ignored by the language's runtime.
+    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. SIGPIPE is ignored by the runtime of the
+    /// language.
     pub(crate) fn watch() -> std::io::Result<Self> {
-        Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map(Self)
+        Signals::new([Signal::Int, Signal::Term, Signal::Hup, Signal::Usr1]).map(Self)
     }
 
     /// Waits for the next one; a failing source ends in an endless wait, since no signal is lost
@@ -31,6 +34,7 @@ impl Wishes {
                 Some(Ok(Signal::Int)) => return Wish::Interrupt,
                 Some(Ok(Signal::Term)) => return Wish::Terminate,
                 Some(Ok(Signal::Hup)) => return Wish::Reload,
+                Some(Ok(Signal::Usr1)) => return Wish::Dump,
                 Some(_) => {}
                 None => smol::future::pending::<()>().await,
             }

@@ -19,6 +19,7 @@ use crate::record::{RecordError, Recording};
 use crate::runtime::{executor, spawn};
 use crate::storage::{DataDir, Disk, OpenError, PeersFileError, RecoverError, read_peers, recover};
 use crate::stream::accept;
+use crate::telemetry::{self, TelemetryConfig};
 use crate::udp::Datagrams;
 use arc_swap::ArcSwap;
 use smol::Task;
@@ -129,6 +130,8 @@ pub struct Settings {
     pub join_ports: [u16; 2],
     /// What programs are served.
     pub services: Services,
+    /// What is wanted of metrics.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Starts an agent with the node settings `config`, whose checks `run_check` runs.
@@ -235,6 +238,7 @@ impl Prepared {
         let Self { settings, dir, clock, seed, counters, datagrams, inbox, arrivals, .. } = self;
         let view = Arc::new(ArcSwap::new(first));
         let handle = NodeHandle::new(Arc::clone(&view), inbox.calls.clone(), clock);
+        handle.metrics().configure(settings.telemetry);
         let Services { http, http_settings, dns, dns_config } = settings.services;
         let http = http::server::serve(&http, handle.clone(), http_settings)?;
         let dns = dns.map(|address| dns::serve(address, &handle, &dns_config, seed, executor()));
@@ -263,6 +267,12 @@ impl Prepared {
         };
         tasks.push(spawn(ipc::serve(self.control, control)));
         let (sink, fan) = (settings.sink, Arc::clone(handle.fan()));
+        let sources = telemetry::Sources {
+            node: handle.clone(),
+            counters: Arc::clone(&counters),
+            log: Arc::clone(&sink),
+        };
+        tasks.push(spawn(telemetry::run(sources)));
         let host =
             Host { clock, view, datagrams, wan_datagrams, disk, run_check, sink, fan, counters };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());

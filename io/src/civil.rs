@@ -49,6 +49,11 @@ pub fn exact_timestamp(wall: WallClock) -> String {
     format!("{}.{:03}Z", civil.stamp(), civil.millis)
 }
 
+/// To the second, as metrics have it: `2026-11-22 14:07:08 +0000 UTC` (http-api.md §4.3).
+pub fn spaced_timestamp(wall: WallClock) -> String {
+    format!("{} +0000 UTC", Civil::of(wall).stamp().replace('T', " "))
+}
+
 /// As HTTP has it: `Sun, 22 Nov 2026 14:07:08 GMT` (RFC 9110 §5.6.7).
 pub fn http_date(wall: WallClock) -> String {
     let Civil { days, year, month, day, hour, minute, second, .. } = Civil::of(wall);
@@ -84,6 +89,7 @@ mod tests {
         let wall = WallClock::from_millis(1_795_356_593_374);
         assert_eq!(timestamp(wall), "2026-11-22T14:09:53Z");
         assert_eq!(exact_timestamp(wall), "2026-11-22T14:09:53.374Z");
+        assert_eq!(spaced_timestamp(wall), "2026-11-22 14:09:53 +0000 UTC");
         assert_eq!(http_date(wall), "Sun, 22 Nov 2026 14:09:53 GMT");
     }
 

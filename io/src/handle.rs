@@ -7,6 +7,7 @@
 use crate::clock::Clock;
 use crate::fanout::EventFan;
 use crate::oneshot;
+use crate::telemetry::Metrics;
 use arc_swap::{ArcSwap, Guard};
 use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
@@ -53,17 +54,24 @@ pub struct NodeHandle {
     calls: Sender<Call>,
     clock: Clock,
     fan: Arc<EventFan>,
+    metrics: Arc<Metrics>,
 }
 
 impl NodeHandle {
     /// A handle that reads `view` and asks through `calls`.
     pub fn new(view: Arc<ArcSwap<View>>, calls: Sender<Call>, clock: Clock) -> Self {
-        Self { view, calls, clock, fan: Arc::default() }
+        let metrics = Arc::new(Metrics::new(view.load().name.as_str(), clock.wall()));
+        Self { view, calls, clock, fan: Arc::default(), metrics }
     }
 
     /// Who is told of the node's Serf events. An event is told after the view that shows it.
     pub const fn fan(&self) -> &Arc<EventFan> {
         &self.fan
+    }
+
+    /// What is measured of this agent.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The newest published view. Hold it briefly, and never while waiting for the network.

@@ -22,5 +22,6 @@ pub mod runtime;
 pub mod storage;
 pub mod stream;
 pub mod system;
+pub mod telemetry;
 mod tls;
 pub mod udp;

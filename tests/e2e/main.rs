@@ -17,6 +17,7 @@ mod kv;
 mod maintenance;
 mod malformed;
 mod membership;
+mod monitoring;
 mod operator;
 mod reload;
 mod replay;

@@ -7,6 +7,7 @@
 
 use super::definition;
 use super::keys::{self, Safety};
+use super::telemetry::TelemetrySettings;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -151,6 +152,8 @@ pub struct Settings {
     pub dns_soa: BTreeMap<String, i64>,
     /// `dns_config.service_ttl`, by service
     pub dns_service_ttl: BTreeMap<String, Duration>,
+    /// `telemetry.*`
+    pub telemetry: TelemetrySettings,
     /// `service` and `services`
     pub services: Vec<ServiceDefinition>,
     /// `check` and `checks`
@@ -243,7 +246,7 @@ impl FileReader {
         }
         match key {
             "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config"
-            | "autopilot" | "http_config" | "limits" => self.section(key, value),
+            | "autopilot" | "telemetry" | "http_config" | "limits" => self.section(key, value),
             _ => self.unbuilt(key, value),
         }
     }
@@ -400,6 +403,7 @@ impl FileReader {
                 self.settings.http_max_conns_per_client = self.integer(path, value);
             }
             ("autopilot", _) => return self.autopilot(key, path, value),
+            ("telemetry", _) => return self.telemetry(key, path, value),
             _ => return false,
         }
         true
@@ -462,6 +466,28 @@ impl FileReader {
                     reader.unknown.push(path.to_ascii_lowercase());
                 }
             }),
+            _ => return false,
+        }
+        true
+    }
+
+    fn telemetry(&mut self, key: &str, path: &str, value: &Value) -> bool {
+        match key {
+            "metrics_prefix" | "statsd_address" | "statsite_address" | "dogstatsd_addr" => {
+                if let Some(text) = self.text(path, value) {
+                    self.settings.telemetry.texts.insert(key.to_owned(), text);
+                }
+            }
+            "disable_hostname" | "filter_default" => {
+                if let Some(switch) = self.boolean(path, value) {
+                    self.settings.telemetry.switches.insert(key.to_owned(), switch);
+                }
+            }
+            "prometheus_retention_time" => {
+                self.settings.telemetry.prometheus_retention = self.duration(path, value);
+            }
+            "prefix_filter" => self.settings.telemetry.prefix_filter = self.texts(path, value),
+            "dogstatsd_tags" => self.settings.telemetry.dogstatsd_tags = self.texts(path, value),
             _ => return false,
         }
         true

@@ -92,7 +92,20 @@ const HARMLESS: &[&str] = &[
     "serf_lan",
     "syslog_facility",
     "tagged_addresses",
-    "telemetry.",
+    "telemetry.circonus_api_app",
+    "telemetry.circonus_api_token",
+    "telemetry.circonus_api_url",
+    "telemetry.circonus_broker_id",
+    "telemetry.circonus_broker_select_tag",
+    "telemetry.circonus_check_display_name",
+    "telemetry.circonus_check_force_metric_activation",
+    "telemetry.circonus_check_id",
+    "telemetry.circonus_check_instance_id",
+    "telemetry.circonus_check_search_tag",
+    "telemetry.circonus_check_tags",
+    "telemetry.circonus_submission_interval",
+    "telemetry.circonus_submission_url",
+    "telemetry.disable_compat_1.9",
     "ui",
     "ui_content_path",
     "ui_dir",
@@ -154,9 +167,9 @@ mod tests {
         assert_eq!(safety("acl.tokens.default"), Some(Safety::LessSafe));
         assert_eq!(safety("acl"), None);
         assert!(is_section("acl"));
-        assert!(is_section("http_config"));
+        assert!(is_section("dns_config"));
         assert!(!is_section("ui"));
-        assert_eq!(safety("telemetry.statsd_address"), Some(Safety::Harmless));
+        assert_eq!(safety("telemetry.circonus_api_url"), Some(Safety::Harmless));
         assert_eq!(safety("nope"), None);
     }
 }

@@ -9,9 +9,11 @@ mod keys;
 mod load;
 mod merge;
 mod resolve;
+mod telemetry;
 
 pub use file::{FileError, Settings, Unbuilt, parse};
 pub use keys::Safety;
 pub use load::{LoadError, Loaded, load};
 pub use merge::overlay;
 pub use resolve::{Joins, Machine, ResolveError, Resolved, resolve, with_recursors};
+pub use telemetry::TelemetrySettings;

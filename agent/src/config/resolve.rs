@@ -7,6 +7,7 @@ mod http;
 
 pub use dns::with_recursors;
 
+use super::telemetry::telemetry;
 use super::{Safety, Settings};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,6 +25,7 @@ use terraform_core::trace::Level;
 use terraform_core::wire::seal::{Key, KeyError};
 use terraform_io::http::settings::HttpRules;
 use terraform_io::resolve::parse as parse_address;
+use terraform_io::telemetry::TelemetryConfig;
 use thiserror::Error;
 
 /// Everything the agent starts with.
@@ -53,6 +55,8 @@ pub struct Resolved {
     pub dns_config: DnsConfig,
     /// Whom DNS asks about what is not its own.
     pub recursors: Vec<String>,
+    /// What is wanted of metrics.
+    pub telemetry: TelemetryConfig,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
     /// Who may ask for what over HTTP.
@@ -132,6 +136,8 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     })?;
     let datacenter = datacenter(&settings)?;
     let dns_config = dns::config(&settings, &mut warnings)?;
+    let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
+    let telemetry = telemetry.map_err(|(key, e)| ResolveError(format!("telemetry.{key}: {e}")))?;
     let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
     let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
@@ -175,6 +181,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_rules,
         http_connections_per_client,
         recursors: settings.recursors,
+        telemetry,
         scripts_from_api,
         joins,
         joins_wan,

@@ -77,6 +77,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
             dns: Some(any),
             dns_config: Arc::default(),
         },
+        telemetry: TelemetryConfig::default(),
     }
 }
 

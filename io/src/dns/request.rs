@@ -114,6 +114,11 @@ impl Request {
         then(&Question { labels: &labels, qtype: self.qtype(), room, edns: self.edns.is_some() })
     }
 
+    /// Whether the name stands for an address.
+    pub(super) fn is_reverse(&self) -> bool {
+        ends_in_arpa(&self.question)
+    }
+
     /// Bytes a reply may have.
     pub(super) fn limit(&self, transport: Transport) -> u16 {
         match transport {
@@ -145,6 +150,15 @@ fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
         let length = reader.byte().filter(|length| *length != 0)?;
         reader.take(usize::from(length))
     })
+}
+
+fn ends_in_arpa(name: &[u8]) -> bool {
+    labels(name).last().is_some_and(|label| label.eq_ignore_ascii_case(b"arpa"))
+}
+
+/// Whether a message asks for the name of an address, as it stands in its question.
+pub(super) fn is_reverse(message: &[u8]) -> bool {
+    ends_in_arpa(message.get(HEADER_BYTES..).unwrap_or_default())
 }
 
 /// Reads one message.

@@ -8,9 +8,11 @@ use super::recursor::Recursors;
 use super::reply;
 use super::request::{self, Received, Request, Transport};
 use crate::handle::NodeHandle;
+use crate::telemetry::{Counted, Timed};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use terraform_core::catalog::prepared::{Executed, Execution};
 use terraform_core::catalog::query::{Consistency, QueryAnswer};
 use terraform_core::dns::{
@@ -23,6 +25,9 @@ use terraform_core::node::request::{
 use terraform_core::rng::{Rng, Seed, Stream};
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::view::View;
+
+/// Answers that are older are counted (dns.md §13).
+const STALE: Duration = Duration::from_secs(5);
 
 /// What a message is answered from. `now` was read after the view was taken.
 #[derive(Clone, Copy, Debug)]
@@ -200,7 +205,7 @@ fn context(
 }
 
 /// Whether a stale answer is older than the settings allow (dns.md §8).
-fn is_too_old(config: &DnsConfig, context: &RequestContext, age: std::time::Duration) -> bool {
+fn is_too_old(config: &DnsConfig, context: &RequestContext, age: Duration) -> bool {
     context.consistency == Consistency::Stale && age > config.max_stale
 }
 
@@ -240,11 +245,32 @@ impl Responder {
         let clock = self.handle.clock();
         let (now, wall) = (clock.now(), clock.wall());
         let moment = Moment { view: &view, config: &config, now, wall };
-        respond(moment, bytes, by, &mut self.rng, out)
+        let step = respond(moment, bytes, by, &mut self.rng, out);
+        if matches!(step, Step::Replied) {
+            self.time(request::is_reverse(bytes), now);
+        }
+        step
+    }
+
+    /// Notes how long an answer about the own zones took (dns.md §13).
+    fn time(&self, reverse: bool, began: Instant) {
+        let what = if reverse { Timed::DnsReverse } else { Timed::DnsDomain };
+        self.handle.metrics().time(what, self.handle.clock().now().since(began));
     }
 
     /// Asks whoever must be asked until there is a reply.
-    pub(super) async fn finish(&mut self, mut waiting: Waiting) -> Vec<u8> {
+    pub(super) async fn finish(&mut self, waiting: Waiting) -> Vec<u8> {
+        let began = self.handle.clock().now();
+        let reverse = waiting.request.is_reverse();
+        let own = !matches!(waiting.needs, Needs::Recursion);
+        let reply = self.asked(waiting).await;
+        if own {
+            self.time(reverse, began);
+        }
+        reply
+    }
+
+    async fn asked(&mut self, mut waiting: Waiting) -> Vec<u8> {
         let config = self.config.load_full();
         loop {
             match waiting.needs {
@@ -313,6 +339,9 @@ impl Responder {
         let outcome = self.handle.query(context.clone(), lookup.query.clone()).await;
         let age = outcome.as_ref().map(|answer| answer.last_contact).unwrap_or_default();
         if !is_too_old(config, &context, age) {
+            if age > STALE {
+                self.handle.metrics().count(Counted::DnsStale);
+            }
             return outcome;
         }
         context.consistency = Consistency::Leader;

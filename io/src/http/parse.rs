@@ -42,16 +42,26 @@ impl Method {
         }
     }
 
+    /// The text on the wire, of methods that are known beforehand.
+    pub const fn known(&self) -> Option<&'static str> {
+        match self {
+            Self::Get => Some("GET"),
+            Self::Put => Some("PUT"),
+            Self::Post => Some("POST"),
+            Self::Delete => Some("DELETE"),
+            Self::Head => Some("HEAD"),
+            Self::Options => Some("OPTIONS"),
+            Self::Other(_) => None,
+        }
+    }
+
     /// The text on the wire.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::Get => "GET",
-            Self::Put => "PUT",
-            Self::Post => "POST",
-            Self::Delete => "DELETE",
-            Self::Head => "HEAD",
-            Self::Options => "OPTIONS",
             Self::Other(text) => text,
+            Self::Get | Self::Put | Self::Post | Self::Delete | Self::Head | Self::Options => {
+                self.known().unwrap_or_default()
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Content {
     Text,
     /// `text/plain`, as local health and raw values are answered, empty ones too.
     PlainText,
+    /// `text/plain; version=0.0.4; charset=utf-8`, as Prometheus wants it.
+    Prometheus,
     /// `application/x-gzip`.
     Gzip,
     /// `text/html; charset=utf-8`, of redirects.
@@ -45,6 +47,7 @@ impl Content {
             Self::Json => "Content-Type: application/json\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
             Self::PlainText => "Content-Type: text/plain\r\n",
+            Self::Prometheus => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
             Self::Gzip => "Content-Type: application/x-gzip\r\n",
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
         }
@@ -331,6 +334,7 @@ const fn reason(status: u16) -> &'static str {
         409 => "Conflict",
         413 => "Request Entity Too Large",
         414 => "Request URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

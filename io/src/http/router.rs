@@ -14,6 +14,7 @@ pub enum Endpoint {
     AgentSelf,
     AgentMembers,
     AgentJoin,
+    AgentMetrics,
     AgentLeave,
     AgentForceLeave,
     AgentReload,
@@ -139,7 +140,7 @@ static PATTERNS: &[Pattern] = &[
     put("/v1/agent/leave", Endpoint::AgentLeave),
     put("/v1/agent/maintenance", Endpoint::AgentMaintenance),
     get("/v1/agent/members", Endpoint::AgentMembers),
-    later("/v1/agent/metrics", "GET"),
+    get("/v1/agent/metrics", Endpoint::AgentMetrics),
     later("/v1/agent/monitor", "GET"),
     put("/v1/agent/reload", Endpoint::AgentReload),
     get("/v1/agent/self", Endpoint::AgentSelf),
@@ -219,16 +220,20 @@ pub enum Route<'a> {
     /// To the same path with a slash behind it.
     AddSlash,
     /// To an endpoint.
-    Endpoint {
-        /// Which.
-        endpoint: Endpoint,
-        /// Its pattern, without the final slash, for messages.
-        name: &'static str,
-        /// The methods it knows, separated by commas.
-        methods: &'static str,
-        /// What stands behind the pattern.
-        argument: &'a str,
-    },
+    Endpoint(Found<'a>),
+}
+
+/// An endpoint that a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Which.
+    pub endpoint: Endpoint,
+    /// Its pattern; one that takes an argument ends in a slash.
+    pub pattern: &'static str,
+    /// The methods it knows, separated by commas.
+    pub methods: &'static str,
+    /// What stands behind the pattern.
+    pub argument: &'a str,
 }
 
 /// Slashes of the longest pattern; deeper prefixes of a path need not be looked up.
@@ -261,12 +266,12 @@ fn find(path: &str) -> Option<&'static Pattern> {
 
 impl<'a> Route<'a> {
     fn of(pattern: &'static Pattern, argument: &'a str) -> Self {
-        Self::Endpoint {
+        Self::Endpoint(Found {
             endpoint: pattern.endpoint,
-            name: pattern.path.strip_suffix('/').unwrap_or(pattern.path),
+            pattern: pattern.path,
             methods: pattern.methods,
             argument,
-        }
+        })
     }
 }
 
@@ -281,7 +286,7 @@ mod tests {
 
     fn endpoint(path: &str) -> (Endpoint, &str) {
         match route(path) {
-            Route::Endpoint { endpoint, argument, .. } => (endpoint, argument),
+            Route::Endpoint(Found { endpoint, argument, .. }) => (endpoint, argument),
             other @ (Route::Unknown | Route::Index | Route::AddSlash) => panic!("{other:?}"),
         }
     }

@@ -19,7 +19,7 @@ use terraform_core::time::WallClock;
 
 impl Api {
     pub(super) async fn autopilot_configuration(&self, request: &ApiRequest<'_>) -> Handled {
-        if request.head.method == Method::Put {
+        if request.timed.head.method == Method::Put {
             return self.store_autopilot(request).await;
         }
         let options = options::read(request, Reads::default())?;

@@ -15,7 +15,7 @@ const KV: Reads = Reads { blocks: true, caches: false, refuses_namespace: true }
 
 impl Api {
     pub(super) async fn kv(&self, request: &ApiRequest<'_>) -> Handled {
-        match request.head.method {
+        match request.timed.head.method {
             Method::Get => self.kv_get(request).await,
             Method::Put => self.kv_put(request).await,
             Method::Delete => self.kv_delete(request).await,

@@ -142,7 +142,7 @@ impl Api {
             return Err(Reply::text(500, "Bad request: Missing service Name"));
         }
         let view = self.node.view();
-        let named = |service: &&std::sync::Arc<Service>| service.name.as_str() == name;
+        let named = |service: &&Arc<Service>| service.name.as_str() == name;
         let services: Vec<_> = view.local.services.values().filter(named).collect();
         let worst = services.iter().map(|service| health_of(&view.local, service)).max();
         let Some(worst) = worst else {

@@ -12,6 +12,7 @@ mod event;
 mod health;
 mod kv;
 mod local;
+mod metrics;
 mod operator;
 mod options;
 mod query;
@@ -27,17 +28,20 @@ use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
 use super::respond::{Form, Meta, Reply};
-use super::router::{self, Endpoint, Route};
+use super::router::{self, Endpoint, Found, Route};
 use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
 use crate::handle::NodeHandle;
+use crate::telemetry::Timed;
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::id::{Datacenter, ModifyIndex, NodeName};
 use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::time::Instant;
 use terraform_core::view::answer_now;
 
 /// The endpoints with what they answer from.
@@ -53,10 +57,9 @@ pub struct Api {
 /// One routed request.
 #[derive(Debug)]
 struct ApiRequest<'a> {
-    head: &'a Head,
     params: &'a Params,
-    /// The endpoint's path.
-    name: &'static str,
+    /// Its time, with its head and the pattern of its path.
+    timed: Stopwatch<'a>,
     /// What stands behind the endpoint's path.
     argument: &'a str,
     body: &'a Bytes,
@@ -72,7 +75,7 @@ struct ApiRequest<'a> {
 
 impl ApiRequest<'_> {
     fn field(&self, field: Field) -> Option<&str> {
-        self.head.field(field)
+        self.timed.head.field(field)
     }
 
     /// Who asks: what a proxy says, else the other end of the connection.
@@ -80,6 +83,31 @@ impl ApiRequest<'_> {
         let first = self.field(Field::ForwardedFor).and_then(|list| list.split(',').next());
         let told = first.and_then(|text| text.trim().parse().ok());
         told.or_else(|| self.source.map(|source| source.ip()))
+    }
+}
+
+/// Times a request until its answer is there, or its client is gone.
+#[derive(Debug)]
+struct Stopwatch<'a> {
+    node: &'a NodeHandle,
+    head: &'a Head,
+    /// One that takes an argument ends in a slash.
+    pattern: &'static str,
+    began: Instant,
+}
+
+impl<'a> Stopwatch<'a> {
+    fn start(node: &'a NodeHandle, head: &'a Head, pattern: &'static str) -> Self {
+        Self { node, head, pattern, began: node.clock().now() }
+    }
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        if let Some(method) = self.head.method.known() {
+            let took = self.node.clock().now().since(self.began);
+            self.node.metrics().time(Timed::Http(method, self.pattern), took);
+        }
     }
 }
 
@@ -126,28 +154,22 @@ impl Api {
         if let Some(clean) = target::cleaned(&path) {
             return redirect(head, &clean, query);
         }
-        let (endpoint, name, methods, argument) = match router::route(&path) {
+        let Found { endpoint, pattern, methods, argument } = match router::route(&path) {
             Route::Unknown => return Reply::status(404),
             Route::Index => return Reply::text(200, "Consul Agent"),
             Route::AddSlash => return redirect(head, &format!("{path}/"), query),
-            Route::Endpoint {
-                endpoint: endpoint @ Endpoint::PreparedQuery,
-                name,
-                argument,
-                ..
-            } => (endpoint, name, query::methods(argument), argument),
-            Route::Endpoint { endpoint, name, methods, argument } => {
-                (endpoint, name, methods, argument)
-            }
+            Route::Endpoint(found) => found,
         };
+        // The paths of one query go by their own book (http-api.md §1.1).
+        let is_query = endpoint == Endpoint::PreparedQuery;
+        let methods = if is_query { query::methods(argument) } else { methods };
+        let timed = Stopwatch::start(&self.node, head, pattern);
         let vary = |reply: Reply| Reply { varies: true, ..reply };
         if rules.blocks(&path) {
             return vary(Reply::text(403, "Endpoint is blocked by agent configuration"));
         }
         let Ok(params) = Params::parse(query) else { return vary(Reply::status(500)) };
         let allow = || format!("OPTIONS,{methods}");
-        // The paths of one query go by their own book (http-api.md §1.1).
-        let is_query = endpoint == Endpoint::PreparedQuery;
         if head.method == Method::Options {
             let reply = if is_query { Reply::json(b"{}".to_vec()) } else { Reply::empty() };
             return vary(reply.with_header("Allow", &allow()));
@@ -164,18 +186,8 @@ impl Api {
         let form = Form { pretty: params.has("pretty"), gzip };
         let (body, file) = (&request.body, request.file.as_ref());
         let (datacenter, params) = (&self.datacenter, &params);
-        let routed = ApiRequest {
-            head,
-            params,
-            name,
-            argument,
-            body,
-            file,
-            source,
-            form,
-            datacenter,
-            rules,
-        };
+        let routed =
+            ApiRequest { params, timed, argument, body, file, source, form, datacenter, rules };
         let handled = self.dispatch(endpoint, &routed).await;
         vary(handled.unwrap_or_else(|early| early).into_form(form))
     }
@@ -186,6 +198,7 @@ impl Api {
         match endpoint {
             Endpoint::AgentSelf => self.agent_self(request).await,
             Endpoint::AgentMembers => self.agent_members(request),
+            Endpoint::AgentMetrics => Box::pin(self.agent_metrics(request)).await,
             Endpoint::AgentJoin => self.agent_join(request).await,
             Endpoint::AgentLeave => self.agent_leave(request).await,
             Endpoint::AgentForceLeave => self.agent_force_leave(request).await,
@@ -243,7 +256,9 @@ impl Api {
             Endpoint::StatusPeers => self.status_peers(request).await,
             Endpoint::Txn => self.txn(request).await,
             Endpoint::Acl => Err(Reply::text(401, "ACL support disabled")),
-            Endpoint::NotBuilt => Err(Reply::not_built(request.name)),
+            Endpoint::NotBuilt => {
+                Err(Reply::not_built(request.timed.pattern.trim_end_matches('/')))
+            }
         }
     }
 

@@ -65,7 +65,7 @@ impl Api {
     /// What is asked, and whether only of the own datacenter's LAN.
     fn key_operation(&self, request: &ApiRequest<'_>) -> Result<(KeyOperation, bool), Reply> {
         let local = local_only(request.params.get("local-only"))?;
-        if request.head.method == Method::Get {
+        if request.timed.head.method == Method::Get {
             return Ok((KeyOperation::List, local));
         }
         if local {
@@ -80,7 +80,7 @@ impl Api {
             let errors: Vec<_> = self.keyrings(false).into_iter().map(of).collect();
             Reply::text(500, multi_error(&errors))
         })?;
-        let operation = match request.head.method {
+        let operation = match request.timed.head.method {
             Method::Post => KeyOperation::Install(key),
             Method::Put => KeyOperation::Use(key),
             Method::Delete | Method::Get | Method::Head | Method::Options | Method::Other(_) => {

@@ -76,7 +76,7 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
 /// Whether a read that names no mode may be answered by any server, if the settings say so.
 fn discovers(request: &ApiRequest<'_>) -> bool {
     let is_discovery =
-        ["/v1/catalog/", "/v1/health/"].iter().any(|it| request.name.starts_with(it));
+        ["/v1/catalog/", "/v1/health/"].iter().any(|it| request.timed.pattern.starts_with(it));
     is_discovery && !request.params.has("leader")
 }
 

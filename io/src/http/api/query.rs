@@ -21,7 +21,7 @@ const NOT_FOUND: &str = "Query not found";
 
 impl Api {
     pub(super) async fn query_collection(&self, request: &ApiRequest<'_>) -> Handled {
-        if request.head.method == Method::Post {
+        if request.timed.head.method == Method::Post {
             return self.query_create(request).await;
         }
         let options = options::read(request, QUERY)?;
@@ -37,7 +37,7 @@ impl Api {
         if let Some(asked) = asked.strip_suffix("/explain") {
             return self.query_explain(request, asked).await;
         }
-        if request.head.method == Method::Get {
+        if request.timed.head.method == Method::Get {
             let options = options::read(request, QUERY)?;
             let id = PreparedQueryId::parse(asked);
             let id = id.map_err(|_| Reply::text(500, NOT_UUID).with_meta(Meta::zero()))?;
@@ -45,7 +45,7 @@ impl Api {
             return if reply.body == "[]" { Err(Reply::text(404, NOT_FOUND)) } else { Ok(reply) };
         }
         let context = options::write(request)?;
-        let is_put = request.head.method == Method::Put;
+        let is_put = request.timed.head.method == Method::Put;
         let refused = |_| Reply::text(500, format!("Prepared Query lookup failed: {NOT_UUID}"));
         let write = match PreparedQueryId::parse(asked).map_err(refused) {
             Ok(id) if is_put => {
@@ -107,9 +107,8 @@ impl Api {
     }
 
     async fn query_explain(&self, request: &ApiRequest<'_>, asked: &str) -> Handled {
-        let ReadOptions { context, max_stale } = options::read(request, QUERY)?;
-        let context = RequestContext { min_index: ModifyIndex::ZERO, ..context };
-        let options = ReadOptions { context, max_stale };
+        let mut options = options::read(request, QUERY)?;
+        options.context.min_index = ModifyIndex::ZERO;
         let answer = self.query(options, Query::ExplainPrepared(asked.to_owned())).await;
         let answer = answer.map_err(|error| Reply::error(&error).with_meta(Meta::zero()))?;
         let Rows::PreparedQueries(rows) = &answer.rows else { return Err(unexpected(&answer)) };
@@ -164,7 +163,7 @@ fn connect(text: &str) -> Result<bool, Reply> {
 fn render_queries(rows: &Rows) -> Option<Vec<u8>> {
     let Rows::PreparedQueries(queries) = rows else { return None };
     let mut json = Json::with_capacity(queries.len() * 512 + 2);
-    json.array(queries, |json, query: &std::sync::Arc<PreparedQuery>| {
+    json.array(queries, |json, query: &Arc<PreparedQuery>| {
         render::prepared_query(json, query);
     });
     Some(json.into_bytes())

@@ -26,7 +26,7 @@ const OFFER_PAUSE: Duration = Duration::from_millis(100);
 
 impl Api {
     pub(super) async fn snapshot(&self, request: &ApiRequest<'_>) -> Handled {
-        if request.head.method == Method::Put {
+        if request.timed.head.method == Method::Put {
             self.restore_snapshot(request).await
         } else {
             self.save_snapshot(request).await

@@ -29,6 +29,7 @@ mod event;
 mod filters;
 mod kv;
 mod local;
+mod metrics;
 mod operator;
 mod query;
 mod raft;
