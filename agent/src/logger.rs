@@ -2,10 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-use terraform_core::time::WallClock;
 use terraform_core::trace::Level;
-use terraform_io::civil::exact_timestamp;
 
 /// Lines that may wait for the banner.
 const HELD_MAX: usize = 4096;
@@ -73,11 +70,4 @@ impl Console {
 fn write(line: &str) {
     // A console that went away must not stop the agent.
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// `line` with the time of day in front, UTC, as monitors show it.
-pub(crate) fn stamped(line: &str) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let wall = WallClock::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    format!("{} {line}", exact_timestamp(wall))
 }

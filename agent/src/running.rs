@@ -21,6 +21,7 @@ use terraform_core::trace::Level;
 use terraform_io::agent::{self, Ports, Running, Services, Settings};
 use terraform_io::archive;
 use terraform_io::checks::Runner;
+use terraform_io::clock::Clock;
 use terraform_io::handle::NodeHandle;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
 use terraform_io::log::{LogRing, Record};
@@ -100,16 +101,15 @@ async fn start(
 }
 
 fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> Settings {
-    let logs = Arc::new(LogRing::default());
+    let (logs, clock) = (Arc::new(LogRing::default()), Clock::start());
     let (console, ring) = (Arc::clone(console), Arc::clone(&logs));
     let sink = Arc::new(move |record: &Record<'_>| {
-        let line = record.to_string();
-        console.show(record.level, &line);
-        ring.push(record.level, &crate::logger::stamped(&line));
+        console.show(record.level, &record.to_string());
+        ring.push(clock.wall(), record);
     });
     let services = Services {
         http: resolved.http.into_iter().collect(),
-        http_settings: http_settings(resolved, reload),
+        http_settings: http_settings(resolved, reload, &logs),
         dns: resolved.dns,
         dns_config: Arc::clone(reload.dns()),
     };
@@ -138,7 +138,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
     }
 }
 
-fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
+fn http_settings(resolved: &Resolved, reload: &Reloading, logs: &Arc<LogRing>) -> HttpSettings {
     let bootstrap = resolved.node.server.as_ref().map(|server| server.bootstrap);
     let reloading = reload.clone();
     HttpSettings {
@@ -176,6 +176,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading) -> HttpSettings {
         rules: resolved.http_rules.clone(),
         limits: ServerLimits::default(),
         connections_per_client_max: reload.http_connections(),
+        logs: Arc::clone(logs),
         scratch: resolved.data_dir.join(archive::FOLDER),
     }
 }

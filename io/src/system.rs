@@ -9,6 +9,11 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// The release of the kernel.
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
 /// The source address this machine would use towards the outside; `None` without a route.
 ///
 /// Connecting a datagram socket sends nothing; 192.0.2.1 is reserved for documentation (RFC 5737).

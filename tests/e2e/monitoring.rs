@@ -1,7 +1,8 @@
 //! What agents tell of themselves.
 
 use e2e::{LONG, Options, wait_until};
-use std::net::UdpSocket;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpStream, UdpSocket};
 
 #[test]
 fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
@@ -45,4 +46,27 @@ fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
     configure("");
     assert!(agent.command(&["reload"]).status.success());
     assert!(scraped().body.contains("\nconsul_runtime_uptime_seconds "));
+}
+
+#[test]
+fn a_monitor_shows_finer_lines_than_the_agent_says_by_itself() {
+    let folder = e2e::Folder::new("meta");
+    let flag = folder.to_str().expect("the folder's name is text");
+    let agent = Options::new("said", &["-server", "-bootstrap", "-config-dir", flag]).start();
+    agent.wait_for_leader();
+    let mut stream = TcpStream::connect((agent.address(), 8500)).expect("the agent listens");
+    stream.set_read_timeout(Some(LONG)).expect("the socket takes a timeout");
+    let request = "GET /v1/agent/monitor?loglevel=debug HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("the agent reads");
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
+    assert!(lines.any(|line| line.is_empty()), "the head comes before any line");
+    // A node that is written to the catalog again says so in a line of this level.
+    let meta = r#"{"node_meta": {"rack": "r1"}}"#;
+    std::fs::write(folder.join("meta.json"), meta).expect("the folder is writable");
+    assert!(agent.command(&["reload"]).status.success());
+    let found = lines.find(|line| line.contains("[DEBUG]"));
+    let said = "[DEBUG] agent: Synced node info";
+    assert!(found.as_deref().is_some_and(|line| line.ends_with(said)), "{found:?}");
+    assert!(!agent.lines().iter().any(|line| line.contains("[DEBUG]")), "{:?}", agent.lines());
 }

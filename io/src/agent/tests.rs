@@ -55,6 +55,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         rules: HttpRules::default(),
         limits: ServerLimits::default(),
         connections_per_client_max: Arc::new(AtomicUsize::new(200)),
+        logs: Arc::default(),
         scratch: std::env::temp_dir().join(&folder).join("tmp"),
     };
     Settings {

@@ -17,4 +17,5 @@ pub mod respond;
 pub mod router;
 pub mod server;
 pub mod settings;
+pub mod stream;
 pub mod target;

@@ -1,10 +1,11 @@
 //! An answer as a value, and its bytes on the wire.
 //!
 //! - Source: http-api.md §1.2–§1.4. Bodies are [`Bytes`], so a rendered one can be shared.
-//! - Every answer has a `Content-Length`, but for files, which are sent in chunks.
+//! - Every answer has a `Content-Length`, but for files and streams, which are sent in chunks.
 
 use super::file::FileBody;
 use super::json;
+use super::stream::StreamBody;
 use crate::civil::http_date;
 use bytes::Bytes;
 use flate2::Compression;
@@ -26,6 +27,8 @@ thread_local! {
 pub enum Content {
     /// Nothing; an empty body has no `Content-Type`.
     Empty,
+    /// Something that no `Content-Type` is told of.
+    Untyped,
     /// `application/json`.
     Json,
     /// `text/plain; charset=utf-8`.
@@ -43,7 +46,7 @@ pub enum Content {
 impl Content {
     const fn header(self) -> &'static str {
         match self {
-            Self::Empty => "",
+            Self::Empty | Self::Untyped => "",
             Self::Json => "Content-Type: application/json\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
             Self::PlainText => "Content-Type: text/plain\r\n",
@@ -112,13 +115,15 @@ pub struct Reply {
     pub body: Bytes,
     /// A file that is the body instead.
     pub file: Option<FileBody>,
+    /// What comes and is the body instead.
+    pub stream: Option<StreamBody>,
 }
 
 impl Reply {
     fn new(status: u16, content: Content, body: Bytes) -> Self {
         let (headers, form) = (Vec::new(), Form::default());
-        let (varies, meta, file) = (false, None, None);
-        Self { status, content, headers, varies, meta, form, body, file }
+        let (varies, meta, file, stream) = (false, None, None, None);
+        Self { status, content, headers, varies, meta, form, body, file, stream }
     }
 
     /// 200 with a JSON body.
@@ -161,6 +166,16 @@ impl Reply {
     /// 200 with an archive in a file.
     pub fn file(file: FileBody) -> Self {
         Self { file: Some(file), ..Self::new(200, Content::Gzip, Bytes::new()) }
+    }
+
+    /// 200 with a body that goes on.
+    pub fn stream(content: Content, stream: StreamBody) -> Self {
+        Self { stream: Some(stream), ..Self::new(200, content, Bytes::new()) }
+    }
+
+    /// Whether its length is not known before it is sent.
+    pub const fn is_open(&self) -> bool {
+        self.file.is_some() || self.stream.is_some()
     }
 
     /// 501 that names what is not built.
@@ -246,7 +261,7 @@ pub fn write_head(reply: &Reply, context: HeadContext<'_>, out: &mut Vec<u8>) {
     put(out, reason(reply.status));
     put(out, "\r\n");
     let is_value = reply.content == Content::PlainText;
-    if !reply.body.is_empty() || reply.file.is_some() || is_value {
+    if !reply.body.is_empty() || reply.is_open() || is_value {
         put(out, reply.content.header());
         if reply.form.gzip {
             put(out, "Content-Encoding: gzip\r\n");
@@ -286,15 +301,15 @@ pub fn write_head(reply: &Reply, context: HeadContext<'_>, out: &mut Vec<u8>) {
         put(out, text);
     });
     put(out, "\r\n");
-    match &reply.file {
-        None => {
+    match reply.is_open() {
+        false => {
             put(out, "Content-Length: ");
             put_number(out, reply.body.len() as u64);
             put(out, "\r\n");
         }
-        Some(_) if context.is_http11 => put(out, "Transfer-Encoding: chunked\r\n"),
+        true if context.is_http11 => put(out, "Transfer-Encoding: chunked\r\n"),
         // The end of the connection ends it.
-        Some(_) => {}
+        true => {}
     }
     match (context.is_http11, context.keep_alive) {
         (true, false) => put(out, "Connection: close\r\n"),

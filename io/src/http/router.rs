@@ -14,7 +14,7 @@ pub enum Endpoint {
     AgentSelf,
     AgentMembers,
     AgentJoin,
-    AgentMetrics,
+    AgentInsight(InsightEndpoint),
     AgentLeave,
     AgentForceLeave,
     AgentReload,
@@ -76,6 +76,17 @@ pub enum Endpoint {
     NotBuilt,
 }
 
+/// How an agent does, and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the paths in the table below")]
+pub enum InsightEndpoint {
+    Host,
+    Metrics,
+    MetricsStream,
+    Monitor,
+    Version,
+}
+
 /// One registered pattern.
 #[derive(Debug)]
 struct Pattern {
@@ -135,13 +146,14 @@ static PATTERNS: &[Pattern] = &[
     put("/v1/agent/force-leave/", Endpoint::AgentForceLeave),
     get("/v1/agent/health/service/id/", Endpoint::AgentHealthById),
     get("/v1/agent/health/service/name/", Endpoint::AgentHealthByName),
-    later("/v1/agent/host", "GET"),
+    get("/v1/agent/host", Endpoint::AgentInsight(InsightEndpoint::Host)),
     put("/v1/agent/join/", Endpoint::AgentJoin),
     put("/v1/agent/leave", Endpoint::AgentLeave),
     put("/v1/agent/maintenance", Endpoint::AgentMaintenance),
     get("/v1/agent/members", Endpoint::AgentMembers),
-    get("/v1/agent/metrics", Endpoint::AgentMetrics),
-    later("/v1/agent/monitor", "GET"),
+    get("/v1/agent/metrics", Endpoint::AgentInsight(InsightEndpoint::Metrics)),
+    get("/v1/agent/metrics/stream", Endpoint::AgentInsight(InsightEndpoint::MetricsStream)),
+    get("/v1/agent/monitor", Endpoint::AgentInsight(InsightEndpoint::Monitor)),
     put("/v1/agent/reload", Endpoint::AgentReload),
     get("/v1/agent/self", Endpoint::AgentSelf),
     get("/v1/agent/service/", Endpoint::AgentService),
@@ -150,6 +162,7 @@ static PATTERNS: &[Pattern] = &[
     put("/v1/agent/service/register", Endpoint::AgentServiceRegister),
     get("/v1/agent/services", Endpoint::AgentServices),
     acl("/v1/agent/token/", "PUT"),
+    get("/v1/agent/version", Endpoint::AgentInsight(InsightEndpoint::Version)),
     later("/v1/catalog/connect/", "GET"),
     get("/v1/catalog/datacenters", Endpoint::CatalogDatacenters),
     put("/v1/catalog/deregister", Endpoint::CatalogDeregister),

@@ -13,6 +13,7 @@ use super::file::FileBody;
 use super::parse::Method;
 use super::respond::{HeadContext, Reply, write_head};
 use super::settings::{HttpSettings, ServerLimits};
+use super::stream::StreamBody;
 use crate::clock::Clock;
 use crate::handle::NodeHandle;
 use crate::runtime;
@@ -310,7 +311,7 @@ impl Socket {
                         Box::pin(self.answer(&request)).await
                     };
                     self.send(&reply, &request).await?;
-                    let endless = reply.file.is_some() && !request.head.is_http11;
+                    let endless = reply.is_open() && !request.head.is_http11;
                     if !request.head.keep_alive || endless {
                         return self.linger().await;
                     }
@@ -351,15 +352,17 @@ impl Socket {
     /// holds is free at once.
     async fn answer_unless_gone(&self, request: &HttpRequest) -> io::Result<Reply> {
         let answer = async { Ok(self.answer(request).await) };
-        let gone = async {
-            match self.stream.peek(&mut [0]).await {
-                Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
-                // The next request is there already, which hides the end behind it.
-                Ok(_) => smol::future::pending().await,
-                Err(error) => Err(error),
-            }
-        };
-        smol::future::or(answer, gone).await
+        smol::future::or(answer, self.gone()).await
+    }
+
+    /// Ends with an error when the client goes.
+    async fn gone<T>(&self) -> io::Result<T> {
+        match self.stream.peek(&mut [0]).await {
+            Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
+            // The next request is there already, which hides the end behind it.
+            Ok(_) => smol::future::pending().await,
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads what is there; 0 at the end of the stream, `TimedOut` if nothing comes in time.
@@ -392,11 +395,15 @@ impl Socket {
         let head = &request.head;
         let (is_http11, keep_alive) = (head.is_http11, head.keep_alive);
         let mut out = Vec::with_capacity(512);
-        let keep_alive = keep_alive && (is_http11 || reply.file.is_none());
+        let keep_alive = keep_alive && (is_http11 || !reply.is_open());
         write_head(reply, self.admission.shared.head_context(is_http11, keep_alive), &mut out);
         if let Some(file) = &reply.file {
             self.write(&out, &[]).await?;
             return self.send_file(file, is_http11).await;
+        }
+        if let Some(stream) = &reply.stream {
+            self.write(&out, &[]).await?;
+            return self.send_stream(stream, is_http11).await;
         }
         let body: &[u8] = if head.method == Method::Head { &[] } else { &reply.body };
         if body.len() <= COPY_BYTES_MAX {
@@ -423,6 +430,23 @@ impl Socket {
             }
             offset += bytes as u64;
         }
+    }
+
+    /// Sends what comes until it ends or the client goes, in chunks where the protocol has them.
+    async fn send_stream(&self, stream: &StreamBody, chunked: bool) -> io::Result<()> {
+        loop {
+            let piece = async { Ok(stream.next().await) };
+            let Some(piece) = smol::future::or(piece, self.gone()).await? else { break };
+            if !chunked {
+                self.write(&piece, &[]).await?;
+            } else if !piece.is_empty() {
+                let size = format!("{:x}\r\n", piece.len());
+                let chunk = [size.as_bytes(), &piece, b"\r\n"].concat();
+                self.write(&chunk, &[]).await?;
+            }
+        }
+        let end: &[u8] = if chunked { b"0\r\n\r\n" } else { b"" };
+        self.write(end, &[]).await
     }
 
     /// A client in the middle of a request is told that it was too slow.

@@ -1,6 +1,7 @@
 //! What the HTTP interface is told once: facts it shows, switches, and limits.
 
 use super::connection::ConnectionLimits;
+use crate::log::LogRing;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -190,6 +191,8 @@ pub struct HttpSettings {
     /// Connections of one address at once (`limits.http_max_conns_per_client`); whoever reloads
     /// stores the new number.
     pub connections_per_client_max: Arc<AtomicUsize>,
+    /// The log, for those who watch it.
+    pub logs: Arc<LogRing>,
     /// The folder of bodies that are too large for memory; made when one comes.
     pub scratch: PathBuf,
 }

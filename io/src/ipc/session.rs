@@ -3,6 +3,7 @@
 use super::Control;
 use super::filter::Members;
 use super::stream::Records;
+use crate::log::Monitor;
 use crate::resolve::addresses;
 use crate::runtime::spawn;
 use bytes::Bytes;
@@ -229,9 +230,9 @@ impl Session {
             return self.verdict(seq, error(&text)).await;
         };
         let verdict = self.verdict(seq, done()).await;
-        let (kept, coming) = self.control.logs.subscribe(parsed);
+        let (kept, monitor) = Monitor::begin(&self.control.node, &self.control.logs, parsed);
         let records = Records { seq, queue: self.queue.clone() };
-        self.monitor = Some((seq, spawn(records.log(kept, coming))));
+        self.monitor = Some((seq, spawn(records.log(kept, monitor))));
         verdict
     }
 }

@@ -5,6 +5,7 @@
 //! lose those that came together with it.
 
 use crate::handle::Answer;
+use crate::log::{Line, Monitor};
 use bytes::Bytes;
 use smol::channel::{Receiver, Sender};
 use std::sync::Arc;
@@ -32,13 +33,13 @@ impl Records {
     }
 
     /// The kept lines of the log, then those to come.
-    pub(super) async fn log(self, kept: Vec<Arc<str>>, coming: Receiver<Arc<str>>) {
+    pub(super) async fn log(self, kept: Vec<Arc<Line>>, monitor: Monitor) {
         for line in kept {
             if !self.put(Body::Log(line.to_string())).await {
                 return;
             }
         }
-        while let Ok(line) = coming.recv().await {
+        while let Some(line) = monitor.next().await {
             if !self.put(Body::Log(line.to_string())).await {
                 return;
             }

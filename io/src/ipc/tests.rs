@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::fanout::EventFan;
 use crate::handle::Call;
+use crate::log::tests::say;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -213,18 +214,19 @@ fn leave_force_leave_stats_and_reload_answer_with_the_nodes_words() {
 #[test]
 fn a_monitor_replays_the_log_follows_it_and_stops() {
     let mut client = greeted();
-    client.logs.push(Level::Info, "one");
+    say(&client.logs, Level::Info, "one");
     let monitor = |level: &str| Command::Monitor { level: level.to_owned() };
     assert_eq!(client.ask(1, monitor("loud")), header(1, "Unknown log level: LOUD"));
     assert_eq!(client.ask(2, monitor("info")), header(2, ""));
-    let log = |line: &str| Some(Body::Log(line.to_owned()));
-    assert_eq!(client.next().unwrap().body, log("one"));
-    client.logs.push(Level::Warn, "two");
+    let at = "2026-11-22T14:09:53.374Z";
+    let log = |line: &str| Some(Body::Log(format!("{at} {line}")));
+    assert_eq!(client.next().unwrap().body, log("[INFO] agent: one"));
+    say(&client.logs, Level::Warn, "two");
     let record = client.next().unwrap();
-    assert_eq!((record.seq, record.body), (2, log("two")));
+    assert_eq!((record.seq, record.body), (2, log("[WARN] agent: two")));
     assert_eq!(client.ask(3, monitor("info")), header(3, "Monitor already exists"));
     assert_eq!(client.ask(4, Command::Stop { seq: 2 }), header(4, ""));
-    client.logs.push(Level::Warn, "three");
+    say(&client.logs, Level::Warn, "three");
     assert_eq!(client.ask(5, Command::Stop { seq: 2 }), header(5, ""));
 }
 

@@ -10,9 +10,11 @@ mod catalog;
 mod coordinate;
 mod event;
 mod health;
+mod host;
 mod kv;
 mod local;
 mod metrics;
+mod monitor;
 mod operator;
 mod options;
 mod query;
@@ -28,7 +30,7 @@ use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
 use super::respond::{Form, Meta, Reply};
-use super::router::{self, Endpoint, Found, Route};
+use super::router::{self, Endpoint, Found, InsightEndpoint, Route};
 use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
 use crate::handle::NodeHandle;
@@ -198,7 +200,7 @@ impl Api {
         match endpoint {
             Endpoint::AgentSelf => self.agent_self(request).await,
             Endpoint::AgentMembers => self.agent_members(request),
-            Endpoint::AgentMetrics => Box::pin(self.agent_metrics(request)).await,
+            Endpoint::AgentInsight(what) => Box::pin(self.agent_insight(what, request)).await,
             Endpoint::AgentJoin => self.agent_join(request).await,
             Endpoint::AgentLeave => self.agent_leave(request).await,
             Endpoint::AgentForceLeave => self.agent_force_leave(request).await,
@@ -259,6 +261,16 @@ impl Api {
             Endpoint::NotBuilt => {
                 Err(Reply::not_built(request.timed.pattern.trim_end_matches('/')))
             }
+        }
+    }
+
+    async fn agent_insight(&self, what: InsightEndpoint, request: &ApiRequest<'_>) -> Handled {
+        match what {
+            InsightEndpoint::Host => self.agent_host().await,
+            InsightEndpoint::Metrics => self.agent_metrics(request).await,
+            InsightEndpoint::MetricsStream => self.agent_metrics_stream(),
+            InsightEndpoint::Monitor => self.agent_monitor(request),
+            InsightEndpoint::Version => self.agent_version(),
         }
     }
 
@@ -441,4 +453,4 @@ fn accepts_gzip(value: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -30,6 +30,7 @@ mod filters;
 mod kv;
 mod local;
 mod metrics;
+mod monitor;
 mod operator;
 mod query;
 mod raft;
@@ -84,11 +85,12 @@ pub(in crate::http) fn settings() -> HttpSettings {
         rules: HttpRules::default(),
         limits: ServerLimits::default(),
         connections_per_client_max: Arc::new(AtomicUsize::new(200)),
+        logs: Arc::default(),
         scratch: std::env::temp_dir(),
     }
 }
 
-pub(in crate::http) fn view(local: LocalView) -> View {
+pub(crate) fn view(local: LocalView) -> View {
     let member = Member {
         name: NodeName::parse("n1").unwrap(),
         address: "127.0.0.1:8301".parse().unwrap(),

@@ -4,12 +4,14 @@ use super::*;
 use crate::handle::Call;
 use crate::http::api::tests::{settings, view};
 use crate::http::settings::HttpRules;
+use crate::log::tests::{say, watched};
 use arc_swap::ArcSwap;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::future::Future;
 use std::sync::atomic::AtomicUsize;
 use terraform_core::local::LocalView;
 use terraform_core::node::request::Response;
+use terraform_core::trace::Level;
 
 /// Runs `test` against a server with these limits.
 fn with_server<F: Future<Output = ()>>(limits: ServerLimits, test: impl FnOnce(SocketAddr) -> F) {
@@ -268,5 +270,42 @@ fn every_answer_carries_the_fields_of_the_settings() {
             let all = send(address, &format!("GET {target} HTTP/1.0\r\n\r\n")).await;
             assert!(all.contains("\r\nX-One: 1\r\nX-Two: 2\r\n"), "{all}");
         }
+    });
+}
+
+#[test]
+fn a_stream_is_sent_in_chunks_as_it_comes_and_ends_with_its_client() {
+    let (sender, calls) = smol::channel::bounded(8);
+    let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+    let node = NodeHandle::new(view, sender, Clock::start());
+    let settings = settings();
+    let logs = Arc::clone(&settings.logs);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = serve(&[any], node, settings).unwrap();
+    smol::block_on(async {
+        let mut stream = connect(server.addresses()[0]).await;
+        let head = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: h\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let mut seen = String::new();
+        let mut read_until = async |end: &str| {
+            while !seen.ends_with(end) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).await.unwrap();
+                seen.push(char::from(byte[0]));
+            }
+            std::mem::take(&mut seen)
+        };
+        // The head comes before there is anything to tell.
+        let head = read_until("\r\n\r\n").await;
+        assert!(head.contains("\r\nTransfer-Encoding: chunked\r\n"), "{head}");
+        assert!(!head.contains("Content-Type"), "{head}");
+        say(&logs, Level::Info, "one");
+        let line = "2026-11-22T14:09:53.374Z [INFO]  agent: one\n";
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        assert_eq!(read_until("\n\r\n").await, chunk);
+        drop(stream);
+        let level = async || watched(&calls.recv().await.unwrap().request);
+        assert_eq!(level().await, Some(Level::Info));
+        assert_eq!(level().await, None, "the subscription ends though nothing is said");
     });
 }
