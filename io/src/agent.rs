@@ -273,8 +273,19 @@ impl Prepared {
             log: Arc::clone(&sink),
         };
         tasks.push(spawn(telemetry::run(sources)));
-        let host =
-            Host { clock, view, datagrams, wan_datagrams, disk, run_check, sink, fan, counters };
+        let registered = Arc::clone(handle.registered());
+        let host = Host {
+            clock,
+            view,
+            datagrams,
+            wan_datagrams,
+            disk,
+            run_check,
+            sink,
+            fan,
+            registered,
+            counters,
+        };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
         Ok(Running { handle, events, driver, http, dns, _tasks: tasks })
     }

@@ -5,6 +5,7 @@
 //! sending, storing and answering go to queues that other tasks work off. `Publish` comes first in
 //! a drain, so no reply overtakes the view that shows it (DESIGN.md §8).
 
+use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::event::{Arrivals, Counters, Event, Inbox};
 use crate::fanout::EventFan;
@@ -84,6 +85,8 @@ pub struct Host {
     pub sink: Sink,
     /// Who is told of Serf events.
     pub fan: Arc<EventFan>,
+    /// Who waits for the services of this agent to change.
+    pub registered: Arc<Bell>,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -322,12 +325,19 @@ impl<C: Core> Driver<C> {
                     }
                 }
                 Output::Event(event) => self.announce(event),
-                Output::Publish(view) => self.host.view.store(view),
+                Output::Publish(view) => self.publish(view),
                 Output::Trace(event) => self.tell(&event),
                 Output::Stopped(reason) => return Some(reason),
             }
         }
         None
+    }
+
+    fn publish(&self, view: Arc<View>) {
+        let old = self.host.view.swap(Arc::clone(&view));
+        if !old.local.services.ptr_eq(&view.local.services) {
+            self.host.registered.ring();
+        }
     }
 
     fn send(&self, pool: PoolName, to: SocketAddr, payload: &[u8]) {

@@ -4,6 +4,7 @@
 //! [`View`] and the clock, in this order. Everything else is a request over a bounded channel; a
 //! full channel is answered with `Overloaded`, never waited for.
 
+use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::fanout::EventFan;
 use crate::oneshot;
@@ -55,18 +56,24 @@ pub struct NodeHandle {
     clock: Clock,
     fan: Arc<EventFan>,
     metrics: Arc<Metrics>,
+    registered: Arc<Bell>,
 }
 
 impl NodeHandle {
     /// A handle that reads `view` and asks through `calls`.
     pub fn new(view: Arc<ArcSwap<View>>, calls: Sender<Call>, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new(view.load().name.as_str(), clock.wall()));
-        Self { view, calls, clock, fan: Arc::default(), metrics }
+        Self { view, calls, clock, fan: Arc::default(), metrics, registered: Arc::default() }
     }
 
     /// Who is told of the node's Serf events. An event is told after the view that shows it.
     pub const fn fan(&self) -> &Arc<EventFan> {
         &self.fan
+    }
+
+    /// Rings when the published services of this agent are others.
+    pub const fn registered(&self) -> &Arc<Bell> {
+        &self.registered
     }
 
     /// What is measured of this agent.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod archive;
+pub mod bell;
 pub mod checks;
 pub mod civil;
 pub mod clock;

@@ -117,6 +117,7 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
         run_check,
         sink,
         fan: Arc::clone(&fan),
+        registered: Arc::default(),
         counters: Arc::clone(&counters),
     };
     let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());

@@ -1,11 +1,13 @@
 //! `/v1/agent`: the services and checks registered on this agent, and their health.
 //!
 //! - Source: http-api.md §5, §6 and §6.2; answered from the agent's own view, without servers.
+//! - A service with `hash` waits until its definition has another (http-api.md §1.7).
 
 use super::*;
 use crate::http::json::Json;
 use crate::http::render;
 use crate::http::respond::Content;
+use smol::Timer;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
 use terraform_core::filter::{Filter, FilterError};
 use terraform_core::local::{LocalView, NODE_MAINTENANCE, SERVICE_MAINTENANCE};
@@ -93,21 +95,50 @@ impl Api {
         Ok(Reply::json(json.into_bytes()))
     }
 
-    pub(super) fn agent_service(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) async fn agent_service(&self, request: &ApiRequest<'_>) -> Handled {
         options::refuse_namespace(request)?;
-        options::wait(request)?;
+        let (_, wait) = options::waiting(request, request.rules.wait_default)?;
+        let known = request.params.get("hash");
+        if known.is_empty() {
+            return self.hashed_service(request).map(|(_, reply)| reply);
+        }
+        // As with an index, not all who wait are answered at the same moment.
+        let now = self.node.clock().now().as_nanos();
+        let spread = u64::try_from(wait.as_nanos() / 16).unwrap_or(u64::MAX).max(1);
+        let mut late = Timer::after(wait + Duration::from_nanos(now % spread));
+        loop {
+            // Before the look, so that no change falls between the two.
+            let changed = self.node.registered().listen();
+            let (hash, reply) = self.hashed_service(request)?;
+            if hash != known {
+                return Ok(reply);
+            }
+            let woken = async {
+                changed.wait().await;
+                true
+            };
+            let over = async {
+                (&mut late).await;
+                false
+            };
+            if !smol::future::or(woken, over).await {
+                return self.hashed_service(request).map(|(_, reply)| reply);
+            }
+        }
+    }
+
+    /// The definition of a service, and its hash.
+    fn hashed_service(&self, request: &ApiRequest<'_>) -> Result<(String, Reply), Reply> {
         let view = self.node.view();
         let Some(service) = find_service(&view.local, request.argument) else {
             let text = format!("unknown service ID: {}", request.argument);
             return Err(Reply::text(404, text));
         };
         let hash = content_hash(service);
-        if request.params.get("hash") == hash {
-            return Err(Reply::parameter_not_built("hash"));
-        }
         let mut json = Json::default();
         render::agent_service(&mut json, service, &hash);
-        Ok(Reply::json(json.into_bytes()).with_header("X-Consul-Contenthash", &hash))
+        let reply = Reply::json(json.into_bytes()).with_header("X-Consul-Contenthash", &hash);
+        Ok((hash, reply))
     }
 
     pub(super) fn agent_health_by_id(&self, request: &ApiRequest<'_>) -> Handled {

@@ -206,7 +206,7 @@ impl Api {
             Endpoint::AgentForceLeave => self.agent_force_leave(request).await,
             Endpoint::AgentReload => self.agent_reload().await,
             Endpoint::AgentServices => self.agent_services(request),
-            Endpoint::AgentService => self.agent_service(request),
+            Endpoint::AgentService => Box::pin(self.agent_service(request)).await,
             Endpoint::AgentChecks => self.agent_checks(request),
             Endpoint::AgentHealthById => self.agent_health_by_id(request),
             Endpoint::AgentHealthByName => self.agent_health_by_name(request),
@@ -410,7 +410,8 @@ impl Api {
 pub(super) fn may_wait(request: &HttpRequest) -> bool {
     let (_, query) = request.head.target.split_once('?').unwrap_or_default();
     request.head.method == Method::Get
-        && Params::parse(query).is_ok_and(|params| !params.get("index").is_empty())
+        && Params::parse(query)
+            .is_ok_and(|params| !params.get("index").is_empty() || !params.get("hash").is_empty())
 }
 
 /// The node answered with what belongs to another request: it broke its contract.

@@ -186,11 +186,6 @@ fn check_wait(text: &str) -> Result<(), Reply> {
     Err(Reply::text(400, "Invalid wait time"))
 }
 
-/// Refuses a `wait` that is no duration.
-pub(super) fn wait(request: &ApiRequest<'_>) -> Result<(), Reply> {
-    check_wait(request.params.get("wait"))
-}
-
 fn check_index(text: &str) -> Result<u64, Reply> {
     if text.is_empty() {
         return Ok(0);

@@ -30,14 +30,52 @@ fn services_and_checks_are_maps_by_id() {
 }
 
 #[test]
+fn a_known_hash_waits_for_another_definition() {
+    let local = |services: &[Arc<Service>]| LocalView {
+        services: services.iter().map(|it| (it.id.clone(), Arc::clone(it))).collect(),
+        ..LocalView::default()
+    };
+    let (sender, calls) = smol::channel::bounded(1);
+    let cell = Arc::new(ArcSwap::from_pointee(view(local(&[service()]))));
+    let node = NodeHandle::new(Arc::clone(&cell), sender, Clock::start());
+    let bell = Arc::clone(node.registered());
+    let world = World { api: Api::new(node, settings()), calls };
+    let (reply, _) = world.exchange("GET /v1/agent/service/web1", vec![]);
+    let hash = header(&reply, "X-Consul-Contenthash").unwrap().to_owned();
+    let waiting = request(&format!("GET /v1/agent/service/web1?hash={hash}"));
+    // Publishes these services once the request waits, and gives what it is answered.
+    let answered_after = |services: &[Arc<Service>]| {
+        let publish = async {
+            while bell.listeners() == 0 {
+                smol::future::yield_now().await;
+            }
+            // Another service changed: the request goes on to wait.
+            bell.ring();
+            cell.store(Arc::new(view(local(services))));
+            bell.ring();
+            smol::future::pending().await
+        };
+        smol::block_on(smol::future::or(world.api.answer(&waiting, None), publish))
+    };
+    let moved = Arc::new(Service { port: 81, ..Service::clone(&service()) });
+    let reply = answered_after(&[moved]);
+    assert!(body(&reply).contains("\"Port\":81"), "{}", body(&reply));
+    assert_ne!(header(&reply, "X-Consul-Contenthash"), Some(hash.as_str()));
+    cell.store(Arc::new(view(local(&[service()]))));
+    assert_eq!(answered_after(&[]).status, 404, "a service that is removed ends the wait");
+    assert_eq!(bell.listeners(), 0);
+}
+
+#[test]
 fn one_service_comes_with_its_hash() {
     let world = world(&[service()], &[]);
     let (reply, _) = world.exchange("GET /v1/agent/service/web1?hash=other&wait=1s", vec![]);
     let hash = header(&reply, "X-Consul-Contenthash").unwrap().to_owned();
     let open = WEB.strip_suffix('}').unwrap();
     assert_eq!(body(&reply), format!(r#"{open},"ContentHash":"{hash}"}}"#));
-    let (status, text) = world.say(&format!("GET /v1/agent/service/web1?hash={hash}"));
-    assert_eq!((status, text.as_str()), (501, "the parameter \"hash\" is not built yet"));
+    // The wait is over without a change.
+    let (status, again) = world.say(&format!("GET /v1/agent/service/web1?hash={hash}&wait=1ms"));
+    assert_eq!((status, again), (200, body(&reply)));
     let unknown = world.say("GET /v1/agent/service/WEB1");
     assert_eq!(unknown, (404, "unknown service ID: WEB1".to_owned()));
     assert_eq!(world.say("GET /v1/agent/service/web1?wait=x").0, 400);
