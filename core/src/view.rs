@@ -184,6 +184,7 @@ pub fn answer_now(
         Query::ServiceHealth(wanted) => tables.service_health(wanted),
         Query::AddressOwner(address) => tables.address_owner(address),
         Query::Coordinates(wanted) => tables.coordinates(wanted),
+        Query::Overview(wanted) => tables.overview(wanted),
         Query::Session(id) => tables.session_row(*id),
         Query::Sessions(node) => tables.sessions(node.as_ref()),
         Query::PreparedQueries => tables.all_prepared(),

@@ -22,6 +22,7 @@ mod keys;
 pub mod kv;
 pub mod lock;
 pub mod model;
+pub mod overview;
 pub mod prepared;
 pub mod query;
 mod read;

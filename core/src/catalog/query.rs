@@ -6,6 +6,7 @@
 use super::autopilot::Autopilot;
 use super::kv::{KeyList, KvEntry};
 use super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
+use super::overview::{NodeOverview, Overview};
 use super::prepared::{PreparedQuery, Selection};
 use super::session::Session;
 use super::transaction::{Operation, TransactionResult};
@@ -79,6 +80,8 @@ pub enum Query {
     ExplainPrepared(String),
     /// The instances that a prepared query of another datacenter wants.
     Chosen(Box<Selection>),
+    /// Everything, for people who look at it.
+    Overview(Overview),
 }
 // 1, 4 and 5 were `Nodes`, `Node` and `NodeChecks` without filters.
 pack_enum!(Query {
@@ -92,7 +95,7 @@ pack_enum!(Query {
     23 => Sessions(Option<NodeName>), 24 => PreparedQueries,
     25 => PreparedQuery(PreparedQueryId), 26 => ExplainPrepared(String),
     27 => Chosen(Box<Selection>), 30 => Nodes(NodesQuery), 31 => Node(NodeQuery),
-    32 => NodeChecks(NodeChecksQuery),
+    32 => NodeChecks(NodeChecksQuery), 40 => Overview(Overview),
 });
 
 /// Which nodes are wanted.
@@ -309,7 +312,8 @@ pub enum Rows {
     Node(Option<NodeServices>),
     /// To `NodeChecks`, `ServiceChecks`, `ChecksInState`.
     Checks(Vec<Arc<Check>>),
-    /// To `ServiceHealth` and `Chosen`, by node and id.
+    /// To `ServiceHealth` and `Chosen`, by node and id, and to `Overview` of instances, by service
+    /// before that.
     Instances(Vec<Arc<Instance>>),
     /// To `Datacenters` and `Peers`, and to `Keys` in their order.
     Names(Vec<String>),
@@ -333,6 +337,8 @@ pub enum Rows {
     Sessions(Vec<Arc<Session>>),
     /// To `PreparedQueries`, `PreparedQuery` and `ExplainPrepared`, by identity.
     PreparedQueries(Vec<Arc<PreparedQuery>>),
+    /// To `Overview` of nodes, by name.
+    NodeOverviews(Vec<NodeOverview>),
 }
 pack_enum!(Rows {
     1 => Nodes(Vec<Arc<Node>>), 2 => Services(BTreeMap<String, Vec<String>>),
@@ -343,6 +349,7 @@ pack_enum!(Rows {
     13 => Transaction(TransactionResult), 14 => RaftConfiguration(RaftConfiguration),
     15 => Autopilot(Option<Arc<Autopilot>>), 16 => Sessions(Vec<Arc<Session>>),
     17 => PreparedQueries(Vec<Arc<PreparedQuery>>),
+    40 => NodeOverviews(Vec<NodeOverview>),
 });
 
 /// How fresh a read must be (http-api.md §1.5).

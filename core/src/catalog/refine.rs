@@ -4,6 +4,7 @@
 //! shows wakes the read all the same, and one of coordinates wakes none (http-api.md §1.6, §1.9).
 
 use super::Tables;
+use super::overview::Overview;
 use super::query::{Query, Rows};
 use crate::filter::Filter;
 use crate::id::NodeName;
@@ -38,6 +39,12 @@ impl Tables {
             }
             (Query::NodeChecks(wanted), Rows::Checks(rows)) => {
                 keep(rows, wanted.filter.as_ref(), own);
+            }
+            (Query::Overview(Overview::Nodes(filter)), Rows::NodeOverviews(rows)) => {
+                keep(rows, filter.as_ref(), own);
+            }
+            (Query::Overview(Overview::Instances(filter)), Rows::Instances(rows)) => {
+                keep(rows, filter.as_ref(), own);
             }
             (Query::Node(wanted), Rows::Node(Some(found))) => {
                 keep(&mut found.services, wanted.filter.as_ref(), own);

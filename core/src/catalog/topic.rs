@@ -60,6 +60,7 @@ impl Tables {
             Query::NodeChecks(_) | Query::ServiceChecks(_) | Query::ChecksInState(_) => {
                 vec![Topic::Checks]
             }
+            Query::Overview(_) => vec![Topic::Nodes, Topic::Services, Topic::Checks],
             Query::Coordinates(_) => vec![Topic::Coordinates],
             Query::Session(_) | Query::Sessions(_) => vec![Topic::Sessions],
             Query::PreparedQueries | Query::PreparedQuery(_) => vec![Topic::Prepared],

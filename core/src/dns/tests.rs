@@ -91,6 +91,7 @@ fn rows(tables: &Tables, query: &Query) -> Rows {
         | Query::PreparedQuery(_)
         | Query::ExplainPrepared(_)
         | Query::Chosen(_)
+        | Query::Overview(_)
         | Query::Transaction(_)
         | Query::Autopilot
         | Query::RaftConfiguration => panic!("DNS does not ask {query:?}"),

@@ -7,6 +7,7 @@ use super::FilterError;
 use super::compile::{Judge, Test};
 use super::parse::{Match, Operator};
 use crate::catalog::model::{Check, Node, Service, ServiceAddress};
+use crate::catalog::overview::NodeOverview;
 use crate::catalog::query::{Instance, ServiceNode};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -143,6 +144,37 @@ impl Row for Instance {
             ["Checks", rest @ ..] => {
                 let test = Check::test(rest, wanted)?;
                 Box::new(move |row: &Self, own| row.checks.iter().any(|check| test(check, own)))
+            }
+            [] => return Err(wanted.misused()),
+            [..] => return Err(wanted.unknown(path)),
+        })
+    }
+}
+
+/// A node with everything on it; of services and checks any one may be as wanted.
+impl Row for NodeOverview {
+    fn test(path: &[&str], wanted: &Match) -> Tested<Self> {
+        let negated = wanted.negated;
+        Ok(match path {
+            ["Services"] => {
+                wanted.only(&[Operator::Empty])?;
+                Box::new(move |row: &Self, _| row.services.is_empty() != negated)
+            }
+            ["Checks"] => {
+                wanted.only(&[Operator::Empty])?;
+                Box::new(move |row: &Self, _| row.checks.is_empty() != negated)
+            }
+            ["Services", rest @ ..] => {
+                let test = Service::test(rest, wanted)?;
+                Box::new(move |row: &Self, own| row.services.iter().any(|it| test(it, own)))
+            }
+            ["Checks", rest @ ..] => {
+                let test = Check::test(rest, wanted)?;
+                Box::new(move |row: &Self, own| row.checks.iter().any(|it| test(it, own)))
+            }
+            ["ID" | "Node" | "Address" | "TaggedAddresses" | "Meta", ..] => {
+                let test = Node::test(path, wanted)?;
+                Box::new(move |row: &Self, own| test(&row.node, own))
             }
             [] => return Err(wanted.misused()),
             [..] => return Err(wanted.unknown(path)),

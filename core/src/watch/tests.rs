@@ -4,6 +4,7 @@ use super::*;
 use crate::catalog::command::Command;
 use crate::catalog::kv::{KeyList, KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
+use crate::catalog::overview::Overview;
 use crate::catalog::query::{
     Consistency, DatacenterCoordinates, NodeChecksQuery, NodeQuery, NodesQuery, QueryAnswer,
     ServiceQuery, StateQuery,
@@ -195,6 +196,7 @@ fn queries() -> Vec<Query> {
         Query::ServiceChecks(ServiceQuery::all(service("web"))),
         Query::NodeChecks(NodeChecksQuery::all(name("n1"))),
         Query::ChecksInState(StateQuery::all("any")),
+        Query::Overview(Overview::Nodes(None)),
     ]
 }
 

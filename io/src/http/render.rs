@@ -393,7 +393,8 @@ pub fn texts(json: &mut Json, entries: &BTreeMap<String, String>) {
     map(json, entries, |json, text| json.string(text));
 }
 
-fn texts_or_null(json: &mut Json, entries: &BTreeMap<String, String>) {
+/// A map of texts; `null` for an empty one.
+pub fn texts_or_null(json: &mut Json, entries: &BTreeMap<String, String>) {
     if entries.is_empty() {
         json.null();
     } else {

@@ -72,6 +72,7 @@ pub enum Endpoint {
     Txn,
     /// Anything that needs ACLs, which are off.
     Acl,
+    Ui(UiEndpoint),
     /// Known by name only.
     NotBuilt,
 }
@@ -85,6 +86,15 @@ pub enum InsightEndpoint {
     MetricsStream,
     Monitor,
     Version,
+}
+
+/// Everything at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the paths in the table below")]
+pub enum UiEndpoint {
+    Node,
+    Nodes,
+    Services,
 }
 
 /// One registered pattern.
@@ -190,6 +200,9 @@ static PATTERNS: &[Pattern] = &[
     get("/v1/health/state/", Endpoint::HealthState),
     acl("/v1/internal/acl/authorize", "POST"),
     later("/v1/internal/ui/", "GET"),
+    get("/v1/internal/ui/node/", Endpoint::Ui(UiEndpoint::Node)),
+    get("/v1/internal/ui/nodes", Endpoint::Ui(UiEndpoint::Nodes)),
+    get("/v1/internal/ui/services", Endpoint::Ui(UiEndpoint::Services)),
     Pattern { path: "/v1/kv/", methods: "GET,PUT,DELETE", endpoint: Endpoint::Kv },
     Pattern {
         path: "/v1/operator/autopilot/configuration",

@@ -166,6 +166,7 @@ impl Model {
             | Query::PreparedQuery(_)
             | Query::ExplainPrepared(_)
             | Query::Chosen(_)
+            | Query::Overview(_)
             | Query::AddressOwner(_)
             | Query::NodeNamed(_)
             | Query::Coordinates(_)

@@ -2,6 +2,7 @@
 
 mod image;
 mod model_check;
+mod overview;
 mod prepared;
 pub(crate) mod restore;
 mod rules;

@@ -32,6 +32,7 @@ fn names(rows: Rows) -> Vec<String> {
         | Rows::Entries(_)
         | Rows::Sessions(_)
         | Rows::PreparedQueries(_)
+        | Rows::NodeOverviews(_)
         | Rows::Transaction(_)
         | Rows::Autopilot(_)
         | Rows::RaftConfiguration(_) => {

@@ -11,6 +11,7 @@ mod coordinate;
 mod event;
 mod health;
 mod host;
+mod internal_ui;
 mod kv;
 mod local;
 mod metrics;
@@ -30,7 +31,7 @@ use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
 use super::respond::{Form, Meta, Reply};
-use super::router::{self, Endpoint, Found, InsightEndpoint, Route};
+use super::router::{self, Endpoint, Found, InsightEndpoint, Route, UiEndpoint};
 use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
 use crate::handle::NodeHandle;
@@ -238,6 +239,7 @@ impl Api {
             Endpoint::HealthChecks => self.health_checks(request).await,
             Endpoint::HealthState => self.health_state(request).await,
             Endpoint::HealthService => self.health_service(request).await,
+            Endpoint::Ui(what) => Box::pin(self.internal_ui(what, request)).await,
             Endpoint::Kv => self.kv(request).await,
             Endpoint::OperatorKeyring => self.operator_keyring(request).await,
             Endpoint::AutopilotConfiguration => self.autopilot_configuration(request).await,
@@ -271,6 +273,14 @@ impl Api {
             InsightEndpoint::MetricsStream => self.agent_metrics_stream(),
             InsightEndpoint::Monitor => self.agent_monitor(request),
             InsightEndpoint::Version => self.agent_version(),
+        }
+    }
+
+    async fn internal_ui(&self, what: UiEndpoint, request: &ApiRequest<'_>) -> Handled {
+        match what {
+            UiEndpoint::Node => self.ui_node(request).await,
+            UiEndpoint::Nodes => self.ui_nodes(request).await,
+            UiEndpoint::Services => self.ui_services(request).await,
         }
     }
 

@@ -27,6 +27,7 @@ mod catalog;
 mod coordinate;
 mod event;
 mod filters;
+mod internal_ui;
 mod kv;
 mod local;
 mod metrics;
