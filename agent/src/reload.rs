@@ -150,6 +150,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("reconnect_timeout, disable_coordinates or rejoin_after_leave", a.serf != b.serf),
         ("retry_join", started.joins.again != now.joins.again),
         ("retry_join_wan", started.joins_wan.again != now.joins_wan.again),
+        ("http_config.use_cache", started.use_cache != now.use_cache),
         ("serf_wan", started.bind_wan != now.bind_wan),
         ("telemetry", without_filter(started) != without_filter(now)),
     ];

@@ -169,6 +169,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading, logs: &Arc<LogRing>) -
         },
         remote_script_checks: resolved.scripts_from_api,
         session_ttl_min: resolved.session_ttl_min,
+        use_cache: resolved.use_cache,
         reload: Some(settings::Reload::new(move || {
             let reload = reloading.clone();
             async move { reload.reload().await }

@@ -1,4 +1,4 @@
-//! What agents tell of themselves.
+//! What agents tell of themselves, and reads that are answered from what an agent keeps.
 
 use e2e::{LONG, Options, wait_until};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -69,4 +69,37 @@ fn a_monitor_shows_finer_lines_than_the_agent_says_by_itself() {
     let said = "[DEBUG] agent: Synced node info";
     assert!(found.as_deref().is_some_and(|line| line.ends_with(said)), "{found:?}");
     assert!(!agent.lines().iter().any(|line| line.contains("[DEBUG]")), "{:?}", agent.lines());
+}
+
+#[test]
+fn a_client_answers_from_what_it_keeps_and_waits_for_what_changes() {
+    let server = Options::new("s", &["-server", "-bootstrap"]).start();
+    server.wait_for_leader();
+    let client = Options::new("c", &["-retry-join", &server.address()]).start();
+    client.wait_for_leader();
+    let body = r#"{"Name": "web", "Port": 80}"#;
+    assert_eq!(client.put("/v1/agent/service/register", body).status, 200);
+    let path = "/v1/health/service/web?cached";
+    let first = client.get(path);
+    assert_eq!((first.status, first.header("x-cache")), (200, Some("MISS")));
+    let index = first.header("x-consul-index").expect("a read has an index").to_owned();
+    let hash = client.json("/v1/agent/service/web")["ContentHash"].to_string();
+    let hash = hash.trim_matches('"');
+    let (waiting, hashed) = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.get(&format!("{path}&index={index}&wait=60s")));
+        let hashed = scope.spawn(|| client.get(&format!("/v1/agent/service/web?hash={hash}")));
+        let body = r#"{"Name": "web", "Port": 81}"#;
+        assert_eq!(client.put("/v1/agent/service/register", body).status, 200);
+        (waiting.join().expect("it waits"), hashed.join().expect("it waits"))
+    });
+    assert!(hashed.body.contains("\"Port\":81"), "{}", hashed.body);
+    assert_eq!(waiting.header("x-cache"), Some("HIT"));
+    assert!(waiting.body.contains("\"Port\":81"), "{}", waiting.body);
+    let services = client.json("/v1/internal/ui/services");
+    assert_eq!(services[1]["Name"], "web");
+    assert_eq!(services[1]["Nodes"][0], "c");
+    drop(server.kill());
+    let kept = client.get(path);
+    assert_eq!((kept.status, kept.header("x-cache")), (200, Some("HIT")));
+    assert!(kept.body.contains("\"Port\":81"), "{}", kept.body);
 }

@@ -152,6 +152,8 @@ pub struct Settings {
     pub dns_soa: BTreeMap<String, i64>,
     /// `dns_config.service_ttl`, by service
     pub dns_service_ttl: BTreeMap<String, Duration>,
+    /// `http_config.use_cache`
+    pub use_cache: Option<bool>,
     /// `telemetry.*`
     pub telemetry: TelemetrySettings,
     /// `service` and `services`
@@ -403,6 +405,7 @@ impl FileReader {
                 self.settings.http_max_conns_per_client = self.integer(path, value);
             }
             ("autopilot", _) => return self.autopilot(key, path, value),
+            ("http_config", "use_cache") => self.settings.use_cache = self.boolean(path, value),
             ("telemetry", _) => return self.telemetry(key, path, value),
             _ => return false,
         }

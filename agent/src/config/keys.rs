@@ -67,7 +67,6 @@ const HARMLESS: &[&str] = &[
     "enable_central_service_config",
     "enable_debug",
     "enable_syslog",
-    "http_config.use_cache",
     "limits.",
     "log_file",
     "log_json",

@@ -25,7 +25,8 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         skip_leave_on_interrupt, leave_on_terminate, enable_script_checks,
         enable_local_script_checks, check_update_interval, reconnect_timeout, reconnect_timeout_wan,
         raft_multiplier, rpc_hold_timeout, session_ttl_min, default_query_time, max_query_time,
-        discovery_max_stale, disable_http_unprintable_char_filter, http_max_conns_per_client;
+        discovery_max_stale, disable_http_unprintable_char_filter, http_max_conns_per_client,
+        use_cache;
         both stay:
         addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, recursors,
         node_meta, gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_durations,
@@ -68,6 +69,7 @@ mod tests {
             "autopilot": {"cleanup_dead_servers": false, "last_contact_threshold": "1s",
                           "max_trailing_logs": 1, "min_quorum": 2, "dead_server_grace": "3s",
                           "server_stabilization_time": "2s"},
+            "http_config": {"use_cache": false},
             "telemetry": {"metrics_prefix": "p", "disable_hostname": true,
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},

@@ -57,6 +57,8 @@ pub struct Resolved {
     pub recursors: Vec<String>,
     /// What is wanted of metrics.
     pub telemetry: TelemetryConfig,
+    /// Whether reads may be answered from what is kept.
+    pub use_cache: bool,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
     /// Who may ask for what over HTTP.
@@ -142,7 +144,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
-    let (http_rules, http_connections) = (http::rules(&settings), http::connections(&settings));
+    let (http_rules, http_connections_per_client) = http::settle(&settings)?;
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
@@ -160,7 +162,6 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         services: settings.services,
         checks: settings.checks,
     };
-    let (http_rules, http_connections_per_client) = (http_rules?, http_connections?);
     bootstrap_warnings(bootstrap, is_server, &mut warnings);
     if machine.processors <= 1 {
         warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
@@ -182,6 +183,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_connections_per_client,
         recursors: settings.recursors,
         telemetry,
+        use_cache: settings.use_cache.unwrap_or(true),
         scripts_from_api,
         joins,
         joins_wan,

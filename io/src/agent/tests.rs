@@ -51,6 +51,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         facts,
         remote_script_checks: false,
         session_ttl_min: Duration::from_secs(10),
+        use_cache: true,
         reload: None,
         rules: HttpRules::default(),
         limits: ServerLimits::default(),

@@ -4,6 +4,7 @@
 //! them in one place each.
 
 pub mod api;
+pub mod cache;
 pub mod chunked;
 pub mod client;
 pub mod connection;

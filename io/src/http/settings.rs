@@ -182,6 +182,8 @@ pub struct HttpSettings {
     pub remote_script_checks: bool,
     /// The shortest TTL that a session may have (`session_ttl_min`).
     pub session_ttl_min: Duration,
+    /// Whether `cached` is acted on (`http_config.use_cache`).
+    pub use_cache: bool,
     /// How the configuration is read again; `None` answers 501.
     pub reload: Option<Reload>,
     /// Who may ask for what.

@@ -9,8 +9,13 @@ use std::net::IpAddr;
 use terraform_core::node::request::WAIT_MAX;
 use terraform_io::http::settings::{CONNECTIONS_PER_CLIENT, HttpRules};
 
+/// The rules of the interface, and how many connections one address may have.
+pub(super) fn settle(settings: &Settings) -> Checked<(HttpRules, usize)> {
+    Ok((rules(settings)?, connections(settings)?))
+}
+
 /// The rules of the interface.
-pub(super) fn rules(settings: &Settings) -> Checked<HttpRules> {
+fn rules(settings: &Settings) -> Checked<HttpRules> {
     let default = HttpRules::default();
     let wait_max = settings.max_query_time.unwrap_or(WAIT_MAX);
     if wait_max > WAIT_MAX {
@@ -29,7 +34,7 @@ pub(super) fn rules(settings: &Settings) -> Checked<HttpRules> {
 }
 
 /// Connections of one address; 0 is no limit of its own.
-pub(super) fn connections(settings: &Settings) -> Checked<usize> {
+fn connections(settings: &Settings) -> Checked<usize> {
     match settings.http_max_conns_per_client.map(usize::try_from) {
         None => Ok(CONNECTIONS_PER_CLIENT),
         Some(Ok(0)) => Ok(usize::MAX),

@@ -19,16 +19,25 @@ const CATALOG: Reads = Reads { blocks: true, caches: false, refuses_namespace: t
 
 impl Api {
     pub(super) async fn catalog_datacenters(&self, request: &ApiRequest<'_>) -> Handled {
-        if request.params.has("cached") {
-            return Err(Reply::parameter_not_built("cached"));
-        }
         let context = options::local(request);
-        let answer = self.node.query(context, Query::Datacenters).await;
-        let answer = answer.map_err(|error| Reply::error(&error))?;
+        let failed = |error: RequestError| Reply::error(&error);
+        let is_cached = request.params.has("cached") && self.settings.use_cache;
+        let (answer, age) = if is_cached {
+            let age_max = options::age_max(request)?;
+            let cached = self.cache.simple(context, Query::Datacenters, age_max).await;
+            let Cached { answer, age } = cached.map_err(failed)?;
+            (answer, Some(age))
+        } else {
+            (self.node.query(context, Query::Datacenters).await.map_err(failed)?, None)
+        };
         let Rows::Names(names) = &answer.rows else { return Err(unexpected(&answer)) };
         let mut json = Json::default();
         render::strings(&mut json, names);
-        Ok(Reply::json(json.into_bytes()))
+        let reply = Reply::json(json.into_bytes());
+        Ok(match age {
+            Some(age) => with_age(reply, age),
+            None => reply,
+        })
     }
 
     pub(super) async fn catalog_nodes(&self, request: &ApiRequest<'_>) -> Handled {

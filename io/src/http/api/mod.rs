@@ -26,6 +26,7 @@ mod snapshot;
 mod status;
 mod txn;
 
+use super::cache::{Cache, Cached};
 use super::connection::HttpRequest;
 use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
@@ -55,6 +56,7 @@ pub struct Api {
     datacenter: Datacenter,
     owner: Owner,
     files: FileBodies,
+    cache: Arc<Cache>,
 }
 
 /// One routed request.
@@ -122,7 +124,8 @@ impl Api {
     pub fn new(node: NodeHandle, settings: HttpSettings) -> Self {
         let datacenter = node.view().datacenter.clone();
         let files = FileBodies::new(&settings.scratch);
-        Self { node, settings, datacenter, owner: Owner::unique(), files }
+        let cache = Cache::new(node.clone());
+        Self { node, settings, datacenter, owner: Owner::unique(), files, cache }
     }
 
     /// The node they answer from.
@@ -223,7 +226,7 @@ impl Api {
             Endpoint::AgentCheckUpdate => self.agent_check_update(request).await,
             Endpoint::CatalogRegister => self.catalog_register(request).await,
             Endpoint::CatalogDeregister => self.catalog_deregister(request).await,
-            Endpoint::CatalogDatacenters => self.catalog_datacenters(request).await,
+            Endpoint::CatalogDatacenters => Box::pin(self.catalog_datacenters(request)).await,
             Endpoint::CatalogNodes => self.catalog_nodes(request).await,
             Endpoint::CatalogServices => self.catalog_services(request).await,
             Endpoint::CatalogService => self.catalog_service(request).await,
@@ -297,7 +300,7 @@ impl Api {
     /// Reads the catalog; a stale answer that is too old is asked for again from the leader.
     fn query(
         &self,
-        ReadOptions { context, max_stale }: ReadOptions,
+        ReadOptions { context, max_stale, .. }: ReadOptions,
         query: Query,
     ) -> impl Future<Output = Result<QueryAnswer, RequestError>> {
         let asked = match max_stale {
@@ -351,6 +354,9 @@ impl Api {
         query: Query,
         render: impl Fn(&Rows) -> Option<Vec<u8>>,
     ) -> Handled {
+        if options.cached && self.settings.use_cache {
+            return Box::pin(self.read_cached(options, query, render)).await;
+        }
         if let Some(reply) = self.shared_answer(form, &options, &query, &render) {
             return Ok(reply);
         }
@@ -360,6 +366,22 @@ impl Api {
         let reply = Box::pin(self.read(options.clone(), query.clone(), &render)).await?;
         // All whom a change woke see it in the view: one of them renders it.
         Ok(self.shared_answer(form, &options, &query, &render).unwrap_or(reply))
+    }
+
+    /// The same from an answer that is kept and refreshed.
+    async fn read_cached(
+        &self,
+        options: ReadOptions,
+        query: Query,
+        render: impl Fn(&Rows) -> Option<Vec<u8>>,
+    ) -> Handled {
+        match self.cache.refreshed(options.context, query).await {
+            Ok(Cached { answer, age }) => {
+                let body = render(&answer.rows).ok_or_else(|| unexpected(&answer))?;
+                Ok(with_age(Reply::json(body).with_meta(Meta::of(&answer)), age))
+            }
+            Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
+        }
     }
 
     /// The answer of the published view; `None` if it may not answer, or the read has to wait.
@@ -412,6 +434,17 @@ impl Api {
             | Response::Health(_)
             | Response::Executed(_)
             | Response::Status(_) => Err(other_answer()),
+        }
+    }
+}
+
+/// The reply with what it says about where it comes from (http-api.md §1.8).
+fn with_age(reply: Reply, age: Option<Duration>) -> Reply {
+    match age {
+        None => reply.with_header("X-Cache", "MISS"),
+        Some(age) => {
+            let reply = reply.with_header("Age", &age.as_secs().to_string());
+            reply.with_header("X-Cache", "HIT")
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct ReadOptions {
     pub(super) context: RequestContext,
     /// How old a stale answer may be.
     pub(super) max_stale: Option<Duration>,
+    /// Whether a kept answer will do.
+    pub(super) cached: bool,
 }
 
 /// The options of a read.
@@ -61,16 +63,13 @@ pub(super) fn read(request: &ApiRequest<'_>, reads: Reads) -> Result<ReadOptions
     };
     check_cache_control(request.field(Field::CacheControl))?;
     let (index, wait) = waiting(request, request.rules.wait_default)?;
-    if reads.caches && cached {
-        return Err(Reply::parameter_not_built("cached"));
-    }
     let mut context = write(request)?;
     context.consistency = consistency;
     if reads.blocks {
         context.min_index = ModifyIndex::new(index);
         context.wait = (index > 0).then_some(wait);
     }
-    Ok(ReadOptions { context, max_stale })
+    Ok(ReadOptions { context, max_stale, cached: reads.caches && cached })
 }
 
 /// Whether a read that names no mode may be answered by any server, if the settings say so.
@@ -200,6 +199,23 @@ fn signed_duration(text: &str) -> Result<Duration, duration::DurationError> {
         Some(rest) => duration::parse(rest).map(|_| Duration::ZERO),
         None => duration::parse(text),
     }
+}
+
+/// How old a kept answer may be by `Cache-Control`; zero if none will do, `None` for any age
+/// (http-api.md §1.8).
+pub(super) fn age_max(request: &ApiRequest<'_>) -> Result<Option<Duration>, Reply> {
+    let value = request.field(Field::CacheControl);
+    check_cache_control(value)?;
+    let directives = value.unwrap_or_default().split(',').map(str::trim);
+    let ages = directives.filter_map(|directive| {
+        if directive.eq_ignore_ascii_case("must-revalidate") {
+            return Some(Duration::ZERO);
+        }
+        let (name, value) = directive.split_once('=')?;
+        let is_age = name.trim().eq_ignore_ascii_case("max-age");
+        is_age.then(|| value.trim().parse().ok().map(Duration::from_secs)).flatten()
+    });
+    Ok(ages.min())
 }
 
 /// Refuses a `Cache-Control` whose seconds are no number.

@@ -23,6 +23,7 @@ use terraform_core::wire::tags::Tags;
 
 mod agent;
 mod autopilot;
+mod cached;
 mod catalog;
 mod coordinate;
 mod event;
@@ -82,6 +83,7 @@ pub(in crate::http) fn settings() -> HttpSettings {
         },
         remote_script_checks: false,
         session_ttl_min: Duration::from_secs(10),
+        use_cache: true,
         reload: None,
         rules: HttpRules::default(),
         limits: ServerLimits::default(),
