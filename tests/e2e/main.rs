@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 mod bad_input;
+mod catalog;
 mod checks;
 mod cluster;
 mod coordinates;

@@ -292,7 +292,7 @@ mod tests {
         let wan = (scalars.retry_interval_wan, scalars.retry_max_wan);
         assert_eq!(wan, (Some(Duration::from_secs(60)), Some(4)));
         let refused = run(&words(&["-retry-interval-wan=2"])).stderr;
-        let rule = "Error parsing flag '-retry-interval-wan' with value '2': \
+        let rule = "invalid value \"2\" for flag -retry-interval-wan: \
                     time: missing unit in duration \"2\"";
         assert!(refused.starts_with(rule), "{refused}");
     }

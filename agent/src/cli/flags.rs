@@ -37,22 +37,56 @@ impl Exit {
 
 /// Reads the words after the command's name.
 pub(super) fn parse<T: FromArgs + ArgsInfo>(command: &str, words: &[String]) -> Result<T, Exit> {
-    let info = T::get_args_info();
-    let rewritten = rewrite(command, &info, words)?;
-    let words: Vec<&str> = rewritten.iter().map(String::as_str).collect();
+    let own = T::get_args_info();
+    let [words] = rewrite(command, [&own], words)?;
+    read(command, &[&own], &words)
+}
+
+/// The same for a command whose flags are its own and those of `U`, which many commands share.
+pub(super) fn parse_both<T, U>(command: &str, words: &[String]) -> Result<(T, U), Exit>
+where
+    T: FromArgs + ArgsInfo,
+    U: FromArgs + ArgsInfo,
+{
+    let (own, shared) = (T::get_args_info(), U::get_args_info());
+    let infos = [&own, &shared];
+    let [own_words, shared_words] = rewrite(command, infos, words)?;
+    Ok((read(command, &infos, &own_words)?, read(command, &infos, &shared_words)?))
+}
+
+fn read<T: FromArgs>(
+    command: &str,
+    infos: &[&CommandInfoWithArgs],
+    words: &[String],
+) -> Result<T, Exit> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     T::from_args(&["terraform", command], &words).map_err(|early| {
-        let text = early.output.trim_end().replace("option '--", "flag '-");
-        Exit::failure(format!("{text}\n\n{}", help(command, &info)))
+        let text = worded(early.output.trim_end());
+        Exit::failure(format!("{text}\n\n{}", help_of(command, infos)))
     })
 }
 
-fn rewrite(
+/// A refusal of argh as users know it (cli.md §2).
+fn worded(text: &str) -> String {
+    let refused = || {
+        let rest = text.strip_prefix("Error parsing option '--")?;
+        let (name, rest) = rest.split_once("' with value '")?;
+        let (value, why) = rest.split_once("': ")?;
+        Some(format!("invalid value \"{value}\" for flag -{name}: {why}"))
+    };
+    refused().unwrap_or_else(|| text.replace("option '--", "flag '-"))
+}
+
+/// The words in the form that argh reads: for each of `infos` the flags that it declares, and for
+/// the first one all that is no flag.
+fn rewrite<const N: usize>(
     command: &str,
-    info: &CommandInfoWithArgs,
+    infos: [&CommandInfoWithArgs; N],
     words: &[String],
-) -> Result<Vec<String>, Exit> {
-    let refuse = |text: String| Exit::failure(format!("{text}\n\n{}", help(command, info)));
-    let mut rewritten = Vec::with_capacity(words.len() + 1);
+) -> Result<[Vec<String>; N], Exit> {
+    let refuse = |text: String| Exit::failure(format!("{text}\n\n{}", help_of(command, &infos)));
+    let mut rewritten = [const { Vec::new() }; N];
+    let mut others = vec!["--".to_owned()];
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let bare = match word.strip_prefix('-') {
@@ -60,10 +94,9 @@ fn rewrite(
                 bare.strip_prefix('-').unwrap_or(bare)
             }
             _ => {
-                rewritten.push("--".to_owned());
-                rewritten.extend((word != "--").then(|| word.clone()));
-                rewritten.extend(rest.cloned());
-                return Ok(rewritten);
+                others.extend((word != "--").then(|| word.clone()));
+                others.extend(rest.cloned());
+                break;
             }
         };
         let (name, value) = match bare.split_once('=') {
@@ -71,12 +104,17 @@ fn rewrite(
             None => (bare, None),
         };
         if matches!(name, "h" | "help") {
-            return Err(Exit::success(help(command, info)));
+            return Err(Exit::success(help_of(command, &infos)));
         }
-        let Some(flag) = info.flags.iter().find(|flag| long_name(flag) == name) else {
+        let declared = |info: &CommandInfoWithArgs| {
+            info.flags.iter().find(|flag| long_name(flag) == name).map(is_boolean)
+        };
+        let mut owners = infos.iter().zip(&mut rewritten);
+        let owner = owners.find_map(|(info, words)| Some((declared(info)?, words)));
+        let Some((boolean_flag, words)) = owner else {
             return Err(refuse(format!("flag provided but not defined: -{name}")));
         };
-        let value = match (is_boolean(flag), value) {
+        let value = match (boolean_flag, value) {
             (true, value) => boolean(name, value.unwrap_or("true")).map_err(&refuse)?,
             (false, Some(value)) => value.to_owned(),
             (false, None) => rest
@@ -84,8 +122,11 @@ fn rewrite(
                 .cloned()
                 .ok_or_else(|| refuse(format!("flag needs an argument: -{name}")))?,
         };
-        rewritten.push(format!("--{name}"));
-        rewritten.push(value);
+        words.push(format!("--{name}"));
+        words.push(value);
+    }
+    if let Some(first) = rewritten.first_mut() {
+        first.extend(others);
     }
     Ok(rewritten)
 }
@@ -115,12 +156,19 @@ fn is_boolean(flag: &FlagInfo<'_>) -> bool {
 
 /// The help text of one command.
 pub(super) fn help(command: &str, info: &CommandInfoWithArgs) -> String {
+    help_of(command, &[info])
+}
+
+fn help_of(command: &str, infos: &[&CommandInfoWithArgs]) -> String {
     let mut text = format!("Usage: terraform {command} [options]");
-    for positional in info.positionals.iter().filter(|positional| !positional.hidden) {
+    let positionals = infos.iter().flat_map(|info| info.positionals);
+    for positional in positionals.filter(|positional| !positional.hidden) {
         let _ = write!(text, " {}", positional.name.to_uppercase());
     }
-    let _ = write!(text, "\n\n  {}\n", info.description);
-    let mut flags: Vec<_> = info.flags.iter().filter(|flag| long_name(flag) != "help").collect();
+    let description = infos.first().map_or("", |info| info.description);
+    let _ = write!(text, "\n\n  {description}\n");
+    let flags = infos.iter().flat_map(|info| info.flags);
+    let mut flags: Vec<_> = flags.filter(|flag| long_name(flag) != "help").collect();
     flags.sort_by_key(|flag| long_name(flag));
     if !flags.is_empty() {
         text.push_str("\nOptions:\n");
@@ -131,11 +179,11 @@ pub(super) fn help(command: &str, info: &CommandInfoWithArgs) -> String {
             FlagInfoKind::Option { .. } | FlagInfoKind::Switch => String::new(),
         };
         let _ = write!(text, "\n  -{}{value}\n     {}\n", long_name(flag), flag.description);
+        debug_assert!(
+            !is_switch(flag),
+            "booleans are declared as options named {BOOLEAN}, so that `-flag=false` works"
+        );
     }
-    debug_assert!(
-        !info.flags.iter().any(|flag| is_switch(flag) && long_name(flag) != "help"),
-        "booleans are declared as options named {BOOLEAN}, so that `-flag=false` works"
-    );
     text
 }
 
@@ -190,5 +238,28 @@ mod tests {
         assert!(help.stdout.contains("-status=<regexp>"), "{}", help.stdout);
         let usage = "Usage: terraform show [options]\n";
         assert!(help.stdout.starts_with(usage), "what is only refused is not offered");
+    }
+
+    /// Shared.
+    #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+    struct Shared {
+        /// how often
+        #[argh(option, arg_name = "count")]
+        count: Option<u32>,
+    }
+
+    #[test]
+    fn shared_flags_stand_among_a_commands_own() {
+        let both = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            parse_both::<Show, Shared>("show", &words)
+        };
+        let (own, shared) = both(&["-count=2", "-detailed", "x", "-count=3"]).unwrap();
+        assert_eq!((own.detailed, shared.count), (Some(true), Some(2)));
+        assert_eq!(own.rest, ["x", "-count=3"]);
+        let refused = both(&["-count=a"]).unwrap_err().stderr;
+        let rule = "invalid value \"a\" for flag -count: invalid digit found in string\n";
+        assert!(refused.starts_with(rule), "{refused}");
+        assert!(refused.contains("-count=<count>") && refused.contains("-detailed"), "{refused}");
     }
 }

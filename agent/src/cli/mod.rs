@@ -1,6 +1,8 @@
 //! The command line: one file for each command, Go-style flags, exit codes of cli.md §2.
 
 mod agent;
+mod catalog;
+mod client;
 mod event;
 mod flags;
 mod force_leave;
@@ -16,6 +18,7 @@ mod monitor;
 mod operator;
 mod reload;
 mod rtt;
+mod services;
 mod snapshot;
 mod tags;
 mod transport;
@@ -33,6 +36,7 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "agent", summary: "Runs a Terraform agent", run: agent::run },
+    Command { name: "catalog", summary: "Lists what the servers know", run: catalog::run },
     Command { name: "event", summary: "Fires an event that nodes can see", run: event::run },
     Command {
         name: "force-leave",
@@ -63,6 +67,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "operator", summary: "Looks after the servers", run: operator::run },
     Command { name: "reload", summary: "Makes an agent read its configuration", run: reload::run },
     Command { name: "rtt", summary: "Estimates the round trip of two members", run: rtt::run },
+    Command {
+        name: "services",
+        summary: "Registers and removes services of an agent",
+        run: services::run,
+    },
     Command {
         name: "snapshot",
         summary: "Saves, restores and shows what the servers hold",
