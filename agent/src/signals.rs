@@ -2,6 +2,7 @@
 
 use async_signal::{Signal, Signals};
 use smol::stream::StreamExt as _;
+use terraform_io::program;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,18 @@ pub(crate) enum Wish {
     Reload,
     /// SIGUSR1.
     Dump,
+}
+
+impl Wish {
+    /// The signal that says the same to another program.
+    pub(crate) const fn signal(self) -> program::Signal {
+        match self {
+            Self::Interrupt => program::Signal::Interrupt,
+            Self::Terminate => program::Signal::Terminate,
+            Self::Reload => program::Signal::Hangup,
+            Self::Dump => program::Signal::User1,
+        }
+    }
 }
 
 /// The signals that arrive from now on.

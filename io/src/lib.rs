@@ -17,6 +17,7 @@ pub mod http;
 pub mod ipc;
 pub mod log;
 pub mod oneshot;
+pub mod program;
 pub mod record;
 pub mod resolve;
 pub mod runtime;

@@ -28,3 +28,4 @@ mod sessions;
 mod snapshot;
 mod torture;
 mod wan;
+mod watch;

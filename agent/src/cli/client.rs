@@ -46,6 +46,11 @@ pub(super) fn parse<T: FromArgs + ArgsInfo>(
     Ok((own, client))
 }
 
+/// The help text of such a command.
+pub(super) fn help<T: ArgsInfo>(command: &str) -> String {
+    flags::help_both::<T, ClientFlags>(command)
+}
+
 /// A flag that is given as `key=value`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

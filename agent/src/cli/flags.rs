@@ -159,6 +159,11 @@ pub(super) fn help(command: &str, info: &CommandInfoWithArgs) -> String {
     help_of(command, &[info])
 }
 
+/// The help text of a command with shared flags.
+pub(super) fn help_both<T: ArgsInfo, U: ArgsInfo>(command: &str) -> String {
+    help_of(command, &[&T::get_args_info(), &U::get_args_info()])
+}
+
 fn help_of(command: &str, infos: &[&CommandInfoWithArgs]) -> String {
     let mut text = format!("Usage: terraform {command} [options]");
     let positionals = infos.iter().flat_map(|info| info.positionals);

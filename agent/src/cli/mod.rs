@@ -23,6 +23,7 @@ mod snapshot;
 mod tags;
 mod transport;
 mod version;
+mod watch;
 
 pub(crate) use agent::Sources;
 pub use flags::Exit;
@@ -79,6 +80,11 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "tags", summary: "Changes the tags of an agent", run: tags::run },
     Command { name: "version", summary: "Prints the version", run: version::run },
+    Command {
+        name: "watch",
+        summary: "Runs a program when something has changed",
+        run: watch::run,
+    },
 ];
 
 /// Runs the command that `words`, without the program's name, ask for.

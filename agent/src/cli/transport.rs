@@ -195,6 +195,12 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// The path of a key, which keeps its slashes.
+pub(super) fn key_path(key: &str) -> String {
+    let parts: Vec<String> = key.split('/').map(escaped).collect();
+    format!("/v1/kv/{}", parts.join("/"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ mod get;
 mod import;
 mod put;
 
-use super::transport::{any_status, escaped, unexpected};
+use super::transport::{any_status, escaped, key_path, unexpected};
 use super::{Command, Exit, group};
 use serde_json::Value;
 use terraform_core::wire::base64;
@@ -54,8 +54,7 @@ impl Entry {
 
 /// Where a key is found, with parameters behind it.
 fn path(key: &str, query: &[String]) -> String {
-    let parts: Vec<String> = key.split('/').map(escaped).collect();
-    format!("/v1/kv/{}?{}", parts.join("/"), query.join("&"))
+    format!("{}?{}", key_path(key), query.join("&"))
 }
 
 /// The parameters of a datacenter and of a stale read.
