@@ -15,6 +15,7 @@ mod events;
 mod founding_page;
 mod full_disk;
 mod kv;
+mod lock;
 mod maintenance;
 mod malformed;
 mod membership;

@@ -79,6 +79,12 @@ impl Client {
         Ok(Self { base: http_base(flags.http_addr), token, common })
     }
 
+    /// The same, but for answers that are not stale.
+    pub(super) fn fresh(mut self) -> Self {
+        self.common.retain(|parameter| parameter != "stale");
+        self
+    }
+
     /// Asks and waits for the answer, whatever its status; `within` is the time for all of it.
     pub(super) async fn ask(
         &self,

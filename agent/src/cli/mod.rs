@@ -12,6 +12,7 @@ mod keygen;
 mod keyring;
 mod kv;
 mod leave;
+mod lock;
 mod maint;
 mod members;
 mod monitor;
@@ -58,6 +59,7 @@ const COMMANDS: &[Command] = &[
         summary: "Makes an agent leave its cluster and stop",
         run: leave::run,
     },
+    Command { name: "lock", summary: "Runs a program while a lock is held", run: lock::run },
     Command {
         name: "maint",
         summary: "Takes a node or a service out of all answers, and back",

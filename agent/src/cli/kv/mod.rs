@@ -26,18 +26,19 @@ pub(super) fn run(words: &[String]) -> Exit {
 
 /// One entry, as the HTTP interface shows it.
 #[derive(Debug)]
-struct Entry {
-    key: String,
-    value: Vec<u8>,
-    flags: u64,
-    create_index: u64,
-    modify_index: u64,
-    lock_index: u64,
-    session: String,
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    pub(super) flags: u64,
+    pub(super) create_index: u64,
+    pub(super) modify_index: u64,
+    pub(super) lock_index: u64,
+    pub(super) session: String,
 }
 
 impl Entry {
-    fn read(row: &Value) -> Option<Self> {
+    /// Reads a row of an answer; `None` if it is none.
+    pub(super) fn read(row: &Value) -> Option<Self> {
         let number = |name: &str| row.get(name).and_then(Value::as_u64);
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         Some(Self {
