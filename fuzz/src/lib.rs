@@ -19,6 +19,7 @@ pub type Target = fn(&[u8]);
 /// Every target by the name of its binary and its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("archive", targets::archive),
+    ("config_hcl", targets::config_hcl),
     ("config_json", targets::config_json),
     ("dns", targets::dns),
     ("filter", targets::filter),

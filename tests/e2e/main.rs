@@ -6,6 +6,7 @@ mod bad_input;
 mod catalog;
 mod checks;
 mod cluster;
+mod configuration;
 mod coordinates;
 mod crash;
 mod damage;

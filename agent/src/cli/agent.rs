@@ -2,7 +2,7 @@
 
 use super::Exit;
 use super::flags;
-use crate::config::{Machine, Resolved, Settings, load, overlay, resolve};
+use crate::config::{Format, Machine, Resolved, Settings, fragment, load, overlay, resolve};
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
 use std::path::PathBuf;
@@ -37,12 +37,15 @@ struct Arguments {
     /// the address to listen on for programs (127.0.0.1)
     #[argh(option, arg_name = "address")]
     client: Option<String>,
-    /// a folder of configuration files, *.json; may be repeated
+    /// a folder of configuration files, *.json and *.hcl; may be repeated
     #[argh(option, arg_name = "folder")]
     config_dir: Vec<PathBuf>,
     /// a configuration file; may be repeated
     #[argh(option, arg_name = "file")]
     config_file: Vec<PathBuf>,
+    /// the format of all configuration files, whatever they are called
+    #[argh(option, arg_name = "hcl|json", from_str_fn(format))]
+    config_format: Option<Format>,
     /// the folder that keeps the agent's state
     #[argh(option, arg_name = "folder")]
     data_dir: Option<String>,
@@ -68,6 +71,9 @@ struct Arguments {
     /// data directory, those are used
     #[argh(option, arg_name = "key")]
     encrypt: Option<String>,
+    /// a piece of configuration, which wins over files and flags; may be repeated
+    #[argh(option, arg_name = "text")]
+    hcl: Vec<String>,
     /// the HTTP port, -1 for none (8500)
     #[argh(option, arg_name = "port")]
     http_port: Option<i64>,
@@ -142,20 +148,31 @@ struct Arguments {
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
     files: Vec<PathBuf>,
+    format: Option<Format>,
     lists: Settings,
     scalars: Settings,
+    fragments: Vec<String>,
     dev: bool,
 }
 
 impl Sources {
+    /// Files and folders alone.
+    pub(super) fn of_files(files: Vec<PathBuf>, format: Option<Format>) -> Self {
+        let (lists, scalars, fragments) = Default::default();
+        Self { files, format, lists, scalars, fragments, dev: false }
+    }
+
     /// Reads the files again and settles everything.
     ///
     /// - Errors: one text for the operator, naming file, key and rule.
     pub(crate) fn resolve(&self) -> Result<Resolved, String> {
         let mut settings = self.lists.clone();
-        let loaded = load(&self.files).map_err(|error| error.to_string())?;
+        let loaded = load(&self.files, self.format).map_err(|error| error.to_string())?;
         overlay(&mut settings, loaded.settings);
         overlay(&mut settings, self.scalars.clone());
+        for text in &self.fragments {
+            overlay(&mut settings, fragment(text).map_err(|error| error.to_string())?);
+        }
         let machine = Machine {
             host_name: terraform_io::system::host_name(),
             route_source: terraform_io::system::route_source(),
@@ -236,7 +253,14 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         }
     }
     let files = in_given_order(words, arguments.config_file, arguments.config_dir);
-    Sources { files, lists, scalars, dev: arguments.dev.unwrap_or(false) }
+    let (format, fragments) = (arguments.config_format, arguments.hcl);
+    Sources { files, format, lists, scalars, fragments, dev: arguments.dev.unwrap_or(false) }
+}
+
+/// A format by its name.
+pub(super) fn format(name: &str) -> Result<Format, String> {
+    let rule = "-config-format must be either 'hcl' or 'json'";
+    Format::parse(name).ok_or_else(|| rule.to_owned())
 }
 
 /// A time in Go's text form.

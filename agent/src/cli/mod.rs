@@ -23,6 +23,7 @@ mod services;
 mod snapshot;
 mod tags;
 mod transport;
+mod validate;
 mod version;
 mod watch;
 
@@ -81,6 +82,11 @@ const COMMANDS: &[Command] = &[
         run: snapshot::run,
     },
     Command { name: "tags", summary: "Changes the tags of an agent", run: tags::run },
+    Command {
+        name: "validate",
+        summary: "Checks the configuration of an agent",
+        run: validate::run,
+    },
     Command { name: "version", summary: "Prints the version", run: version::run },
     Command {
         name: "watch",

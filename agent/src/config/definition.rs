@@ -3,7 +3,7 @@
 //! Keys are snake_case here, unlike the HTTP interface. Defaults and validation are those of the
 //! HTTP interface where both have a rule (http-api.md §5.1, §6.1).
 
-use super::keys::type_name;
+use super::keys::mismatch;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) enum Problem {
         /// The key.
         key: String,
         /// What belongs there, and what was found.
-        expected: String,
+        text: String,
     },
     /// A rule is broken; the text names it.
     Rule(String),
@@ -34,7 +34,7 @@ impl Problem {
     fn inside(self, outer: &str) -> Self {
         match self {
             Self::UnknownKey(key) => Self::UnknownKey(path(outer, &key)),
-            Self::Type { key, expected } => Self::Type { key: path(outer, &key), expected },
+            Self::Type { key, text } => Self::Type { key: path(outer, &key), text },
             Self::Rule(rule) => Self::Rule(rule),
         }
     }
@@ -136,8 +136,7 @@ impl<'a> Fields<'a> {
 }
 
 fn mistyped(key: &str, expected: &str, value: &Value) -> Problem {
-    let expected = format!("{expected}', got unconvertible type '{}", type_name(value));
-    Problem::Type { key: key.to_owned(), expected }
+    Problem::Type { key: key.to_owned(), text: mismatch(expected, value) }
 }
 
 fn text_list(key: &str, value: &Value) -> Result<Vec<String>, Problem> {

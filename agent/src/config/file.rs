@@ -1,4 +1,4 @@
-//! One configuration file: JSON text to the settings it gives, every key checked.
+//! One configuration file: its text to the settings it gives, every key checked.
 //!
 //! Keys are matched without regard to case. Unknown keys are refused with their dotted path, all of
 //! them at once; wrong types name the key and the type (agent-config.md §3). A known key whose
@@ -6,6 +6,7 @@
 //! (DESIGN.md §8).
 
 use super::definition;
+use super::hcl;
 use super::keys::{self, Safety};
 use super::telemetry::TelemetrySettings;
 use serde_json::{Map, Value};
@@ -179,7 +180,7 @@ pub enum FileError {
     /// The file is too long.
     #[error("the file is longer than {FILE_BYTES_MAX} bytes")]
     TooLong,
-    /// The text is not JSON.
+    /// The text is not of its language.
     #[error("{0}")]
     Syntax(String),
     /// The text is JSON but not an object.
@@ -200,22 +201,80 @@ fn bullets(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n * {line}")).collect()
 }
 
-/// Reads the text of one configuration file; an empty one says nothing.
+/// The language of a source of configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, RFC 8259.
+    Json,
+    /// HCL, or JSON that begins with `{`.
+    Hcl,
+}
+
+impl Format {
+    /// The format that `-config-format` or the ending of a file's name says.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "json" => Some(Self::Json),
+            "hcl" => Some(Self::Hcl),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the JSON text of one configuration file; an empty one says nothing.
 pub fn parse(text: &str) -> Result<Settings, FileError> {
+    parse_as(Format::Json, text)
+}
+
+/// Reads the text of one configuration file; an empty one says nothing.
+pub fn parse_as(format: Format, text: &str) -> Result<Settings, FileError> {
     if text.len() > FILE_BYTES_MAX {
         return Err(FileError::TooLong);
     }
     if text.trim().is_empty() {
         return Ok(Settings::default());
     }
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| FileError::Syntax(error.to_string()))?;
-    let Value::Object(object) = value else { return Err(FileError::NotAnObject) };
+    let is_json = format == Format::Json || text.trim_start().starts_with('{');
+    let object = if is_json {
+        let value = serde_json::from_str(text);
+        let value = value.map_err(|error: serde_json::Error| FileError::Syntax(error.to_string()));
+        let Value::Object(object) = value? else { return Err(FileError::NotAnObject) };
+        object
+    } else {
+        hcl::parse(text).map_err(|error| FileError::Syntax(error.to_string()))?
+    };
     let mut reader = FileReader::default();
-    for (key, value) in &object {
-        reader.top(&key.to_ascii_lowercase(), value);
+    for (key, value) in object {
+        let key = key.to_ascii_lowercase();
+        let value = unwrapped(value, LISTS.contains(&key.as_str()), is_json);
+        reader.top(&key, &value);
     }
     reader.finish()
+}
+
+/// Keys whose values are lists of objects, at the top and in services.
+const LISTS: [&str; 4] = ["checks", "segments", "services", "watches"];
+
+/// Takes an object out of the list around it if it is alone there and no list is wanted: in HCL
+/// both are the same, and so it is for Consul in JSON. A block that is wanted as a list becomes
+/// one.
+fn unwrapped(value: Value, is_list: bool, is_json: bool) -> Value {
+    let inside = |value| unwrapped(value, false, is_json);
+    match value {
+        Value::Array(mut items) => match items.as_mut_slice() {
+            [only @ Value::Object(_)] if !is_list => inside(only.take()),
+            _ => items.into_iter().map(inside).collect(),
+        },
+        Value::Object(object) => {
+            let entry = |(key, value): (String, Value)| {
+                let is_list = LISTS.contains(&key.to_ascii_lowercase().as_str());
+                (key, unwrapped(value, is_list, is_json))
+            };
+            let object = Value::Object(object.into_iter().map(entry).collect());
+            if is_list && !is_json { Value::Array(vec![object]) } else { object }
+        }
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => plain,
+    }
 }
 
 /// Collects settings and everything wrong with a file.
@@ -553,18 +612,15 @@ impl FileReader {
             definition::Problem::UnknownKey(name) => {
                 self.unknown.push(definition::path(key, &name));
             }
-            definition::Problem::Type { key: name, expected } => {
-                let path = definition::path(key, &name);
-                self.types.push(format!("'{path}' expected type '{expected}'"));
+            definition::Problem::Type { key: name, text } => {
+                self.types.push(format!("'{}' {text}", definition::path(key, &name)));
             }
             definition::Problem::Rule(rule) => self.values.push(format!("{key}: {rule}")),
         }
     }
 
     fn mistyped(&mut self, key: &str, expected: &str, value: &Value) {
-        let found = keys::type_name(value);
-        let line = format!("'{key}' expected type '{expected}', got unconvertible type '{found}'");
-        self.types.push(line);
+        self.types.push(format!("'{key}' {}", keys::mismatch(expected, value)));
     }
 
     fn boolean(&mut self, key: &str, value: &Value) -> Option<bool> {
@@ -667,6 +723,36 @@ mod tests {
         );
         let definition = refused(r#"{"service": 1}"#);
         assert!(definition.contains("'service' expected type 'map'"), "{definition}");
+    }
+
+    #[test]
+    fn blocks_are_objects_and_lists_of_them_where_lists_are_wanted() {
+        let text = "node_name = \"n\"\nports { http = 1 }\n\
+                    services { name = \"a\" checks { ttl = \"5s\" } }\n\
+                    services { name = \"b\" checks { ttl = \"5s\" } checks { ttl = \"6s\" } }\n\
+                    check { name = \"c\" http = \"http://h\" interval = \"5s\" header { A = [\"b\"] } }";
+        let settings = parse_as(Format::Hcl, text).unwrap();
+        assert_eq!(settings.ports.get("http"), Some(&1));
+        let checks: Vec<usize> = settings.services.iter().map(|one| one.checks.len()).collect();
+        assert_eq!((checks, settings.checks.len()), (vec![1, 2], 1));
+        let json = r#"{"node_name": "n", "service": [{"name": "a"}], "ports": [{"http": 1}]}"#;
+        let settings = parse_as(Format::Hcl, json).unwrap();
+        assert_eq!((settings.services.len(), settings.ports.get("http")), (1, Some(&1)));
+    }
+
+    #[test]
+    fn what_is_wrong_in_hcl_is_told_as_in_json() {
+        let refused = |text| parse_as(Format::Hcl, text).unwrap_err().to_string();
+        let twice = "1 error(s) decoding:\n * 'service' expected a map, got 'slice'";
+        assert_eq!(refused("service { name = \"a\" }\nservice { name = \"b\" }"), twice);
+        let twice = "1 error(s) decoding:\n * 'ports' expected a map, got 'slice'";
+        assert_eq!(refused("ports { http = 1 }\nports { dns = 2 }"), twice);
+        let twice = "1 error(s) decoding:\n * 'service.check' expected a map, got 'slice'";
+        let text = "service { name = \"a\" check { ttl = \"5s\" } check { ttl = \"6s\" } }";
+        assert_eq!(refused(text), twice);
+        let label = "1 error(s) occurred:\n * invalid config key ports.a";
+        assert_eq!(refused("ports \"a\" { http = 1 }"), label);
+        assert_eq!(refused("node_name = \"x"), "At 1:15: literal not terminated");
     }
 
     #[test]

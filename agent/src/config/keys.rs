@@ -145,7 +145,7 @@ pub(super) fn is_off(value: &Value) -> bool {
 }
 
 /// A JSON value's type in messages.
-pub(super) fn type_name(value: &Value) -> &'static str {
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -155,6 +155,15 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "list",
         Value::Object(_) => "map",
     }
+}
+
+/// What is said of a value of the wrong type, behind its key (agent-config.md §3). A list in the
+/// place of a map is a block that was repeated.
+pub(super) fn mismatch(expected: &str, value: &Value) -> String {
+    if expected == "map" && value.is_array() {
+        return "expected a map, got 'slice'".to_owned();
+    }
+    format!("expected type '{expected}', got unconvertible type '{}'", type_name(value))
 }
 
 #[cfg(test)]

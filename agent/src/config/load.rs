@@ -1,6 +1,6 @@
 //! Reads the configuration files and folders that the command line names, in its order.
 
-use super::{FileError, Settings, overlay, parse};
+use super::{FileError, Format, Settings, overlay, parse_as};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -33,24 +33,19 @@ pub enum LoadError {
         /// Why.
         source: FileError,
     },
-    /// A file is in a language that is not built.
-    #[error("failed to parse {path}: HCL is not built yet, use JSON")]
-    Hcl {
-        /// The file.
-        path: String,
-    },
 }
 
 /// Reads `paths`, each a file or a folder, and lays later ones over earlier ones.
 ///
-/// In a folder only `*.json` files count, in name order, not those of folders below it. A file that
-/// the command line names must have that ending too, or be nothing but JSON.
-pub fn load(paths: &[PathBuf]) -> Result<Loaded, LoadError> {
+/// In a folder only `*.json` and `*.hcl` files count, in name order, not those of folders below it;
+/// a file that the command line names must have such an ending, too. With `format` all files are
+/// read, and are of that format (agent-config.md §2).
+pub fn load(paths: &[PathBuf], format: Option<Format>) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
     for path in paths {
         let meta = std::fs::metadata(path).map_err(|source| open_error(path, source))?;
         if !meta.is_dir() {
-            load_file(path, &mut loaded)?;
+            load_file(path, format, &mut loaded)?;
             continue;
         }
         let entries = std::fs::read_dir(path).map_err(|source| open_error(path, source))?;
@@ -63,28 +58,32 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, LoadError> {
         }
         files.sort();
         for file in &files {
-            load_file(file, &mut loaded)?;
+            load_file(file, format, &mut loaded)?;
         }
     }
     Ok(loaded)
 }
 
-fn load_file(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
+/// Reads a fragment of the command line; `-hcl` takes both languages.
+pub fn fragment(text: &str) -> Result<Settings, LoadError> {
+    let failed = |source| LoadError::Parse { path: "-hcl".to_owned(), source };
+    parse_as(Format::Hcl, text).map_err(failed)
+}
+
+fn load_file(path: &Path, format: Option<Format>, loaded: &mut Loaded) -> Result<(), LoadError> {
     let shown = path.display().to_string();
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => {}
-        Some("hcl") => return Err(LoadError::Hcl { path: shown }),
-        _ => {
-            let rule = "extension must be .json";
-            loaded.warnings.push(format!("skipping file {shown}, {rule}"));
-            return Ok(());
-        }
-    }
+    let ending = path.extension().and_then(|extension| extension.to_str());
+    let Some(format) = format.or_else(|| Format::parse(ending?)) else {
+        let rule = "extension must be .hcl or .json, or config format must be set";
+        loaded.warnings.push(format!("skipping file {shown}, {rule}"));
+        return Ok(());
+    };
     let file = std::fs::File::open(path).map_err(|source| open_error(path, source))?;
     let mut text = String::new();
     let limit = u64::try_from(super::file::FILE_BYTES_MAX).unwrap_or(u64::MAX) + 1;
     file.take(limit).read_to_string(&mut text).map_err(|source| open_error(path, source))?;
-    let settings = parse(&text).map_err(|source| LoadError::Parse { path: shown, source })?;
+    let settings =
+        parse_as(format, &text).map_err(|source| LoadError::Parse { path: shown, source })?;
     overlay(&mut loaded.settings, settings);
     Ok(())
 }

@@ -132,10 +132,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let level = level(&settings, dev)?;
     let (http, dns, rpc) = listeners(&settings)?;
     let scripts_from_api = scripts(&settings, &mut warnings)?;
-    let node_id = settings.node_id.as_deref().filter(|id| !id.is_empty()).map(NodeId::parse);
-    let node_id = node_id.transpose().map_err(|error| {
-        ResolveError(format!("failed to setup node ID: specified NodeID is invalid: {error}"))
-    })?;
+    let node_id = node_id(&settings)?;
     let datacenter = datacenter(&settings)?;
     let dns_config = dns::config(&settings, &mut warnings)?;
     let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
@@ -308,6 +305,20 @@ fn bootstrap_warnings(bootstrap: Bootstrap, is_server: bool, warnings: &mut Vec<
         }
         Bootstrap::Alone | Bootstrap::Join => {}
     }
+}
+
+/// The identity that the operator gave.
+fn node_id(settings: &Settings) -> Checked<Option<NodeId>> {
+    let Some(text) = settings.node_id.as_deref().filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    NodeId::parse(text).map(Some).or_else(|_| {
+        let rule = match text.len() {
+            36 => "uuid is improperly formatted",
+            _ => "uuid string is wrong length",
+        };
+        refuse(format!("failed to setup node ID: specified NodeID is invalid: {rule}"))
+    })
 }
 
 fn data_dir(settings: &Settings, dev: bool, machine: &Machine) -> Checked<(PathBuf, bool)> {

@@ -1,6 +1,7 @@
 //! The targets, one file for each family.
 
 mod archive;
+mod config_hcl;
 mod config_json;
 mod dns;
 mod filter;
@@ -17,6 +18,7 @@ mod server_wire;
 mod storage;
 
 pub use archive::archive;
+pub use config_hcl::config_hcl;
 pub use config_json::config_json;
 pub use dns::dns;
 pub use filter::filter;

@@ -24,7 +24,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 /// a line for each file that was passed over.
 fn from_files(paths: &[String]) -> Result<(Vec<ServiceDefinition>, String), Exit> {
     let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-    let loaded = config::load(&paths);
+    let loaded = config::load(&paths, None);
     let loaded = loaded.map_err(|error| Exit::failure(format!("Error: {error}\n")))?;
     let warnings = loaded.warnings.iter().fold(String::new(), |text, line| text + line + "\n");
     Ok((loaded.settings.services, warnings))
