@@ -123,6 +123,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("check_update_interval", a.check_update_interval != b.check_update_interval),
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),
         ("datacenter", a.datacenter != b.datacenter),
+        ("disable_remote_exec", started.remote_exec != now.remote_exec),
         (
             "domain, alt_domain or translate_wan_addrs",
             zones(&started.dns_config) != zones(&now.dns_config),

@@ -72,7 +72,15 @@ pub struct Event {
 }
 pack_struct!(Event { id, name, payload, filters, version, time });
 
+/// The name of events that announce a job to be run, which nobody lists (cli.md §7).
+const REMOTE_EXEC: &str = "_rexec";
+
 impl Event {
+    /// Whether it announces a job.
+    pub fn is_remote_exec(&self) -> bool {
+        self.name == REMOTE_EXEC
+    }
+
     /// The name of the user event that carries it.
     pub fn serf_name(&self) -> String {
         format!("{NAME_PREFIX}{}", self.name)

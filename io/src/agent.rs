@@ -16,6 +16,7 @@ use crate::http::settings::HttpSettings;
 use crate::ipc::{self, Control, Reload};
 use crate::log::{LogRing, Sink};
 use crate::record::{RecordError, Recording};
+use crate::remote_exec;
 use crate::runtime::{executor, spawn};
 use crate::storage::{DataDir, Disk, OpenError, PeersFileError, RecoverError, read_peers, recover};
 use crate::stream::accept;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::config::{ConfigError, NodeConfig};
 use terraform_core::dns::DnsConfig;
-use terraform_core::id::{NodeId, PoolName};
+use terraform_core::id::{NodeId, NodeName, PoolName};
 use terraform_core::node::Node;
 use terraform_core::node::input::{Input, StreamKind};
 use terraform_core::node::output::{Output, StopReason};
@@ -132,6 +133,8 @@ pub struct Settings {
     pub services: Services,
     /// What is wanted of metrics.
     pub telemetry: TelemetryConfig,
+    /// Whether operators may have jobs run, and then the name of the node.
+    pub remote_exec: Option<NodeName>,
 }
 
 /// Starts an agent with the node settings `config`, whose checks `run_check` runs.
@@ -266,6 +269,10 @@ impl Prepared {
             join_ports: settings.join_ports,
         };
         tasks.push(spawn(ipc::serve(self.control, control)));
+        if let Some(name) = settings.remote_exec {
+            let (node, sink) = (handle.clone(), Arc::clone(&settings.sink));
+            tasks.push(spawn(remote_exec::serve(node, name, sink)));
+        }
         let (sink, fan) = (settings.sink, Arc::clone(handle.fan()));
         let sources = telemetry::Sources {
             node: handle.clone(),

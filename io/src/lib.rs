@@ -19,6 +19,7 @@ pub mod log;
 pub mod oneshot;
 pub mod program;
 pub mod record;
+pub mod remote_exec;
 pub mod resolve;
 pub mod runtime;
 pub mod storage;

@@ -13,6 +13,7 @@ mod damage;
 mod dns;
 mod encryption;
 mod events;
+mod exec;
 mod founding_page;
 mod full_disk;
 mod kv;

@@ -1,13 +1,12 @@
 //! `terraform agent`: flags over files over defaults, then the agent until it stops.
 
 use super::Exit;
-use super::flags;
+use super::flags::{self, span};
 use crate::config::{Format, Machine, Resolved, Settings, fragment, load, overlay, resolve};
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
 use std::path::PathBuf;
 use std::time::Duration;
-use terraform_io::duration;
 
 /// Runs an agent until it is told to stop: SIGINT leaves the cluster first, SIGTERM does so on
 /// clients, SIGHUP reads the configuration files again.
@@ -261,11 +260,6 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
 pub(super) fn format(name: &str) -> Result<Format, String> {
     let rule = "-config-format must be either 'hcl' or 'json'";
     Format::parse(name).ok_or_else(|| rule.to_owned())
-}
-
-/// A time in Go's text form.
-fn span(text: &str) -> Result<Duration, String> {
-    duration::parse(text).map_err(|error| error.to_string())
 }
 
 /// Files and folders share one order, that of the command line (agent-config.md §2).

@@ -32,6 +32,7 @@ pub(super) struct ClientFlags {
 pub(super) struct Client {
     base: String,
     token: Option<String>,
+    datacenter: Option<String>,
     /// The parameters that every question carries.
     common: Vec<String>,
 }
@@ -73,10 +74,16 @@ impl Client {
                 None => None,
             },
         };
-        let datacenter = flags.datacenter.map(|name| format!("dc={}", escaped(&name)));
+        let datacenter = flags.datacenter.filter(|name| !name.is_empty());
+        let asked = datacenter.as_ref().map(|name| format!("dc={}", escaped(name)));
         let stale = flags.stale.unwrap_or(false).then(|| "stale".to_owned());
-        let common = datacenter.into_iter().chain(stale).collect();
-        Ok(Self { base: http_base(flags.http_addr), token, common })
+        let common = asked.into_iter().chain(stale).collect();
+        Ok(Self { base: http_base(flags.http_addr), token, datacenter, common })
+    }
+
+    /// The datacenter that is asked, if one was named.
+    pub(super) const fn datacenter(&self) -> Option<&String> {
+        self.datacenter.as_ref()
     }
 
     /// The same, but for answers that are not stale.

@@ -55,18 +55,7 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
         [payload] => payload.clone(),
         _ => return refuse("Too many command line arguments."),
     };
-    if tag.is_some() && service.is_none() {
-        return Err(Exit::failure("Cannot provide tag filter without service filter.\n"));
-    }
-    let mut query = Vec::new();
-    for (key, filter) in [("node", node), ("service", service), ("tag", tag)] {
-        let Some(filter) = filter else { continue };
-        if let Err(error) = compile(&filter) {
-            let text = format!("Failed to compile {key} filter regexp: {error}\n");
-            return Err(Exit::failure(text));
-        }
-        query.push(format!("{key}={}", escaped(&filter)));
-    }
+    let mut query = filters(node, service, tag).map_err(Exit::failure)?;
     query.extend(datacenter.map(|name| format!("dc={}", escaped(&name))));
     let path = format!("/v1/event/fire/{}?{}", escaped(&name), query.join("&"));
     let response = http_with(&http_base(http_addr), "PUT", &path, payload.into_bytes());
@@ -77,6 +66,28 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
         Some(id) => Ok(Exit::success(format!("Event ID: {id}\n"))),
         None => Err(failed("the agent answered without an event".to_owned())),
     }
+}
+
+/// The parameters that say which nodes an event is for.
+///
+/// - Errors: the rule that they break, as a line.
+pub(super) fn filters(
+    node: Option<String>,
+    service: Option<String>,
+    tag: Option<String>,
+) -> Result<Vec<String>, String> {
+    if tag.is_some() && service.is_none() {
+        return Err("Cannot provide tag filter without service filter.\n".to_owned());
+    }
+    let mut query = Vec::new();
+    for (key, filter) in [("node", node), ("service", service), ("tag", tag)] {
+        let Some(filter) = filter else { continue };
+        if let Err(error) = compile(&filter) {
+            return Err(format!("Failed to compile {key} filter regexp: {error}\n"));
+        }
+        query.push(format!("{key}={}", escaped(&filter)));
+    }
+    Ok(query)
 }
 
 #[cfg(test)]

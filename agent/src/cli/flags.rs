@@ -6,6 +6,8 @@
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs};
 use std::fmt::Write as _;
+use std::time::Duration;
+use terraform_io::duration;
 
 /// The `arg_name` that marks an option as a boolean.
 pub(super) const BOOLEAN: &str = "bool";
@@ -145,6 +147,11 @@ fn long_name<'a>(flag: &FlagInfo<'a>) -> &'a str {
 
 const fn is_switch(flag: &FlagInfo<'_>) -> bool {
     matches!(flag.kind, FlagInfoKind::Switch)
+}
+
+/// A flag that is a time in Go's text form.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
 }
 
 fn is_boolean(flag: &FlagInfo<'_>) -> bool {

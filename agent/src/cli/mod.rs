@@ -4,12 +4,14 @@ mod agent;
 mod catalog;
 mod client;
 mod event;
+mod exec;
 mod flags;
 mod force_leave;
 mod info;
 mod join;
 mod keygen;
 mod keyring;
+mod keys;
 mod kv;
 mod leave;
 mod lock;
@@ -20,6 +22,7 @@ mod operator;
 mod reload;
 mod rtt;
 mod services;
+mod session;
 mod snapshot;
 mod tags;
 mod transport;
@@ -41,6 +44,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "agent", summary: "Runs a Terraform agent", run: agent::run },
     Command { name: "catalog", summary: "Lists what the servers know", run: catalog::run },
     Command { name: "event", summary: "Fires an event that nodes can see", run: event::run },
+    Command { name: "exec", summary: "Runs a command on nodes that allow it", run: exec::run },
     Command {
         name: "force-leave",
         summary: "Forces a failed member to enter the left state",

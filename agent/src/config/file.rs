@@ -99,6 +99,8 @@ pub struct Settings {
     pub disable_keyring_file: Option<bool>,
     /// `disable_coordinates`
     pub disable_coordinates: Option<bool>,
+    /// `disable_remote_exec`
+    pub disable_remote_exec: Option<bool>,
     /// `rejoin_after_leave`
     pub rejoin_after_leave: Option<bool>,
     /// `skip_leave_on_interrupt`
@@ -347,6 +349,7 @@ impl FileReader {
                 self.settings.disable_keyring_file = self.boolean(key, value);
             }
             "disable_coordinates" => self.settings.disable_coordinates = self.boolean(key, value),
+            "disable_remote_exec" => self.settings.disable_remote_exec = self.boolean(key, value),
             "rejoin_after_leave" => self.settings.rejoin_after_leave = self.boolean(key, value),
             "skip_leave_on_interrupt" => {
                 self.settings.skip_leave_on_interrupt = self.boolean(key, value);

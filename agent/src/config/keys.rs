@@ -61,7 +61,6 @@ const HARMLESS: &[&str] = &[
     "connect.",
     "disable_anonymous_signature",
     "disable_host_node_id",
-    "disable_remote_exec",
     "disable_update_check",
     "discard_check_output",
     "enable_central_service_config",

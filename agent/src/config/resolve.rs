@@ -67,6 +67,8 @@ pub struct Resolved {
     pub http_connections_per_client: usize,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
+    /// Whether operators may have jobs run on this machine.
+    pub remote_exec: bool,
     /// What to join in the LAN pool.
     pub joins: Joins,
     /// What to join in the WAN pool.
@@ -182,6 +184,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         telemetry,
         use_cache: settings.use_cache.unwrap_or(true),
         scripts_from_api,
+        remote_exec: !settings.disable_remote_exec.unwrap_or(true),
         joins,
         joins_wan,
         leave_on_interrupt: !settings.skip_leave_on_interrupt.unwrap_or(false),

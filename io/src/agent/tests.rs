@@ -73,6 +73,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         logs: Arc::new(LogRing::default()),
         reload: Arc::new(|| Box::pin(async { Ok(()) })),
         join_ports: [gossip, 8302],
+        remote_exec: None,
         services: Services {
             http: vec![any],
             http_settings,

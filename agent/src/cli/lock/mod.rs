@@ -3,26 +3,24 @@
 //! The entries and their flags are those of Consul's client library, so that its programs and this
 //! one contend for the same locks.
 
-mod keys;
 mod mutex;
 mod semaphore;
-mod session;
 
 use super::Exit;
 use super::client::{self, Client};
+use super::flags::span;
+use super::keys::{Failure, Keys, Waiting};
+use super::session::Session;
 use crate::signals::{Wish, Wishes};
 use argh::{ArgsInfo, FromArgs};
-use keys::{Failure, Keys, Waiting};
 use mutex::Mutex;
 use semaphore::Semaphore;
-use session::Session;
 use smol::Timer;
 use smol::future::FutureExt as _;
 use std::future::Future;
 use std::io;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
-use terraform_io::duration;
 use terraform_io::http::client::system_text;
 use terraform_io::program::{Input, Program, Signal, exit_text};
 use terraform_io::runtime::within;
@@ -121,11 +119,6 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
     let failed = smol::block_on(holding.run(&name)).map_err(|error| refuse(&error))?;
     let code = if failed && arguments.child_exit_code.unwrap_or(false) { 2 } else { 0 };
     Ok(Exit { code, ..Exit::default() })
-}
-
-/// A time in Go's text form.
-fn span(text: &str) -> Result<Duration, String> {
-    duration::parse(text).map_err(|error| error.to_string())
 }
 
 /// How much longer a lock is waited for.
@@ -250,7 +243,7 @@ impl Holding<'_> {
     /// Takes the lock, runs the program, gives the lock back; whether the program failed.
     async fn run(&mut self, name: &str) -> Result<bool, String> {
         let delete = matches!(self.lock, Lock::Semaphore(_));
-        let session = Session::create(self.client, name, delete).await;
+        let session = Session::create(self.client, name, None, delete).await;
         let session = session.map_err(|error| format!("Lock acquisition failed: {error}"))?;
         let done = self.run_with(&session).await;
         // A lock that was not given back is free with the end of its session.

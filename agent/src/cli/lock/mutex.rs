@@ -1,7 +1,7 @@
 //! A lock with one holder: a key that is acquired with a session, as Consul's client library does.
 
+use super::super::keys::{Failure, Keys, Waiting};
 use super::super::kv::Entry;
-use super::keys::{Failure, Keys, Waiting};
 use super::{Cleanup, Patience};
 use smol::Timer;
 use std::time::Duration;

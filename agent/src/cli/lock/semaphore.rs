@@ -4,8 +4,8 @@
 //! a list in the entry `.lock`, changed by check-and-set; whoever has no contender entry with a
 //! session any more holds nothing, whatever the list says.
 
+use super::super::keys::{Failure, Keys, Waiting};
 use super::super::kv::Entry;
-use super::keys::{Failure, Keys, Waiting};
 use super::{Cleanup, Patience};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;

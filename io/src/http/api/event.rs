@@ -65,7 +65,8 @@ impl Api {
     /// The events of this name, or all, and the index of the newest.
     fn listed(&self, name: &str) -> (u64, Reply) {
         let view = self.node.view();
-        let wanted = |event: &&Event| name.is_empty() || event.name == name;
+        let wanted =
+            |event: &&Event| !event.is_remote_exec() && (name.is_empty() || event.name == name);
         let events = || view.events.iter().map(|event| &**event).filter(wanted);
         let mut json = Json::default();
         json.array(events(), render);

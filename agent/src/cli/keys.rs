@@ -1,8 +1,8 @@
-//! What locks ask of the key-value table.
+//! What locks and remote execution ask of the key-value table.
 
-use super::super::client::{Client, TIME, json};
-use super::super::kv::Entry;
-use super::super::transport::{key_path, unexpected};
+use super::client::{Client, TIME, json};
+use super::kv::Entry;
+use super::transport::{key_path, unexpected};
 use serde_json::Value;
 use std::time::Duration;
 use terraform_io::http::client::ClientResponse;
@@ -49,12 +49,35 @@ impl Keys<'_> {
         self.read(prefix, vec!["recurse".to_owned()], waiting).await
     }
 
+    /// The keys that begin with `prefix`, and the index of what was read.
+    pub(super) async fn names(
+        self,
+        prefix: &str,
+        waiting: Waiting,
+    ) -> Result<(Vec<String>, u64), Failure> {
+        let (rows, index) = self.rows(prefix, vec!["keys".to_owned()], waiting).await?;
+        let names = rows.iter().map(|row| row.as_str().map(str::to_owned));
+        let names = names.collect::<Option<Vec<_>>>();
+        Ok((names.ok_or_else(unreadable)?, index))
+    }
+
     async fn read(
+        self,
+        key: &str,
+        query: Vec<String>,
+        waiting: Waiting,
+    ) -> Result<(Vec<Entry>, u64), Failure> {
+        let (rows, index) = self.rows(key, query, waiting).await?;
+        let entries = rows.iter().map(Entry::read).collect::<Option<Vec<_>>>();
+        Ok((entries.ok_or_else(unreadable)?, index))
+    }
+
+    async fn rows(
         self,
         key: &str,
         mut query: Vec<String>,
         waiting: Waiting,
-    ) -> Result<(Vec<Entry>, u64), Failure> {
+    ) -> Result<(Vec<Value>, u64), Failure> {
         query.push("consistent".to_owned());
         let mut within = TIME;
         if let Some((index, wait)) = waiting {
@@ -72,10 +95,9 @@ impl Keys<'_> {
         if response.status == 404 {
             return Ok((Vec::new(), index));
         }
-        let rows = json(&response).map_err(|error| refuse(&error))?;
-        let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
-        let entries = rows.iter().map(Entry::read).collect::<Option<Vec<_>>>();
-        Ok((entries.ok_or_else(|| refuse("unreadable answer"))?, index))
+        let answer = json(&response).map_err(|error| refuse(&error))?;
+        let Value::Array(rows) = answer else { return Err(unreadable()) };
+        Ok((rows, index))
     }
 
     /// Stores a value with these parameters; whether that was done.
@@ -96,6 +118,12 @@ impl Keys<'_> {
         Ok(response.body.trim_ascii() == b"true")
     }
 
+    /// Removes all keys that begin with `prefix`.
+    pub(super) async fn delete_tree(self, prefix: &str) -> Result<(), Failure> {
+        let query = ["recurse".to_owned()];
+        self.ask("DELETE", prefix, &query, Vec::new(), TIME).await.map(drop)
+    }
+
     async fn ask(
         self,
         method: &str,
@@ -112,6 +140,10 @@ impl Keys<'_> {
             status => Err(Failure { text: unexpected(&response), may_pass: status >= 500 }),
         }
     }
+}
+
+fn unreadable() -> Failure {
+    Failure { text: "unreadable answer".to_owned(), may_pass: false }
 }
 
 /// The identity in the answer to the making of a session.

@@ -1,8 +1,8 @@
-//! The session that holds a lock: made with a TTL, renewed for as long as the command runs.
+//! The session of a command: made with a TTL, renewed for as long as the command runs.
 
-use super::super::client::{Client, TIME};
-use super::super::transport::unexpected;
+use super::client::{Client, TIME};
 use super::keys::session_id;
+use super::transport::unexpected;
 use serde_json::json;
 use smol::Timer;
 use std::time::{Duration, Instant};
@@ -20,14 +20,16 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Makes one. What it holds is released at its end, or with `delete` removed.
+    /// Makes one, on the agent's node or on another. What it holds is released at its end, or with
+    /// `delete` removed.
     pub(super) async fn create(
         client: &'a Client,
         name: &str,
+        node: Option<&str>,
         delete: bool,
     ) -> Result<Self, String> {
         let behavior = if delete { "delete" } else { "release" };
-        let body = json!({ "Name": name, "TTL": "15s", "Behavior": behavior });
+        let body = json!({ "Name": name, "Node": node, "TTL": "15s", "Behavior": behavior });
         let body = body.to_string().into_bytes();
         let failed = |error: String| format!("failed to create session: {error}");
         let made = client.call(("PUT", "/v1/session/create"), &[], body).await.map_err(failed)?;
