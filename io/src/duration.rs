@@ -50,6 +50,23 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_nanos(nanos.unsigned_abs()))
 }
 
+/// A duration in whole units as clients know it: `30s`, `1m30s`, `1h0m0s`, `500ms`.
+pub fn text(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 {
+        return format!("{millis}ms");
+    }
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let whole = seconds % 60;
+    let fraction = format!(".{millis:03}");
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    match (hours, minutes) {
+        (0, 0) => format!("{whole}{fraction}s"),
+        (0, _) => format!("{minutes}m{whole}{fraction}s"),
+        (_, _) => format!("{hours}h{minutes}m{whole}{fraction}s"),
+    }
+}
+
 fn take_while<'a>(rest: &mut &'a str, keep: impl Fn(char) -> bool) -> &'a str {
     let end = rest.find(|c| !keep(c)).unwrap_or(rest.len());
     let (head, tail) = rest.split_at(end);
@@ -109,5 +126,12 @@ mod tests {
         assert_eq!(refused("-1s"), "time: invalid duration \"-1s\"");
         assert!(parse("999999999999999h").is_err());
         assert!(parse("1.2.3s").is_err());
+    }
+
+    #[test]
+    fn durations_read_as_clients_know_them() {
+        let text = |millis| text(Duration::from_millis(millis));
+        let expected = ["300ms", "30s", "1.5s", "1m30s", "1h0m0s"];
+        assert_eq!([300, 30_000, 1_500, 90_000, 3_600_000].map(text), expected);
     }
 }

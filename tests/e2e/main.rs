@@ -10,6 +10,7 @@ mod configuration;
 mod coordinates;
 mod crash;
 mod damage;
+mod debug;
 mod dns;
 mod encryption;
 mod events;

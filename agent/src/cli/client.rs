@@ -100,14 +100,24 @@ impl Client {
         body: Vec<u8>,
         within: Duration,
     ) -> Result<ClientResponse, String> {
+        let mut request = self.request((method, path), query)?;
+        request.body = body.into();
+        let limits = ClientLimits { redirects_max: 0, time: within, ..ClientLimits::default() };
+        request.send(&limits).await.map_err(|error| request.error_text(&error))
+    }
+
+    /// A question that is still to be sent.
+    pub(super) fn request(
+        &self,
+        (method, path): (&str, &str),
+        query: &[String],
+    ) -> Result<ClientRequest, String> {
         let query: Vec<&str> = self.common.iter().chain(query).map(String::as_str).collect();
         let mark = if query.is_empty() { "" } else { "?" };
         let url = format!("{}{path}{mark}{}", self.base, query.join("&"));
         let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
-        request.body = body.into();
         request.headers.extend(self.token.clone().map(|token| (TOKEN.to_owned(), token)));
-        let limits = ClientLimits { redirects_max: 0, time: within, ..ClientLimits::default() };
-        request.send(&limits).await.map_err(|error| request.error_text(&error))
+        Ok(request)
     }
 
     /// Asks; an answer with another status than 200 is an error that tells status and body.

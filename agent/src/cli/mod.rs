@@ -3,6 +3,7 @@
 mod agent;
 mod catalog;
 mod client;
+mod debug;
 mod event;
 mod exec;
 mod flags;
@@ -43,6 +44,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "agent", summary: "Runs a Terraform agent", run: agent::run },
     Command { name: "catalog", summary: "Lists what the servers know", run: catalog::run },
+    Command {
+        name: "debug",
+        summary: "Collects what an agent tells of itself in an archive",
+        run: debug::run,
+    },
     Command { name: "event", summary: "Fires an event that nodes can see", run: event::run },
     Command { name: "exec", summary: "Runs a command on nodes that allow it", run: exec::run },
     Command {

@@ -17,11 +17,13 @@
 //! Differs: the reference's `state.bin` is its own serialisation, so archives of the one are no
 //! archives of the other; a foreign one is refused by its first bytes.
 
+mod bundle;
 mod meta;
 mod read;
 mod scratch;
 mod write;
 
+pub use bundle::bundle;
 pub use meta::Meta;
 pub use read::{ArchiveError, FileError, read, verify};
 pub use scratch::{FOLDER, clear, scratch};

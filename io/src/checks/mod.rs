@@ -19,7 +19,6 @@ use smol::net::{TcpStream, UdpSocket};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::local::definition::{CheckKind, HttpCheck, TcpCheck, UdpCheck};
 use terraform_core::node::input::CheckResult;
@@ -168,22 +167,5 @@ async fn knock(check: &UdpCheck) -> CheckResult {
             CheckResult { status: CheckStatus::Passing, output }
         }
         Err(error) => critical(said(error)),
-    }
-}
-
-/// A duration in whole units as clients know it: `30s`, `1m30s`, `1h0m0s`, `500ms`.
-pub(crate) fn duration_text(duration: Duration) -> String {
-    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
-    if seconds == 0 {
-        return format!("{millis}ms");
-    }
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let whole = seconds % 60;
-    let fraction = format!(".{millis:03}");
-    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
-    match (hours, minutes) {
-        (0, 0) => format!("{whole}{fraction}s"),
-        (0, _) => format!("{minutes}m{whole}{fraction}s"),
-        (_, _) => format!("{hours}h{minutes}m{whole}{fraction}s"),
     }
 }

@@ -4,7 +4,8 @@
 //! Only the newest bytes are kept. A process that the script leaves behind with the pipe open
 //! delays the result by [`AFTER_EXIT`] at most.
 
-use super::{critical, duration_text};
+use super::critical;
+use crate::duration;
 use crate::http::client::system_text;
 use rustix::process::{Pid, Signal, kill_process_group};
 use smol::Timer;
@@ -54,7 +55,7 @@ impl Tail {
 
     /// The same of a command that was not done in time.
     pub(super) fn after_timeout(&mut self, timeout: Duration) -> String {
-        let mut output = format!("Timed out ({}) running check", duration_text(timeout));
+        let mut output = format!("Timed out ({}) running check", duration::text(timeout));
         let said = self.text();
         if !said.is_empty() {
             output.push_str("\n\n");

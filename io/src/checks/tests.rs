@@ -4,6 +4,7 @@ use super::*;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpListener;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use terraform_core::local::definition::ScriptCheck;
 
 mod docker;
@@ -145,13 +146,6 @@ fn only_a_datagram_that_is_refused_is_critical() {
         assert_eq!(refused.status, CheckStatus::Critical);
         assert_eq!(refused.output, format!("udp {target}: connection refused"));
     });
-}
-
-#[test]
-fn durations_read_as_clients_know_them() {
-    let text = |millis| duration_text(Duration::from_millis(millis));
-    let expected = ["300ms", "30s", "1.5s", "1m30s", "1h0m0s"];
-    assert_eq!([300, 30_000, 1_500, 90_000, 3_600_000].map(text), expected);
 }
 
 /// Answers one request with `status`; gives the URL, the result and the request's head.

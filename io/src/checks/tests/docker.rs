@@ -4,6 +4,7 @@ use super::*;
 use crate::checks::docker;
 use smol::net::unix::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 use terraform_core::local::definition::DockerCheck;
 
 const CREATED: &str = "HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\n{\"Id\":\"e1\"}";

@@ -1,7 +1,6 @@
 //! Bodies of session creations (http-api.md §10).
 
 use super::read;
-use crate::checks::duration_text;
 use crate::duration;
 use crate::http::decode::{self, DecodeError};
 use crate::http::respond::Reply;
@@ -137,7 +136,7 @@ fn ttl(text: &str, ttl_min: Duration) -> Result<Duration, Reply> {
     if ttl.is_zero() || (ttl_min..=TTL_MAX).contains(&ttl) {
         return Ok(ttl);
     }
-    let bounds = format!("[{}={}]", duration_text(ttl_min), duration_text(TTL_MAX));
+    let bounds = format!("[{}={}]", duration::text(ttl_min), duration::text(TTL_MAX));
     let nanos = ttl.as_nanos();
     Err(Reply::text(500, format!("Invalid Session TTL '{nanos}', must be between {bounds}")))
 }
