@@ -1,8 +1,8 @@
 //! `terraform event`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{escaped, http_base, http_with};
+use super::client;
+use super::transport::escaped;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use terraform_core::expression::compile;
@@ -23,12 +23,6 @@ struct Arguments {
     /// only nodes where such a service has a tag that matches
     #[argh(option, arg_name = "regexp")]
     tag: Option<String>,
-    /// the datacenter to fire it in (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// what is told
     #[argh(positional)]
     payload: Vec<String>,
@@ -41,10 +35,10 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<Exit, Exit> {
-    let arguments: Arguments = flags::parse("event", words)?;
-    let Arguments { name, node, service, tag, datacenter, http_addr, payload } = arguments;
+    let (arguments, client) = client::parse::<Arguments>("event", words)?;
+    let Arguments { name, node, service, tag, payload } = arguments;
     let refuse = |rule: &str| {
-        let help = flags::help("event", &Arguments::get_args_info());
+        let help = client::help::<Arguments>("event");
         Err(Exit::failure(format!("{rule}\n\n{help}")))
     };
     let Some(name) = name.filter(|name| !name.is_empty()) else {
@@ -55,13 +49,12 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
         [payload] => payload.clone(),
         _ => return refuse("Too many command line arguments."),
     };
-    let mut query = filters(node, service, tag).map_err(Exit::failure)?;
-    query.extend(datacenter.map(|name| format!("dc={}", escaped(&name))));
-    let path = format!("/v1/event/fire/{}?{}", escaped(&name), query.join("&"));
-    let response = http_with(&http_base(http_addr), "PUT", &path, payload.into_bytes());
+    let query = filters(node, service, tag).map_err(Exit::failure)?;
+    let path = format!("/v1/event/fire/{}", escaped(&name));
+    let response = smol::block_on(client.call(("PUT", &path), &query, payload.into_bytes()));
     let failed = |error: String| Exit::failure(format!("Error firing event: {error}\n"));
     let response = response.map_err(failed)?;
-    let event: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    let event = client::json(&response).unwrap_or_default();
     match event.get("ID").and_then(Value::as_str) {
         Some(id) => Ok(Exit::success(format!("Event ID: {id}\n"))),
         None => Err(failed("the agent answered without an event".to_owned())),

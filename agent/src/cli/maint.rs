@@ -1,8 +1,8 @@
 //! `terraform maint`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{escaped, http, http_base};
+use super::client::{self, Client};
+use super::transport::escaped;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use terraform_core::local::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
@@ -24,18 +24,15 @@ struct Arguments {
     /// why, for people who see the check
     #[argh(option, arg_name = "text")]
     reason: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
-    match flags::parse("maint", words).and_then(perform) {
+    match client::parse("maint", words).and_then(perform) {
         Ok(exit) | Err(exit) => exit,
     }
 }
 
-fn perform(arguments: Arguments) -> Result<Exit, Exit> {
+fn perform((arguments, client): (Arguments, Client)) -> Result<Exit, Exit> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (service, reason) = (given(arguments.service), given(arguments.reason));
     let refuse = |rule: &str| Err(Exit::failure(format!("{rule}\n")));
@@ -48,7 +45,7 @@ fn perform(arguments: Arguments) -> Result<Exit, Exit> {
         (false, false) if service.is_some() => {
             return refuse("Service requires either -enable or -disable");
         }
-        (false, false) => return show(&http_base(arguments.http_addr)),
+        (false, false) => return show(&client),
         (enable, _) => enable,
     };
     let path = match &service {
@@ -56,9 +53,9 @@ fn perform(arguments: Arguments) -> Result<Exit, Exit> {
         Some(id) => format!("/v1/agent/service/maintenance/{}", escaped(id)),
     };
     let reason = escaped(&reason.unwrap_or_default());
-    let path = format!("{path}?enable={enable}&reason={reason}");
+    let query = [format!("enable={enable}"), format!("reason={reason}")];
     let what = if service.is_some() { "service" } else { "node" };
-    http(&http_base(arguments.http_addr), "PUT", &path).map_err(|error| {
+    smol::block_on(client.call(("PUT", &path), &query, Vec::new())).map_err(|error| {
         let turning = if enable { "enabling" } else { "disabling" };
         Exit::failure(format!("Error {turning} {what} maintenance: {error}\n"))
     })?;
@@ -69,11 +66,9 @@ fn perform(arguments: Arguments) -> Result<Exit, Exit> {
     }))
 }
 
-fn show(base: &str) -> Result<Exit, Exit> {
+fn show(client: &Client) -> Result<Exit, Exit> {
     let failed = |error: String| Exit::failure(format!("Error querying Consul agent: {error}\n"));
-    let response = http(base, "GET", "/v1/agent/checks").map_err(failed)?;
-    let checks: Value = serde_json::from_slice(&response.body)
-        .map_err(|error| failed(format!("unreadable answer: {error}")))?;
+    let checks = client.get("/v1/agent/checks", &[]).map_err(failed)?;
     Ok(Exit::success(listed(&checks)))
 }
 

@@ -148,7 +148,11 @@ pub(super) fn http_with(
     path: &str,
     body: Vec<u8>,
 ) -> Result<ClientResponse, String> {
-    let response = any_status(base, method, path, body)?;
+    let mut request = request(method, &format!("{base}{path}"))?;
+    request.body = body.into();
+    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
+    let sent = smol::block_on(request.send(&limits));
+    let response = sent.map_err(|error| request.error_text(&error))?;
     if response.status == 200 { Ok(response) } else { Err(unexpected(&response)) }
 }
 
@@ -156,19 +160,6 @@ pub(super) fn http_with(
 pub(super) fn unexpected(response: &ClientResponse) -> String {
     let body = String::from_utf8_lossy(&response.body);
     format!("Unexpected response code: {} ({body})", response.status)
-}
-
-/// The same, whatever the status is.
-pub(super) fn any_status(
-    base: &str,
-    method: &str,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<ClientResponse, String> {
-    let mut request = request(method, &format!("{base}{path}"))?;
-    request.body = body.into();
-    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
-    smol::block_on(request.send(&limits)).map_err(|error| request.error_text(&error))
 }
 
 /// A request with the token that the environment names.

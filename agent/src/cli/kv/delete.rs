@@ -1,8 +1,7 @@
 //! `terraform kv delete`.
 
-use super::super::flags;
-use super::super::transport::http_base;
-use super::{Exit, bare, common, path, write};
+use super::super::client;
+use super::{Exit, bare, write};
 use argh::{ArgsInfo, FromArgs};
 
 /// Removes a key, or every key that begins with KEY; with -recurse and no key, all of them.
@@ -17,12 +16,6 @@ struct Arguments {
     /// remove every key that begins with KEY
     #[argh(option, arg_name = "bool")]
     recurse: Option<bool>,
-    /// the datacenter to remove it in (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the key
     #[argh(positional)]
     key: Vec<String>,
@@ -36,7 +29,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<String, Exit> {
-    let arguments: Arguments = flags::parse("kv delete", words)?;
+    let (arguments, client) = client::parse::<Arguments>("kv delete", words)?;
     let refuse = |rule: String| Exit::failure(format!("{rule}\n"));
     let (cas, recurse) = (arguments.cas.unwrap_or(false), arguments.recurse.unwrap_or(false));
     let key = match arguments.key.as_slice() {
@@ -54,11 +47,10 @@ fn try_run(words: &[String]) -> Result<String, Exit> {
     if cas && index == 0 {
         return Err(refuse("Must specify -modify-index with -cas!".to_owned()));
     }
-    let mut query = common(arguments.datacenter, None);
-    query.extend(cas.then(|| format!("cas={index}")));
+    let mut query: Vec<String> = cas.then(|| format!("cas={index}")).into_iter().collect();
     query.extend(recurse.then(|| "recurse".to_owned()));
     let what = if recurse { "prefix" } else { "key" };
-    let done = write(&http_base(arguments.http_addr), "DELETE", &path(key, &query), Vec::new());
+    let done = write(&client, ("DELETE", key), &query, Vec::new());
     let failed = |error: String| refuse(format!("Error deleting {what} {key}: {error}"));
     match (done.map_err(failed)?, recurse) {
         (true, true) => Ok(format!("Success! Deleted keys with prefix: {key}\n")),

@@ -1,8 +1,7 @@
 //! `terraform kv export`.
 
-use super::super::flags;
-use super::super::transport::http_base;
-use super::{Entry, Exit, bare, common, entries, path};
+use super::super::client;
+use super::{Entry, Exit, bare, entries};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::{Value, json};
 use terraform_core::wire::base64;
@@ -10,15 +9,6 @@ use terraform_core::wire::base64;
 /// Prints all entries whose keys begin with PREFIX as JSON that import reads.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
-    /// let any server answer, from what it knows
-    #[argh(option, arg_name = "bool")]
-    stale: Option<bool>,
-    /// the datacenter to ask (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// what keys begin with; without it all are printed
     #[argh(positional)]
     prefix: Vec<String>,
@@ -32,7 +22,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<String, Exit> {
-    let arguments: Arguments = flags::parse("kv export", words)?;
+    let (arguments, client) = client::parse::<Arguments>("kv export", words)?;
     let prefix = match arguments.prefix.as_slice() {
         [] => "",
         [prefix] => bare(prefix),
@@ -41,9 +31,7 @@ fn try_run(words: &[String]) -> Result<String, Exit> {
             return Err(Exit::failure(rule));
         }
     };
-    let mut query = common(arguments.datacenter, arguments.stale);
-    query.push("recurse".to_owned());
-    let found = entries(&http_base(arguments.http_addr), &path(prefix, &query));
+    let found = entries(&client, prefix, &["recurse".to_owned()]);
     let found = found.map_err(|error| Exit::failure(format!("{error}\n")))?;
     Ok(exported(&found))
 }

@@ -1,8 +1,7 @@
 //! `terraform kv get`.
 
-use super::super::flags;
-use super::super::transport::http_base;
-use super::{Entry, Exit, bare, common, entries, escaped, path, read};
+use super::super::client;
+use super::{Entry, Exit, bare, entries, escaped, read};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -26,15 +25,6 @@ struct Arguments {
     /// where listed keys are cut; empty for whole keys (/)
     #[argh(option, arg_name = "text")]
     separator: Option<String>,
-    /// let any server answer, from what it knows
-    #[argh(option, arg_name = "bool")]
-    stale: Option<bool>,
-    /// the datacenter to ask (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the key
     #[argh(positional)]
     key: Vec<String>,
@@ -48,7 +38,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<Exit, Exit> {
-    let arguments: Arguments = flags::parse("kv get", words)?;
+    let (arguments, client) = client::parse::<Arguments>("kv get", words)?;
     let on = |flag: Option<bool>| flag.unwrap_or(false);
     let (keys, recurse) = (on(arguments.keys), on(arguments.recurse));
     let (detailed, in_base64) = (on(arguments.detailed), on(arguments.base64));
@@ -61,20 +51,16 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
             return Err(Exit::failure(rule));
         }
     };
-    let base = http_base(arguments.http_addr);
-    let mut query = common(arguments.datacenter, arguments.stale);
     let failed = |error: String| Exit::failure(format!("{error}\n"));
     if keys {
         let separator = arguments.separator.unwrap_or_else(|| "/".to_owned());
-        query.extend(["keys".to_owned(), format!("separator={}", escaped(&separator))]);
-        let listed = read(&base, &path(key, &query)).map_err(failed)?.unwrap_or_default();
+        let query = ["keys".to_owned(), format!("separator={}", escaped(&separator))];
+        let listed = read(&client, key, &query).map_err(failed)?.unwrap_or_default();
         let names = listed.as_array().into_iter().flatten().filter_map(Value::as_str);
         return Ok(Exit::success(names.fold(String::new(), |text, name| text + name + "\n")));
     }
-    if recurse {
-        query.push("recurse".to_owned());
-    }
-    let found = entries(&base, &path(key, &query)).map_err(failed)?;
+    let query: Vec<String> = recurse.then(|| "recurse".to_owned()).into_iter().collect();
+    let found = entries(&client, key, &query).map_err(failed)?;
     if !recurse && found.is_empty() {
         return Err(Exit::failure(format!("Error! No key exists at: {key}\n")));
     }

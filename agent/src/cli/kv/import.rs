@@ -1,8 +1,7 @@
 //! `terraform kv import`.
 
-use super::super::flags;
-use super::super::transport::http_base;
-use super::{Exit, common, data, path, write};
+use super::super::client;
+use super::{Exit, data, write};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use terraform_core::wire::base64;
@@ -11,12 +10,6 @@ use terraform_core::wire::base64;
 /// a file, or - for standard input.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
-    /// the datacenter to store it in (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the data
     #[argh(positional)]
     data: Vec<String>,
@@ -37,7 +30,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<Exit, Exit> {
-    let arguments: Arguments = flags::parse("kv import", words)?;
+    let (arguments, client) = client::parse::<Arguments>("kv import", words)?;
     let refuse = |rule: String| Exit::failure(format!("{rule}\n"));
     let word = match arguments.data.as_slice() {
         [] => return Err(refuse("Error! Missing DATA argument".to_owned())),
@@ -53,13 +46,10 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
     let rows = rows.ok_or_else(|| refuse("Cannot unmarshal data: it is no list".to_owned()))?;
     // All of it is read before anything is stored.
     let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
-    let base = http_base(arguments.http_addr);
-    let query = common(arguments.datacenter, None);
     let mut exit = Exit::default();
     for Row { key, flags, value } in rows {
-        let mut query = query.clone();
-        query.push(format!("flags={flags}"));
-        if let Err(error) = write(&base, "PUT", &path(&key, &query), value) {
+        let query = [format!("flags={flags}")];
+        if let Err(error) = write(&client, ("PUT", &key), &query, value) {
             exit.stderr = format!("Error! Failed writing data for key {key}: {error}\n");
             exit.code = 1;
             break;

@@ -7,7 +7,8 @@ mod get;
 mod import;
 mod put;
 
-use super::transport::{any_status, escaped, key_path, unexpected};
+use super::client::{Client, TIME, json};
+use super::transport::{escaped, key_path, unexpected};
 use super::{Command, Exit, group};
 use serde_json::Value;
 use terraform_core::wire::base64;
@@ -53,45 +54,35 @@ impl Entry {
     }
 }
 
-/// Where a key is found, with parameters behind it.
-fn path(key: &str, query: &[String]) -> String {
-    format!("{}?{}", key_path(key), query.join("&"))
-}
-
-/// The parameters of a datacenter and of a stale read.
-fn common(datacenter: Option<String>, stale: Option<bool>) -> Vec<String> {
-    let datacenter = datacenter.map(|name| format!("dc={}", escaped(&name)));
-    let stale = stale.unwrap_or(false).then(|| "stale".to_owned());
-    datacenter.into_iter().chain(stale).collect()
-}
-
 /// Reads JSON; `None` if there is nothing.
-fn read(base: &str, path: &str) -> Result<Option<Value>, String> {
+fn read(client: &Client, key: &str, query: &[String]) -> Result<Option<Value>, String> {
     let failed = |error: String| format!("Error querying Consul agent: {error}");
-    let response = any_status(base, "GET", path, Vec::new()).map_err(failed)?;
+    let path = key_path(key);
+    let asked = client.ask(("GET", &path), query, Vec::new(), TIME);
+    let response = smol::block_on(asked).map_err(failed)?;
     match response.status {
-        200 => serde_json::from_slice(&response.body)
-            .map(Some)
-            .map_err(|error| failed(format!("unreadable answer: {error}"))),
+        200 => json(&response).map(Some).map_err(failed),
         404 => Ok(None),
         _ => Err(failed(unexpected(&response))),
     }
 }
 
 /// Reads entries; none if there are none.
-fn entries(base: &str, path: &str) -> Result<Vec<Entry>, String> {
-    let rows = read(base, path)?.unwrap_or(Value::Array(Vec::new()));
+fn entries(client: &Client, key: &str, query: &[String]) -> Result<Vec<Entry>, String> {
+    let rows = read(client, key, query)?.unwrap_or(Value::Array(Vec::new()));
     let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = rows.iter().map(Entry::read).collect::<Option<Vec<_>>>();
     read.ok_or_else(|| "Error querying Consul agent: unreadable answer".to_owned())
 }
 
 /// Writes; whether it was done.
-fn write(base: &str, method: &str, path: &str, body: Vec<u8>) -> Result<bool, String> {
-    let response = any_status(base, method, path, body)?;
-    if response.status != 200 {
-        return Err(unexpected(&response));
-    }
+fn write(
+    client: &Client,
+    (method, key): (&str, &str),
+    query: &[String],
+    body: Vec<u8>,
+) -> Result<bool, String> {
+    let response = smol::block_on(client.call((method, &key_path(key)), query, body))?;
     Ok(response.body.trim_ascii() == b"true")
 }
 
@@ -159,6 +150,6 @@ mod tests {
 
     #[test]
     fn a_key_keeps_its_slashes_on_the_way() {
-        assert_eq!(path("a/b c%", &["raw".to_owned()]), "/v1/kv/a/b%20c%25?raw");
+        assert_eq!(key_path("a/b c%"), "/v1/kv/a/b%20c%25");
     }
 }

@@ -1,8 +1,7 @@
 //! `terraform kv put`.
 
-use super::super::flags;
-use super::super::transport::http_base;
-use super::{Exit, common, data, escaped, path, write};
+use super::super::client;
+use super::{Exit, data, escaped, write};
 use argh::{ArgsInfo, FromArgs};
 use terraform_core::wire::base64;
 
@@ -31,12 +30,6 @@ struct Arguments {
     /// the session that takes or gives back the lock
     #[argh(option, arg_name = "id")]
     session: Option<String>,
-    /// the datacenter to store it in (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the key, and the data
     #[argh(positional)]
     data: Vec<String>,
@@ -50,7 +43,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<String, Exit> {
-    let arguments: Arguments = flags::parse("kv put", words)?;
+    let (arguments, client) = client::parse::<Arguments>("kv put", words)?;
     let on = |flag: Option<bool>| flag.unwrap_or(false);
     let (acquire, release) = (on(arguments.acquire), on(arguments.release));
     let refuse = |rule: String| Err(Exit::failure(format!("{rule}\n")));
@@ -81,12 +74,12 @@ fn try_run(words: &[String]) -> Result<String, Exit> {
         let failed = |error| format!("Error! Cannot base64 decode data: {error}");
         value = decoded.map_err(failed).or_else(refuse_with)?;
     }
-    let mut query = common(arguments.datacenter, None);
+    let mut query = Vec::new();
     query.extend(arguments.flags.map(|flags| format!("flags={flags}")));
     query.extend(on(arguments.cas).then(|| format!("cas={index}")));
     query.extend(acquire.then(|| format!("acquire={}", escaped(&session))));
     query.extend(release.then(|| format!("release={}", escaped(&session))));
-    let done = write(&http_base(arguments.http_addr), "PUT", &path(key, &query), value);
+    let done = write(&client, ("PUT", key), &query, value);
     let failed = |error: String| format!("Error! Failed writing data: {error}");
     let done = done.map_err(failed).or_else(refuse_with)?;
     match (done, acquire, release) {
