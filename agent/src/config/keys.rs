@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(safety("acl.tokens.default"), Some(Safety::LessSafe));
         assert_eq!(safety("acl"), None);
         assert!(is_section("acl"));
-        assert!(is_section("dns_config"));
+        assert!(is_section("limits"));
         assert!(!is_section("ui"));
         assert_eq!(safety("telemetry.circonus_api_url"), Some(Safety::Harmless));
         assert_eq!(safety("nope"), None);
