@@ -79,9 +79,13 @@ impl Cluster {
     }
 
     fn wait_for_nodes(&self, count: usize) {
-        wait_until("all nodes in the catalog", LONG, || {
+        // A node comes with its own registration, its health with the leader's.
+        wait_until("all nodes and their health in the catalog", LONG, || {
+            let checks = self.servers[0].json("/v1/health/state/passing");
+            let alive = checks.as_array()?.iter().filter(|check| check["CheckID"] == "serfHealth");
             let nodes = self.servers[0].json("/v1/catalog/nodes");
-            (nodes.as_array().map(Vec::len) == Some(count)).then_some(())
+            let nodes = nodes.as_array().map(Vec::len);
+            (alive.count() == count && nodes == Some(count)).then_some(())
         });
     }
 
