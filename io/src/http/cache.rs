@@ -4,7 +4,7 @@
 //!   so it is as new as the servers tell; a *simple* one has an age.
 //! - Bounded: [`ENTRIES_MAX`] answers; the one that was used longest ago makes room for another.
 //!   One that nobody used for [`UNUSED_MAX`] goes.
-//! - Prepared queries (`query/<id>/execute`) are to be simple ones, as [`Cache::simple`] has them.
+//! - What prepared queries found is kept in [`executions`](super::executions).
 
 use crate::bell::Bell;
 use crate::handle::NodeHandle;

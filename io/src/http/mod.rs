@@ -9,6 +9,7 @@ pub mod chunked;
 pub mod client;
 pub mod connection;
 pub mod decode;
+pub mod executions;
 pub mod file;
 pub mod json;
 pub mod parse;

@@ -124,7 +124,7 @@ pack_enum!(PreparedWrite {
 });
 
 /// Asks for the instances that a prepared query wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Execution {
     /// The query's identity or a name.
     pub query: String,

@@ -28,6 +28,7 @@ mod txn;
 
 use super::cache::{Cache, Cached};
 use super::connection::HttpRequest;
+use super::executions::Executions;
 use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
 use super::rendered::{self, Owner, Rendered, State};
@@ -57,6 +58,7 @@ pub struct Api {
     owner: Owner,
     files: FileBodies,
     cache: Arc<Cache>,
+    executions: Executions,
 }
 
 /// One routed request.
@@ -125,7 +127,8 @@ impl Api {
         let datacenter = node.view().datacenter.clone();
         let files = FileBodies::new(&settings.scratch);
         let cache = Cache::new(node.clone());
-        Self { node, settings, datacenter, owner: Owner::unique(), files, cache }
+        let executions = Executions::default();
+        Self { node, settings, datacenter, owner: Owner::unique(), files, cache, executions }
     }
 
     /// The node they answer from.

@@ -218,6 +218,17 @@ pub(super) fn age_max(request: &ApiRequest<'_>) -> Result<Option<Duration>, Repl
     Ok(ages.min())
 }
 
+/// How old a kept answer may be by `Cache-Control` where a newer one cannot be had.
+pub(super) fn stale_if_error(request: &ApiRequest<'_>) -> Duration {
+    let value = request.field(Field::CacheControl).unwrap_or_default();
+    let ages = value.split(',').filter_map(|directive| {
+        let (name, value) = directive.split_once('=')?;
+        let is_age = name.trim().eq_ignore_ascii_case("stale-if-error");
+        is_age.then(|| value.trim().parse().ok().map(Duration::from_secs)).flatten()
+    });
+    ages.min().unwrap_or_default()
+}
+
 /// Refuses a `Cache-Control` whose seconds are no number.
 fn check_cache_control(value: Option<&str>) -> Result<(), Reply> {
     let bad = |directive: &str| {

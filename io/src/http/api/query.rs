@@ -5,7 +5,8 @@
 use super::*;
 use crate::entropy;
 use crate::http::json::Json;
-use crate::http::{render, respond};
+use crate::http::{executions, render, respond};
+use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::prepared::{
     Executed, Execution, PreparedQuery, PreparedQueryRule, PreparedWrite,
@@ -79,31 +80,79 @@ impl Api {
         if connect(request.params.get("connect"))? {
             return Err(Reply::parameter_not_built("connect"));
         }
-        let view = self.node.view();
         let near = Some(request.params.get("near")).filter(|near| !near.is_empty());
-        let execution = Box::new(Execution {
+        let (agent, agent_datacenter) = {
+            let view = self.node.view();
+            (view.name.clone(), view.datacenter.clone())
+        };
+        let execution = Execution {
             query: asked.to_owned(),
             near: near.map(str::to_owned),
             limit,
-            agent: view.name.clone(),
-            agent_datacenter: view.datacenter.clone(),
+            agent,
+            agent_datacenter,
             address: request.client_address(),
-        });
-        // It does not wait: what it finds has no index.
-        let context = RequestContext { min_index: ModifyIndex::ZERO, ..options.context };
-        let body = RequestBody::ExecutePrepared(execution);
-        let executed = match self.node.request(Request { context, body }).await {
-            Ok(Response::Executed(executed)) => executed,
-            Ok(_) => return Err(Reply::error(&other_answer()).with_meta(Meta::zero())),
-            Err(RequestError::NotFound(text)) => return Err(Reply::text(404, text)),
-            Err(error) => return Err(Reply::error(&error).with_meta(Meta::zero())),
         };
-        Ok(Reply::json(render_executed(&executed)).with_meta(Meta {
-            index: 1,
-            known_leader: executed.known_leader,
-            last_contact: executed.last_contact,
-            consistency: Some(executed.consistency),
-        }))
+        if options.cached && self.settings.use_cache {
+            return self.execute_cached(request, options, execution).await;
+        }
+        let executed = self.execute(options, execution).await;
+        executed.map(|executed| shown(&executed)).map_err(failed)
+    }
+
+    /// Executes a prepared query, or answers what it found last if that is new enough, or if
+    /// nobody can execute it now and the client says how old it may be then.
+    async fn execute_cached(
+        &self,
+        request: &ApiRequest<'_>,
+        options: ReadOptions,
+        execution: Execution,
+    ) -> Handled {
+        let (age_max, if_error) = (options::age_max(request)?, options::stale_if_error(request));
+        let key = executions::Key::new(&options.context, &execution);
+        let now = self.node.clock().now();
+        let kept = self.executions.find(&key, now);
+        let is_new = |age: Duration| age_max.is_none_or(|max| !max.is_zero() && age <= max);
+        if let Some((executed, age)) = kept.as_ref().filter(|(_, age)| is_new(*age)) {
+            return Ok(with_age(shown(executed), Some(*age)));
+        }
+        match (self.execute(options, execution).await, kept) {
+            (Ok(executed), _) => {
+                let executed = Arc::new(executed);
+                self.executions.keep(key, Arc::clone(&executed), self.node.clock().now());
+                Ok(with_age(shown(&executed), None))
+            }
+            (Err(error @ RequestError::NotFound(_)), _) => Err(failed(error)),
+            (Err(_), Some((executed, age))) if age <= if_error => {
+                Ok(with_age(shown(&executed), Some(age)))
+            }
+            (Err(error), _) => Err(failed(error)),
+        }
+    }
+
+    /// Has a prepared query executed, and once more by the leader if a stale answer is too old.
+    async fn execute(
+        &self,
+        options: ReadOptions,
+        execution: Execution,
+    ) -> Result<Executed, RequestError> {
+        // It does not wait: what it finds has no index.
+        let mut context = RequestContext { min_index: ModifyIndex::ZERO, ..options.context };
+        let ask = |context: RequestContext| {
+            let body = RequestBody::ExecutePrepared(Box::new(execution.clone()));
+            let asked = self.node.request(Request { context, body });
+            async {
+                let response = asked.await?;
+                let Response::Executed(executed) = response else { return Err(other_answer()) };
+                Ok(*executed)
+            }
+        };
+        let executed = ask(context.clone()).await?;
+        if options.max_stale.is_none_or(|limit| executed.last_contact <= limit) {
+            return Ok(executed);
+        }
+        context.consistency = Consistency::Leader;
+        ask(context).await
     }
 
     async fn query_explain(&self, request: &ApiRequest<'_>, asked: &str) -> Handled {
@@ -127,6 +176,22 @@ impl Api {
         let meta = Meta { index: 1, ..Meta::of(&answer) };
         Ok(Reply::json(json.into_bytes()).with_meta(meta))
     }
+}
+
+fn shown(executed: &Executed) -> Reply {
+    Reply::json(render_executed(executed)).with_meta(Meta {
+        index: 1,
+        known_leader: executed.known_leader,
+        last_contact: executed.last_contact,
+        consistency: Some(executed.consistency),
+    })
+}
+
+fn failed(error: RequestError) -> Reply {
+    if let RequestError::NotFound(text) = error {
+        return Reply::text(404, text);
+    }
+    Reply::error(&error).with_meta(Meta::zero())
 }
 
 /// The methods of a path under `/v1/query/`.

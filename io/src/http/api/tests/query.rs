@@ -282,3 +282,39 @@ fn an_execution_names_who_asks_and_shows_what_was_found() {
     assert_eq!((reply.status, body(&reply).as_str()), (404, "Query not found"));
     assert_eq!(reply.meta, None);
 }
+
+#[test]
+fn a_kept_execution_is_as_old_as_the_client_lets_it_be() {
+    let world = server();
+    let executed = |service: &str| Executed {
+        service: service.to_owned(),
+        instances: Vec::new(),
+        ttl: None,
+        ttl_text: String::new(),
+        datacenter: Datacenter::parse("dc1").unwrap(),
+        failovers: 0,
+        known_leader: true,
+        last_contact: Duration::ZERO,
+        consistency: Consistency::Leader,
+    };
+    let found = |service: &str| Ok(Response::Executed(Box::new(executed(service))));
+    let ask = |rest: &str, answers: Vec<Answer>| {
+        let text = format!("GET /v1/query/web/execute?cached{rest}");
+        let (reply, asked) = world.exchange(&text, answers);
+        let cache = header(&reply, "X-Cache").unwrap_or_default().to_owned();
+        (reply.status, cache, body(&reply).contains(r#""Service":"new""#), asked.len())
+    };
+    let hit = |is_new| (200, "HIT".to_owned(), is_new, 0);
+    let miss = |is_new| (200, "MISS".to_owned(), is_new, 1);
+    assert_eq!(ask("", vec![found("old")]), miss(false));
+    assert_eq!(ask("", vec![]), hit(false));
+    assert_eq!(ask("\nCache-Control: max-age=60", vec![]), hit(false));
+    assert_eq!(ask("&limit=1", vec![found("new")]), miss(true), "another question");
+    let refused = || vec![Err(RequestError::NoLeader)];
+    let (status, cache, is_new, _) =
+        ask("\nCache-Control: max-age=0, stale-if-error=60", refused());
+    assert_eq!((status, cache.as_str(), is_new), (200, "HIT", false), "better than nothing");
+    assert_eq!(ask("\nCache-Control: max-age=0", refused()).0, 500);
+    assert_eq!(ask("\nCache-Control: max-age=0", vec![found("new")]), miss(true));
+    assert_eq!(ask("", vec![]), hit(true));
+}
