@@ -44,6 +44,8 @@ fn registrations_and_the_catalog_survive_a_kill() {
     let body = r#"{"Name": "web", "ID": "web-1", "Port": 80, "Check": {"TTL": "10m"}}"#;
     assert_eq!(agent.put("/v1/agent/service/register", body).status, 200);
     assert_eq!(agent.put("/v1/agent/check/pass/service:web-1", "").status, 200);
+    // A report does not wait for the disk; a registration does, for everything before it.
+    assert_eq!(agent.put("/v1/agent/service/register", r#"{"Name": "db"}"#).status, 200);
     let node = r#"{"Node": "external", "Address": "192.0.2.1"}"#;
     assert_eq!(agent.put("/v1/catalog/register", node).body, "true");
     let agent = agent.kill().start();
