@@ -81,6 +81,8 @@ pub struct Run {
     expected: Vec<Expectation>,
     /// When each host that is down comes back.
     back_at: Vec<Option<Instant>>,
+    /// Which hosts have started since the operator looked.
+    started: Vec<bool>,
     next_tick: Instant,
     source: Source,
     /// How long faults are drawn after the start; a script says itself when they end.
@@ -129,6 +131,7 @@ impl Run {
             checkers,
             expected: vec![Expectation::Up; record.hosts()],
             back_at: vec![None; record.hosts()],
+            started: vec![false; record.hosts()],
             next_tick: Instant::ZERO,
             source,
             length,
@@ -243,6 +246,7 @@ impl Run {
     pub fn start(&mut self, host: HostId) -> Result<(), Violation> {
         self.expected[host] = Expectation::Up;
         self.back_at[host] = None;
+        self.started[host] = true;
         let mut started = self.world.start(host);
         if started.is_err() && self.world.hosts[host].full_until.is_some() {
             // A start may need space; then an operator makes some.
@@ -331,7 +335,7 @@ impl Run {
         Ok(())
     }
 
-    /// What an operator does: takes down what has stopped, joins what is alone.
+    /// What an operator does: takes down what has stopped, joins what has started or is alone.
     fn operate(&mut self) -> Result<(), Violation> {
         if self.source.heals(self.world.now) {
             self.world.note("= links heal");
@@ -342,7 +346,7 @@ impl Run {
             if let Some(reason) = self.world.hosts[host].stop_reason() {
                 self.has_stopped(host, &reason)?;
             }
-            self.join_if_alone(host);
+            self.retry_join(host);
         }
         Ok(())
     }
@@ -359,15 +363,19 @@ impl Run {
         Ok(())
     }
 
-    fn join_if_alone(&mut self, host: HostId) {
+    /// As `retry_join` does: each start joins all addresses, alone or not. Two hosts that come back
+    /// together may otherwise find only each other, and be a pool apart (swarm seed 1001559).
+    fn retry_join(&mut self, host: HostId) {
         let Some(running) = &self.world.hosts[host].running else { return };
         let others = running
             .node
             .members()
             .filter(|member| member.status == terraform_core::serf::MemberStatus::Alive);
-        if others.count() > 1 || self.world.hosts.len() == 1 || !self.world.hosts[host].is_up() {
+        let is_joined = others.count() > 1 && !self.started[host];
+        if is_joined || self.world.hosts.len() == 1 || !self.world.hosts[host].is_up() {
             return;
         }
+        self.started[host] = false;
         let targets = (0..self.world.hosts.len()).filter(|other| *other != host);
         let addresses = targets.map(|id| SocketAddr::new(address_of(id), 8301)).collect();
         let body = RequestBody::Join { pool: PoolName::Lan, addresses, replay: false };
