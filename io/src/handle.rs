@@ -20,8 +20,8 @@ use terraform_core::view::View;
 /// One request with the way back for its answer.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked; boxed, since a queue keeps room for all that it may hold.
-    pub request: Box<Request>,
+    /// What is asked; whoever asks may keep it too.
+    pub request: Arc<Request>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Response, RequestError>>,
     /// Where goes what members say to a query while it runs, for whom the answer alone is too late.
@@ -95,17 +95,17 @@ impl NodeHandle {
     ///
     /// A node that went away before it answered may have taken the request to others already, so
     /// the outcome is unknown; `Stopping` promises that nothing happened.
-    pub fn request(
+    pub fn request<R: Into<Arc<Request>>>(
         &self,
-        request: Request,
-    ) -> impl Future<Output = Result<Response, RequestError>> + use<> {
+        request: R,
+    ) -> impl Future<Output = Result<Response, RequestError>> + use<R> {
         let asked = self.submit(request);
         async { asked?.wait().await }
     }
 
     /// Asks the node; requests reach it in the order of these calls.
-    pub fn submit(&self, request: Request) -> Result<Answer, RequestError> {
-        self.call(request, None)
+    pub fn submit(&self, request: impl Into<Arc<Request>>) -> Result<Answer, RequestError> {
+        self.call(request.into(), None)
     }
 
     /// Asks members through the node: the answer, and what members say until then. Where that is
@@ -115,16 +115,16 @@ impl NodeHandle {
         request: Request,
     ) -> Result<(Answer, Receiver<QueryHeard>), RequestError> {
         let (heard, told) = smol::channel::bounded(HEARD_MAX);
-        Ok((self.call(request, Some(heard))?, told))
+        Ok((self.call(Arc::new(request), Some(heard))?, told))
     }
 
     fn call(
         &self,
-        request: Request,
+        request: Arc<Request>,
         heard: Option<Sender<QueryHeard>>,
     ) -> Result<Answer, RequestError> {
         let (reply, answer) = oneshot::oneshot();
-        match self.calls.try_send(Call { request: Box::new(request), reply, heard }) {
+        match self.calls.try_send(Call { request, reply, heard }) {
             Ok(()) => Ok(Answer(answer)),
             Err(TrySendError::Full(_)) => {
                 let queue = "the agent's request queue is full".to_owned();
@@ -150,12 +150,15 @@ impl NodeHandle {
                 Ok(answer) => return Ok(answer),
                 Err(asked) => asked,
             };
-            let response = asked.await?;
-            let Response::Answer(answer) = response else {
-                let text = format!("a query was answered with {response:?}");
-                return Err(RequestError::Unknown(text));
-            };
-            Ok(*answer)
+            asked.await.and_then(read_answer)
         }
     }
+}
+
+/// What a read was answered with.
+pub(crate) fn read_answer(response: Response) -> Result<QueryAnswer, RequestError> {
+    let Response::Answer(answer) = response else {
+        return Err(RequestError::Unknown(format!("a query was answered with {response:?}")));
+    };
+    Ok(*answer)
 }

@@ -343,7 +343,7 @@ impl World {
         let wall = self.wall();
         let running = self.hosts[id].running.as_mut().filter(|r| r.stopped.is_none())?;
         let request_id = running.request();
-        self.feed(id, Input::Request { id: request_id, wall, request: Box::new(request) });
+        self.feed(id, Input::Request { id: request_id, wall, request: Arc::new(request) });
         Some(request_id)
     }
 

@@ -65,7 +65,7 @@ impl Checks {
         entry.phase = Phase::Running(run);
         self.timers.set(CheckTimer::Check(look.check.clone()), now + LOOK_TIMEOUT);
         self.looks.insert(run, look);
-        let request = Box::new(Request { context, body: RequestBody::Query(query) });
+        let request = Arc::new(Request { context, body: RequestBody::Query(query) });
         out.push(ChecksOutput::Look { run, request });
     }
 

@@ -25,6 +25,7 @@ use crate::trace;
 use crate::trace::Level;
 use look::Look;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time between looks for services whose checks were critical for too long (http-api.md §5.1).
@@ -83,7 +84,7 @@ pub enum ChecksOutput {
         /// The answer names it.
         run: u64,
         /// What is asked.
-        request: Box<Request>,
+        request: Arc<Request>,
     },
     /// A result that counts (`LocalInput::CheckResult`).
     Result {

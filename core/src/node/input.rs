@@ -8,6 +8,7 @@ use crate::time::WallClock;
 use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What a stream is for; decides which machine it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +100,7 @@ pub enum Input {
         /// Civil time of its arrival.
         wall: WallClock,
         /// What is asked.
-        request: Box<Request>,
+        request: Arc<Request>,
     },
     /// Nobody waits for the request's reply any more.
     RequestAbandoned {

@@ -56,7 +56,7 @@ impl Node {
         now: Instant,
         id: RequestId,
         wall: WallClock,
-        request: Request,
+        request: Arc<Request>,
     ) {
         if self.waiting.all.len() >= WAITING_MAX {
             self.stats.requests_refused += 1;
@@ -65,7 +65,11 @@ impl Node {
             return;
         }
         self.waiting.all.insert(id);
-        let Request { context, body } = request;
+        if let RequestBody::Query(_) = request.body {
+            // It is parked as it came: whoever asked can keep it at no cost.
+            return self.submit(now, id, wall, request);
+        }
+        let Request { context, body } = Arc::unwrap_or_clone(request);
         let asked = context.datacenter.as_ref();
         let is_elsewhere = asked.is_some_and(|asked| *asked != self.config.datacenter);
         match body {
@@ -83,10 +87,7 @@ impl Node {
             | RequestBody::Backup(_)
             | RequestBody::RenewSession(_)
             | RequestBody::ExecutePrepared(_) => {
-                let caller = Caller::Request(id);
-                let request = Arc::new(Request { context, body });
-                let submit = RpcInput::Submit { caller, hold: true, wall, request };
-                self.rpc.handle(now, submit, &mut self.boxes.rpc);
+                self.submit(now, id, wall, Arc::new(Request { context, body }));
             }
             RequestBody::Join { pool, addresses, replay } => {
                 self.join(now, id, pool, (addresses, replay));
@@ -128,6 +129,13 @@ impl Node {
                 self.answer(id, Ok(Response::Info(sections)));
             }
         }
+    }
+
+    /// Takes a request to the server that answers it, which may be this one.
+    fn submit(&mut self, now: Instant, id: RequestId, wall: WallClock, request: Arc<Request>) {
+        let caller = Caller::Request(id);
+        let submit = RpcInput::Submit { caller, hold: true, wall, request };
+        self.rpc.handle(now, submit, &mut self.boxes.rpc);
     }
 
     /// Answers a request that waits; one that was abandoned or answered is passed over.

@@ -75,7 +75,7 @@ impl Node {
             },
             Input::Persisted { write } => self.persisted(now, write),
             Input::PersistFailed { write, error } => self.persist_failed(now, write, error),
-            Input::Request { id, wall, request } => self.route_request(now, id, wall, *request),
+            Input::Request { id, wall, request } => self.route_request(now, id, wall, request),
             Input::RequestAbandoned { id } => self.abandon(now, id),
             Input::CheckFinished { check, run, result } => {
                 let input = ChecksInput::Finished { check, run, result };
@@ -373,7 +373,6 @@ impl Node {
             ChecksOutput::Look { run, request } => {
                 // Commands that need a civil time take their request's; a read has none.
                 let (caller, wall) = (Caller::Check(run), WallClock::from_millis(0));
-                let request = Arc::from(request);
                 let input = RpcInput::Submit { caller, hold: true, wall, request };
                 self.rpc.handle(now, input, &mut self.boxes.rpc);
                 return;

@@ -13,6 +13,7 @@ use crate::wire::gossip::{Alive, Message};
 use crate::wire::serf::{MemberRecord, QueryResponse, SerfMessage, encode_tags};
 use bytes::Bytes;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const WALL: WallClock = WallClock::from_millis(1_700_000_000_000);
 
@@ -69,7 +70,7 @@ impl Agent {
     fn ask(&mut self, body: RequestBody) -> Vec<Output> {
         self.requests += 1;
         let id = RequestId::new(self.requests);
-        self.input(Input::Request { id, wall: WALL, request: Box::new(Request::new(body)) })
+        self.input(Input::Request { id, wall: WALL, request: Arc::new(Request::new(body)) })
     }
 
     fn ask_serf(&mut self, request: SerfRequest) -> Vec<Output> {

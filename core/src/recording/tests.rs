@@ -33,6 +33,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 const WALL: WallClock = WallClock::from_millis(1_700_000_000_123);
@@ -235,7 +236,7 @@ fn inputs() -> Vec<Input> {
         request.context.consistency = Consistency::Stale;
         request.context.wait = Some(Duration::from_secs(5));
         request.context.source = Some(peer());
-        inputs.push(Input::Request { id, wall: WALL, request: Box::new(request) });
+        inputs.push(Input::Request { id, wall: WALL, request: Arc::new(request) });
     }
     inputs
 }

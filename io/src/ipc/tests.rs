@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use terraform_core::event::KeptEvents;
 use terraform_core::gossip::Versions;
 use terraform_core::id::{Datacenter, LamportTime, NodeId, NodeName, PoolName};
@@ -123,7 +124,7 @@ impl Client {
     fn play(&self, result: Result<request::Response, request::RequestError>) -> RequestBody {
         let call = smol::block_on(self.calls.recv()).unwrap();
         call.reply.send(result);
-        call.request.body
+        Arc::unwrap_or_clone(call.request).body
     }
 }
 

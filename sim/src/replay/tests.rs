@@ -5,6 +5,7 @@ use crate::plan::node_config;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvPut, KvWrite};
@@ -80,7 +81,7 @@ impl Agent {
 
     fn ask(&mut self, body: RequestBody) {
         self.requests += 1;
-        let (id, request) = (RequestId::new(self.requests), Box::new(Request::new(body)));
+        let (id, request) = (RequestId::new(self.requests), Arc::new(Request::new(body)));
         self.tell(Input::Request { id, wall: WALL, request });
     }
 
@@ -296,7 +297,7 @@ fn the_one_input_of_a_turn_that_was_changed_is_named_with_what_it_brings() {
     let Record::Input { input: Input::Request { request, .. }, .. } = &mut records[place] else {
         panic!()
     };
-    request.body = RequestBody::Info;
+    Arc::make_mut(request).body = RequestBody::Info;
     let found = difference(&records);
     let (at, _, what) = found.input.clone().unwrap();
     assert_eq!(at, number, "{found}");

@@ -15,6 +15,7 @@ use crate::storage::testing::restored_server;
 use crate::time::WallClock;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 const NOW: Instant = Instant::from_nanos(1);
 
@@ -148,7 +149,7 @@ impl Server {
     fn ask(&mut self, body: RequestBody) -> Result<Response, RequestError> {
         self.requests += 1;
         let wall = WallClock::from_millis(1_700_000_000_000);
-        let (id, request) = (RequestId::new(self.requests), Box::new(Request::new(body)));
+        let (id, request) = (RequestId::new(self.requests), Arc::new(Request::new(body)));
         self.node.handle(self.now, Input::Request { id, wall, request });
         self.drain();
         self.replies.pop_front().expect("the only server answers at once")

@@ -5,6 +5,7 @@ use crate::choices::Choices;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Deregistration, Registration};
 use terraform_core::catalog::model::{CheckStatus, Node, NodeCoordinate, Service, Weights};
@@ -179,7 +180,7 @@ impl Host {
             _ => Consistency::Leader,
         };
         let context = RequestContext { consistency, ..RequestContext::default() };
-        let request = Box::new(Request { context, body: body(choices) });
+        let request = Arc::new(Request { context, body: body(choices) });
         let millis = i64::try_from(self.now.as_nanos() / 1_000_000).unwrap_or(i64::MAX);
         let wall = WallClock::from_millis(1_700_000_000_000_i64.saturating_add(millis));
         let id = self.new_request();

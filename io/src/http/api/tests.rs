@@ -152,7 +152,7 @@ impl World {
         let node = async {
             for answer in answers {
                 let Ok(call) = self.calls.recv().await else { break };
-                asked.push(*call.request);
+                asked.push(Arc::unwrap_or_clone(call.request));
                 call.reply.send(answer);
             }
             smol::future::pending::<Reply>().await
