@@ -8,7 +8,7 @@
 //! - Slow clients: a head, a body and an answer each have their time (`ServerLimits`).
 
 use super::api::Api;
-use super::connection::{Connection, Event, HttpRequest, Phase};
+use super::connection::{Connection, Event, HttpRequest, Phase, Refusal};
 use super::file::FileBody;
 use super::parse::Method;
 use super::respond::{HeadContext, Reply, write_head};
@@ -255,6 +255,9 @@ struct Upload {
 }
 
 /// One connection.
+///
+/// It is one task as large as the largest thing it ever waits for, so all that is rare or long is
+/// boxed: most of its life a connection waits for a request, or for an answer.
 #[derive(Debug)]
 struct Socket {
     stream: Async<TcpStream>,
@@ -263,13 +266,17 @@ struct Socket {
 }
 
 impl Socket {
-    async fn serve(self) {
-        // An error here means that the client is gone or too slow; there is nobody to tell.
-        let _ = self.run().await;
+    /// Not an `async fn`, which would keep the socket twice.
+    #[expect(clippy::manual_async_fn, reason = "see above")]
+    fn serve(self) -> impl Future<Output = ()> {
+        async move {
+            // An error here means that the client is gone or too slow; there is nobody to tell.
+            let _ = self.run().await;
+        }
     }
 
     async fn run(&self) -> io::Result<()> {
-        let limits = self.admission.shared.api.settings().limits;
+        let limits = &self.admission.shared.api.settings().limits;
         let mut connection = Connection::new(limits.bytes);
         let mut patience = Patience::new(self.clock());
         let mut upload = Upload::default();
@@ -277,12 +284,12 @@ impl Socket {
             match connection.poll() {
                 Event::Read => {
                     let phase = connection.phase();
-                    patience.enter(phase, &limits);
+                    patience.enter(phase, limits);
                     match self.read(&mut connection, &mut patience).await {
                         Ok(0) => return Ok(()),
                         Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                            return self.time_out(phase).await;
+                            return Box::pin(self.time_out(phase)).await;
                         }
                         Err(error) => return Err(error),
                     }
@@ -291,11 +298,8 @@ impl Socket {
                     self.write(b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
                 }
                 Event::Piece(piece) => {
-                    if let Err(error) = self.take_piece(&mut upload, piece).await {
-                        let busy = error.kind() == io::ErrorKind::ResourceBusy;
-                        let status = if busy { 503 } else { 500 };
-                        let reply = Reply::text(status, format!("snapshot: {error}"));
-                        return self.say_last(&reply).await;
+                    if let Err(error) = Box::pin(self.take_piece(&mut upload, piece)).await {
+                        return Box::pin(self.say_last(failed_upload(&error))).await;
                     }
                     if upload.since_restart >= PIECES_BYTES {
                         upload.since_restart = 0;
@@ -304,27 +308,32 @@ impl Socket {
                 }
                 Event::Request(mut request) => {
                     request.file = std::mem::take(&mut upload).file;
-                    // Boxed: an idle connection does not keep room for the largest handler.
-                    let reply = if super::api::may_wait(&request) {
-                        Box::pin(self.answer_unless_gone(&request)).await?
-                    } else {
-                        Box::pin(self.answer(&request)).await
-                    };
-                    self.send(&reply, &request).await?;
-                    let endless = reply.is_open() && !request.head.is_http11;
-                    if !request.head.keep_alive || endless {
-                        return self.linger().await;
+                    if !Box::pin(self.exchange(request)).await? {
+                        return Box::pin(self.linger()).await;
                     }
                     patience.restart();
                 }
                 Event::Refuse(refusal) => {
-                    let reply = Reply::text(refusal.status(), refusal.to_string());
-                    let varies = refusal.is_routed();
-                    return self.say_last(&Reply { varies, ..reply }).await;
+                    return Box::pin(self.say_last(refused(&refusal))).await;
                 }
                 Event::Close => return Ok(()),
             }
         }
+    }
+
+    /// Answers a request; whether the connection stays open for the next one.
+    async fn exchange(&self, request: Box<HttpRequest>) -> io::Result<bool> {
+        let api = &self.admission.shared.api;
+        let reply = if super::api::may_wait(&request) {
+            // It may wait for minutes, and what it holds is free as soon as its client goes.
+            let answer = async { Ok(api.answer(&request, Some(&self.peer)).await) };
+            smol::future::or(answer, self.gone()).await?
+        } else {
+            api.answer(&request, Some(&self.peer)).await
+        };
+        self.send(&reply, &request).await?;
+        let endless = reply.is_open() && !request.head.is_http11;
+        Ok(request.head.keep_alive && !endless)
     }
 
     /// Appends to the file of a request's body.
@@ -343,25 +352,17 @@ impl Socket {
         self.admission.shared.api.node().clock()
     }
 
-    /// Answers a request even if the client has nothing more to say.
-    fn answer(&self, request: &HttpRequest) -> impl Future<Output = Reply> {
-        self.admission.shared.api.answer(request, Some(self.peer))
-    }
-
-    /// Answers a request that may wait for minutes, but ends when its client goes, so that what it
-    /// holds is free at once.
-    async fn answer_unless_gone(&self, request: &HttpRequest) -> io::Result<Reply> {
-        let answer = async { Ok(self.answer(request).await) };
-        smol::future::or(answer, self.gone()).await
-    }
-
     /// Ends with an error when the client goes.
     async fn gone<T>(&self) -> io::Result<T> {
-        match self.stream.peek(&mut [0]).await {
-            Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
-            // The next request is there already, which hides the end behind it.
-            Ok(_) => smol::future::pending().await,
-            Err(error) => Err(error),
+        loop {
+            match self.stream.get_ref().peek(&mut [0]) {
+                Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                // The next request is there already, which hides the end behind it.
+                Ok(_) => smol::future::pending().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            self.stream.readable().await?;
         }
     }
 
@@ -371,24 +372,22 @@ impl Socket {
         connection: &mut Connection,
         patience: &mut Patience,
     ) -> io::Result<usize> {
-        let data = self.read_some(connection);
-        let late = async {
-            patience.wait().await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        smol::future::or(data, late).await
-    }
-
-    async fn read_some(&self, connection: &mut Connection) -> io::Result<usize> {
-        self.stream
-            .read_with(|mut socket| {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    let count = socket.read(scratch)?;
-                    connection.feed(scratch.get(..count).unwrap_or_default());
-                    Ok(count)
-                })
-            })
-            .await
+        loop {
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let count = self.stream.get_ref().read(scratch)?;
+                connection.feed(scratch.get(..count).unwrap_or_default());
+                Ok(count)
+            });
+            match read {
+                Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            let late = async {
+                patience.wait().await;
+                Err(io::ErrorKind::TimedOut.into())
+            };
+            smol::future::or(self.stream.readable(), late).await?;
+        }
     }
 
     async fn send(&self, reply: &Reply, request: &HttpRequest) -> io::Result<()> {
@@ -399,11 +398,11 @@ impl Socket {
         write_head(reply, self.admission.shared.head_context(is_http11, keep_alive), &mut out);
         if let Some(file) = &reply.file {
             self.write(&out, &[]).await?;
-            return self.send_file(file, is_http11).await;
+            return Box::pin(self.send_file(file, is_http11)).await;
         }
         if let Some(stream) = &reply.stream {
             self.write(&out, &[]).await?;
-            return self.send_stream(stream, is_http11).await;
+            return Box::pin(self.send_stream(stream, is_http11)).await;
         }
         let body: &[u8] = if head.method == Method::Head { &[] } else { &reply.body };
         if body.len() <= COPY_BYTES_MAX {
@@ -454,14 +453,14 @@ impl Socket {
         match phase {
             Phase::Idle => Ok(()),
             Phase::Head | Phase::Body => {
-                self.say_last(&Reply::text(408, "408 Request Timeout")).await
+                self.say_last(Reply::text(408, "408 Request Timeout")).await
             }
         }
     }
 
-    async fn say_last(&self, reply: &Reply) -> io::Result<()> {
+    async fn say_last(&self, reply: Reply) -> io::Result<()> {
         let mut out = Vec::new();
-        write_head(reply, self.admission.shared.head_context(true, false), &mut out);
+        write_head(&reply, self.admission.shared.head_context(true, false), &mut out);
         out.extend_from_slice(&reply.body);
         self.write(&out, &[]).await?;
         self.linger().await
@@ -492,38 +491,57 @@ impl Socket {
 
     /// Writes `head` and `body`, with one call to the system if the client keeps up.
     async fn write(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        let time = self.admission.shared.api.settings().limits.write_time;
-        let mut done = 0;
-        let send = |mut socket: &TcpStream, done: usize| {
-            let head_left = head.get(done..).unwrap_or_default();
-            let body_left = body.get(done.saturating_sub(head.len())..).unwrap_or_default();
-            socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
-        };
-        // Most answers fit into the socket's buffer: no timer is made for them.
-        match send(self.stream.get_ref(), 0) {
-            Ok(count) => done = count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let done = match send_from(self.stream.get_ref(), (head, body), 0) {
+            Ok(done) => done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
-        }
-        let all = head.len() + body.len();
-        if done == all {
+        };
+        if done == head.len() + body.len() {
             return Ok(());
         }
-        let late = async {
-            Timer::after(time).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
+        // Most answers fit into the socket's buffer: no timer is made for them.
+        Box::pin(self.write_rest((head, body), done)).await
+    }
+
+    async fn write_rest(&self, parts: (&[u8], &[u8]), mut done: usize) -> io::Result<()> {
         let rest = async {
-            while done < all {
-                match self.stream.write_with(|socket| send(socket, done)).await? {
+            while done < parts.0.len() + parts.1.len() {
+                match self.stream.write_with(|socket| send_from(socket, parts, done)).await? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     count => done += count,
                 }
             }
             Ok(())
         };
+        let late = async {
+            Timer::after(self.admission.shared.api.settings().limits.write_time).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
         smol::future::or(rest, late).await
     }
+}
+
+/// Why the body of a request could not be kept.
+fn failed_upload(error: &io::Error) -> Reply {
+    let status = if error.kind() == io::ErrorKind::ResourceBusy { 503 } else { 500 };
+    Reply::text(status, format!("snapshot: {error}"))
+}
+
+/// Why what came is no request.
+fn refused(refusal: &Refusal) -> Reply {
+    let reply = Reply::text(refusal.status(), refusal.to_string());
+    Reply { varies: refusal.is_routed(), ..reply }
+}
+
+/// Sends what the socket takes at once of both parts from byte `done` on; how much that is.
+fn send_from(
+    mut socket: &TcpStream,
+    (head, body): (&[u8], &[u8]),
+    done: usize,
+) -> io::Result<usize> {
+    let head_left = head.get(done..).unwrap_or_default();
+    let body_left = body.get(done.saturating_sub(head.len())..).unwrap_or_default();
+    socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
 }
 
 #[cfg(test)]

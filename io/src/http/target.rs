@@ -99,15 +99,17 @@ pub fn cleaned(path: &str) -> Option<String> {
 
 /// The query parameters in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Params {
+impl<'a> Params<'a> {
     /// Reads `a=b&c;d=` in the form that Go reads: `&` and `;` separate.
-    pub fn parse(query: &str) -> Result<Self, TargetError> {
-        let mut params = Vec::new();
-        for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
+    pub fn parse(query: &'a str) -> Result<Self, TargetError> {
+        let parts = || query.split(['&', ';']).filter(|part| !part.is_empty());
+        // Exactly as large as they are, for they are there as long as a request waits.
+        let mut params = Vec::with_capacity(parts().count());
+        for part in parts() {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            params.push((decode(name, true)?.into_owned(), decode(value, true)?.into_owned()));
+            params.push((decode(name, true)?, decode(value, true)?));
         }
         Ok(Self(params))
     }
@@ -119,22 +121,22 @@ impl Params {
 
     /// The first value; empty if absent.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
     /// The parameters as a query, sorted by name.
     pub fn encode(&self) -> String {
         let mut sorted: Vec<_> = self.0.iter().collect();
         sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let pair = |(name, value): &&(String, String)| {
+        let pair = |(name, value): &&(Cow<'_, str>, Cow<'_, str>)| {
             format!("{}={}", encode_parameter(name), encode_parameter(value))
         };
         sorted.iter().map(pair).collect::<Vec<_>>().join("&")
     }
 
     /// All values in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    pub fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
     }
 }
 

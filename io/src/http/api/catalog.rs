@@ -40,7 +40,7 @@ impl Api {
         })
     }
 
-    pub(super) async fn catalog_nodes(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn catalog_nodes<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, Reads { refuses_namespace: false, ..CATALOG })?;
         let query = Query::Nodes(NodesQuery {
             meta: options::node_meta(request),
@@ -48,7 +48,7 @@ impl Api {
             near: self.near(request, &options),
         });
         let datacenter = options::answering(request);
-        let render = |rows: &Rows| {
+        let render = move |rows: &Rows| {
             let Rows::Nodes(nodes) = rows else { return None };
             let mut json = Json::with_capacity(nodes.len() * 384 + 2);
             let each = |json: &mut Json, node: &Arc<Node>| {
@@ -57,22 +57,22 @@ impl Api {
             json.array(nodes, each);
             Some(json.into_bytes())
         };
-        self.read_shared(request.form, options, query, render).await
+        Ok(self.read_shared(request.form, options, query, render))
     }
 
-    pub(super) async fn catalog_services(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn catalog_services<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, Reads { caches: true, ..CATALOG })?;
         let query = Query::Services(options::node_meta(request));
-        let render = |rows: &Rows| {
+        let render = move |rows: &Rows| {
             let Rows::Services(services) = rows else { return None };
             let mut json = Json::with_capacity(services.len() * 48 + 2);
             render::map(&mut json, services, |json, tags| render::strings(json, tags));
             Some(json.into_bytes())
         };
-        self.read_shared(request.form, options, query, render).await
+        Ok(self.read_shared(request.form, options, query, render))
     }
 
-    pub(super) async fn catalog_service(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn catalog_service<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, Reads { caches: true, ..CATALOG })?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
         let query = Query::ServiceNodes(ServiceQuery {
@@ -84,7 +84,7 @@ impl Api {
             near: self.near(request, &options),
         });
         let datacenter = options::answering(request);
-        let render = |rows: &Rows| {
+        let render = move |rows: &Rows| {
             let Rows::ServiceNodes(rows) = rows else { return None };
             let mut json = Json::with_capacity(rows.len() * 640 + 2);
             let each = |json: &mut Json, row: &ServiceNode| {
@@ -93,7 +93,7 @@ impl Api {
             json.array(rows, each);
             Some(json.into_bytes())
         };
-        self.read_shared(request.form, options, query, render).await
+        Ok(self.read_shared(request.form, options, query, render))
     }
 
     pub(super) async fn catalog_node(&self, request: &ApiRequest<'_>) -> Handled {

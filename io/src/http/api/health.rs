@@ -14,15 +14,15 @@ use terraform_core::id::{NodeName, ServiceName};
 const INSTANCE_BYTES: usize = 1024;
 
 impl Api {
-    pub(super) async fn health_node(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn health_node<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, HEALTH)?;
         let node = argument(request, "Missing node name", NodeName::parse)?;
         let filter = options::read_filter(request)?;
         let query = Query::NodeChecks(NodeChecksQuery { node, filter });
-        self.read_shared(request.form, options, query, render_checks).await
+        Ok(self.read_shared(request.form, options, query, render_checks))
     }
 
-    pub(super) async fn health_checks(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn health_checks<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, HEALTH)?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
         let wanted = ServiceQuery {
@@ -31,10 +31,10 @@ impl Api {
             near: self.near(request, &options),
             ..ServiceQuery::all(name)
         };
-        self.read_shared(request.form, options, Query::ServiceChecks(wanted), render_checks).await
+        Ok(self.read_shared(request.form, options, Query::ServiceChecks(wanted), render_checks))
     }
 
-    pub(super) async fn health_state(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn health_state<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, HEALTH)?;
         if request.argument.is_empty() {
             return Err(Reply::text(400, "Missing check state"));
@@ -45,10 +45,10 @@ impl Api {
             filter: options::read_filter(request)?,
             near: self.near(request, &options),
         });
-        self.read_shared(request.form, options, query, render_checks).await
+        Ok(self.read_shared(request.form, options, query, render_checks))
     }
 
-    pub(super) async fn health_service(&self, request: &ApiRequest<'_>) -> Handled {
+    pub(super) fn health_service<'a>(&'a self, request: &'a ApiRequest<'a>) -> Begun<'a> {
         let options = options::read(request, Reads { caches: true, ..HEALTH })?;
         let name = argument(request, "Missing service name", ServiceName::parse)?;
         let wanted = ServiceQuery {
@@ -60,11 +60,11 @@ impl Api {
             near: self.near(request, &options),
         };
         let datacenter = options::answering(request);
-        let render = |rows: &Rows| {
+        let render = move |rows: &Rows| {
             let Rows::Instances(instances) = rows else { return None };
             Some(render_instances(instances, &datacenter))
         };
-        self.read_shared(request.form, options, Query::ServiceHealth(wanted), render).await
+        Ok(self.read_shared(request.form, options, Query::ServiceHealth(wanted), render))
     }
 }
 

@@ -61,7 +61,7 @@ impl Api {
         &self,
         request: &ApiRequest<'_>,
         overview: Overview,
-        render: impl Fn(&Rows) -> Option<Vec<u8>>,
+        render: impl Fn(&Rows) -> Option<Vec<u8>> + Sync,
     ) -> Handled {
         let mut options = options::read(request, UI)?;
         let query = Query::Overview(overview);

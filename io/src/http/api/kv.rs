@@ -136,13 +136,13 @@ fn missing_key() -> Reply {
 }
 
 /// The index that `cas` demands.
-fn only_at(params: &Params) -> Result<Option<ModifyIndex>, Reply> {
+fn only_at(params: &Params<'_>) -> Result<Option<ModifyIndex>, Reply> {
     let given = params.has("cas").then(|| unsigned(params.get("cas")));
     Ok(given.transpose()?.map(ModifyIndex::new))
 }
 
 /// Refuses two of `flags` in one request.
-fn refuse_conflict(params: &Params, flags: &[&str]) -> Result<(), Reply> {
+fn refuse_conflict(params: &Params<'_>, flags: &[&str]) -> Result<(), Reply> {
     if flags.iter().filter(|flag| params.has(flag)).count() < 2 {
         return Ok(());
     }

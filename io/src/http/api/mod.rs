@@ -31,16 +31,18 @@ use super::connection::HttpRequest;
 use super::executions::Executions;
 use super::file::{FileBodies, FileBody};
 use super::parse::{Field, Head, Method};
-use super::rendered::{self, Owner, Rendered, State};
+use super::rendered::{Owner, Rendered, State, shared};
 use super::respond::{Form, Meta, Reply};
 use super::router::{self, Endpoint, Found, InsightEndpoint, Route, UiEndpoint};
 use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
-use crate::handle::NodeHandle;
+use crate::handle::{NodeHandle, read_answer};
 use crate::telemetry::Timed;
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
@@ -64,7 +66,7 @@ pub struct Api {
 /// One routed request.
 #[derive(Debug)]
 struct ApiRequest<'a> {
-    params: &'a Params,
+    params: &'a Params<'a>,
     /// Its time, with its head and the pattern of its path.
     timed: Stopwatch<'a>,
     /// What stands behind the endpoint's path.
@@ -72,7 +74,7 @@ struct ApiRequest<'a> {
     body: &'a Bytes,
     /// The body, if it went to a file.
     file: Option<&'a FileBody>,
-    source: Option<SocketAddr>,
+    source: Option<&'a SocketAddr>,
     /// How the client wants the body.
     form: Form,
     /// The agent's own.
@@ -121,6 +123,12 @@ impl Drop for Stopwatch<'_> {
 /// What a handler makes: an answer, or the answer that ends it early.
 type Handled = Result<Reply, Reply>;
 
+/// A handler at work.
+type Handling<'a> = Pin<Box<dyn Future<Output = Handled> + Send + 'a>>;
+
+/// What a handler makes that leaves the rest to another one: that, or the answer that ends it.
+type Begun<'a> = Result<Handling<'a>, Reply>;
+
 impl Api {
     /// The endpoints of this node.
     pub fn new(node: NodeHandle, settings: HttpSettings) -> Self {
@@ -147,7 +155,7 @@ impl Api {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: &HttpRequest, source: Option<SocketAddr>) -> Reply {
+    pub async fn answer(&self, request: &HttpRequest, source: Option<&SocketAddr>) -> Reply {
         let head = &request.head;
         if head.target == "*" {
             return Reply::status(if head.method == Method::Options { 200 } else { 400 });
@@ -201,73 +209,74 @@ impl Api {
         vary(handled.unwrap_or_else(|early| early).into_form(form))
     }
 
-    /// Runs a handler. Those that are large and rare are boxed, so that no other request takes
-    /// memory for them.
-    async fn dispatch(&self, endpoint: Endpoint, request: &ApiRequest<'_>) -> Handled {
+    /// Runs a handler. Each is boxed by itself, so that a request which waits takes the memory of
+    /// its own handler and not of the largest.
+    fn dispatch<'a>(&'a self, endpoint: Endpoint, request: &'a ApiRequest<'a>) -> Handling<'a> {
         match endpoint {
-            Endpoint::AgentSelf => self.agent_self(request).await,
-            Endpoint::AgentMembers => self.agent_members(request),
-            Endpoint::AgentInsight(what) => Box::pin(self.agent_insight(what, request)).await,
-            Endpoint::AgentJoin => self.agent_join(request).await,
-            Endpoint::AgentLeave => self.agent_leave(request).await,
-            Endpoint::AgentForceLeave => self.agent_force_leave(request).await,
-            Endpoint::AgentReload => self.agent_reload().await,
-            Endpoint::AgentServices => self.agent_services(request),
-            Endpoint::AgentService => Box::pin(self.agent_service(request)).await,
-            Endpoint::AgentChecks => self.agent_checks(request),
-            Endpoint::AgentHealthById => self.agent_health_by_id(request),
-            Endpoint::AgentHealthByName => self.agent_health_by_name(request),
-            Endpoint::AgentServiceRegister => Box::pin(self.agent_service_register(request)).await,
-            Endpoint::AgentServiceDeregister => self.agent_service_deregister(request).await,
-            Endpoint::AgentMaintenance => self.agent_maintenance(request).await,
-            Endpoint::AgentServiceMaintenance => self.agent_service_maintenance(request).await,
-            Endpoint::AgentCheckRegister => Box::pin(self.agent_check_register(request)).await,
-            Endpoint::AgentCheckDeregister => self.agent_check_deregister(request).await,
+            Endpoint::AgentSelf => Box::pin(self.agent_self(request)),
+            Endpoint::AgentMembers => Box::pin(ready(self.agent_members(request))),
+            Endpoint::AgentInsight(what) => Box::pin(self.agent_insight(what, request)),
+            Endpoint::AgentJoin => Box::pin(self.agent_join(request)),
+            Endpoint::AgentLeave => Box::pin(self.agent_leave(request)),
+            Endpoint::AgentForceLeave => Box::pin(self.agent_force_leave(request)),
+            Endpoint::AgentReload => Box::pin(self.agent_reload()),
+            Endpoint::AgentServices => Box::pin(ready(self.agent_services(request))),
+            Endpoint::AgentService => Box::pin(self.agent_service(request)),
+            Endpoint::AgentChecks => Box::pin(ready(self.agent_checks(request))),
+            Endpoint::AgentHealthById => Box::pin(ready(self.agent_health_by_id(request))),
+            Endpoint::AgentHealthByName => Box::pin(ready(self.agent_health_by_name(request))),
+            Endpoint::AgentServiceRegister => Box::pin(self.agent_service_register(request)),
+            Endpoint::AgentServiceDeregister => Box::pin(self.agent_service_deregister(request)),
+            Endpoint::AgentMaintenance => Box::pin(self.agent_maintenance(request)),
+            Endpoint::AgentServiceMaintenance => Box::pin(self.agent_service_maintenance(request)),
+            Endpoint::AgentCheckRegister => Box::pin(self.agent_check_register(request)),
+            Endpoint::AgentCheckDeregister => Box::pin(self.agent_check_deregister(request)),
             Endpoint::AgentCheckPass | Endpoint::AgentCheckWarn | Endpoint::AgentCheckFail => {
-                self.agent_check_turn(endpoint, request).await
+                Box::pin(self.agent_check_turn(endpoint, request))
             }
-            Endpoint::AgentCheckUpdate => self.agent_check_update(request).await,
-            Endpoint::CatalogRegister => self.catalog_register(request).await,
-            Endpoint::CatalogDeregister => self.catalog_deregister(request).await,
-            Endpoint::CatalogDatacenters => Box::pin(self.catalog_datacenters(request)).await,
-            Endpoint::CatalogNodes => self.catalog_nodes(request).await,
-            Endpoint::CatalogServices => self.catalog_services(request).await,
-            Endpoint::CatalogService => self.catalog_service(request).await,
-            Endpoint::CatalogNode => self.catalog_node(request).await,
-            Endpoint::CatalogNodeServices => self.catalog_node_services(request).await,
-            Endpoint::CoordinateDatacenters => self.coordinate_datacenters(request).await,
-            Endpoint::CoordinateNode => self.coordinate_node(request).await,
-            Endpoint::CoordinateNodes => self.coordinate_nodes(request).await,
-            Endpoint::CoordinateUpdate => self.coordinate_update(request).await,
-            Endpoint::EventFire => self.event_fire(request).await,
-            Endpoint::EventList => self.event_list(request).await,
-            Endpoint::HealthNode => self.health_node(request).await,
-            Endpoint::HealthChecks => self.health_checks(request).await,
-            Endpoint::HealthState => self.health_state(request).await,
-            Endpoint::HealthService => self.health_service(request).await,
-            Endpoint::Ui(what) => Box::pin(self.internal_ui(what, request)).await,
-            Endpoint::Kv => self.kv(request).await,
-            Endpoint::OperatorKeyring => self.operator_keyring(request).await,
-            Endpoint::AutopilotConfiguration => self.autopilot_configuration(request).await,
-            Endpoint::AutopilotHealth => self.autopilot_health(request).await,
-            Endpoint::RaftConfiguration => self.raft_configuration(request).await,
-            Endpoint::RaftPeer => self.raft_peer(request).await,
-            Endpoint::RaftTransfer => self.raft_transfer(request).await,
-            Endpoint::PreparedQueries => Box::pin(self.query_collection(request)).await,
-            Endpoint::PreparedQuery => Box::pin(self.query_one(request)).await,
-            Endpoint::SessionCreate => Box::pin(self.session_create(request)).await,
-            Endpoint::SessionDestroy => Box::pin(self.session_destroy(request)).await,
-            Endpoint::SessionInfo => Box::pin(self.session_info(request)).await,
-            Endpoint::SessionList => Box::pin(self.session_list(request)).await,
-            Endpoint::SessionNode => Box::pin(self.session_node(request)).await,
-            Endpoint::SessionRenew => Box::pin(self.session_renew(request)).await,
-            Endpoint::Snapshot => Box::pin(self.snapshot(request)).await,
-            Endpoint::StatusLeader => self.status_leader(request).await,
-            Endpoint::StatusPeers => self.status_peers(request).await,
-            Endpoint::Txn => self.txn(request).await,
-            Endpoint::Acl => Err(Reply::text(401, "ACL support disabled")),
+            Endpoint::AgentCheckUpdate => Box::pin(self.agent_check_update(request)),
+            Endpoint::CatalogRegister => Box::pin(self.catalog_register(request)),
+            Endpoint::CatalogDeregister => Box::pin(self.catalog_deregister(request)),
+            Endpoint::CatalogDatacenters => Box::pin(self.catalog_datacenters(request)),
+            Endpoint::CatalogNodes => begun(self.catalog_nodes(request)),
+            Endpoint::CatalogServices => begun(self.catalog_services(request)),
+            Endpoint::CatalogService => begun(self.catalog_service(request)),
+            Endpoint::CatalogNode => Box::pin(self.catalog_node(request)),
+            Endpoint::CatalogNodeServices => Box::pin(self.catalog_node_services(request)),
+            Endpoint::CoordinateDatacenters => Box::pin(self.coordinate_datacenters(request)),
+            Endpoint::CoordinateNode => Box::pin(self.coordinate_node(request)),
+            Endpoint::CoordinateNodes => Box::pin(self.coordinate_nodes(request)),
+            Endpoint::CoordinateUpdate => Box::pin(self.coordinate_update(request)),
+            Endpoint::EventFire => Box::pin(self.event_fire(request)),
+            Endpoint::EventList => Box::pin(self.event_list(request)),
+            Endpoint::HealthNode => begun(self.health_node(request)),
+            Endpoint::HealthChecks => begun(self.health_checks(request)),
+            Endpoint::HealthState => begun(self.health_state(request)),
+            Endpoint::HealthService => begun(self.health_service(request)),
+            Endpoint::Ui(what) => Box::pin(self.internal_ui(what, request)),
+            Endpoint::Kv => Box::pin(self.kv(request)),
+            Endpoint::OperatorKeyring => Box::pin(self.operator_keyring(request)),
+            Endpoint::AutopilotConfiguration => Box::pin(self.autopilot_configuration(request)),
+            Endpoint::AutopilotHealth => Box::pin(self.autopilot_health(request)),
+            Endpoint::RaftConfiguration => Box::pin(self.raft_configuration(request)),
+            Endpoint::RaftPeer => Box::pin(self.raft_peer(request)),
+            Endpoint::RaftTransfer => Box::pin(self.raft_transfer(request)),
+            Endpoint::PreparedQueries => Box::pin(self.query_collection(request)),
+            Endpoint::PreparedQuery => Box::pin(self.query_one(request)),
+            Endpoint::SessionCreate => Box::pin(self.session_create(request)),
+            Endpoint::SessionDestroy => Box::pin(self.session_destroy(request)),
+            Endpoint::SessionInfo => Box::pin(self.session_info(request)),
+            Endpoint::SessionList => Box::pin(self.session_list(request)),
+            Endpoint::SessionNode => Box::pin(self.session_node(request)),
+            Endpoint::SessionRenew => Box::pin(self.session_renew(request)),
+            Endpoint::Snapshot => Box::pin(self.snapshot(request)),
+            Endpoint::StatusLeader => Box::pin(self.status_leader(request)),
+            Endpoint::StatusPeers => Box::pin(self.status_peers(request)),
+            Endpoint::Txn => Box::pin(self.txn(request)),
+            Endpoint::Acl => Box::pin(ready(Err(Reply::text(401, "ACL support disabled")))),
             Endpoint::NotBuilt => {
-                Err(Reply::not_built(request.timed.pattern.trim_end_matches('/')))
+                let path = request.timed.pattern.trim_end_matches('/');
+                Box::pin(ready(Err(Reply::not_built(path))))
             }
         }
     }
@@ -339,36 +348,47 @@ impl Api {
         query: Query,
         render: impl FnOnce(&Rows) -> Option<Vec<u8>>,
     ) -> Handled {
-        match self.query(options, query).await {
-            Ok(answer) => {
-                let body = render(&answer.rows).ok_or_else(|| unexpected(&answer))?;
-                Ok(Reply::json(body).with_meta(Meta::of(&answer)))
-            }
-            Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
-        }
+        rendered(self.query(options, query).await, render)
     }
 
     /// The same, with a body that is rendered once for each state of the catalog if the published
     /// view answers. `query` alone must decide how `render` writes its rows.
-    async fn read_shared(
-        &self,
+    ///
+    /// What the read needs from here on is boxed by itself: thousands of them wait at a time.
+    fn read_shared<'a>(
+        &'a self,
         form: Form,
         options: ReadOptions,
         query: Query,
-        render: impl Fn(&Rows) -> Option<Vec<u8>>,
-    ) -> Handled {
+        render: impl Fn(&Rows) -> Option<Vec<u8>> + Send + 'a,
+    ) -> Handling<'a> {
         if options.cached && self.settings.use_cache {
-            return Box::pin(self.read_cached(options, query, render)).await;
+            return Box::pin(self.read_cached(options, query, render));
         }
-        if let Some(reply) = self.shared_answer(form, &options, &query, &render) {
-            return Ok(reply);
+        let ReadOptions { context, max_stale, .. } = &options;
+        if let Some(reply) = self.shared_answer(form, (context, *max_stale), &query, &render) {
+            return Box::pin(ready(Ok(reply)));
         }
-        if options.context.waits().is_none() {
-            return Box::pin(self.read(options, query, render)).await;
+        if context.waits().is_none() || max_stale.is_some() {
+            return Box::pin(self.read(options, query, render));
         }
-        let reply = Box::pin(self.read(options.clone(), query.clone(), &render)).await?;
-        // All whom a change woke see it in the view: one of them renders it.
-        Ok(self.shared_answer(form, &options, &query, &render).unwrap_or(reply))
+        let body = RequestBody::Query(query);
+        let request = Arc::new(Request { context: options.context, body });
+        let asked = match self.node.submit(Arc::clone(&request)) {
+            Ok(asked) => asked,
+            Err(error) => return Box::pin(ready(rendered(Err(error), render))),
+        };
+        Box::pin(async move {
+            let answer = asked.wait().await.and_then(read_answer);
+            // All whom a change woke see it in the view: one of them renders it.
+            if let (Ok(_), RequestBody::Query(query)) = (&answer, &request.body) {
+                let context = (&request.context, None);
+                if let Some(reply) = self.shared_answer(form, context, query, &render) {
+                    return Ok(reply);
+                }
+            }
+            rendered(answer, render)
+        })
     }
 
     /// The same from an answer that is kept and refreshed.
@@ -391,26 +411,26 @@ impl Api {
     fn shared_answer(
         &self,
         form: Form,
-        options: &ReadOptions,
+        (context, max_stale): (&RequestContext, Option<Duration>),
         query: &Query,
         render: impl Fn(&Rows) -> Option<Vec<u8>>,
     ) -> Option<Reply> {
         let view = self.node.view();
         let now = self.node.clock().now();
-        let state = view.readable(&options.context, query, now)?;
+        let state = view.readable(context, query, now)?;
         let last_contact = state.last_contact(now);
-        if options.max_stale.is_some_and(|limit| last_contact > limit) {
+        if max_stale.is_some_and(|limit| last_contact > limit) {
             return None;
         }
-        let consistency = options.context.consistency;
+        let consistency = context.consistency;
         let fresh = || {
             let answer = answer_now(state, query, consistency, now);
             let reply = Reply::json(render(&answer.rows)?).into_form(form);
             Some(Rendered { index: answer.index, form: reply.form, body: reply.body })
         };
         let of = State { owner: self.owner, applied: state.consensus.applied };
-        let Rendered { index, form, body } = rendered::shared(of, query, form, fresh)?;
-        if options.context.waits().is_some() && index <= options.context.min_index {
+        let Rendered { index, form, body } = shared(of, query, form, fresh)?;
+        if context.waits().is_some() && index <= context.min_index {
             return None;
         }
         Some(Reply::json_in(form, body).with_meta(Meta {
@@ -441,6 +461,20 @@ impl Api {
     }
 }
 
+/// What a read that was answered or failed says.
+fn rendered(
+    answer: Result<QueryAnswer, RequestError>,
+    render: impl FnOnce(&Rows) -> Option<Vec<u8>>,
+) -> Handled {
+    match answer {
+        Ok(answer) => {
+            let body = render(&answer.rows).ok_or_else(|| unexpected(&answer))?;
+            Ok(Reply::json(body).with_meta(Meta::of(&answer)))
+        }
+        Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
+    }
+}
+
 /// The reply with what it says about where it comes from (http-api.md §1.8).
 fn with_age(reply: Reply, age: Option<Duration>) -> Reply {
     match age {
@@ -450,6 +484,10 @@ fn with_age(reply: Reply, age: Option<Duration>) -> Reply {
             reply.with_header("X-Cache", "HIT")
         }
     }
+}
+
+fn begun(begun: Begun<'_>) -> Handling<'_> {
+    begun.unwrap_or_else(|early| Box::pin(ready(Err(early))))
 }
 
 /// Whether a request may wait for a change, of what it reads or of what the agent has received.

@@ -87,7 +87,7 @@ pub(super) fn write(request: &ApiRequest<'_>) -> Result<RequestContext, Reply> {
 
 /// The context of an agent endpoint, which no datacenter is asked for.
 pub(super) fn local(request: &ApiRequest<'_>) -> RequestContext {
-    let (token, source) = (token(request), request.source);
+    let (token, source) = (token(request), request.source.copied());
     RequestContext { token, source, ..RequestContext::default() }
 }
 

@@ -58,7 +58,7 @@ fn what_the_settings_forbid_answers_403() {
     assert_eq!(world.say("PUT /v1/kv/abc"), blocked);
     let from = |address: &str, text: &str| {
         let source = address.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 1));
-        let reply = smol::block_on(world.api.answer(&request(text), source));
+        let reply = smol::block_on(world.api.answer(&request(text), source.as_ref()));
         (reply.status, body(&reply))
     };
     let text = "PUT /v1/agent/force-leave/x";
