@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+mod joining;
 mod logger;
 mod output;
 mod reload;

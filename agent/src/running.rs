@@ -2,7 +2,8 @@
 
 use crate::API_VERSION;
 use crate::cli::{Exit, Sources};
-use crate::config::{Joins, Resolved, with_recursors};
+use crate::config::{Resolved, with_recursors};
+use crate::joining::{GaveUp, Joining, join_ports, start_join};
 use crate::logger::Console;
 use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
@@ -16,17 +17,14 @@ use std::time::Duration;
 use terraform_core::config::Bootstrap;
 use terraform_core::id::PoolName;
 use terraform_core::node::output::StopReason;
-use terraform_core::node::request::{Request, RequestBody};
-use terraform_core::trace::Level;
 use terraform_io::agent::{self, Ports, Running, Services, Settings};
 use terraform_io::archive;
 use terraform_io::checks::Runner;
 use terraform_io::clock::Clock;
-use terraform_io::handle::NodeHandle;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
 use terraform_io::log::{LogRing, Record};
+use terraform_io::runtime;
 use terraform_io::telemetry::{self, Metrics};
-use terraform_io::{resolve, runtime};
 
 /// How long a leave may take before the agent stops all the same, with exit code 1.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
@@ -71,12 +69,10 @@ async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<Pa
         running.wait().await;
         return Exit::failure(format!("==> {error}\n"));
     }
-    let retry = |pool| {
-        let joins = joins_of(resolved, pool).clone();
-        let port = default_port(resolved, pool);
-        runtime::spawn(retry_join(handle.clone(), pool, (joins, port), Arc::clone(&console)))
-    };
-    let joining = [retry(PoolName::Lan), retry(PoolName::Wan)];
+    let joining = [PoolName::Lan, PoolName::Wan].map(|pool| {
+        let joining = Joining::new(resolved, pool, handle.clone(), Arc::clone(&console));
+        runtime::spawn(joining.run())
+    });
     let exit = wait(running, joining, resolved, &reload, &console, wishes).await;
     console.close();
     exit
@@ -209,120 +205,6 @@ fn banner(resolved: &Resolved) {
     println!("\n==> Log data will now stream in as it occurs:\n");
 }
 
-/// What is to be joined in a pool.
-const fn joins_of(resolved: &Resolved, pool: PoolName) -> &Joins {
-    match pool {
-        PoolName::Lan => &resolved.joins,
-        PoolName::Wan => &resolved.joins_wan,
-    }
-}
-
-/// The ports of joins that name none, LAN and WAN: the agent's own.
-fn join_ports(resolved: &Resolved) -> [u16; 2] {
-    [PoolName::Lan, PoolName::Wan].map(|pool| default_port(resolved, pool))
-}
-
-fn default_port(resolved: &Resolved, pool: PoolName) -> u16 {
-    match pool {
-        PoolName::Lan => resolved.node.serf_lan_port,
-        PoolName::Wan => resolved.serf_wan_port.unwrap_or(8302),
-    }
-}
-
-/// Joins the addresses that must be reached at the start; none reached ends the agent.
-async fn start_join(handle: &NodeHandle, resolved: &Resolved) -> Result<(), String> {
-    for pool in [PoolName::Lan, PoolName::Wan] {
-        let names = &joins_of(resolved, pool).once;
-        if names.is_empty() {
-            continue;
-        }
-        let (what, who) = words(pool);
-        println!("==> Joining {what}...");
-        let joined = join(handle, pool, names, default_port(resolved, pool)).await?;
-        println!("    Join completed. Synced with {joined} initial {who}");
-    }
-    Ok(())
-}
-
-/// What a join in a pool joins, and whom it reaches.
-const fn words(pool: PoolName) -> (&'static str, &'static str) {
-    match pool {
-        PoolName::Lan => ("cluster", "agents"),
-        PoolName::Wan => ("WAN cluster", "WAN agents"),
-    }
-}
-
-/// Resolves the names afresh and joins what they stand for.
-async fn join(
-    handle: &NodeHandle,
-    pool: PoolName,
-    names: &[String],
-    port: u16,
-) -> Result<usize, String> {
-    let mut addresses = Vec::new();
-    let mut errors = Vec::new();
-    for name in names {
-        match resolve::addresses(name, port).await {
-            Ok(found) => addresses.extend(found),
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
-    if addresses.is_empty() {
-        return Err(errors.join("; "));
-    }
-    let body = RequestBody::Join { pool, addresses, replay: false };
-    match handle.request(Request::new(body)).await {
-        Ok(terraform_core::node::request::Response::Joined(count)) => Ok(count),
-        Ok(other) => Err(format!("a join was answered with {other:?}")),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Tries to join until one address is reached, for ever unless `retry_max` says otherwise.
-async fn retry_join(
-    handle: NodeHandle,
-    pool: PoolName,
-    (joins, port): (Joins, u16),
-    console: Arc<Console>,
-) -> Retried {
-    let mut attempts = 0;
-    let (_, who) = words(pool);
-    let failed = match pool {
-        PoolName::Lan => "Join failed",
-        PoolName::Wan => "WAN join failed",
-    };
-    while !joins.again.is_empty() {
-        let joined = join(&handle, pool, &joins.again, port).await;
-        let Err(error) = joined else {
-            let count = joined.unwrap_or_default();
-            let text = format!("[INFO] agent: Join completed. Synced with {count} initial {who}");
-            console.show(Level::Info, &text);
-            break;
-        };
-        attempts += 1;
-        if attempts == joins.max {
-            return Retried::GaveUp;
-        }
-        let wait = joins.interval;
-        let text = format!(
-            "[WARN] agent: {failed}: {}, retrying in {wait:?}",
-            error.split_whitespace().collect::<Vec<_>>().join(" ")
-        );
-        console.show(Level::Warn, &text);
-        Timer::after(wait).await;
-    }
-    Retried::Done
-}
-
-/// How the retried join ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Retried {
-    /// It joined, or there was nothing to join.
-    Done,
-    /// It tried as often as it may.
-    GaveUp,
-}
-
 /// What happens next while the agent runs.
 enum Next {
     Stopped(StopReason),
@@ -334,7 +216,7 @@ enum Next {
 /// Waits until the agent has stopped; signals steer it.
 async fn wait(
     running: Running,
-    joining: [smol::Task<Retried>; 2],
+    joining: [smol::Task<GaveUp>; 2],
     resolved: &Resolved,
     reload: &Reloading,
     console: &Console,
@@ -343,11 +225,7 @@ async fn wait(
     let steering = running.steering();
     let metrics = Arc::clone(running.handle().metrics());
     let mut stopped = runtime::spawn(running.wait());
-    let [lan, wan] = joining.map(|joining| async move {
-        if joining.await == Retried::Done {
-            smol::future::pending::<()>().await;
-        }
-    });
+    let [lan, wan] = joining;
     let mut joining = lan.or(wan).boxed();
     let mut told: Option<std::time::Instant> = None;
     loop {
@@ -361,7 +239,7 @@ async fn wait(
         let next = async { Next::Stopped((&mut stopped).await) }
             .or(async { Next::Wish(wishes.next().await) })
             .or(async {
-                (&mut joining).await;
+                let GaveUp = (&mut joining).await;
                 Next::GaveUp
             })
             .or(late)

@@ -8,11 +8,11 @@ use crate::catalog::query::{
     Consistency, DatacenterCoordinates, Query, QueryAnswer, RaftConfiguration, RaftServer, Rows,
 };
 use crate::event::KeptEvents;
-use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, Term};
+use crate::id::{Datacenter, LogIndex, ModifyIndex, NodeId, NodeName, PoolName, Term};
 use crate::local::LocalView;
 use crate::node::request::RequestContext;
 use crate::raft::{Configuration, Server};
-use crate::serf::Members;
+use crate::serf::{Member, MemberStatus, Members};
 use crate::time::Instant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,6 +123,36 @@ impl View {
             };
         let state = ServerState { tables, consensus, datacenters: &self.datacenters };
         allowed.then_some(state)
+    }
+
+    /// Whether this agent has lost its pool, or a part of it that it cannot do without, and is to
+    /// look for it where it was told to (cluster-behaviour.md §16, row 5):
+    ///
+    /// - LAN: no other member is alive; or, on a client, no server is; or, on a server, none is
+    ///   known to lead, be it because two halves of the pool have not met.
+    /// - WAN: no server of another datacenter is alive.
+    pub fn has_lost(&self, pool: PoolName) -> bool {
+        let is_alive = |member: &&Member| member.status == MemberStatus::Alive;
+        match (pool, &self.wan_members) {
+            (PoolName::Lan, _) => {
+                let mut others =
+                    self.members.iter().filter(is_alive).filter(|other| other.name != self.name);
+                match &self.consensus {
+                    Some(consensus) => {
+                        let follows = consensus.is_leader() || consensus.leader.is_some();
+                        !follows || others.next().is_none()
+                    }
+                    None => !others.any(|other| other.server().is_some()),
+                }
+            }
+            (PoolName::Wan, None) => false,
+            (PoolName::Wan, Some(members)) => {
+                let elsewhere = |member: &Member| {
+                    member.datacenter().is_some_and(|datacenter| datacenter != self.datacenter)
+                };
+                !members.iter().filter(is_alive).any(elsewhere)
+            }
+        }
     }
 
     /// Answers a read from this snapshot, if it is [`readable`](Self::readable) for it and the read

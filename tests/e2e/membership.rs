@@ -220,3 +220,27 @@ fn the_last_of_three_begins_anew_as_peers_json_says() {
         (wiped.get("/v1/kv/kept?raw&stale").body == "newer").then_some(())
     });
 }
+
+#[test]
+fn an_agent_that_lost_all_servers_finds_others_where_it_was_told_to() {
+    let begins = &["-server", "-bootstrap"];
+    let old = Options::new("old", begins);
+    let new = Options::new("new", begins);
+    let joins = [&old, &new].map(|server| format!("-retry-join={}", server.address));
+    let client = Options::new("client", &["-retry-interval", "1s"]);
+    let client = client.with(&joins.each_ref().map(String::as_str));
+    let old = old.start();
+    let client = client.start();
+    client.wait_for_leader();
+    // None of the old pool knows of it, so only the client's own list leads there.
+    drop(old.kill());
+    let new = new.start();
+    wait_until("the client to be known by the new server", LONG, || {
+        let members = new.json("/v1/agent/members");
+        let known = members.as_array()?.iter().any(|member| member["Name"] == "client");
+        known.then_some(())
+    });
+    client.wait_for_leader();
+    let told = client.lines();
+    assert!(told.iter().any(|line| line.contains("Lost the cluster, joining again")), "{told:?}");
+}

@@ -108,10 +108,12 @@ struct Arguments {
     /// the time between two tries of -retry-join-wan (30s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     retry_interval_wan: Option<Duration>,
-    /// an agent to join, tried again until one is reached; may be repeated
+    /// an agent to join, tried again until one is reached, and whenever no server is left or no
+    /// leader known; may be repeated
     #[argh(option, arg_name = "address")]
     retry_join: Vec<String>,
-    /// a server of another datacenter to join, tried again until one is reached; may be repeated
+    /// a server of another datacenter to join, tried again until one is reached, and whenever none
+    /// is left; may be repeated
     #[argh(option, arg_name = "address")]
     retry_join_wan: Vec<String>,
     /// how often -retry-join is tried before the agent gives up and ends, 0 for no limit (0)

@@ -4,7 +4,8 @@ use super::*;
 use crate::catalog::command::Command;
 use crate::catalog::kv::{KvPut, KvWrite};
 use crate::catalog::query::NodesQuery;
-use crate::id::StoreId;
+use crate::gossip::Versions;
+use crate::id::{LamportTime, StoreId};
 use bytes::Bytes;
 
 fn view(role: &'static str, lease: Option<u64>, contact: Option<u64>) -> View {
@@ -121,4 +122,69 @@ fn meta_data_tells_index_leader_and_age() {
     assert!(follower.known_leader);
     assert_eq!(follower.consistency, Consistency::Stale);
     assert_eq!(ask(view("Leader", None, Some(2_000))).last_contact, Duration::ZERO);
+}
+
+/// A member of either pool, whose last byte is `number`.
+fn member(name: &str, number: u8, tags: &[(&str, &str)], status: MemberStatus) -> Member {
+    let id = NodeId::from_bytes([number; 16]).to_string();
+    let own = [("dc", "dc1"), ("id", &id)];
+    Member {
+        name: NodeName::parse(name).unwrap(),
+        address: SocketAddr::from(([127, 0, 0, number], 8301)),
+        tags: own.iter().chain(tags).copied().collect(),
+        status,
+        status_time: LamportTime::ZERO,
+        versions: Versions::OURS,
+    }
+}
+
+const SERVER: &[(&str, &str)] = &[("role", "terraform"), ("port", "8300")];
+const CLIENT: &[(&str, &str)] = &[("role", "node")];
+
+#[test]
+fn a_client_has_lost_its_pool_when_no_server_is_alive() {
+    let with = |status| {
+        let own = member("n1", 1, CLIENT, MemberStatus::Alive);
+        let other = member("n2", 2, CLIENT, MemberStatus::Alive);
+        let server = member("s", 3, SERVER, status);
+        let members = [own, other, server].into_iter().collect();
+        View { consensus: None, catalog: None, members, ..view("Follower", None, None) }
+    };
+    assert!(!with(MemberStatus::Alive).has_lost(PoolName::Lan));
+    for gone in [MemberStatus::Failed, MemberStatus::Left, MemberStatus::Leaving] {
+        assert!(with(gone).has_lost(PoolName::Lan), "{gone:?}");
+    }
+    assert!(!with(MemberStatus::Failed).has_lost(PoolName::Wan), "it is not in that pool");
+}
+
+#[test]
+fn a_server_has_lost_its_pool_when_it_is_alone_or_knows_no_leader() {
+    let with = |view: View, status| {
+        let own = member("n1", 1, SERVER, MemberStatus::Alive);
+        let members = [own, member("s", 3, CLIENT, status)].into_iter().collect();
+        View { members, ..view }
+    };
+    let leaderless = || {
+        let view = view("Candidate", None, None);
+        let consensus = ConsensusView { leader: None, ..view.consensus.unwrap() };
+        View { consensus: Some(consensus), ..view }
+    };
+    let (leader, follower) = (|| view("Leader", None, None), || view("Follower", None, None));
+    assert!(!with(leader(), MemberStatus::Alive).has_lost(PoolName::Lan));
+    assert!(!with(follower(), MemberStatus::Alive).has_lost(PoolName::Lan));
+    assert!(with(leaderless(), MemberStatus::Alive).has_lost(PoolName::Lan));
+    assert!(with(leader(), MemberStatus::Failed).has_lost(PoolName::Lan));
+}
+
+#[test]
+fn the_wan_pool_is_lost_without_another_datacenter() {
+    let with = |dc: &str, status| {
+        let own = member("n1.dc1", 1, SERVER, MemberStatus::Alive);
+        let other = member("s.other", 2, &[("dc", dc), ("role", "terraform")], status);
+        let members = [own, other].into_iter().collect();
+        View { wan_members: Some(members), ..view("Leader", None, None) }
+    };
+    assert!(!with("dc2", MemberStatus::Alive).has_lost(PoolName::Wan));
+    assert!(with("dc2", MemberStatus::Failed).has_lost(PoolName::Wan));
+    assert!(with("dc1", MemberStatus::Alive).has_lost(PoolName::Wan));
 }
