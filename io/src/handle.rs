@@ -150,15 +150,15 @@ impl NodeHandle {
                 Ok(answer) => return Ok(answer),
                 Err(asked) => asked,
             };
-            asked.await.and_then(read_answer)
+            asked.await.and_then(read_answer).map(Arc::unwrap_or_clone)
         }
     }
 }
 
 /// What a read was answered with.
-pub(crate) fn read_answer(response: Response) -> Result<QueryAnswer, RequestError> {
+pub(crate) fn read_answer(response: Response) -> Result<Arc<QueryAnswer>, RequestError> {
     let Response::Answer(answer) = response else {
         return Err(RequestError::Unknown(format!("a query was answered with {response:?}")));
     };
-    Ok(*answer)
+    Ok(answer)
 }

@@ -297,7 +297,7 @@ impl Rig {
         let (known_leader, last_contact) = (true, Duration::ZERO);
         let consistency = Consistency::Leader;
         let answer = QueryAnswer { rows, index, known_leader, last_contact, consistency };
-        Ok(Response::Answer(Box::new(answer)))
+        Ok(Response::Answer(Arc::new(answer)))
     }
 
     fn apply(&mut self, command: Command) {

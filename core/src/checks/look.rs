@@ -137,6 +137,7 @@ fn rows(result: Result<Response, RequestError>) -> Result<(Rows, ModifyIndex), S
     let Response::Answer(answer) = response else {
         return Err(format!("a query was answered with {response:?}"));
     };
+    let answer = Arc::unwrap_or_clone(answer);
     Ok((answer.rows, answer.index))
 }
 

@@ -117,7 +117,7 @@ impl Node {
             server.watches.park(read, query, &server.tables);
             return;
         }
-        self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
+        self.executed(now, read.ticket, Ok(Response::Answer(Arc::new(answer))));
     }
 
     pub(super) fn answer_from_here(
@@ -159,12 +159,15 @@ impl Node {
         let index = if crate::mutant!(M40) { ModifyIndex::ZERO } else { answer.index };
         let taken = server.watches.take_older(query, index, &server.tables);
         let woken = !taken.is_empty();
+        let stale = QueryAnswer { consistency: Consistency::Stale, ..answer.clone() };
+        let (stale, of_leader) = (Arc::new(stale), Arc::new(answer));
         for read in taken {
             crate::mark!("watch.woken");
             let consistency = read.request.context.consistency;
             if is_fresh(consistency, has_lease) {
-                let answer = QueryAnswer { consistency, ..answer.clone() };
-                self.executed(now, read.ticket, Ok(Response::Answer(Box::new(answer))));
+                // All of them share the rows.
+                let shared = if consistency == Consistency::Stale { &stale } else { &of_leader };
+                self.executed(now, read.ticket, Ok(Response::Answer(Arc::clone(shared))));
             } else {
                 self.confirm(now, read);
             }

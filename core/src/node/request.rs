@@ -24,6 +24,7 @@ use crate::{pack_enum, pack_struct};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -354,7 +355,7 @@ pub enum Response {
     /// It is done.
     Done,
     /// The answer to a query.
-    Answer(Box<QueryAnswer>),
+    Answer(Arc<QueryAnswer>),
     /// How many of the addresses were joined; at least one.
     Joined(usize),
     /// The sections of `info`.
@@ -385,7 +386,7 @@ impl Response {
     /// - Errors: it answers something else; whoever sent it broke its contract.
     pub fn rows(self) -> Result<Rows, RequestError> {
         match self {
-            Self::Answer(answer) => Ok(answer.rows),
+            Self::Answer(answer) => Ok(Arc::unwrap_or_clone(answer).rows),
             other @ (Self::Done
             | Self::Joined(_)
             | Self::Info(_)

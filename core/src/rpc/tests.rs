@@ -245,7 +245,7 @@ fn read() -> RequestBody {
 }
 
 fn answer() -> Result<Response, RequestError> {
-    Ok(Response::Answer(Box::new(QueryAnswer {
+    Ok(Response::Answer(Arc::new(QueryAnswer {
         rows: Rows::Names(vec!["dc1".to_owned()]),
         index: ModifyIndex::new(7),
         known_leader: true,

@@ -101,7 +101,7 @@ pub enum Outcome {
     /// A write is done.
     Done,
     /// A query is answered.
-    Answer(Box<QueryAnswer>),
+    Answer(Arc<QueryAnswer>),
     /// It was not done, or nobody knows.
     Failed(RequestError),
     /// An event is fired.
@@ -120,7 +120,7 @@ pub enum Outcome {
     Executed(Box<Executed>),
 }
 pack_enum!(Outcome {
-    1 => Done, 2 => Answer(Box<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
+    1 => Done, 2 => Answer(Arc<QueryAnswer>), 3 => Failed(RequestError), 4 => Event(Box<Event>),
     5 => Keys(KeyReport), 6 => Unmet, 7 => Transaction(TransactionResult),
     8 => Backup(BackupReply), 9 => Health(Box<Health>), 10 => Executed(Box<Executed>),
 });
@@ -377,7 +377,7 @@ mod tests {
             asked(20, Request::new(RequestBody::Write(Command::Kv(KvWrite::Put(put))))),
             asked(21, Request::new(RequestBody::Write(Command::Transaction(operations)))),
             asked(22, read),
-            reply(20, Outcome::Answer(Box::new(answer))),
+            reply(20, Outcome::Answer(Arc::new(answer))),
             reply(
                 21,
                 Outcome::Transaction(TransactionResult::Done(vec![TransactionRow::Entry(

@@ -20,6 +20,7 @@ use foreign::Foreign;
 use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
 use session::SessionShape;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
@@ -254,7 +255,7 @@ impl KvClients {
                 if matches!(ask, Ask::Read { view: true, .. })
                     && let Some(answer) = from_view(world, host, &context, &query)
                 {
-                    let answer = Outcome::Answered(Response::Answer(Box::new(answer)));
+                    let answer = Outcome::Answered(Response::Answer(Arc::new(answer)));
                     return self.finish(id, answer, world.events, checker);
                 }
                 Request { context, body: RequestBody::Query(query) }

@@ -153,7 +153,7 @@ fn alias(service: Option<&str>) -> CheckDefinition {
 }
 
 fn answer(rows: Rows, index: u64) -> Result<Response, RequestError> {
-    Ok(Response::Answer(Box::new(QueryAnswer {
+    Ok(Response::Answer(Arc::new(QueryAnswer {
         rows,
         index: ModifyIndex::new(index),
         known_leader: true,

@@ -348,7 +348,7 @@ impl Api {
         query: Query,
         render: impl FnOnce(&Rows) -> Option<Vec<u8>>,
     ) -> Handled {
-        rendered(self.query(options, query).await, render)
+        rendered(self.query(options, query).await.as_ref(), render)
     }
 
     /// The same, with a body that is rendered once for each state of the catalog if the published
@@ -376,7 +376,7 @@ impl Api {
         let request = Arc::new(Request { context: options.context, body });
         let asked = match self.node.submit(Arc::clone(&request)) {
             Ok(asked) => asked,
-            Err(error) => return Box::pin(ready(rendered(Err(error), render))),
+            Err(error) => return Box::pin(ready(rendered(Err(&error), render))),
         };
         Box::pin(async move {
             let answer = asked.wait().await.and_then(read_answer);
@@ -387,7 +387,7 @@ impl Api {
                     return Ok(reply);
                 }
             }
-            rendered(answer, render)
+            rendered(answer.as_deref(), render)
         })
     }
 
@@ -463,15 +463,15 @@ impl Api {
 
 /// What a read that was answered or failed says.
 fn rendered(
-    answer: Result<QueryAnswer, RequestError>,
+    answer: Result<&QueryAnswer, &RequestError>,
     render: impl FnOnce(&Rows) -> Option<Vec<u8>>,
 ) -> Handled {
     match answer {
         Ok(answer) => {
-            let body = render(&answer.rows).ok_or_else(|| unexpected(&answer))?;
-            Ok(Reply::json(body).with_meta(Meta::of(&answer)))
+            let body = render(&answer.rows).ok_or_else(|| unexpected(answer))?;
+            Ok(Reply::json(body).with_meta(Meta::of(answer)))
         }
-        Err(error) => Err(Reply::error(&error).with_meta(Meta::zero())),
+        Err(error) => Err(Reply::error(error).with_meta(Meta::zero())),
     }
 }
 

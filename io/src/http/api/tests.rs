@@ -203,7 +203,7 @@ pub(super) fn body(reply: &Reply) -> String {
 }
 
 pub(super) fn answer(rows: Rows) -> Answer {
-    Ok(Response::Answer(Box::new(QueryAnswer {
+    Ok(Response::Answer(Arc::new(QueryAnswer {
         rows,
         index: ModifyIndex::new(42),
         known_leader: true,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kv::history::{marker_of, value_of};
+use std::sync::Arc;
 use terraform_core::catalog::kv::KvPut;
 use terraform_core::catalog::query::Rows;
 use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
@@ -42,7 +43,7 @@ fn read(checker: &KvChecker, consistency: Consistency, floor: u64, at: usize) ->
     let (rows, index) = checker.states[at].1.answer(&query).unwrap();
     let (known_leader, last_contact) = (true, std::time::Duration::ZERO);
     let answer = QueryAnswer { rows, index, known_leader, last_contact, consistency };
-    let outcome = Outcome::Answered(Response::Answer(Box::new(answer)));
+    let outcome = Outcome::Answered(Response::Answer(Arc::new(answer)));
     record(Call::Read(query, consistency), floor, outcome)
 }
 
@@ -125,7 +126,7 @@ fn an_answer_has_the_models_index() {
     let mut checker = after(&[Command::Kv(put(0, None))]).unwrap();
     let mut wrong = read(&checker, Consistency::Leader, 0, 1);
     let Outcome::Answered(Response::Answer(answer)) = &mut wrong.outcome else { panic!() };
-    answer.index = ModifyIndex::new(7);
+    Arc::make_mut(answer).index = ModifyIndex::new(7);
     assert_eq!(rule(checker.answered(1, &wrong, 1)), Some("C7"));
 }
 
@@ -144,7 +145,7 @@ fn a_transaction_is_told_what_the_model_gives() {
     let Some((Rows::Entries(after), _)) = checker.states[2].1.answer(&query) else { panic!() };
     let mut written = (*after[0]).clone();
     written.value = bytes::Bytes::new();
-    let both = vec![before[0].clone(), std::sync::Arc::new(written)];
+    let both = vec![before[0].clone(), Arc::new(written)];
     let done = |entries: Vec<_>| {
         TransactionResult::Done(entries.into_iter().map(TransactionRow::Entry).collect())
     };

@@ -1,6 +1,7 @@
 //! Reads with `cached` (http-api.md §1.8).
 
 use super::*;
+use std::sync::Arc;
 use terraform_core::node::request::WAIT_MAX;
 
 const SERVICES: &str = "GET /v1/catalog/services?cached";
@@ -9,7 +10,7 @@ fn services(names: &[&str], index: u64) -> Answer {
     let rows = names.iter().map(|&name| (name.to_owned(), Vec::new())).collect();
     let mut answer = answer(Rows::Services(rows));
     if let Ok(Response::Answer(answer)) = &mut answer {
-        answer.index = ModifyIndex::new(index);
+        Arc::make_mut(answer).index = ModifyIndex::new(index);
     }
     answer
 }
