@@ -52,15 +52,18 @@ macro_rules! buggify {
 )]
 mod enabled {
     use std::cell::{Cell, RefCell};
-    use std::collections::{BTreeMap, HashSet};
-    use std::hash::Hash;
+    use std::collections::BTreeMap;
+
+    /// What puts so many things into an order: the place of each.
+    pub type Order = fn(usize) -> Vec<usize>;
 
     mod cells {
-        use super::{BTreeMap, Cell, RefCell};
+        use super::{BTreeMap, Cell, Order, RefCell};
         thread_local! {
             pub(super) static HITS: RefCell<BTreeMap<&'static str, u64>> =
                 const { RefCell::new(BTreeMap::new()) };
             pub(super) static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+            pub(super) static DISORDER: Cell<Option<Order>> = const { Cell::new(None) };
             /// The world's seed, the luck of the moment, and how often any place has asked in it;
             /// without a seed nothing happens.
             pub(super) static BUGGIFY: Cell<Option<(u64, u64, u64)>> = const { Cell::new(None) };
@@ -124,9 +127,16 @@ mod enabled {
         number ^ (number >> 31)
     }
 
-    /// The items in an order that no seed decides: the planted bug M49.
-    pub fn in_hash_order<T: Eq + Hash>(items: Vec<T>) -> Vec<T> {
-        items.into_iter().collect::<HashSet<T>>().into_iter().collect()
+    /// Says what puts things on this thread out of order where a planted bug does (M49). It comes
+    /// from outside: nothing in here is random.
+    pub fn set_disorder(order: Option<Order>) {
+        cells::DISORDER.with(|disorder| disorder.set(order));
+    }
+
+    /// The items as the planted bug M49 orders them: as they are unless somebody said how.
+    pub fn disordered<T: Clone>(items: Vec<T>) -> Vec<T> {
+        let Some(order) = cells::DISORDER.with(Cell::get) else { return items };
+        order(items.len()).into_iter().filter_map(|at| items.get(at).cloned()).collect()
     }
 
     /// Whether the planted bug `id` is on.
@@ -137,6 +147,6 @@ mod enabled {
 
 #[cfg(feature = "sim")]
 pub use enabled::{
-    buggified, buggify_by, hit, in_hash_order, is_buggified, mutant_on, set_always, set_buggify,
-    set_mutant, take_hits,
+    Order, buggified, buggify_by, disordered, hit, is_buggified, mutant_on, set_always,
+    set_buggify, set_disorder, set_mutant, take_hits,
 };

@@ -216,7 +216,7 @@ impl Leader {
     ) {
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         #[cfg(feature = "sim")]
-        let peers = if mutant!(M49) { crate::marks::in_hash_order(peers) } else { peers };
+        let peers = if mutant!(M49) { crate::marks::disordered(peers) } else { peers };
         for peer in peers {
             self.replicate(shared, now, peer, out);
         }
