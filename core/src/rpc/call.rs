@@ -154,13 +154,16 @@ impl Call {
         }
     }
 
-    /// Whether any server of the datacenter may answer it: a stale read, and what Serf does, which
-    /// is no matter of consensus.
-    fn is_for_any_server(&self) -> bool {
+    /// Whether any server of the datacenter may answer it: what Serf does, which is no matter of
+    /// consensus, and a stale read if the server `has_heard` of a leader. One that has not cannot
+    /// tell how old its state is, so the read waits as others do (http-api.md §1.4). A backup is
+    /// made all the same, where no server leads any more: its index says how old it is.
+    fn is_for_any_server(&self, has_heard: bool) -> bool {
         let stale = self.request.context.consistency == Consistency::Stale;
         let of_serf = matches!(self.request.body, RequestBody::FireEvent(_) | RequestBody::Keys(_));
         let renews = matches!(self.request.body, RequestBody::RenewSession(_));
-        of_serf || (self.is_read() && stale && !renews)
+        let tells_age = has_heard || matches!(self.request.body, RequestBody::Backup(_));
+        of_serf || (self.is_read() && stale && !renews && tells_age)
     }
 }
 
@@ -259,7 +262,7 @@ impl Rpc {
         let wanted = match call.server() {
             Some(server) if server == self.config.id => return Target::OwnServer,
             Some(server) => self.servers.address(server).map(|address| (server, address)),
-            None if call.is_for_any_server() => return Target::OwnServer,
+            None if call.is_for_any_server(self.has_heard) => return Target::OwnServer,
             None => self.leader,
         };
         match wanted {
@@ -496,6 +499,7 @@ impl Rpc {
         if leader.is_none() {
             return;
         }
+        self.has_heard = true;
         let again = |call: &Call| match call.state {
             State::Held => true,
             State::Sent(..) => call.is_read() && call.across.is_none(),

@@ -252,6 +252,8 @@ pub struct Rpc {
     servers: Servers,
     remote: Remote,
     leader: Option<(NodeId, SocketAddr)>,
+    /// Whether there ever was one: before that nobody knows how old this server's state is.
+    has_heard: bool,
     leaving: bool,
     /// Requests on their way, by number.
     calls: BTreeMap<u64, Call>,
@@ -277,6 +279,7 @@ impl Rpc {
             servers: Servers::default(),
             remote: Remote::default(),
             leader: None,
+            has_heard: false,
             leaving: false,
             calls: BTreeMap::new(),
             by_origin: BTreeMap::new(),

@@ -291,6 +291,32 @@ fn a_stale_read_is_executed_by_the_first_server() {
 }
 
 #[test]
+fn a_stale_read_waits_on_a_server_that_never_heard_of_a_leader() {
+    let mut world = World::new(2, 0);
+    world.answers.insert(0, answer());
+    let ask_for = |world: &mut World, number, body| {
+        let mut request = Request::new(body);
+        request.context.consistency = Consistency::Stale;
+        let (caller, wall) = (Caller::Internal(number), WallClock::from_millis(0));
+        let request = Arc::new(request);
+        world.input(0, RpcInput::Submit { caller, hold: true, wall, request });
+    };
+    let ask = |world: &mut World, number| ask_for(world, number, read());
+    ask(&mut world, 1);
+    ask_for(&mut world, 4, RequestBody::Backup(BackupRequest::Open));
+    assert_eq!(world.done(0, 4), Some(answer()), "a backup tells how old it is");
+    world.run(Duration::from_secs(9));
+    assert_eq!(world.done(0, 1), Some(Err(RequestError::NoLeader)));
+    ask(&mut world, 2);
+    world.lead(1, &[0]);
+    assert_eq!(world.done(0, 2), Some(answer()));
+    // How long ago it heard of one is known from then on.
+    world.input(0, RpcInput::Leader(None));
+    ask(&mut world, 3);
+    assert_eq!(world.done(0, 3), Some(answer()));
+}
+
+#[test]
 fn a_backup_is_read_from_the_server_that_has_it() {
     let mut world = World::new(3, 1);
     for server in 0..3 {
