@@ -33,11 +33,18 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 
 /// The future's value, or `None` if it takes longer than `limit`.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let late = async {
-        Timer::after(limit).await;
+    before(&mut Timer::after(limit), future).await
+}
+
+/// The future's value, or `None` if `late` ends first. Whoever waits in turns shares one timer among
+/// them, so that being woken often does not make the wait longer. After `None`
+/// the timer is used up.
+pub async fn before<T>(late: &mut Timer, future: impl Future<Output = T>) -> Option<T> {
+    let over = async {
+        late.await;
         None
     };
-    async { Some(future.await) }.or(late).await
+    async { Some(future.await) }.or(over).await
 }
 
 #[cfg(test)]
@@ -49,5 +56,15 @@ mod tests {
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(600));
         assert_eq!(smol::block_on(within(short, pending::<()>())), None);
         assert_eq!(smol::block_on(within(long, spawn(async { 7 }))), Some(7));
+    }
+
+    #[test]
+    fn turns_share_one_timer() {
+        smol::block_on(async {
+            let mut late = Timer::after(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(2));
+            assert_eq!(before(&mut late, async { 7 }).await, Some(7), "what is ready comes first");
+            assert_eq!(before(&mut late, pending::<()>()).await, None);
+        });
     }
 }

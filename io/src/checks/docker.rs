@@ -7,8 +7,8 @@
 use super::critical;
 use super::script::Tail;
 use crate::http::client::{ClientError, ClientLimits, ClientRequest, ClientResponse};
+use crate::runtime::within;
 use serde_json::{Value, json};
-use smol::Timer;
 use smol::net::unix::UnixStream;
 use std::path::Path;
 use terraform_core::catalog::model::CheckStatus;
@@ -23,14 +23,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Runs the command once.
 pub(super) async fn run(check: &DockerCheck, engine: &Path, output_max_size: usize) -> CheckResult {
     let mut tail = Tail::new(output_max_size);
-    let ended = {
-        let late = async {
-            Timer::after(check.timeout).await;
-            None
-        };
-        smol::future::or(async { Some(execute(check, engine, &mut tail).await) }, late).await
-    };
-    let code = match ended {
+    let code = match within(check.timeout, execute(check, engine, &mut tail)).await {
         Some(Ok(code)) => code,
         Some(Err(error)) => return critical(error),
         None => return critical(tail.after_timeout(check.timeout)),

@@ -13,6 +13,7 @@ mod script;
 mod tests;
 
 use crate::http::client::{ClientLimits, ClientRequest, Trust, system_text};
+use crate::runtime::{before, within};
 use smol::Timer;
 use smol::lock::Semaphore;
 use smol::net::{TcpStream, UdpSocket};
@@ -116,17 +117,13 @@ async fn fetch(check: &HttpCheck, output_max_size: usize) -> CheckResult {
 
 async fn connect(check: &TcpCheck) -> CheckResult {
     let target = check.target.as_str();
-    let dial = async { TcpStream::connect(target).await.map_err(|error| system_text(&error)) };
-    let late = async {
-        Timer::after(check.timeout).await;
-        Err("i/o timeout".to_owned())
-    };
-    match smol::future::or(dial, late).await {
-        Ok(_) => {
+    match within(check.timeout, TcpStream::connect(target)).await {
+        Some(Ok(_)) => {
             let output = format!("TCP connect {target}: Success");
             CheckResult { status: CheckStatus::Passing, output }
         }
-        Err(reason) => critical(format!("dial tcp {target}: {reason}")),
+        Some(Err(error)) => critical(format!("dial tcp {target}: {}", system_text(&error))),
+        None => critical(format!("dial tcp {target}: i/o timeout")),
     }
 }
 
@@ -147,25 +144,18 @@ async fn knock(check: &UdpCheck) -> CheckResult {
         socket.send(UDP_PAYLOAD).await.map_err(said)?;
         Ok(socket)
     };
-    let mut over = Timer::after(check.timeout);
-    let late = async {
-        (&mut over).await;
-        Err(format!("udp {target}: i/o timeout"))
+    let mut late = Timer::after(check.timeout);
+    let socket = match before(&mut late, send).await {
+        Some(Ok(socket)) => socket,
+        Some(Err(reason)) => return critical(reason),
+        None => return critical(format!("udp {target}: i/o timeout")),
     };
-    let socket = match smol::future::or(send, late).await {
-        Ok(socket) => socket,
-        Err(reason) => return critical(reason),
-    };
-    let silence = async {
-        over.await;
-        Ok(0)
-    };
-    // The system cuts a longer answer; what it says does not matter.
-    match smol::future::or(socket.recv(&mut [0; 1]), silence).await {
-        Ok(_) => {
+    // The system cuts a longer answer; what it says does not matter, and silence is no fault.
+    match before(&mut late, socket.recv(&mut [0; 1])).await {
+        Some(Ok(_)) | None => {
             let output = format!("UDP connect {target}: Success");
             CheckResult { status: CheckStatus::Passing, output }
         }
-        Err(error) => critical(said(error)),
+        Some(Err(error)) => critical(said(error)),
     }
 }

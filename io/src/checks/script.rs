@@ -7,8 +7,8 @@
 use super::critical;
 use crate::duration;
 use crate::http::client::system_text;
+use crate::runtime::within;
 use rustix::process::{Pid, Signal, kill_process_group};
-use smol::Timer;
 use smol::process::{Child, Stdio};
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read};
@@ -90,15 +90,7 @@ pub(super) async fn run(check: &ScriptCheck, output_max_size: usize) -> CheckRes
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let mut group = Group(pid);
     let mut tail = Tail::new(output_max_size);
-    let ended = {
-        let whole = follow(&mut child, pipe, &mut tail);
-        let late = async {
-            Timer::after(check.timeout).await;
-            None
-        };
-        smol::future::or(async { Some(whole.await) }, late).await
-    };
-    match ended {
+    match within(check.timeout, follow(&mut child, pipe, &mut tail)).await {
         Some(Ok(status)) => {
             group.0 = None;
             let status = match status.code() {
@@ -164,10 +156,7 @@ async fn follow(
         // Every writer is gone; the exit follows.
         None => exit.await,
         Some(status) => {
-            let enough = async {
-                Timer::after(AFTER_EXIT).await;
-            };
-            smol::future::or(read, enough).await;
+            let _ = within(AFTER_EXIT, read).await;
             status
         }
     }

@@ -8,7 +8,7 @@
 
 use crate::bell::Bell;
 use crate::handle::NodeHandle;
-use crate::runtime::spawn;
+use crate::runtime::{before, spawn};
 use smol::{Task, Timer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -199,15 +199,7 @@ async fn wait(entry: &Entry, context: &RequestContext) {
         if entry.lock().answer.index > context.min_index {
             return;
         }
-        let woken = async {
-            changed.wait().await;
-            true
-        };
-        let over = async {
-            (&mut late).await;
-            false
-        };
-        if !smol::future::or(woken, over).await {
+        if before(&mut late, changed.wait()).await.is_none() {
             return;
         }
     }

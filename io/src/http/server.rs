@@ -16,7 +16,7 @@ use super::settings::{HttpSettings, ServerLimits};
 use super::stream::StreamBody;
 use crate::clock::Clock;
 use crate::handle::NodeHandle;
-use crate::runtime;
+use crate::runtime::{self, within};
 use bytes::Bytes;
 use smol::{Async, Task, Timer};
 use std::cell::RefCell;
@@ -482,11 +482,7 @@ impl Socket {
             }
             Ok(())
         };
-        let late = async {
-            Timer::after(LINGER_TIME).await;
-            Ok(())
-        };
-        smol::future::or(drain, late).await
+        within(LINGER_TIME, drain).await.unwrap_or(Ok(()))
     }
 
     /// Writes `head` and `body`, with one call to the system if the client keeps up.
@@ -504,6 +500,7 @@ impl Socket {
     }
 
     async fn write_rest(&self, parts: (&[u8], &[u8]), mut done: usize) -> io::Result<()> {
+        let time = self.admission.shared.api.settings().limits.write_time;
         let rest = async {
             while done < parts.0.len() + parts.1.len() {
                 match self.stream.write_with(|socket| send_from(socket, parts, done)).await? {
@@ -513,11 +510,7 @@ impl Socket {
             }
             Ok(())
         };
-        let late = async {
-            Timer::after(self.admission.shared.api.settings().limits.write_time).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        smol::future::or(rest, late).await
+        within(time, rest).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -7,9 +7,9 @@ mod frames;
 
 use super::critical;
 use crate::http::client::{Trust, Wire, system_text};
+use crate::runtime::within;
 use crate::tls;
 pub use frames::{Exchange, GrpcError};
-use smol::Timer;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
 use terraform_core::catalog::model::CheckStatus;
@@ -21,17 +21,17 @@ const SERVING: u64 = 1;
 
 /// Asks once.
 pub(super) async fn run(check: &GrpcCheck) -> CheckResult {
-    let late = async {
-        Timer::after(check.timeout).await;
-        Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned())
-    };
-    match smol::future::or(ask(check), late).await {
-        Ok(SERVING) => {
+    match within(check.timeout, ask(check)).await {
+        Some(Ok(SERVING)) => {
             let output = format!("gRPC check {}: success", check.target);
             CheckResult { status: CheckStatus::Passing, output }
         }
-        Ok(_) => critical("gRPC application didn't report service healthy".to_owned()),
-        Err(reason) => critical(reason),
+        Some(Ok(_)) => critical("gRPC application didn't report service healthy".to_owned()),
+        Some(Err(reason)) => critical(reason),
+        None => {
+            let text = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+            critical(text.to_owned())
+        }
     }
 }
 

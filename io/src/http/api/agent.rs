@@ -5,7 +5,7 @@
 use super::*;
 use crate::http::json::Json;
 use crate::http::render;
-use smol::Timer;
+use crate::runtime::within;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -234,12 +234,9 @@ async fn resolve(address: &str, port: u16) -> Result<Vec<SocketAddr>, Reply> {
     if host.is_empty() {
         return Err(failed());
     }
-    let lookup = async { async_net::resolve((host, port)).await.map_err(|_| failed()) };
-    let late = async {
-        Timer::after(LOOKUP_TIME).await;
-        Err(join_failed(address, &format!("lookup {host}: i/o timeout")))
-    };
-    let mut found = smol::future::or(lookup, late).await?;
+    let found = within(LOOKUP_TIME, async_net::resolve((host, port))).await;
+    let late = || join_failed(address, &format!("lookup {host}: i/o timeout"));
+    let mut found = found.ok_or_else(late)?.map_err(|_| failed())?;
     found.truncate(JOIN_ADDRESSES_MAX);
     if found.is_empty() { Err(failed()) } else { Ok(found) }
 }

@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::http::json::Json;
+use crate::runtime::before;
 use smol::Timer;
 use terraform_core::event::{Event, Filters, FireEvent, is_event};
 use terraform_core::node::request::WAIT_MAX;
@@ -51,14 +52,10 @@ impl Api {
             if newest != index {
                 return Ok(reply);
             }
-            let woken = async { coming.recv().await.is_ok() };
-            let over = async {
-                (&mut late).await;
-                false
-            };
-            if !smol::future::or(woken, over).await {
+            // It also ends if events came faster than this looked.
+            let Some(Ok(_)) = before(&mut late, coming.recv()).await else {
                 return Ok(self.listed(name).1);
-            }
+            };
         }
     }
 

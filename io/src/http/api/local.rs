@@ -7,6 +7,7 @@ use super::*;
 use crate::http::json::Json;
 use crate::http::render;
 use crate::http::respond::Content;
+use crate::runtime::before;
 use smol::Timer;
 use terraform_core::catalog::model::{Check, CheckStatus, Service};
 use terraform_core::filter::{Filter, FilterError};
@@ -113,15 +114,7 @@ impl Api {
             if hash != known {
                 return Ok(reply);
             }
-            let woken = async {
-                changed.wait().await;
-                true
-            };
-            let over = async {
-                (&mut late).await;
-                false
-            };
-            if !smol::future::or(woken, over).await {
+            if before(&mut late, changed.wait()).await.is_none() {
                 return self.hashed_service(request).map(|(_, reply)| reply);
             }
         }

@@ -14,9 +14,9 @@ pub use response::ClientResponse;
 pub use url::Url;
 pub use wire::Wire;
 
+use crate::runtime::within;
 use bytes::Bytes;
 use response::{Progress, ResponseReader};
-use smol::Timer;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::fmt::Write as _;
 use std::io;
@@ -143,11 +143,7 @@ impl ClientRequest {
 
     /// Sends the request and waits for the whole response.
     pub async fn send(&self, limits: &ClientLimits) -> Result<ClientResponse, ClientError> {
-        let late = async {
-            Timer::after(limits.time).await;
-            Err(ClientError::TimedOut)
-        };
-        smol::future::or(self.follow(limits), late).await
+        within(limits.time, self.follow(limits)).await.unwrap_or(Err(ClientError::TimedOut))
     }
 
     async fn follow(&self, limits: &ClientLimits) -> Result<ClientResponse, ClientError> {
