@@ -6,6 +6,7 @@
 //! service, they follow the service here. A name that differs only in case is no other name, so
 //! taking it keeps the node's services and checks.
 
+use super::addresses::Holder;
 use super::command::{
     Applied, ApplyError, Command, Deregistration, Registration, SERF_HEALTH, is_passing,
 };
@@ -154,6 +155,11 @@ impl Tables {
         if let Some(id) = node.id {
             self.node_ids.insert(id, Arc::clone(key));
         }
+        let holder = || Holder::Node(Arc::clone(key));
+        if let Some(row) = &old {
+            self.addresses.remove(&row.node.address, holder);
+        }
+        self.addresses.insert(&node.address, holder);
         let respelled = old.as_ref().is_some_and(|row| row.node.name != node.name);
         let checks = old.map_or_else(|| Arc::from([]), |row| row.checks);
         self.nodes.insert(Arc::clone(key), NodeRow { node: Arc::new(node), checks });
@@ -228,6 +234,7 @@ impl Tables {
         self.changed.services = index;
         let own = old.map_or_else(Vec::new, |old| {
             let own = self.own_checks(node, &old);
+            self.addresses.remove(&old.address, || holder(node, &old));
             if old.name.folded() != service.name.folded() {
                 self.remove_instance(index, node, &old);
             }
@@ -235,6 +242,7 @@ impl Tables {
         });
         let follow = |check: Arc<Check>| self.follow_service(index, node, &service, check);
         let own = own.into_iter().map(follow).collect();
+        self.addresses.insert(&service.address, || holder(node, &service));
         self.put_instance(index, node, &service, own);
     }
 
@@ -342,6 +350,7 @@ impl Tables {
             return;
         };
         self.changed.services = index;
+        self.addresses.remove(&service.address, || holder(node, &service));
         for check in self.own_checks(node, &service) {
             self.checks.remove(&*keys::on_node(node, check.id.as_str()));
             self.changed.checks = index;
@@ -353,6 +362,7 @@ impl Tables {
     pub(super) fn remove_node(&mut self, index: ModifyIndex, key: &str) {
         let Some(row) = self.nodes.remove(key) else { return };
         self.changed.nodes = index;
+        self.addresses.remove(&row.node.address, || Holder::Node(Arc::from(key)));
         if let Some(id) = row.node.id {
             self.node_ids.remove(&id);
         }
@@ -418,6 +428,11 @@ impl Tables {
             self.changed.service_lost = index;
         }
     }
+}
+
+/// A service as the index of addresses knows it.
+pub(super) fn holder(node: &str, service: &Service) -> Holder {
+    Holder::Service(keys::instance(&service.name.folded(), node, service.id.as_str()))
 }
 
 /// `checks`, ordered by id, with the one called `id` replaced by `shown`, added or taken out.

@@ -12,7 +12,9 @@
 //! - INV-CATALOG-3: an identical write raises no index (http-api.md §1.6).
 //! - INV-CATALOG-4: no index of a node, a service or a check is above that of its table, and none
 //!   of a service's health above those of all three.
+//! - INV-CATALOG-5: the index of addresses knows exactly the nodes and services that have one.
 
+mod addresses;
 mod apply;
 pub mod autopilot;
 pub mod command;
@@ -37,6 +39,7 @@ pub mod transaction;
 pub use counts::Counts;
 
 use crate::id::{ModifyIndex, NodeId, SessionId};
+use addresses::Addresses;
 use autopilot::Autopilot;
 use imbl::OrdMap;
 use kv::KvTable;
@@ -66,6 +69,8 @@ pub struct Tables {
     /// By folded service name: when an instance, its node or a check of it last changed. Holds
     /// exactly the services that have an instance.
     service_indexes: OrdMap<Arc<str>, ModifyIndex>,
+    /// Who has which IP address.
+    addresses: Addresses,
     /// By (folded node, segment).
     coordinates: OrdMap<Arc<str>, Arc<NodeCoordinate>>,
     /// By (folded node, id as text).

@@ -1,6 +1,7 @@
 //! How the tables answer questions (http-api.md §1.6 for the indexes, §1.9, §7, §8), but for their
 //! filters and for the order they want, which `refine` is for.
 
+use super::addresses::Holder;
 use super::kv::KeyList;
 use super::model::{Check, Node, NodeCoordinate, Service};
 use super::query::{
@@ -101,22 +102,22 @@ impl Tables {
     }
 
     /// Who has this IP address: the first node by name, else the first service by name.
-    ///
-    /// Cost: O(nodes + instances).
     pub(crate) fn address_owner(&self, address: &str) -> (Rows, ModifyIndex) {
         let index = self.changed.nodes.max(self.changed.services);
         let Ok(wanted) = address.parse::<IpAddr>() else {
             return (Rows::Owner(AddressOwner::Nobody), index);
         };
-        let is_it = |text: &str| text.parse::<IpAddr>() == Ok(wanted);
-        let node = self.nodes.values().find(|row| is_it(&row.node.address));
-        let owner = if let Some(row) = node {
-            AddressOwner::Node(row.node.name.clone())
-        } else {
-            let mut services = self.instances.values().map(|instance| &instance.service);
-            let service: Option<&Arc<Service>> = services.find(|s| is_it(&s.address));
-            service.map_or(AddressOwner::Nobody, |s| AddressOwner::Service(s.name.clone()))
+        let owner = match self.addresses.first(wanted) {
+            Some(Holder::Node(key)) => {
+                self.nodes.get(key).map(|row| AddressOwner::Node(row.node.name.clone()))
+            }
+            Some(Holder::Service(key)) => {
+                let instance = self.instances.get(key);
+                instance.map(|found| AddressOwner::Service(found.service.name.clone()))
+            }
+            None => Some(AddressOwner::Nobody),
         };
+        let owner = owner.expect("INV-CATALOG-5: who has an address is in the catalog");
         (Rows::Owner(owner), index)
     }
 

@@ -1,5 +1,6 @@
 //! Blocks to tables.
 
+use super::super::addresses::Holder;
 use super::super::kv::KvEntry;
 use super::super::lock::{KeyLock, LOCK_DELAY_MAX, LockDelay};
 use super::super::model::{Check, CheckStatus, Node, NodeCoordinate, Service};
@@ -185,6 +186,7 @@ impl ImageDecoder {
         {
             return Err(broken(kind, "its identity is another node's"));
         }
+        self.tables.addresses.insert(&node.address, || Holder::Node(Arc::clone(&key)));
         let row = NodeRow { node: Arc::new(node), checks: Arc::from([]) };
         self.tables.nodes.insert(Arc::clone(&key), row);
         self.node = Some(key);
@@ -271,6 +273,8 @@ impl ImageDecoder {
             let (node, service) = (Arc::clone(&row.node), Arc::clone(service));
             let name = keys::service(&service.name);
             let place = keys::instance(&name, &key, service.id.as_str());
+            let holder = || Holder::Service(Arc::clone(&place));
+            tables.addresses.insert(&service.address, holder);
             tables.instances.insert(place, Arc::new(Instance { node, service, checks }));
             tables.service_indexes.insert(name, ModifyIndex::ZERO);
         }

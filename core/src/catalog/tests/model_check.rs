@@ -4,7 +4,7 @@
 //! reader sees differ after a command has that command's index.
 
 use super::super::model::NodeCoordinate;
-use super::super::query::{CoordinateQuery, Rows, ServiceQuery, StateQuery};
+use super::super::query::{AddressOwner, CoordinateQuery, Rows, ServiceQuery, StateQuery};
 use super::*;
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use proptest::prelude::*;
@@ -176,6 +176,20 @@ impl Naive {
         self.nodes.values().filter_map(row).collect()
     }
 
+    fn owner(&self, address: &str) -> AddressOwner {
+        if address.parse::<std::net::IpAddr>().is_err() {
+            return AddressOwner::Nobody;
+        }
+        let mut nodes = self.nodes.values().map(|entry| &entry.node);
+        if let Some(node) = nodes.find(|node| node.address == address) {
+            return AddressOwner::Node(node.name.clone());
+        }
+        let services = ["db", "web"].into_iter().flat_map(|name| self.health(name));
+        let mut services = services.map(|(_, service, _)| service);
+        let found = services.find(|service| service.address == address);
+        found.map_or(AddressOwner::Nobody, |service| AddressOwner::Service(service.name))
+    }
+
     fn health(&self, service: &str) -> Vec<(Node, Service, Vec<Check>)> {
         let mut rows = Vec::new();
         for entry in self.nodes.values() {
@@ -196,6 +210,7 @@ impl Naive {
 const NODES: [&str; 4] = ["a", "A", "b", "c"];
 const SERVICES: [&str; 3] = ["web", "Web", "db"];
 const IDS: [&str; 3] = ["s1", "s2", "s3"];
+const ADDRESSES: [&str; 4] = ["", "10.0.0.1", "10.0.0.2", "host"];
 const CHECKS: [&str; 3] = ["serfHealth", "c1", "c2"];
 
 /// Commands about few nodes, services and checks.
@@ -207,8 +222,12 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
     ];
     let of = prop_oneof![2 => Just(None), 1 => prop::sample::select(&IDS[..]).prop_map(Some)];
     let checks = prop::collection::btree_map(prop::sample::select(&CHECKS[..]), (of, status), 0..3);
-    let instance =
-        (prop::sample::select(&IDS[..]), prop::sample::select(&SERVICES[..]), 0..2_usize);
+    let instance = (
+        prop::sample::select(&IDS[..]),
+        prop::sample::select(&SERVICES[..]),
+        0..2_usize,
+        0..4_usize,
+    );
     let registering = (
         prop::sample::select(&NODES[..]),
         prop::option::of(1..4_u8),
@@ -220,8 +239,9 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
     let registering = registering.prop_map(|(name, id, address, skip, of, checks)| {
         let mut node = node(name, id);
         node.address = format!("10.0.0.{address}");
-        let made = of.map(|(id, name, tags)| Service {
+        let made = of.map(|(id, name, tags, address)| Service {
             tags: vec!["t".to_owned(); tags],
+            address: ADDRESSES.get(address).unwrap().to_string(),
             ..service(id, name)
         });
         let checks = checks.into_iter().map(|(id, (of, status))| check(name, id, of, status));
@@ -313,6 +333,10 @@ proptest! {
                     let due = if rows == old_rows { old_seen } else { index };
                     prop_assert_eq!(seen, due, "{} after {:?}", service, command);
                 }
+            }
+            for address in ADDRESSES {
+                let (Rows::Owner(owner), _) = tables.address_owner(address) else { panic!() };
+                prop_assert_eq!(owner, naive.owner(address), "{} after {:?}", address, command);
             }
             let due = |moved: bool, old: u64| if moved { index } else { old };
             let (old_nodes, old_index) = seen_nodes(&before);
