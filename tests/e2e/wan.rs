@@ -28,7 +28,8 @@ impl Federation {
     fn start() -> Self {
         let (first, second) = (datacenter("dc1"), datacenter("dc2"));
         let join = first[0].address();
-        let client = Options::new("c1", &["-retry-join", &join]).start();
+        let words = ["-retry-join", &join, "-hcl", "translate_wan_addrs = true"];
+        let client = Options::new("c1", &words).start();
         let federation = Self { first, second, client };
         federation.agents().for_each(Agent::wait_for_leader);
         federation
@@ -57,9 +58,9 @@ impl Federation {
 }
 
 fn register(agent: &Agent, node: &str, datacenter: &str) -> (u16, String) {
-    let body =
-        format!(r#"{{"Node": "{node}", "Address": "192.0.2.7", "Datacenter": "{datacenter}"}}"#);
-    let response = agent.put("/v1/catalog/register", &body);
+    let body = serde_json::json!({"Node": node, "Address": "192.0.2.7", "Datacenter": datacenter,
+        "TaggedAddresses": {"wan": "198.51.100.7"}});
+    let response = agent.put("/v1/catalog/register", &body.to_string());
     (response.status, response.body)
 }
 
@@ -92,8 +93,20 @@ fn one_join_connects_two_datacenters_and_requests_cross() {
     assert!(names(client, "/v1/catalog/nodes?dc=dc2").contains(&"there".to_owned()));
     assert!(names(&second[1], "/v1/catalog/nodes").contains(&"there".to_owned()));
     assert!(!names(client, "/v1/catalog/nodes").contains(&"there".to_owned()));
-    let answer = dig(&client.address(), "there.node.dc2.terraform", 1);
-    assert_eq!(answer.addresses, ["192.0.2.7"]);
+
+    // Only the client is told to translate, and does it over DNS as over HTTP.
+    let seen = [(client, "198.51.100.7"), (&first[0], "192.0.2.7"), (&second[0], "192.0.2.7")];
+    for (agent, address) in seen {
+        let answer = dig(&agent.address(), "there.node.dc2.terraform", 1);
+        assert_eq!(answer.addresses, [address]);
+        let shown = agent.json("/v1/catalog/node/there?dc=dc2");
+        assert_eq!(shown["Node"]["Address"], address);
+    }
+    let header = |agent: &Agent| {
+        let answer = agent.get("/v1/catalog/nodes");
+        answer.header("x-consul-translate-addresses").map(str::to_owned)
+    };
+    assert_eq!((header(client).as_deref(), header(&first[0])), (Some("true"), None));
     for asked in [client, &first[0]] {
         let unknown = asked.get("/v1/catalog/nodes?dc=dc9");
         assert_eq!((unknown.status, unknown.body.as_str()), (500, "No path to datacenter"));

@@ -14,6 +14,7 @@
 //!   of a service's health above those of all three.
 //! - INV-CATALOG-5: the index of addresses knows exactly the nodes and services that have one.
 
+pub mod address;
 mod addresses;
 mod apply;
 pub mod autopilot;

@@ -1,12 +1,13 @@
 //! From catalog rows to records (dns.md §3, §5, §7, §9).
 
-use super::address::{Address, Seen, port};
+use super::address::{Address, port};
 use super::chase::{Chase, Place};
 use super::found::Found;
 use super::name::Name;
 use super::plan::{Kind, Lookup};
 use super::record::{Data, Owner, Record};
 use super::{Answer, Plan, QueryType, Question, Rcode, Zone, text};
+use crate::catalog::address::Seen;
 use crate::catalog::model::{CheckStatus, Node};
 use crate::catalog::prepared::Executed;
 use crate::catalog::query::{AddressOwner, Instance};
@@ -96,8 +97,7 @@ impl Zone<'_> {
 
     /// The same for rows of a datacenter.
     fn seen_in(&self, datacenter: &Datacenter) -> Seen {
-        let other = datacenter != self.datacenter;
-        if other && self.config.translate_wan_addrs { Seen::Outside } else { Seen::Inside }
+        Seen::of(datacenter, self.datacenter, self.config.translate_wan_addrs)
     }
 
     /// The answer, or the way to it: `hosts` are followed if anybody knows them.

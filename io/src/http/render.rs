@@ -5,6 +5,7 @@
 use super::json::{Json, Value as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use terraform_core::catalog::address::Seen;
 use terraform_core::catalog::kv::KvEntry;
 use terraform_core::catalog::lock::Behavior;
 use terraform_core::catalog::model::{Check, CheckRecipe, Node, Service, ServiceAddress, Weights};
@@ -19,14 +20,23 @@ use terraform_core::wire::base64;
 /// The only kind of templates of prepared queries.
 pub const TEMPLATE_TYPE: &str = "name_prefix_match";
 
+/// The datacenter that rows are of, and from where it is looked at.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The datacenter.
+    pub datacenter: Datacenter,
+    /// From where.
+    pub seen: Seen,
+}
+
 /// `Node`.
-pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
+pub fn node(json: &mut Json, node: &Node, place: &Place) {
     json.object(|json| {
         let id = node.id.map(|id| id.to_string()).unwrap_or_default();
         json.field("ID", &id);
         json.field("Node", node.name.as_str());
-        json.field("Address", &node.address);
-        json.field("Datacenter", datacenter.as_str());
+        json.field("Address", place.seen.address_of_node(node));
+        json.field("Datacenter", place.datacenter.as_str());
         json.key("TaggedAddresses");
         texts_or_null(json, &node.tagged_addresses);
         json.key("Meta");
@@ -37,26 +47,26 @@ pub fn node(json: &mut Json, node: &Node, datacenter: &Datacenter) {
 }
 
 /// `NodeService`.
-pub fn node_service(json: &mut Json, service: &Service) {
-    service_with(json, service, strings);
+pub fn node_service(json: &mut Json, service: &Service, seen: Seen) {
+    service_with(json, service, seen, strings);
 }
 
 /// `NodeService` as transactions show it: `null` for no tags.
 pub fn bare_service(json: &mut Json, service: &Service) {
-    service_with(json, service, strings_or_null);
+    service_with(json, service, Seen::Inside, strings_or_null);
 }
 
-fn service_with(json: &mut Json, service: &Service, tags: fn(&mut Json, &[String])) {
+fn service_with(json: &mut Json, service: &Service, seen: Seen, tags: fn(&mut Json, &[String])) {
     json.object(|json| {
         json.field("ID", service.id.as_str());
         json.field("Service", service.name.as_str());
         json.key("Tags");
         tags(json, &service.tags);
-        json.field("Address", &service.address);
+        json.field("Address", seen.address_of_service(service));
         addresses_if_set(json, "TaggedAddresses", &service.tagged_addresses);
         json.key("Meta");
         texts_or_null(json, &service.meta);
-        json.field("Port", service.port);
+        json.field("Port", seen.port_of_service(service));
         json.key("Weights");
         weights(json, service.weights);
         json.field("EnableTagOverride", service.enable_tag_override);
@@ -129,12 +139,12 @@ pub fn session(json: &mut Json, session: &Session) {
 
 /// `CheckServiceNode` as executions of prepared queries show it: `null` for no checks, and for no
 /// tags of a check.
-pub fn bare_instance(json: &mut Json, instance: &Instance, datacenter: &Datacenter) {
+pub fn bare_instance(json: &mut Json, instance: &Instance, place: &Place) {
     json.object(|json| {
         json.key("Node");
-        node(json, &instance.node, datacenter);
+        node(json, &instance.node, place);
         json.key("Service");
-        node_service(json, &instance.service);
+        node_service(json, &instance.service, place.seen);
         json.key("Checks");
         if instance.checks.is_empty() {
             json.null();
@@ -192,13 +202,13 @@ fn selection(json: &mut Json, wanted: &Selection) {
 }
 
 /// `ServiceNode`: a service flattened with its node; the indexes are the service's.
-pub fn service_node(json: &mut Json, node: &Node, service: &Service, datacenter: &Datacenter) {
+pub fn service_node(json: &mut Json, node: &Node, service: &Service, place: &Place) {
     json.object(|json| {
-        let id = node.id.map(|id| id.to_string()).unwrap_or_default();
+        let (id, seen) = (node.id.map(|id| id.to_string()).unwrap_or_default(), place.seen);
         json.field("ID", &id);
         json.field("Node", node.name.as_str());
-        json.field("Address", &node.address);
-        json.field("Datacenter", datacenter.as_str());
+        json.field("Address", seen.address_of_node(node));
+        json.field("Datacenter", place.datacenter.as_str());
         json.key("TaggedAddresses");
         texts_or_null(json, &node.tagged_addresses);
         json.key("NodeMeta");
@@ -208,13 +218,13 @@ pub fn service_node(json: &mut Json, node: &Node, service: &Service, datacenter:
         json.field("ServiceName", service.name.as_str());
         json.key("ServiceTags");
         strings(json, &service.tags);
-        json.field("ServiceAddress", &service.address);
+        json.field("ServiceAddress", seen.address_of_service(service));
         addresses_if_set(json, "ServiceTaggedAddresses", &service.tagged_addresses);
         json.key("ServiceWeights");
         weights(json, service.weights);
         json.key("ServiceMeta");
         texts(json, &service.meta);
-        json.field("ServicePort", service.port);
+        json.field("ServicePort", seen.port_of_service(service));
         json.field("ServiceEnableTagOverride", service.enable_tag_override);
         json.key("ServiceProxy");
         json.raw(r#"{"MeshGateway":{},"Expose":{}}"#);

@@ -140,6 +140,9 @@ pub struct HttpRules {
     /// How old answers of the catalog and of health may be that do not ask for more, from any
     /// server; `None` for the leader's (`discovery_max_stale`).
     pub discovery_max_stale: Option<Duration>,
+    /// Whether rows of other datacenters are shown with their `wan` addresses
+    /// (`translate_wan_addrs`).
+    pub translates_wan_addresses: bool,
     /// Whether paths with unprintable characters are taken
     /// (`disable_http_unprintable_char_filter`).
     pub takes_unprintable: bool,
@@ -155,6 +158,7 @@ impl Default for HttpRules {
             wait_default: WAIT_DEFAULT,
             wait_max: WAIT_MAX,
             discovery_max_stale: None,
+            translates_wan_addresses: false,
             takes_unprintable: false,
         }
     }

@@ -20,11 +20,6 @@ pub(super) fn config(settings: &Settings, warnings: &mut Vec<String>) -> Checked
     }
     dns.alt_domain = name("alt_domain", settings.alt_domain.as_deref())?;
     dns.translate_wan_addrs = settings.translate_wan_addrs.unwrap_or(false);
-    if dns.translate_wan_addrs {
-        let text = "translate_wan_addrs translates the answers of DNS; those of the HTTP API are \
-                    not translated yet";
-        warnings.push(text.to_owned());
-    }
     switches(settings, &mut dns, warnings);
     numbers(settings, &mut dns)?;
     times(settings, &mut dns)?;
@@ -182,7 +177,7 @@ mod tests {
             translate_wan_addrs: true,
         };
         assert_eq!(dns, wanted);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
     }
 
     #[test]

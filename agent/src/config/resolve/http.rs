@@ -29,6 +29,7 @@ fn rules(settings: &Settings) -> Checked<HttpRules> {
         wait_default: settings.default_query_time.unwrap_or(default.wait_default).min(wait_max),
         wait_max,
         discovery_max_stale: settings.discovery_max_stale.filter(|limit| !limit.is_zero()),
+        translates_wan_addresses: settings.translate_wan_addrs.unwrap_or(false),
         takes_unprintable: settings.disable_http_unprintable_char_filter.unwrap_or(false),
     })
 }
@@ -81,6 +82,13 @@ mod tests {
 
     fn resolved(text: &str) -> Result<HttpRules, String> {
         rules(&parse(text).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn translate_wan_addrs_is_off_unless_it_is_said() {
+        assert!(!resolved("{}").unwrap().translates_wan_addresses);
+        let on = resolved(r#"{"translate_wan_addrs": true}"#).unwrap();
+        assert!(on.translates_wan_addresses);
     }
 
     #[test]

@@ -47,12 +47,12 @@ impl Api {
             filter: options::read_filter(request)?,
             near: self.near(request, &options),
         });
-        let datacenter = options::answering(request);
+        let place = options::answering(request);
         let render = move |rows: &Rows| {
             let Rows::Nodes(nodes) = rows else { return None };
             let mut json = Json::with_capacity(nodes.len() * 384 + 2);
             let each = |json: &mut Json, node: &Arc<Node>| {
-                render::node(json, node, &datacenter);
+                render::node(json, node, &place);
             };
             json.array(nodes, each);
             Some(json.into_bytes())
@@ -83,12 +83,12 @@ impl Api {
             filter: options::read_filter(request)?,
             near: self.near(request, &options),
         });
-        let datacenter = options::answering(request);
+        let place = options::answering(request);
         let render = move |rows: &Rows| {
             let Rows::ServiceNodes(rows) = rows else { return None };
             let mut json = Json::with_capacity(rows.len() * 640 + 2);
             let each = |json: &mut Json, row: &ServiceNode| {
-                render::service_node(json, &row.node, &row.service, &datacenter);
+                render::service_node(json, &row.node, &row.service, &place);
             };
             json.array(rows, each);
             Some(json.into_bytes())
@@ -97,16 +97,16 @@ impl Api {
     }
 
     pub(super) async fn catalog_node(&self, request: &ApiRequest<'_>) -> Handled {
-        let datacenter = options::answering(request);
+        let place = options::answering(request);
         let render = |json: &mut Json, found: &NodeServices| {
             json.object(|json| {
                 json.key("Node");
-                render::node(json, &found.node, &datacenter);
+                render::node(json, &found.node, &place);
                 json.key("Services");
                 json.object(|json| {
                     for service in &found.services {
                         json.key(service.id.as_str());
-                        render::node_service(json, service);
+                        render::node_service(json, service, place.seen);
                     }
                 });
             });
@@ -115,14 +115,14 @@ impl Api {
     }
 
     pub(super) async fn catalog_node_services(&self, request: &ApiRequest<'_>) -> Handled {
-        let datacenter = options::answering(request);
+        let place = options::answering(request);
         let render = |json: &mut Json, found: &NodeServices| {
             json.object(|json| {
                 json.key("Node");
-                render::node(json, &found.node, &datacenter);
+                render::node(json, &found.node, &place);
                 json.key("Services");
                 let each = |json: &mut Json, service: &Arc<Service>| {
-                    render::node_service(json, service);
+                    render::node_service(json, service, place.seen);
                 };
                 json.array(&found.services, each);
             });

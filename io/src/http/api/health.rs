@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::http::json::Json;
-use crate::http::render;
+use crate::http::render::{self, Place};
 use std::sync::Arc;
 use terraform_core::catalog::model::Check;
 use terraform_core::catalog::query::{Instance, NodeChecksQuery, Rows, ServiceQuery, StateQuery};
@@ -59,10 +59,10 @@ impl Api {
             filter: options::read_filter(request)?,
             near: self.near(request, &options),
         };
-        let datacenter = options::answering(request);
+        let place = options::answering(request);
         let render = move |rows: &Rows| {
             let Rows::Instances(instances) = rows else { return None };
-            Some(render_instances(instances, &datacenter))
+            Some(render_instances(instances, &place))
         };
         Ok(self.read_shared(request.form, options, Query::ServiceHealth(wanted), render))
     }
@@ -98,14 +98,14 @@ fn render_checks(rows: &Rows) -> Option<Vec<u8>> {
     Some(json.into_bytes())
 }
 
-fn render_instances(instances: &[Arc<Instance>], datacenter: &Datacenter) -> Vec<u8> {
+fn render_instances(instances: &[Arc<Instance>], place: &Place) -> Vec<u8> {
     let mut json = Json::with_capacity(instances.len() * INSTANCE_BYTES + 2);
     json.array(instances, |json, instance| {
         json.object(|json| {
             json.key("Node");
-            render::node(json, &instance.node, datacenter);
+            render::node(json, &instance.node, place);
             json.key("Service");
-            render::node_service(json, &instance.service);
+            render::node_service(json, &instance.service, place.seen);
             json.key("Checks");
             json.array(&instance.checks, |json, check| render::health_check(json, check));
         });

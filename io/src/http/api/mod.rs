@@ -181,7 +181,13 @@ impl Api {
         let is_query = endpoint == Endpoint::PreparedQuery;
         let methods = if is_query { query::methods(argument) } else { methods };
         let timed = Stopwatch::start(&self.node, head, pattern);
-        let vary = |reply: Reply| Reply { varies: true, ..reply };
+        let vary = |reply: Reply| {
+            let reply = Reply { varies: true, ..reply };
+            if rules.translates_wan_addresses {
+                return reply.with_header("X-Consul-Translate-Addresses", "true");
+            }
+            reply
+        };
         if rules.blocks(&path) {
             return vary(Reply::text(403, "Endpoint is blocked by agent configuration"));
         }

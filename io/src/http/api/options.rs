@@ -6,8 +6,10 @@
 use super::ApiRequest;
 use crate::duration;
 use crate::http::parse::Field;
+use crate::http::render::Place;
 use crate::http::respond::{Meta, Reply};
 use std::time::Duration;
+use terraform_core::catalog::address::Seen;
 use terraform_core::catalog::query::{Consistency, MetaFilter};
 use terraform_core::filter::{Filter, FilterError, Row};
 use terraform_core::id::{Datacenter, ModifyIndex};
@@ -102,9 +104,15 @@ pub(super) fn foreign(dc: &str, own: &Datacenter) -> Result<Option<Datacenter>, 
 
 /// The datacenter that answers: what `dc` names, or the agent's own. A name that is refused
 /// elsewhere stands for the own one.
-pub(super) fn answering(request: &ApiRequest<'_>) -> Datacenter {
+pub(super) fn answering(request: &ApiRequest<'_>) -> Place {
     let named = foreign(request.params.get("dc"), request.datacenter);
-    named.ok().flatten().unwrap_or_else(|| request.datacenter.clone())
+    place(request, named.ok().flatten().as_ref().unwrap_or(request.datacenter))
+}
+
+/// A datacenter, and from where the agent looks at it.
+pub(super) fn place(request: &ApiRequest<'_>, datacenter: &Datacenter) -> Place {
+    let seen = Seen::of(datacenter, request.datacenter, request.rules.translates_wan_addresses);
+    Place { datacenter: datacenter.clone(), seen }
 }
 
 /// Namespaces belong to a paid edition (http-api.md §1.4).

@@ -5,6 +5,7 @@
 use super::*;
 use crate::entropy;
 use crate::http::json::Json;
+use crate::http::render::Place;
 use crate::http::{executions, render, respond};
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
@@ -97,7 +98,7 @@ impl Api {
             return self.execute_cached(request, options, execution).await;
         }
         let executed = self.execute(options, execution).await;
-        executed.map(|executed| shown(&executed)).map_err(failed)
+        executed.map(|executed| shown(request, &executed)).map_err(failed)
     }
 
     /// Executes a prepared query, or answers what it found last if that is new enough, or if
@@ -114,17 +115,17 @@ impl Api {
         let kept = self.executions.find(&key, now);
         let is_new = |age: Duration| age_max.is_none_or(|max| !max.is_zero() && age <= max);
         if let Some((executed, age)) = kept.as_ref().filter(|(_, age)| is_new(*age)) {
-            return Ok(with_age(shown(executed), Some(*age)));
+            return Ok(with_age(shown(request, executed), Some(*age)));
         }
         match (self.execute(options, execution).await, kept) {
             (Ok(executed), _) => {
                 let executed = Arc::new(executed);
                 self.executions.keep(key, Arc::clone(&executed), self.node.clock().now());
-                Ok(with_age(shown(&executed), None))
+                Ok(with_age(shown(request, &executed), None))
             }
             (Err(error @ RequestError::NotFound(_)), _) => Err(failed(error)),
             (Err(_), Some((executed, age))) if age <= if_error => {
-                Ok(with_age(shown(&executed), Some(age)))
+                Ok(with_age(shown(request, &executed), Some(age)))
             }
             (Err(error), _) => Err(failed(error)),
         }
@@ -178,8 +179,9 @@ impl Api {
     }
 }
 
-fn shown(executed: &Executed) -> Reply {
-    Reply::json(render_executed(executed)).with_meta(Meta {
+fn shown(request: &ApiRequest<'_>, executed: &Executed) -> Reply {
+    let place = options::place(request, &executed.datacenter);
+    Reply::json(render_executed(executed, &place)).with_meta(Meta {
         index: 1,
         known_leader: executed.known_leader,
         last_contact: executed.last_contact,
@@ -234,13 +236,13 @@ fn render_queries(rows: &Rows) -> Option<Vec<u8>> {
     Some(json.into_bytes())
 }
 
-fn render_executed(executed: &Executed) -> Vec<u8> {
+fn render_executed(executed: &Executed, place: &Place) -> Vec<u8> {
     let mut json = Json::with_capacity(executed.instances.len() * 1024 + 256);
     json.object(|json| {
         json.field("Service", &executed.service);
         json.key("Nodes");
         json.array(&executed.instances, |json, instance| {
-            render::bare_instance(json, instance, &executed.datacenter);
+            render::bare_instance(json, instance, place);
         });
         json.key("DNS");
         json.object(|json| json.field("TTL", &executed.ttl_text));

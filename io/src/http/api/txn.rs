@@ -5,7 +5,8 @@
 use super::bodies::txn::TransactionBody;
 use super::*;
 use crate::http::json::Json;
-use crate::http::render;
+use crate::http::render::{self, Place};
+use terraform_core::catalog::address::Seen;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
 
@@ -13,14 +14,15 @@ impl Api {
     pub(super) async fn txn(&self, request: &ApiRequest<'_>) -> Handled {
         let options = options::read(request, Reads::default())?;
         let TransactionBody { operations, writes } = bodies::txn::operations(request.body)?;
-        let datacenter = options::answering(request);
+        // What was read or written is shown as it is, as in Consul.
+        let place = Place { seen: Seen::Inside, ..options::answering(request) };
         if !writes {
-            return self.read_together(options, operations, &datacenter).await;
+            return self.read_together(options, operations, &place).await;
         }
         let context = options::write(request)?;
         let body = RequestBody::Write(Command::Transaction(operations));
         match self.node.request(Request { context, body }).await {
-            Ok(Response::Transaction(result)) => Ok(render(&result, &datacenter, None)),
+            Ok(Response::Transaction(result)) => Ok(render(&result, &place, None)),
             Ok(other) => Err(Reply::text(500, format!("a write was answered with {other:?}"))),
             Err(error) => Err(Reply::error(&error)),
         }
@@ -31,19 +33,19 @@ impl Api {
         &self,
         options: ReadOptions,
         operations: Vec<Operation>,
-        datacenter: &Datacenter,
+        place: &Place,
     ) -> Handled {
         let answer = self.query(options, Query::Transaction(operations)).await;
         let answer = answer.map_err(|error| Reply::error(&error))?;
         let Rows::Transaction(result) = &answer.rows else { return Err(unexpected(&answer)) };
         let (known, age) = (answer.known_leader, answer.last_contact.as_millis());
-        Ok(render(result, datacenter, Some(&answer))
+        Ok(render(result, place, Some(&answer))
             .with_header("X-Consul-Knownleader", if known { "true" } else { "false" })
             .with_header("X-Consul-Lastcontact", &age.to_string()))
     }
 }
 
-fn render_row(json: &mut Json, row: &TransactionRow, datacenter: &Datacenter) {
+fn render_row(json: &mut Json, row: &TransactionRow, place: &Place) {
     match row {
         TransactionRow::Entry(entry) => {
             json.key("KV");
@@ -51,7 +53,7 @@ fn render_row(json: &mut Json, row: &TransactionRow, datacenter: &Datacenter) {
         }
         TransactionRow::Node(node) => {
             json.key("Node");
-            render::node(json, node, datacenter);
+            render::node(json, node, place);
         }
         TransactionRow::Service(service) => {
             json.key("Service");
@@ -64,18 +66,14 @@ fn render_row(json: &mut Json, row: &TransactionRow, datacenter: &Datacenter) {
     }
 }
 
-fn render(
-    result: &TransactionResult,
-    datacenter: &Datacenter,
-    read: Option<&QueryAnswer>,
-) -> Reply {
+fn render(result: &TransactionResult, place: &Place, read: Option<&QueryAnswer>) -> Reply {
     let mut json = Json::default();
     json.object(|json| {
         json.key("Results");
         match result {
             TransactionResult::Failed(_) => json.null(),
             TransactionResult::Done(rows) => {
-                json.array(rows, |json, row| json.object(|json| render_row(json, row, datacenter)));
+                json.array(rows, |json, row| json.object(|json| render_row(json, row, place)));
             }
         }
         json.key("Errors");

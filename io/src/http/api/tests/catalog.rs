@@ -1,9 +1,9 @@
 //! `/v1/catalog`, `/v1/health` and `/v1/status` (http-api.md §2, §3, §7, §8).
 
-use super::values::{bare_node, bare_service, check, check_with_recipe, node, service};
+use super::values::{bare_node, bare_service, check, check_with_recipe, map, node, service};
 use super::*;
 use terraform_core::catalog::command::Command;
-use terraform_core::catalog::model::{CheckStatus, Weights};
+use terraform_core::catalog::model::{CheckStatus, Node, Service, ServiceAddress, Weights};
 use terraform_core::catalog::query::{Instance, NodeQuery, NodeServices, NodesQuery, ServiceNode};
 
 const NODE: &str = r#"{"ID":"63699824-3d7c-20f0-3429-0aaae87bddca","Node":"n1","Address":"127.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"127.0.0.1","wan":"127.0.0.1"},"Meta":{"consul-network-segment":""},"CreateIndex":5,"ModifyIndex":7}"#;
@@ -47,6 +47,61 @@ fn rows_of_another_datacenter_carry_its_name() {
         let (text, _) = read(&format!("/v1/{target}?dc=dc2"), rows);
         assert!(text.contains(r#""Datacenter":"dc2""#), "{target}: {text}");
     }
+}
+
+/// A node and a service that other datacenters reach elsewhere.
+fn translated() -> (Arc<Node>, Arc<Service>) {
+    let tagged = map(&[("lan_ipv4", "10.0.0.4"), ("wan", "192.0.2.4"), ("wan_ipv4", "192.0.2.44")]);
+    let node = Node { tagged_addresses: tagged, ..(*node()).clone() };
+    let address = |address: &str, port| ServiceAddress { address: address.to_owned(), port };
+    let tagged_addresses = BTreeMap::from([
+        ("wan".to_owned(), address("192.0.2.94", 8081)),
+        ("wan_ipv6".to_owned(), address("2001:db8::94", 8082)),
+    ]);
+    (Arc::new(node), Arc::new(Service { tagged_addresses, ..(*service()).clone() }))
+}
+
+#[test]
+fn rows_of_other_datacenters_alone_are_shown_with_their_wan_addresses() {
+    let (node, service) = translated();
+    let found =
+        || Rows::Node(Some(NodeServices { node: node.clone(), services: vec![service.clone()] }));
+    let instance = Instance { node: node.clone(), service: service.clone(), checks: Vec::new() };
+    let reads = [
+        ("catalog/nodes", Rows::Nodes(vec![node.clone()]), false),
+        (
+            "catalog/service/web",
+            Rows::ServiceNodes(vec![ServiceNode { node: node.clone(), service: service.clone() }]),
+            true,
+        ),
+        ("catalog/node/n1", found(), true),
+        ("catalog/node-services/n1", found(), true),
+        ("health/service/web", Rows::Instances(vec![Arc::new(instance)]), true),
+    ];
+    let rules = HttpRules { translates_wan_addresses: true, ..HttpRules::default() };
+    let translating = World::new(HttpSettings { rules, ..settings() }, LocalView::default());
+    let flag = "X-Consul-Translate-Addresses";
+    // Consul 1.8.7 was asked for such rows: IPv6 wins, the port is that of `wan`.
+    let outside = (r#""Address":"192.0.2.44""#, r#"Address":"2001:db8::94","#, r#"Port":8081,"#);
+    let inside = (r#""Address":"127.0.0.1""#, r#"Address":"10.0.0.1","#, r#"Port":80,"#);
+    for (target, rows, has_service) in reads {
+        let shows = |world: &World, dc: &str, (node, address, port): (&str, &str, &str)| {
+            let (reply, _) = world.read(&format!("GET /v1/{target}?dc={dc}"), rows.clone());
+            let text = body(&reply);
+            assert!(text.contains(node), "{target}: {node}: {text}");
+            for part in [address, port].into_iter().filter(|_| has_service) {
+                assert!(text.contains(part), "{target}: {part}: {text}");
+            }
+            header(&reply, flag).map(str::to_owned)
+        };
+        assert_eq!(shows(&translating, "dc2", outside).as_deref(), Some("true"));
+        assert_eq!(shows(&translating, "", inside).as_deref(), Some("true"));
+        assert_eq!(shows(&translating, "dc1", inside).as_deref(), Some("true"));
+        assert_eq!(shows(&server(), "dc2", inside), None);
+    }
+    let (reply, _) = translating.exchange("OPTIONS /v1/kv/a", vec![]);
+    assert_eq!(header(&reply, flag), Some("true"), "whatever is asked of the API");
+    assert_eq!(header(&translating.exchange("GET /v1/nope", vec![]).0, flag), None);
 }
 
 #[test]
@@ -155,7 +210,7 @@ fn a_registration_is_decoded_with_defaults() {
             "Checks":[{"Name":"b","Status":"odd"}]}"#,
     );
     assert_eq!((wanted.node.name.as_str(), wanted.node.id), ("ext", None));
-    assert_eq!(wanted.node.meta, values::map(&[("env", "prod")]));
+    assert_eq!(wanted.node.meta, map(&[("env", "prod")]));
     let service = wanted.service.unwrap();
     assert_eq!((service.id.as_str(), service.name.as_str()), ("db", "db"));
     assert_eq!(service.weights, Weights::default());

@@ -1,5 +1,6 @@
 //! Prepared queries over HTTP.
 
+use super::values::{bare_node, bare_service, map};
 use super::*;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
@@ -281,6 +282,31 @@ fn an_execution_names_who_asks_and_shows_what_was_found() {
     let (reply, _) = world.exchange("GET /v1/query/nope/execute", vec![unknown]);
     assert_eq!((reply.status, body(&reply).as_str()), (404, "Query not found"));
     assert_eq!(reply.meta, None);
+}
+
+#[test]
+fn what_was_found_in_another_datacenter_is_shown_with_its_wan_addresses() {
+    let node = Node { tagged_addresses: map(&[("wan", "192.0.2.4")]), ..(*bare_node()).clone() };
+    let instance = Instance { node: Arc::new(node), service: bare_service("db"), checks: vec![] };
+    let executed = |datacenter: &str| Executed {
+        service: "db".to_owned(),
+        instances: vec![Arc::new(instance.clone())],
+        ttl: None,
+        ttl_text: String::new(),
+        datacenter: Datacenter::parse(datacenter).unwrap(),
+        failovers: 1,
+        known_leader: true,
+        last_contact: Duration::ZERO,
+        consistency: Consistency::Leader,
+    };
+    let rules = HttpRules { translates_wan_addresses: true, ..HttpRules::default() };
+    let world = World::new(HttpSettings { rules, ..settings() }, LocalView::default());
+    for (datacenter, address) in [("dc1", "10.9.9.9"), ("dc2", "192.0.2.4")] {
+        let found = Ok(Response::Executed(Box::new(executed(datacenter))));
+        let (reply, _) = world.exchange("GET /v1/query/web/execute", vec![found]);
+        let shown = format!(r#""Address":"{address}","Datacenter":"{datacenter}""#);
+        assert!(body(&reply).contains(&shown), "{}", body(&reply));
+    }
 }
 
 #[test]
