@@ -85,7 +85,8 @@ pub fn serve(
     let sockets = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sockets: Result<Vec<_>, _> = (0..sockets).map(|_| udp::bind(address)).collect();
     let sockets = sockets.map_err(|source| DnsError::Bind { protocol: "udp", address, source })?;
-    let (mut seeds, recursors) = (Rng::for_stream(seed, Stream::Dns), Recursors::default());
+    let (mut seeds, recursors) =
+        (Rng::for_stream(seed, Stream::Dns), Recursors::new(handle.clock()));
     let mut responder = || {
         let rng = Rng::for_stream(Seed::from_number(seeds.bits()), Stream::Dns);
         Responder::new(handle.clone(), Arc::clone(config), recursors.clone(), rng)

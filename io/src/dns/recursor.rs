@@ -7,18 +7,19 @@
 
 use super::reply::{opt_record, subnet_option};
 use super::request::{HEADER_BYTES, Reader, Request, Transport};
+use crate::clock::Clock;
 use crate::runtime::within;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use terraform_core::dns::name::Name;
 use terraform_core::dns::record::{Data, Owner, Record};
-use terraform_core::dns::recursion::{Attempt, Heard, Identity, Next, belongs};
+use terraform_core::dns::recursion::{Attempt, Heard, Identity, Next, Silent, belongs};
 use terraform_core::dns::{DnsConfig, QueryType, Recursion};
 
 /// Questions that may be under way to recursors at a time; a further one is answered with SERVFAIL.
@@ -30,10 +31,12 @@ const PASSED_FLAGS: [u8; 2] = [0x01, 0x30];
 /// The class IN.
 const IN: u16 = 1;
 
-/// The way to the recursors; clones share the places under way.
-#[derive(Clone, Debug, Default)]
+/// The way to the recursors; clones share the places under way, and who was silent of late.
+#[derive(Clone, Debug)]
 pub(super) struct Recursors {
+    clock: Clock,
     in_flight: Arc<AtomicUsize>,
+    silent: Arc<Mutex<Silent>>,
 }
 
 /// A question on its way.
@@ -44,6 +47,15 @@ struct Asked {
 }
 
 impl Recursors {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, in_flight: Arc::default(), silent: Arc::default() }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        // It is whole whenever the lock is free, so a panic elsewhere does no harm.
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a client; its reply, or `None` where that is SERVFAIL.
     pub(super) async fn forward(
         &self,
@@ -104,10 +116,14 @@ impl Recursors {
         limit: usize,
     ) -> Option<Vec<u8>> {
         let _place = Place::take(&self.in_flight, IN_FLIGHT_MAX)?;
-        let (mut recursion, mut attempt) = Recursion::begin(config, stream)?;
+        let now = self.clock.now();
+        let begun = Recursion::begin(config, &mut self.silent(), stream, now);
+        let (mut recursion, mut attempt) = begun?;
         let mut kept = None;
         loop {
             let reply = asked.once(attempt, config.recursor_timeout).await;
+            let sign = reply.as_ref().map_or(Heard::Nothing, |reply| heard(reply));
+            self.silent().note(attempt, sign, self.clock.now());
             let reply = reply.filter(|reply| kept.is_none() || reply.len() <= limit);
             let heard = reply.as_ref().map_or(Heard::Nothing, |reply| heard(reply));
             match recursion.heard(heard) {
@@ -276,7 +292,11 @@ mod tests {
         let recursor_timeout = Duration::from_secs(20);
         let config = DnsConfig { recursors, recursor_timeout, ..DnsConfig::default() };
         let by = (&config, Transport::Udp);
-        smol::block_on(Recursors::default().forward(&request(), by, 0xabcd))
+        smol::block_on(asking().forward(&request(), by, 0xabcd))
+    }
+
+    fn asking() -> Recursors {
+        Recursors::new(Clock::start())
     }
 
     /// An address on which nobody listens.
@@ -306,6 +326,35 @@ mod tests {
         let failing = upstream(|question| vec![reply(question, [0x81, 0x82], 1)]);
         let good = upstream(|question| vec![reply(question, [0x81, 0x80], 2)]);
         assert_eq!(forward(vec![failing, good]).unwrap(), reply(QUESTION, [0x81, 0x80], 2));
+    }
+
+    #[test]
+    fn one_that_was_silent_costs_the_next_question_nothing() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        silent.set_nonblocking(true).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addresses = vec![silent.local_addr().unwrap(), socket.local_addr().unwrap()];
+        thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                socket.send_to(&reply(&buffer[..length], [0x81, 0x80], 2), from).unwrap();
+            }
+        });
+        let config = DnsConfig {
+            recursors: addresses,
+            recursor_timeout: Duration::from_millis(500),
+            ..DnsConfig::default()
+        };
+        let recursors = asking();
+        for _ in 0..3 {
+            let asked = recursors.clone();
+            let by = (&config, Transport::Udp);
+            let got = smol::block_on(asked.forward(&request(), by, 0xabcd)).unwrap();
+            assert_eq!(got, reply(QUESTION, [0x81, 0x80], 2));
+        }
+        let mut buffer = [0; 512];
+        assert!(silent.recv_from(&mut buffer).is_ok(), "it stands first in the list");
+        assert!(silent.recv_from(&mut buffer).is_err(), "it was asked once");
     }
 
     #[test]
@@ -343,7 +392,7 @@ mod tests {
         let address = upstream(|question| vec![reply(question, [0x81, 0x80], 9)]);
         let config = DnsConfig { recursors: vec![address], ..DnsConfig::default() };
         let name = Name::parse("a.example").unwrap();
-        let found = smol::block_on(Recursors::default().addresses(&name, QueryType::A, &config, 5));
+        let found = smol::block_on(asking().addresses(&name, QueryType::A, &config, 5));
         let data = Data::A([192, 0, 2, 9].into());
         assert_eq!(found, Some(vec![Record { owner: Owner::Name(name), ttl: 60, data }]));
     }
