@@ -1,14 +1,19 @@
 //! The HTTP interface as commands use it: the flags they share, and what they ask.
 
 use super::flags::{self, Exit};
-use super::transport::{escaped, http_base, unexpected};
+use super::transport::{escaped, http_base, unexpected, variable};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::time::Duration;
-use terraform_io::http::client::{ClientLimits, ClientRequest, ClientResponse, system_text};
+use terraform_core::wire::base64;
+use terraform_io::http::client::{
+    ClientLimits, ClientRequest, ClientResponse, ClientTls, Trust, system_text,
+};
+use terraform_io::http::target::truth;
 
 /// Where a question goes and on whose behalf (cli.md §2).
-#[derive(FromArgs, ArgsInfo)]
+#[derive(Default, FromArgs, ArgsInfo)]
 pub(super) struct ClientFlags {
     /// the HTTP address of the agent (127.0.0.1:8500)
     #[argh(option, arg_name = "address")]
@@ -25,6 +30,21 @@ pub(super) struct ClientFlags {
     /// let any server answer, from what it knows
     #[argh(option, arg_name = "bool")]
     stale: Option<bool>,
+    /// with an https:// address: a file with the authorities that sign for it (the system's)
+    #[argh(option, arg_name = "file")]
+    ca_file: Option<String>,
+    /// a folder of such files
+    #[argh(option, arg_name = "folder")]
+    ca_path: Option<String>,
+    /// a file with the certificate to show
+    #[argh(option, arg_name = "file")]
+    client_cert: Option<String>,
+    /// a file with its key
+    #[argh(option, arg_name = "file")]
+    client_key: Option<String>,
+    /// the name that is to be certified (that of the address)
+    #[argh(option, arg_name = "name")]
+    tls_server_name: Option<String>,
 }
 
 /// An agent to ask.
@@ -32,6 +52,9 @@ pub(super) struct ClientFlags {
 pub(super) struct Client {
     base: String,
     token: Option<String>,
+    /// Name and password for a proxy before the agent, as `name:password`.
+    login: Option<String>,
+    trust: Trust,
     datacenter: Option<String>,
     /// The parameters that every question carries.
     common: Vec<String>,
@@ -61,11 +84,13 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Client {
+    /// The agent at `base`, as far as the environment says how to talk to it.
+    pub(super) fn at(base: &str) -> Result<Self, String> {
+        Self::new(ClientFlags { http_addr: Some(base.to_owned()), ..ClientFlags::default() })
+    }
+
     fn new(flags: ClientFlags) -> Result<Self, String> {
-        let variable = |name: &str| {
-            let value = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok();
-            value("TERRAFORM").or_else(|| value("CONSUL")).filter(|value| !value.is_empty())
-        };
+        let trust = Trust::of(&tls(&flags, variable)?).map_err(|error| error.to_string())?;
         let file = || flags.token_file.or_else(|| variable("HTTP_TOKEN_FILE"));
         let token = match flags.token.or_else(|| variable("HTTP_TOKEN")) {
             Some(token) => Some(token),
@@ -78,7 +103,8 @@ impl Client {
         let asked = datacenter.as_ref().map(|name| format!("dc={}", escaped(name)));
         let stale = flags.stale.unwrap_or(false).then(|| "stale".to_owned());
         let common = asked.into_iter().chain(stale).collect();
-        Ok(Self { base: http_base(flags.http_addr), token, datacenter, common })
+        let (base, login) = (http_base(flags.http_addr), variable("HTTP_AUTH"));
+        Ok(Self { base, token, login, trust, datacenter, common })
     }
 
     /// The datacenter that is asked, if one was named.
@@ -117,6 +143,10 @@ impl Client {
         let url = format!("{}{path}{mark}{}", self.base, query.join("&"));
         let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
         request.headers.extend(self.token.clone().map(|token| (TOKEN.to_owned(), token)));
+        let login = self.login.as_ref().map(|login| base64::encode(login.as_bytes()));
+        let login = login.map(|text| ("Authorization".to_owned(), format!("Basic {text}")));
+        request.headers.extend(login);
+        request.trust = self.trust.clone();
         Ok(request)
     }
 
@@ -142,6 +172,32 @@ impl Client {
     }
 }
 
+/// What flags and variables say of TLS.
+fn tls(
+    flags: &ClientFlags,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<ClientTls, String> {
+    let one = |flag: &Option<String>, name| flag.clone().or_else(|| variable(name));
+    let path = |flag, name| one(flag, name).map(PathBuf::from);
+    let boolean = |name: &str| match variable(name) {
+        None => Ok(None),
+        Some(text) => match truth(&text) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("{name}: {text:?} is neither true nor false")),
+        },
+    };
+    // It decides about the address; one that says nothing is refused with the others.
+    boolean("HTTP_SSL")?;
+    Ok(ClientTls {
+        ca_file: path(&flags.ca_file, "CACERT"),
+        ca_path: path(&flags.ca_path, "CAPATH"),
+        cert: path(&flags.client_cert, "CLIENT_CERT"),
+        key: path(&flags.client_key, "CLIENT_KEY"),
+        server_name: one(&flags.tls_server_name, "TLS_SERVER_NAME"),
+        skip_verify: !boolean("HTTP_SSL_VERIFY")?.unwrap_or(true),
+    })
+}
+
 /// The header that carries a token.
 const TOKEN: &str = "X-Consul-Token";
 /// How long a question that does not wait for a change may take.
@@ -155,4 +211,54 @@ fn token_of(path: &str) -> Result<String, String> {
 /// The JSON of an answer.
 pub(super) fn json(response: &ClientResponse) -> Result<Value, String> {
     serde_json::from_slice(&response.body).map_err(|error| format!("unreadable answer: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(words: &[&str]) -> ClientFlags {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        flags::parse("test", &words).unwrap()
+    }
+
+    #[test]
+    fn what_flags_say_of_tls_wins_over_variables() {
+        let words =
+            ["-ca-file=f", "-ca-path=p", "-client-cert=c", "-client-key=k", "-tls-server-name=n"];
+        let given = ClientTls {
+            ca_file: Some("f".into()),
+            ca_path: Some("p".into()),
+            cert: Some("c".into()),
+            key: Some("k".into()),
+            server_name: Some("n".to_owned()),
+            skip_verify: false,
+        };
+        let variables = |name: &str| {
+            let set = ["CACERT", "CAPATH", "CLIENT_CERT", "CLIENT_KEY", "TLS_SERVER_NAME"];
+            set.contains(&name).then(|| name.to_lowercase())
+        };
+        assert_eq!(tls(&flags(&words), |_| None), Ok(given.clone()));
+        assert_eq!(tls(&flags(&words), variables), Ok(given));
+        let from_variables = tls(&flags(&[]), variables).unwrap();
+        assert_eq!(from_variables.ca_file, Some("cacert".into()));
+        assert_eq!(from_variables.ca_path, Some("capath".into()));
+        assert_eq!(from_variables.cert, Some("client_cert".into()));
+        assert_eq!(from_variables.key, Some("client_key".into()));
+        assert_eq!(from_variables.server_name.as_deref(), Some("tls_server_name"));
+        assert_eq!(tls(&flags(&[]), |_| None), Ok(ClientTls::default()));
+    }
+
+    #[test]
+    fn certificates_are_looked_at_unless_a_variable_says_otherwise() {
+        let said = |name: &'static str, text: &'static str| {
+            tls(&flags(&[]), move |asked| (asked == name).then(|| text.to_owned()))
+        };
+        assert_eq!(said("HTTP_SSL_VERIFY", "0").map(|tls| tls.skip_verify), Ok(true));
+        assert_eq!(said("HTTP_SSL_VERIFY", "true").map(|tls| tls.skip_verify), Ok(false));
+        let refused = Err("HTTP_SSL_VERIFY: \"no\" is neither true nor false".to_owned());
+        assert_eq!(said("HTTP_SSL_VERIFY", "no"), refused);
+        let refused = Err("HTTP_SSL: \"yes\" is neither true nor false".to_owned());
+        assert_eq!(said("HTTP_SSL", "yes"), refused);
+    }
 }

@@ -1,8 +1,8 @@
 //! `terraform keyring`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{Rpc, Target, http_first, http_with};
+use super::client::{self, Client};
+use super::transport::Rpc;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use terraform_core::serf::RELAY_FACTOR_MAX;
@@ -38,9 +38,6 @@ struct Arguments {
     /// list only the keys of the LAN pool
     #[argh(option, arg_name = "bool")]
     local_only: Option<bool>,
-    /// the HTTP address of a server (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the RPC address of any agent, to be used instead
     #[argh(option, arg_name = "address")]
     rpc_addr: Option<String>,
@@ -116,11 +113,11 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<Exit, Exit> {
-    let arguments: Arguments = flags::parse("keyring", words)?;
+    let (arguments, client) = client::parse::<Arguments>("keyring", words)?;
     let mut chosen = Action::chosen(&arguments);
     let (Some(action), true) = (chosen.pop(), chosen.is_empty()) else {
         if chosen.is_empty() {
-            return Err(Exit::failure(flags::help("keyring", &Arguments::get_args_info())));
+            return Err(Exit::failure(client::help::<Arguments>("keyring")));
         }
         return Err(Exit::failure("Only a single action is allowed\n"));
     };
@@ -133,17 +130,19 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
     if local_only && !action.lists() {
         return Err(Exit::failure("-local-only can only be set for list requests\n"));
     }
-    let target = http_first(arguments.rpc_addr, arguments.http_addr);
-    let mut exit = match (target, action.command()) {
-        (Target::Http(base), _) => {
-            over_http(&base, &action, (relays, local_only)).unwrap_or_else(|text| failure(&text))
+    if client.datacenter().is_some() {
+        return Err(failure("-datacenter: keys are those of all datacenters"));
+    }
+    let mut exit = match (arguments.rpc_addr, action.command()) {
+        (None, _) => {
+            over_http(&client, &action, (relays, local_only)).unwrap_or_else(|text| failure(&text))
         }
         // The RPC port knows the LAN alone, so a local list is the whole one.
-        (Target::Rpc(address), Some(command)) if relays == 0 => {
+        (Some(address), Some(command)) if relays == 0 => {
             let asked = Rpc::connect(&address).and_then(|mut rpc| rpc.exchange(command));
             asked.map_or_else(|text| failure(&text), |response| outcome(&response))
         }
-        (Target::Rpc(_), _) => {
+        (Some(_), _) => {
             return Err(failure("-list-primary and -relay-factor need -http-addr"));
         }
     };
@@ -155,16 +154,20 @@ fn failure(text: &str) -> Exit {
     Exit::failure(format!("error: {}\n", text.trim_end()))
 }
 
-fn over_http(base: &str, action: &Action, (relays, local): (i64, bool)) -> Result<Exit, String> {
+fn over_http(
+    client: &Client,
+    action: &Action,
+    (relays, local): (i64, bool),
+) -> Result<Exit, String> {
     let (method, body) = action.request();
-    let local = if local { "&local-only=true" } else { "" };
-    let path = format!("/v1/operator/keyring?relay-factor={relays}{local}");
-    let response = http_with(base, method, &path, body)?;
+    let mut query = vec![format!("relay-factor={relays}")];
+    query.extend(local.then(|| "local-only=true".to_owned()));
+    let asked = (method, "/v1/operator/keyring");
+    let response = smol::block_on(client.call(asked, &query, body))?;
     if !action.lists() {
         return Ok(Exit::default());
     }
-    let value: Value = serde_json::from_slice(&response.body)
-        .map_err(|error| format!("unreadable answer: {error}"))?;
+    let value = client::json(&response)?;
     let pools = value.as_array().ok_or("the agent answered without keys")?;
     Ok(Exit::success(pools.iter().map(|pool| listed(pool, action)).collect::<String>()))
 }
@@ -227,6 +230,9 @@ mod tests {
         assert_eq!(local.stderr, "-local-only can only be set for list requests\n");
         let relays = run(&words(&["-list", "-relay-factor=6"]));
         assert_eq!(relays.stderr, "Relay factor must be in range: [0, 5]\n");
+        let datacenter = run(&words(&["-list", "-datacenter=dc2"]));
+        let rule = "error: -datacenter: keys are those of all datacenters\n";
+        assert_eq!((datacenter.stderr.as_str(), datacenter.code), (rule, 1));
         let primary = run(&words(&["-list-primary", "-rpc-addr=127.0.0.1:1"]));
         assert_eq!(primary.stderr, "error: -list-primary and -relay-factor need -http-addr\n");
     }

@@ -3,11 +3,13 @@
 //! The RPC port is the default. An HTTP address, by flag or variable, without an RPC address means
 //! HTTP. Names of this program win over Consul's among the variables; a flag wins over both.
 
+use super::client::Client;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 use terraform_core::wire::ipc::{Command, Request, Response, ResponseReader};
-use terraform_io::http::client::{ClientLimits, ClientRequest, ClientResponse, system_text};
+use terraform_io::http::client::{ClientResponse, system_text};
+use terraform_io::http::target::truth;
 
 /// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -31,20 +33,15 @@ pub(super) fn target(rpc: Option<String>, http: Option<String>) -> Target {
 
 /// The base URL of the HTTP interface for commands that have no other way.
 pub(super) fn http_base(flag: Option<String>) -> String {
-    let named = || variable("TERRAFORM_HTTP_ADDR").or_else(|| variable("CONSUL_HTTP_ADDR"));
-    base_url(&flag.or_else(named).unwrap_or_else(|| HTTP_DEFAULT.to_owned()))
+    let named = || variable("HTTP_ADDR");
+    let address = flag.or_else(named).unwrap_or_else(|| HTTP_DEFAULT.to_owned());
+    base_url(&address, variable)
 }
 
-/// Decides for commands that use HTTP unless an RPC address is given.
-pub(super) fn http_first(rpc: Option<String>, http: Option<String>) -> Target {
-    match rpc {
-        Some(address) => Target::Rpc(address),
-        None => Target::Http(http_base(http)),
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+/// A variable of this program, else Consul's of the same meaning; `name` is without the prefix.
+pub(super) fn variable(name: &str) -> Option<String> {
+    let value = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok();
+    value("TERRAFORM").or_else(|| value("CONSUL")).filter(|value| !value.is_empty())
 }
 
 fn choose(
@@ -56,20 +53,25 @@ fn choose(
         return Target::Rpc(address);
     }
     if let Some(address) = http {
-        return Target::Http(base_url(&address));
+        return Target::Http(base_url(&address, variable));
     }
-    if let Some(address) = variable("TERRAFORM_RPC_ADDR").or_else(|| variable("CONSUL_RPC_ADDR")) {
+    if let Some(address) = variable("RPC_ADDR") {
         return Target::Rpc(address);
     }
-    match variable("TERRAFORM_HTTP_ADDR").or_else(|| variable("CONSUL_HTTP_ADDR")) {
-        Some(address) => Target::Http(base_url(&address)),
+    match variable("HTTP_ADDR") {
+        Some(address) => Target::Http(base_url(&address, variable)),
         None => Target::Rpc(RPC_DEFAULT.to_owned()),
     }
 }
 
-fn base_url(address: &str) -> String {
+/// An address that does not say how to speak to it is spoken to as the variable `HTTP_SSL` says.
+fn base_url(address: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let address = address.trim_end_matches('/');
-    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+    if address.contains("://") {
+        return address.to_owned();
+    }
+    let secure = variable("HTTP_SSL").and_then(|text| truth(&text)).unwrap_or(false);
+    format!("{}://{address}", if secure { "https" } else { "http" })
 }
 
 /// A connection to an agent's RPC port, after the handshake.
@@ -138,39 +140,13 @@ fn broken(error: &std::io::Error) -> String {
 ///
 /// - Errors: the text for the user; a status other than 200 is one, with its body.
 pub(super) fn http(base: &str, method: &str, path: &str) -> Result<ClientResponse, String> {
-    http_with(base, method, path, Vec::new())
-}
-
-/// The same with a body.
-pub(super) fn http_with(
-    base: &str,
-    method: &str,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<ClientResponse, String> {
-    let mut request = request(method, &format!("{base}{path}"))?;
-    request.body = body.into();
-    let limits = ClientLimits { redirects_max: 0, ..ClientLimits::default() };
-    let sent = smol::block_on(request.send(&limits));
-    let response = sent.map_err(|error| request.error_text(&error))?;
-    if response.status == 200 { Ok(response) } else { Err(unexpected(&response)) }
+    smol::block_on(Client::at(base)?.call((method, path), &[], Vec::new()))
 }
 
 /// What is said of a status that a command has no use for.
 pub(super) fn unexpected(response: &ClientResponse) -> String {
     let body = String::from_utf8_lossy(&response.body);
     format!("Unexpected response code: {} ({body})", response.status)
-}
-
-/// A request with the token that the environment names.
-pub(super) fn request(method: &str, url: &str) -> Result<ClientRequest, String> {
-    let mut request = ClientRequest::new(method, url).map_err(|error| error.to_string())?;
-    let token =
-        std::env::var("TERRAFORM_HTTP_TOKEN").or_else(|_| std::env::var("CONSUL_HTTP_TOKEN"));
-    if let Ok(token) = token {
-        request.headers.push(("X-Consul-Token".to_owned(), token));
-    }
-    Ok(request)
 }
 
 /// `text` as one segment of a URL's path.
@@ -199,16 +175,21 @@ mod tests {
     #[test]
     fn flags_win_over_variables_and_rpc_over_http() {
         let none = |_: &str| None;
-        let both = |name: &str| match name {
-            "TERRAFORM_HTTP_ADDR" => Some("own:1".to_owned()),
-            "CONSUL_HTTP_ADDR" => Some("consul:1".to_owned()),
-            _ => None,
-        };
+        let both = |name: &str| (name == "HTTP_ADDR").then(|| "own:1".to_owned());
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(choose(None, None, none), Target::Rpc(RPC_DEFAULT.to_owned()));
         assert_eq!(choose(text("a:1"), text("b:2"), both), Target::Rpc("a:1".to_owned()));
         assert_eq!(choose(None, text("b:2"), both), Target::Http("http://b:2".to_owned()));
         assert_eq!(choose(None, None, both), Target::Http("http://own:1".to_owned()));
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_is_spoken_to_as_the_variable_says() {
+        let secure = |name: &str| (name == "HTTP_SSL").then(|| "true".to_owned());
+        assert_eq!(base_url("a:1/", |_| None), "http://a:1");
+        assert_eq!(base_url("a:1", secure), "https://a:1");
+        assert_eq!(base_url("http://a:1", secure), "http://a:1");
+        assert_eq!(base_url("https://a:1", |_| None), "https://a:1");
     }
 
     #[test]

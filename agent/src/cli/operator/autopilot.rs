@@ -1,7 +1,7 @@
 //! `terraform operator autopilot`: how the leader cares for the servers (cli.md §8).
 
-use super::super::transport::{http, http_base, http_with};
-use super::super::{Command, Exit, flags, group};
+use super::super::client::Client;
+use super::super::{Command, Exit, client, group};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -22,24 +22,16 @@ pub(super) fn run(words: &[String]) -> Exit {
 
 /// Shows how the leader cares for the servers.
 #[derive(FromArgs, ArgsInfo)]
-struct GetConfig {
-    /// let any server answer, also without a leader
-    #[argh(option, arg_name = "bool")]
-    stale: Option<bool>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
-}
+struct GetConfig {}
 
 fn get_config(words: &[String]) -> Exit {
-    let arguments: GetConfig = match flags::parse("operator autopilot get-config", words) {
-        Ok(arguments) => arguments,
+    let client = match client::parse::<GetConfig>("operator autopilot get-config", words) {
+        Ok((_, client)) => client,
         Err(exit) => return exit,
     };
-    let stale = if arguments.stale.unwrap_or(false) { "?stale" } else { "" };
-    match stored(&http_base(arguments.http_addr), stale) {
+    match stored(&client) {
         Ok(config) => Exit::success(lines(&config)),
-        Err(error) => Exit::failure(format!("Error querying Autopilot configuration: {error}\n")),
+        Err(exit) => exit,
     }
 }
 
@@ -61,9 +53,6 @@ struct SetConfig {
     /// how long a new server must be healthy before it votes
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     server_stabilization_time: Option<Duration>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -71,21 +60,19 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 fn set_config(words: &[String]) -> Exit {
-    let arguments: SetConfig = match flags::parse("operator autopilot set-config", words) {
-        Ok(arguments) => arguments,
-        Err(exit) => return exit,
-    };
-    let base = http_base(arguments.http_addr.clone());
-    let mut config = match stored(&base, "") {
-        Ok(config) => config,
-        Err(error) => {
-            return Exit::failure(format!("Error querying Autopilot configuration: {error}\n"));
-        }
-    };
+    match client::parse::<SetConfig>("operator autopilot set-config", words) {
+        // What is changed and stored again must not be stale.
+        Ok((arguments, client)) => set(&arguments, &client.fresh()).unwrap_or_else(|exit| exit),
+        Err(exit) => exit,
+    }
+}
+
+fn set(arguments: &SetConfig, client: &Client) -> Result<Exit, Exit> {
+    let mut config = stored(client)?;
     let index = config.get("ModifyIndex").and_then(Value::as_u64).unwrap_or(0);
-    change(&mut config, &arguments);
-    let path = format!("{PATH}?cas={index}");
-    match http_with(&base, "PUT", &path, config.to_string().into_bytes()) {
+    change(&mut config, arguments);
+    let body = config.to_string().into_bytes();
+    Ok(match smol::block_on(client.call(("PUT", PATH), &[format!("cas={index}")], body)) {
         Ok(response) if response.body.starts_with(b"true") => {
             Exit::success("Configuration updated!\n")
         }
@@ -94,7 +81,7 @@ fn set_config(words: &[String]) -> Exit {
             Exit::failure(text)
         }
         Err(error) => Exit::failure(format!("Error setting Autopilot configuration: {error}\n")),
-    }
+    })
 }
 
 /// Lays what is given over the stored settings.
@@ -115,9 +102,10 @@ fn change(config: &mut Value, given: &SetConfig) {
     }
 }
 
-fn stored(base: &str, parameters: &str) -> Result<Value, String> {
-    let response = http(base, "GET", &format!("{PATH}{parameters}"))?;
-    serde_json::from_slice(&response.body).map_err(|error| format!("unreadable answer: {error}"))
+fn stored(client: &Client) -> Result<Value, Exit> {
+    let failed =
+        |error| Exit::failure(format!("Error querying Autopilot configuration: {error}\n"));
+    client.get(PATH, &[]).map_err(failed)
 }
 
 /// The settings as `Name = value`.
@@ -166,7 +154,8 @@ mod tests {
     #[test]
     fn only_what_is_given_changes() {
         let words = ["-min-quorum=3", "-last-contact-threshold=1s"].map(str::to_owned);
-        let given: SetConfig = flags::parse("operator autopilot set-config", &words).unwrap();
+        let (given, _) =
+            client::parse::<SetConfig>("operator autopilot set-config", &words).unwrap();
         let mut changed = config();
         change(&mut changed, &given);
         let mut expected = config();

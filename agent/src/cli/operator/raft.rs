@@ -1,7 +1,7 @@
 //! `terraform operator raft`.
 
-use super::super::transport::{escaped, http, http_base};
-use super::super::{Command, Exit, flags, group};
+use super::super::transport::escaped;
+use super::super::{Command, Exit, client, group};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -18,37 +18,19 @@ pub(super) fn run(words: &[String]) -> Exit {
 
 /// Lists the servers that take part in consensus.
 #[derive(FromArgs, ArgsInfo)]
-struct ListPeers {
-    /// let any server answer, also without a leader
-    #[argh(option, arg_name = "bool")]
-    stale: Option<bool>,
-    /// the datacenter to ask (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
-}
+struct ListPeers {}
 
 fn list_peers(words: &[String]) -> Exit {
-    let arguments: ListPeers = match flags::parse("operator raft list-peers", words) {
-        Ok(arguments) => arguments,
+    let client = match client::parse::<ListPeers>("operator raft list-peers", words) {
+        Ok((_, client)) => client,
         Err(exit) => return exit,
     };
-    let datacenter = arguments.datacenter.map(|name| format!("dc={}", escaped(&name)));
-    let stale = arguments.stale.unwrap_or(false).then(|| "stale".to_owned());
-    let query: Vec<String> = datacenter.into_iter().chain(stale).collect();
-    let path = format!("/v1/operator/raft/configuration?{}", query.join("&"));
-    let failed = |error: String| {
-        let text = format!("Error getting peers: Failed to retrieve raft configuration: {error}\n");
-        Exit::failure(text)
-    };
-    match http(&http_base(arguments.http_addr), "GET", &path) {
-        Ok(response) => match serde_json::from_slice(&response.body) {
-            Ok(configuration) => Exit::success(table(&configuration)),
-            Err(error) => failed(format!("unreadable answer: {error}")),
-        },
-        Err(error) => failed(error),
+    match client.get("/v1/operator/raft/configuration", &[]) {
+        Ok(configuration) => Exit::success(table(&configuration)),
+        Err(error) => {
+            let failed = "Error getting peers: Failed to retrieve raft configuration";
+            Exit::failure(format!("{failed}: {error}\n"))
+        }
     }
 }
 
@@ -93,14 +75,12 @@ struct RemovePeer {
     /// the server's identity
     #[argh(option, arg_name = "id")]
     id: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
 }
 
 fn remove_peer(words: &[String]) -> Exit {
-    let arguments: RemovePeer = match flags::parse("operator raft remove-peer", words) {
-        Ok(arguments) => arguments,
+    let (arguments, client) = match client::parse::<RemovePeer>("operator raft remove-peer", words)
+    {
+        Ok(both) => both,
         Err(exit) => return exit,
     };
     let failed = |error: &str| Exit::failure(format!("Error removing peer: {error}\n"));
@@ -115,8 +95,8 @@ fn remove_peer(words: &[String]) -> Exit {
             (format!("address={}", escaped(&address)), done)
         }
     };
-    let path = format!("/v1/operator/raft/peer?{query}");
-    match http(&http_base(arguments.http_addr), "DELETE", &path) {
+    let asked = ("DELETE", "/v1/operator/raft/peer");
+    match smol::block_on(client.call(asked, &[query], Vec::new())) {
         Ok(_) => Exit::success(done),
         Err(error) => failed(&error),
     }
@@ -128,19 +108,17 @@ struct TransferLeader {
     /// the identity of the server that is to lead
     #[argh(option, arg_name = "id")]
     id: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
 }
 
 fn transfer_leader(words: &[String]) -> Exit {
-    let arguments: TransferLeader = match flags::parse("operator raft transfer-leader", words) {
-        Ok(arguments) => arguments,
-        Err(exit) => return exit,
-    };
-    let query = arguments.id.map(|id| format!("?id={}", escaped(&id))).unwrap_or_default();
-    let path = format!("/v1/operator/raft/transfer-leader{query}");
-    match http(&http_base(arguments.http_addr), "PUT", &path) {
+    let (arguments, client) =
+        match client::parse::<TransferLeader>("operator raft transfer-leader", words) {
+            Ok(both) => both,
+            Err(exit) => return exit,
+        };
+    let query: Vec<String> = arguments.id.iter().map(|id| format!("id={}", escaped(id))).collect();
+    let asked = ("PUT", "/v1/operator/raft/transfer-leader");
+    match smol::block_on(client.call(asked, &query, Vec::new())) {
         Ok(_) => Exit::success("Success\n"),
         Err(error) => Exit::failure(format!("Error transferring leadership: {error}\n")),
     }

@@ -1,7 +1,8 @@
 //! `terraform snapshot restore`. The agent verifies the file before anything changes.
 
-use super::super::transport::{escaped, http_base, request, unexpected};
-use super::super::{Exit, flags};
+use super::super::Exit;
+use super::super::client::{self, Client};
+use super::super::transport::unexpected;
 use super::{bar, failed, file_argument, open};
 use argh::{ArgsInfo, FromArgs};
 use std::fs::File;
@@ -11,12 +12,6 @@ use terraform_io::http::client::ClientLimits;
 /// cluster; who the servers are stays as it is.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
-    /// the datacenter to restore (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// the HTTP address of the agent (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// the file
     #[argh(positional)]
     file: Vec<String>,
@@ -30,17 +25,14 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<(), Exit> {
-    let arguments: Arguments = flags::parse("snapshot restore", words)?;
+    let (arguments, client) = client::parse::<Arguments>("snapshot restore", words)?;
     let (file, bytes) = open(file_argument(&arguments.file)?)?;
-    let datacenter = arguments.datacenter.map(|name| format!("?dc={}", escaped(&name)));
-    let base = http_base(arguments.http_addr);
-    let url = format!("{base}/v1/snapshot{}", datacenter.unwrap_or_default());
-    upload(&url, (&file, bytes))
+    upload(&client.fresh(), (&file, bytes))
         .map_err(|error| failed(&format!("Error restoring snapshot: {error}")))
 }
 
-fn upload(url: &str, body: (&File, u64)) -> Result<(), String> {
-    let request = request("PUT", url)?;
+fn upload(client: &Client, body: (&File, u64)) -> Result<(), String> {
+    let request = client.request(("PUT", "/v1/snapshot"), &[])?;
     let bar = bar("Restoring", Some(body.1));
     let limits = ClientLimits::default();
     let answered = smol::block_on(request.upload(&limits, body, |sent| bar.set_position(sent)));

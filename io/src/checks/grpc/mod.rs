@@ -47,7 +47,7 @@ async fn ask(check: &GrpcCheck) -> Result<u64, String> {
         let trust = if check.tls_skip_verify { Trust::Anybody } else { Trust::System };
         let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        Box::new(tls::connect_http2(stream, host, trust).await.map_err(failed)?)
+        Box::new(tls::connect_http2(stream, host, &trust).await.map_err(failed)?)
     } else {
         Box::new(stream)
     };

@@ -9,7 +9,7 @@ mod transfer;
 mod url;
 mod wire;
 
-pub use crate::tls::Trust;
+pub use crate::tls::{ClientTls, TlsError, Trust};
 pub use response::ClientResponse;
 pub use url::Url;
 pub use wire::Wire;

@@ -19,7 +19,7 @@ impl ClientRequest {
         if !self.url.secure {
             return Ok(Box::new(stream));
         }
-        let shaken = tls::connect(stream, host, self.trust).await;
+        let shaken = tls::connect(stream, host, &self.trust).await;
         let stream = shaken.map_err(|error| ClientError::Tls(system_text(&error)))?;
         Ok(Box::new(stream))
     }
