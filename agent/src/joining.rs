@@ -14,6 +14,7 @@ use terraform_core::id::PoolName;
 use terraform_core::node::request::{Request, RequestBody, Response};
 use terraform_core::trace::Level;
 use terraform_io::handle::NodeHandle;
+use terraform_io::log::Record;
 use terraform_io::resolve;
 
 /// What is to be joined in a pool.
@@ -172,7 +173,7 @@ impl Joining {
     }
 
     fn say(&self, level: Level, text: &str) {
-        self.console.show(level, &format!("[{}] agent: {text}", level.name()));
+        self.console.say(&Record { level, subsystem: "agent", text: &text });
     }
 }
 

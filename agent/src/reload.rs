@@ -17,6 +17,7 @@ use terraform_core::dns::name::Name;
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
 use terraform_core::trace::Level;
 use terraform_io::handle::NodeHandle;
+use terraform_io::log::Record;
 use terraform_io::telemetry::{Filter, TelemetryConfig};
 
 /// What a reload works on; clones share it.
@@ -92,8 +93,8 @@ impl Reloading {
         let request = Request::new(RequestBody::Reload(Box::new(reloadable)));
         handle.request(request).await.map_err(|error| error.to_string())?;
         for key in needs_restart(&shared.started, &resolved) {
-            let text = format!("[WARN] agent: {key} changed and takes effect after a restart");
-            shared.console.show(Level::Warn, &text);
+            let text = format!("{key} changed and takes effect after a restart");
+            shared.console.say(&Record { level: Level::Warn, subsystem: "agent", text: &text });
         }
         shared.console.set_level(resolved.node.level);
         shared.http_connections.store(resolved.http_connections_per_client, Ordering::Relaxed);
@@ -137,6 +138,10 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             "http_config, default_query_time, max_query_time, discovery_max_stale or \
              disable_http_unprintable_char_filter",
             started.http_rules != now.http_rules,
+        ),
+        (
+            "log_file, log_json, log_rotate_bytes, log_rotate_duration or log_rotate_max_files",
+            started.host.log != now.host.log,
         ),
         ("node_name", a.name != b.name),
         ("node_id", started.node_id != now.node_id),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use terraform_core::config::Bootstrap;
 use terraform_core::id::PoolName;
 use terraform_core::node::output::StopReason;
+use terraform_core::trace::Level;
 use terraform_io::agent::{self, Ports, Running, Services, Settings};
 use terraform_io::archive;
 use terraform_io::checks::Runner;
@@ -37,7 +38,10 @@ pub(crate) fn run(resolved: Resolved, sources: Sources, record: Option<PathBuf>)
     println!("==> Starting Terraform agent...");
     terraform_io::system::raise_descriptor_limit();
     let (temporary, data_dir) = (resolved.temporary, resolved.data_dir.clone());
-    let exit = smol::block_on(start_and_wait(&resolved, sources, record));
+    let exit = match Console::new(resolved.node.level, &resolved.host.log) {
+        Ok(console) => logged(&resolved, sources, (Arc::new(console), record)),
+        Err(error) => Exit::failure(format!("==> {error}\n")),
+    };
     if temporary {
         // A development agent's folder is its own; what cannot be removed is the system's to tidy.
         let _ = std::fs::remove_dir_all(data_dir);
@@ -45,8 +49,26 @@ pub(crate) fn run(resolved: Resolved, sources: Sources, record: Option<PathBuf>)
     exit
 }
 
-async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<PathBuf>) -> Exit {
-    let console = Arc::new(Console::new(resolved.node.level));
+/// The same, with a console whose last lines are written.
+fn logged(
+    resolved: &Resolved,
+    sources: Sources,
+    (console, record): (Arc<Console>, Option<PathBuf>),
+) -> Exit {
+    let exit = smol::block_on(start_and_wait(resolved, sources, (&console, record)));
+    let text = exit.stderr.trim_end();
+    if !text.is_empty() {
+        console.keep(Level::Error, text.strip_prefix("==> ").unwrap_or(text));
+    }
+    console.close();
+    exit
+}
+
+async fn start_and_wait(
+    resolved: &Resolved,
+    sources: Sources,
+    (console, record): (&Arc<Console>, Option<PathBuf>),
+) -> Exit {
     let wishes = match Wishes::watch() {
         Ok(wishes) => wishes,
         Err(error) => return Exit::failure(format!("==> cannot watch signals: {error}\n")),
@@ -56,8 +78,8 @@ async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<Pa
         Ok(dns) => dns,
         Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
     };
-    let reload = Reloading::new(sources, (resolved, dns), Arc::clone(&console));
-    let running = match start(resolved, &reload, &console, record).await {
+    let reload = Reloading::new(sources, (resolved, dns), Arc::clone(console));
+    let running = match start(resolved, &reload, console, record).await {
         Ok(running) => running,
         Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
     };
@@ -70,12 +92,10 @@ async fn start_and_wait(resolved: &Resolved, sources: Sources, record: Option<Pa
         return Exit::failure(format!("==> {error}\n"));
     }
     let joining = [PoolName::Lan, PoolName::Wan].map(|pool| {
-        let joining = Joining::new(resolved, pool, handle.clone(), Arc::clone(&console));
+        let joining = Joining::new(resolved, pool, handle.clone(), Arc::clone(console));
         runtime::spawn(joining.run())
     });
-    let exit = wait(running, joining, resolved, &reload, &console, wishes).await;
-    console.close();
-    exit
+    wait(running, joining, resolved, &reload, console, wishes).await
 }
 
 /// Locks, binds, recovers and runs.
@@ -100,7 +120,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
     let (logs, clock) = (Arc::new(LogRing::default()), Clock::start());
     let (console, ring) = (Arc::clone(console), Arc::clone(&logs));
     let sink = Arc::new(move |record: &Record<'_>| {
-        console.show(record.level, &record.to_string());
+        console.say(record);
         ring.push(clock.wall(), record);
     });
     let services = Services {
@@ -259,12 +279,12 @@ async fn wait(
                         ("terminated", resolved.leave_on_terminate)
                     }
                 };
-                console.line(&format!("==> Caught signal: {name}"));
+                console.line(&format!("Caught signal: {name}"));
                 if leaves {
-                    console.line("==> Gracefully shutting down agent...");
+                    console.line("Gracefully shutting down agent...");
                     steering.leave().await;
                 } else {
-                    console.line("==> Graceful shutdown disabled. Exiting");
+                    console.line("Graceful shutdown disabled. Exiting");
                     steering.shutdown().await;
                 }
             }
@@ -279,9 +299,9 @@ fn dump(metrics: &Metrics) {
 }
 
 async fn reload_and_tell(reload: &Reloading, console: &Console) {
-    console.line("==> Reloading configuration...");
+    console.line("Reloading configuration...");
     if let Err(error) = reload.reload().await {
-        console.line(&format!("==> Reload config failed: {error}"));
+        console.line(&format!("Reload config failed: {error}"));
     }
 }
 

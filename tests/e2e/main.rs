@@ -19,6 +19,7 @@ mod founding_page;
 mod full_disk;
 mod kv;
 mod lock;
+mod logging;
 mod maintenance;
 mod malformed;
 mod membership;

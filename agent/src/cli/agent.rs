@@ -2,7 +2,9 @@
 
 use super::Exit;
 use super::flags::{self, span};
-use crate::config::{Format, Machine, Resolved, Settings, fragment, load, overlay, resolve};
+use crate::config::{
+    Format, HostSettings, Machine, Resolved, Settings, fragment, load, overlay, resolve,
+};
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
 use std::path::PathBuf;
@@ -83,9 +85,24 @@ struct Arguments {
     /// repeated
     #[argh(option, arg_name = "address")]
     join_wan: Vec<String>,
+    /// a file for the log, whose name gets the time; a folder if it ends with a slash
+    #[argh(option, arg_name = "file")]
+    log_file: Option<String>,
+    /// write the log as JSON, an object for each line
+    #[argh(option, arg_name = "bool")]
+    log_json: Option<bool>,
     /// the least severe level to log: TRACE, DEBUG, INFO, WARN or ERR (INFO)
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
+    /// begin another -log-file after so many bytes, 0 for no limit (0)
+    #[argh(option, arg_name = "bytes")]
+    log_rotate_bytes: Option<i64>,
+    /// begin another -log-file after this time (24h)
+    #[argh(option, arg_name = "duration", from_str_fn(span))]
+    log_rotate_duration: Option<Duration>,
+    /// how many earlier files to keep beside -log-file, 0 for all, -1 for none (0)
+    #[argh(option, arg_name = "count")]
+    log_rotate_max_files: Option<i64>,
     /// how long a read waits for a change at most (600s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     max_query_time: Option<Duration>,
@@ -204,7 +221,25 @@ pub(super) fn run(words: &[String]) -> Exit {
     }
 }
 
+/// What flags say of the log and the like.
+fn host(arguments: &Arguments) -> HostSettings {
+    let texts = [("log_file", &arguments.log_file)];
+    let switches = [("log_json", arguments.log_json)];
+    let numbers = [
+        ("log_rotate_bytes", arguments.log_rotate_bytes),
+        ("log_rotate_max_files", arguments.log_rotate_max_files),
+    ];
+    let text = |(key, text): (_, &Option<String>)| Some((key, text.clone()?));
+    HostSettings {
+        texts: texts.into_iter().filter_map(text).collect(),
+        switches: switches.into_iter().filter_map(|(key, on)| Some((key, on?))).collect(),
+        numbers: numbers.into_iter().filter_map(|(key, number)| Some((key, number?))).collect(),
+        log_rotate_duration: arguments.log_rotate_duration,
+    }
+}
+
 fn sources(arguments: Arguments, words: &[String]) -> Sources {
+    let host = host(&arguments);
     let lists = Settings {
         start_join: arguments.join,
         retry_join: arguments.retry_join,
@@ -215,6 +250,7 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         ..Settings::default()
     };
     let mut scalars = Settings {
+        host,
         server: arguments.server,
         bootstrap: arguments.bootstrap,
         bootstrap_expect: arguments.bootstrap_expect,

@@ -5,8 +5,11 @@
 //! feature is not built is reported as [`Unbuilt`], for the caller to warn of or to refuse
 //! (DESIGN.md §8).
 
+mod host;
+
 use super::definition;
 use super::hcl;
+use super::host::HostSettings;
 use super::keys::{self, Safety};
 use super::telemetry::TelemetrySettings;
 use serde_json::{Map, Value};
@@ -157,6 +160,8 @@ pub struct Settings {
     pub dns_service_ttl: BTreeMap<String, Duration>,
     /// `http_config.use_cache`
     pub use_cache: Option<bool>,
+    /// The log's files, syslog and the like.
+    pub host: HostSettings,
     /// `telemetry.*`
     pub telemetry: TelemetrySettings,
     /// `service` and `services`
@@ -304,7 +309,8 @@ impl FileReader {
     }
 
     fn top(&mut self, key: &str, value: &Value) {
-        if value.is_null() || self.scalar(key, value) || self.collection(key, value) {
+        let is_plain = |reader: &mut Self| reader.scalar(key, value) || reader.host(key, value);
+        if value.is_null() || is_plain(self) || self.collection(key, value) {
             return;
         }
         match key {

@@ -31,7 +31,7 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, recursors,
         node_meta, gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_durations,
         dns_soa, dns_service_ttl, http_block_endpoints, http_allow_write_from,
-        http_response_headers, telemetry, services, checks, unbuilt;
+        http_response_headers, host, telemetry, services, checks, unbuilt;
     );
 }
 
@@ -69,7 +69,8 @@ mod tests {
             "autopilot": {"cleanup_dead_servers": false, "last_contact_threshold": "1s",
                           "max_trailing_logs": 1, "min_quorum": 2, "dead_server_grace": "3s",
                           "server_stabilization_time": "2s"},
-            "http_config": {"use_cache": false},
+            "http_config": {"use_cache": false}, "log_file": "f", "log_json": true,
+            "log_rotate_bytes": 1, "log_rotate_duration": "2h", "log_rotate_max_files": 3,
             "telemetry": {"metrics_prefix": "p", "disable_hostname": true,
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},

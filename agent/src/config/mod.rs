@@ -6,6 +6,7 @@
 mod definition;
 mod file;
 mod hcl;
+mod host;
 mod keys;
 mod load;
 mod merge;
@@ -13,6 +14,7 @@ mod resolve;
 mod telemetry;
 
 pub use file::{FileError, Format, Settings, Unbuilt, parse, parse_as};
+pub use host::{HostConfig, HostSettings, LogConfig, LogFileConfig};
 pub use keys::Safety;
 pub use load::{LoadError, Loaded, fragment, load};
 pub use merge::overlay;

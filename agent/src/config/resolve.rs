@@ -7,6 +7,7 @@ mod http;
 
 pub use dns::with_recursors;
 
+use super::host::{HostConfig, host};
 use super::telemetry::telemetry;
 use super::{Safety, Settings};
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Resolved {
     pub dns_config: DnsConfig,
     /// Whom DNS asks about what is not its own.
     pub recursors: Vec<String>,
+    /// Its log and the like.
+    pub host: HostConfig,
     /// What is wanted of metrics.
     pub telemetry: TelemetryConfig,
     /// Whether reads may be answered from what is kept.
@@ -181,6 +184,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_rules,
         http_connections_per_client,
         recursors: settings.recursors,
+        host: host(&settings.host),
         telemetry,
         use_cache: settings.use_cache.unwrap_or(true),
         scripts_from_api,
