@@ -8,6 +8,7 @@ pub mod config;
 mod joining;
 mod logger;
 mod output;
+mod pid_file;
 mod reload;
 mod running;
 mod signals;

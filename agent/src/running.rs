@@ -5,6 +5,7 @@ use crate::cli::{Exit, Sources};
 use crate::config::{Resolved, with_recursors};
 use crate::joining::{GaveUp, Joining, join_ports, start_join};
 use crate::logger::Console;
+use crate::pid_file::PidFile;
 use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
 use smol::Timer;
@@ -83,19 +84,30 @@ async fn start_and_wait(
         Ok(running) => running,
         Err(error) => return Exit::failure(format!("==> Error starting agent: {error}\n")),
     };
+    let pid_file = match resolved.host.pid_file.as_deref().map(PidFile::write).transpose() {
+        Ok(pid_file) => pid_file,
+        Err(error) => return stop(running, format!("Error starting agent: {error}")).await,
+    };
     banner(resolved);
     console.open();
     let handle = running.handle().clone();
     if let Err(error) = start_join(&handle, resolved).await {
-        running.steering().shutdown().await;
-        running.wait().await;
-        return Exit::failure(format!("==> {error}\n"));
+        return stop(running, error).await;
     }
     let joining = [PoolName::Lan, PoolName::Wan].map(|pool| {
         let joining = Joining::new(resolved, pool, handle.clone(), Arc::clone(console));
         runtime::spawn(joining.run())
     });
-    wait(running, joining, resolved, &reload, console, wishes).await
+    let exit = wait(running, joining, resolved, &reload, console, wishes).await;
+    drop(pid_file);
+    exit
+}
+
+/// Ends an agent that cannot go on with its start.
+async fn stop(running: Running, error: String) -> Exit {
+    running.steering().shutdown().await;
+    running.wait().await;
+    Exit::failure(format!("==> {error}\n"))
 }
 
 /// Locks, binds, recovers and runs.

@@ -100,3 +100,26 @@ fn a_configuration_is_refused_with_file_key_and_rule() {
                 or directory\n";
     assert_eq!(missing, (Some(1), rule.to_owned()));
 }
+
+#[test]
+fn a_pid_file_is_there_while_its_agent_runs() {
+    let options = Options::new("numbered", &["-server", "-bootstrap"]);
+    let path = options.folder.join("pid");
+    let flag = format!("-pid-file={}", path.display());
+    let mut agent = options.with(&[&flag]).start();
+    let number = std::fs::read_to_string(&path).expect("the file is there");
+    assert!(Path::new("/proc").join(&number).exists(), "{number}");
+    // Another one that cannot start leaves it alone.
+    let second = agent.options.command().output().expect("the program runs");
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), number);
+    assert!(agent.interrupt().success());
+    assert!(!path.exists());
+
+    let refused = Options::new("unnumbered", &["-server", "-bootstrap", "-pid-file=/nope/pid"]);
+    let output = refused.command().output().expect("the program runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    let rule = "==> Error starting agent: Could not open pid file: open /nope/pid: no such file or \
+                directory\n";
+    assert_eq!((output.status.code(), &*error), (Some(1), rule));
+}

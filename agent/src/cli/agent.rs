@@ -112,6 +112,9 @@ struct Arguments {
     /// be a server that has everything and does not vote
     #[argh(option, arg_name = "bool")]
     non_voting_server: Option<bool>,
+    /// a file for the number of the agent's process, removed at its end
+    #[argh(option, arg_name = "file")]
+    pid_file: Option<String>,
     /// record everything this agent is told in a new file, which the simulator replays; it holds
     /// keys and tokens, so only its owner may read it
     #[argh(option, arg_name = "file")]
@@ -223,7 +226,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 
 /// What flags say of the log and the like.
 fn host(arguments: &Arguments) -> HostSettings {
-    let texts = [("log_file", &arguments.log_file)];
+    let texts = [("log_file", &arguments.log_file), ("pid_file", &arguments.pid_file)];
     let switches = [("log_json", arguments.log_json)];
     let numbers = [
         ("log_rotate_bytes", arguments.log_rotate_bytes),

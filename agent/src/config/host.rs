@@ -39,6 +39,8 @@ impl HostSettings {
 pub struct HostConfig {
     /// Where its log goes besides the console.
     pub log: LogConfig,
+    /// The file with its process number.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// Where the log goes besides the console, and in which form.
@@ -75,7 +77,10 @@ const LOG_NAME: &str = "terraform";
 /// Settles what is said.
 pub(super) fn host(settings: &HostSettings) -> HostConfig {
     let json = settings.switches.get("log_json").copied().unwrap_or(false);
-    HostConfig { log: LogConfig { json, file: log_file(settings) } }
+    HostConfig {
+        log: LogConfig { json, file: log_file(settings) },
+        pid_file: settings.text("pid_file").map(PathBuf::from),
+    }
 }
 
 /// A path that ends with a slash is a folder; a name without an ending gets `.log`.
@@ -125,6 +130,13 @@ mod tests {
         assert_eq!(name("/var/log/agent.d/a.b.txt"), ["/var/log/agent.d/", "a.b", ".txt"]);
         assert_eq!(name(".agent"), [".", ".agent", ".log"]);
         assert_eq!(settled(r#"{"log_file": "", "log_json": true}"#).log.file, None);
+    }
+
+    #[test]
+    fn a_process_number_is_written_where_that_is_wanted() {
+        let path = |text: &str| settled(text).pid_file;
+        assert_eq!(path(r#"{"pid_file": "/run/a"}"#), Some(PathBuf::from("/run/a")));
+        assert_eq!(path(r#"{"pid_file": ""}"#), None);
     }
 
     #[test]

@@ -68,7 +68,6 @@ const HARMLESS: &[&str] = &[
     "enable_syslog",
     "limits.",
     "performance.leave_drain_time",
-    "pid_file",
     "ports.grpc",
     "ports.sidecar_max_port",
     "ports.sidecar_min_port",

@@ -70,7 +70,7 @@ mod tests {
                           "max_trailing_logs": 1, "min_quorum": 2, "dead_server_grace": "3s",
                           "server_stabilization_time": "2s"},
             "http_config": {"use_cache": false}, "log_file": "f", "log_json": true,
-            "log_rotate_bytes": 1, "log_rotate_duration": "2h", "log_rotate_max_files": 3,
+            "log_rotate_bytes": 1, "log_rotate_duration": "2h", "log_rotate_max_files": 3, "pid_file": "g",
             "telemetry": {"metrics_prefix": "p", "disable_hostname": true,
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},

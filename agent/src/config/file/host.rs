@@ -14,6 +14,7 @@ impl FileReader {
             "log_rotate_duration" => {
                 self.settings.host.log_rotate_duration = self.duration(key, value);
             }
+            "pid_file" => self.host_text("pid_file", value),
             _ => return false,
         }
         true
