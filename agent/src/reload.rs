@@ -140,7 +140,8 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             started.http_rules != now.http_rules,
         ),
         (
-            "log_file, log_json, log_rotate_bytes, log_rotate_duration or log_rotate_max_files",
+            "log_file, log_json, log_rotate_bytes, log_rotate_duration, log_rotate_max_files, \
+             enable_syslog or syslog_facility",
             started.host.log != now.host.log,
         ),
         ("node_name", a.name != b.name),

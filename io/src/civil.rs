@@ -64,6 +64,13 @@ pub fn http_date(wall: WallClock) -> String {
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
+/// To the second, as syslog has it: `Nov 22 14:07:08` (RFC 3164 §4.1.2).
+pub fn syslog_date(wall: WallClock) -> String {
+    let Civil { month, day, hour, minute, second, .. } = Civil::of(wall);
+    let month = usize::try_from(month).ok().and_then(|at| MONTHS.get(at)).copied();
+    format!("{} {day:2} {hour:02}:{minute:02}:{second:02}", month.unwrap_or_default())
+}
+
 /// Year, month (0–11) and day of the month of a day counted from 1970-01-01.
 fn date(days: u64) -> (u64, u64, u64) {
     // Years are counted from March, so that leap days come last; eras are 400 years long.
@@ -91,6 +98,9 @@ mod tests {
         assert_eq!(exact_timestamp(wall), "2026-11-22T14:09:53.374Z");
         assert_eq!(spaced_timestamp(wall), "2026-11-22 14:09:53 +0000 UTC");
         assert_eq!(http_date(wall), "Sun, 22 Nov 2026 14:09:53 GMT");
+        assert_eq!(syslog_date(wall), "Nov 22 14:09:53");
+        let ninth = WallClock::from_millis(8 * 86_400_000);
+        assert_eq!(syslog_date(ninth), "Jan  9 00:00:00");
     }
 
     #[test]

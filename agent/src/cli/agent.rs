@@ -160,6 +160,9 @@ struct Arguments {
     /// the port between servers (8300)
     #[argh(option, arg_name = "port")]
     server_port: Option<i64>,
+    /// send the log to syslog, as the facility LOCAL0 unless syslog_facility names another
+    #[argh(option, arg_name = "bool")]
+    syslog: Option<bool>,
     /// nothing else is taken
     #[argh(positional, hidden_help)]
     rest: Vec<String>,
@@ -227,7 +230,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 /// What flags say of the log and the like.
 fn host(arguments: &Arguments) -> HostSettings {
     let texts = [("log_file", &arguments.log_file), ("pid_file", &arguments.pid_file)];
-    let switches = [("log_json", arguments.log_json)];
+    let switches = [("log_json", arguments.log_json), ("enable_syslog", arguments.syslog)];
     let numbers = [
         ("log_rotate_bytes", arguments.log_rotate_bytes),
         ("log_rotate_max_files", arguments.log_rotate_max_files),

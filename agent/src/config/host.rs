@@ -50,6 +50,8 @@ pub struct LogConfig {
     pub json: bool,
     /// The files.
     pub file: Option<LogFileConfig>,
+    /// The facility of messages to syslog, as RFC 3164 numbers it.
+    pub syslog: Option<u8>,
 }
 
 /// Files of the log: a new one at each start and whenever one is full or old.
@@ -74,13 +76,32 @@ const LOG_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The name of a log whose folder alone is given.
 const LOG_NAME: &str = "terraform";
 
+/// The facilities of syslog by their numbers (RFC 3164 §4.1.1).
+const FACILITIES: [&str; 24] = [
+    "KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV",
+    "FTP", "", "", "", "", "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6",
+    "LOCAL7",
+];
+
 /// Settles what is said.
-pub(super) fn host(settings: &HostSettings) -> HostConfig {
+///
+/// - Errors: the text for the operator, naming key and rule.
+pub(super) fn host(settings: &HostSettings) -> Result<HostConfig, String> {
     let json = settings.switches.get("log_json").copied().unwrap_or(false);
-    HostConfig {
-        log: LogConfig { json, file: log_file(settings) },
+    let syslog = settings.switches.get("enable_syslog").copied().unwrap_or(false);
+    let facility = facility(settings.text("syslog_facility").unwrap_or("LOCAL0"))?;
+    let syslog = syslog.then_some(facility);
+    Ok(HostConfig {
+        log: LogConfig { json, file: log_file(settings), syslog },
         pid_file: settings.text("pid_file").map(PathBuf::from),
-    }
+    })
+}
+
+fn facility(name: &str) -> Result<u8, String> {
+    let upper = name.to_ascii_uppercase();
+    let number = FACILITIES.iter().position(|known| *known == upper);
+    let number = number.and_then(|number| u8::try_from(number).ok());
+    number.ok_or_else(|| format!("syslog_facility: invalid syslog facility: {name}"))
 }
 
 /// A path that ends with a slash is a folder; a name without an ending gets `.log`.
@@ -115,7 +136,7 @@ mod tests {
     use crate::config::parse;
 
     fn settled(text: &str) -> HostConfig {
-        host(&parse(text).unwrap().host)
+        host(&parse(text).unwrap().host).unwrap()
     }
 
     fn name(path: &str) -> [String; 3] {
@@ -130,6 +151,21 @@ mod tests {
         assert_eq!(name("/var/log/agent.d/a.b.txt"), ["/var/log/agent.d/", "a.b", ".txt"]);
         assert_eq!(name(".agent"), [".", ".agent", ".log"]);
         assert_eq!(settled(r#"{"log_file": "", "log_json": true}"#).log.file, None);
+    }
+
+    #[test]
+    fn syslog_has_a_facility_that_it_knows() {
+        let syslog = |text: &str| host(&parse(text).unwrap().host).map(|host| host.log.syslog);
+        assert_eq!(syslog("{}"), Ok(None));
+        assert_eq!(syslog(r#"{"syslog_facility": "LOCAL7"}"#), Ok(None));
+        assert_eq!(syslog(r#"{"enable_syslog": true}"#), Ok(Some(16)));
+        let given = r#"{"enable_syslog": true, "syslog_facility": "mail"}"#;
+        assert_eq!(syslog(given), Ok(Some(2)));
+        for name in ["local8", " "] {
+            let given = format!(r#"{{"syslog_facility": "{name}"}}"#);
+            let rule = format!("syslog_facility: invalid syslog facility: {name}");
+            assert_eq!(syslog(&given), Err(rule));
+        }
     }
 
     #[test]

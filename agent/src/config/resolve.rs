@@ -184,7 +184,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_rules,
         http_connections_per_client,
         recursors: settings.recursors,
-        host: host(&settings.host),
+        host: host(&settings.host).map_err(ResolveError)?,
         telemetry,
         use_cache: settings.use_cache.unwrap_or(true),
         scripts_from_api,

@@ -5,6 +5,7 @@
 
 mod file;
 mod lane;
+mod syslog;
 
 use crate::config::LogConfig;
 use file::LogFile;
@@ -13,6 +14,7 @@ use serde_json::json;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+use syslog::Syslog;
 use terraform_core::trace::Level;
 use terraform_io::civil::exact_timestamp;
 use terraform_io::clock::Clock;
@@ -42,6 +44,8 @@ struct State {
 impl Console {
     /// A console that will show `level` and more severe lines.
     ///
+    /// It waits for syslog, a minute at most, since both may be starting.
+    ///
     /// - Errors: the text for the operator, naming the file.
     pub(crate) fn new(level: Level, config: &LogConfig) -> Result<Self, String> {
         let form = Form { json: config.json, clock: Clock::start() };
@@ -49,6 +53,11 @@ impl Console {
         if let Some(config) = &config.file {
             let file = LogFile::create(config, SystemTime::now());
             let lane = file.and_then(|file| lane::start("log-file", form, file));
+            lanes.push(lane.map_err(|error| format!("Failed to setup logging: {error}"))?);
+        }
+        if let Some(facility) = config.syslog {
+            let syslog = Syslog::wait(facility, |text| write(&format!("==> {text}")))?;
+            let lane = lane::start("syslog", form, syslog);
             lanes.push(lane.map_err(|error| format!("Failed to setup logging: {error}"))?);
         }
         Ok(Self { form, state: Mutex::new(State { level, held: Some(Vec::new()), lanes }) })

@@ -15,6 +15,8 @@ impl FileReader {
                 self.settings.host.log_rotate_duration = self.duration(key, value);
             }
             "pid_file" => self.host_text("pid_file", value),
+            "enable_syslog" => self.host_switch("enable_syslog", value),
+            "syslog_facility" => self.host_text("syslog_facility", value),
             _ => return false,
         }
         true
