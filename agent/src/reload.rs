@@ -112,6 +112,7 @@ impl Reloading {
 /// The keys whose value differs from what the agent was started with and cannot change.
 fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
     let (a, b) = (&started.node, &now.node);
+    let (old, new) = (&started.listeners, &now.listeners);
     let differs = [
         ("advertise_addr", a.advertise != b.advertise),
         ("advertise_addr_wan", a.advertise_wan != b.advertise_wan),
@@ -149,9 +150,9 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("pid_file", started.host.pid_file != now.host.pid_file),
         ("performance.rpc_hold_timeout", a.rpc_hold != b.rpc_hold),
         ("session_ttl_min", started.session_ttl_min != now.session_ttl_min),
-        ("ports.dns", started.dns != now.dns),
-        ("ports.http", started.http != now.http),
-        ("ports.rpc", started.rpc != now.rpc),
+        ("client_addr, addresses.dns or ports.dns", old.dns != new.dns),
+        ("client_addr, addresses.http, unix_sockets or ports.http", old.http != new.http),
+        ("client_addr, addresses.rpc or ports.rpc", old.rpc != new.rpc),
         ("ports.serf_lan", a.serf_lan_port != b.serf_lan_port),
         ("ports.serf_wan", started.serf_wan_port != now.serf_wan_port),
         ("ports.server", a.server_port != b.server_port),

@@ -11,7 +11,7 @@ use crate::signals::{Wish, Wishes};
 use smol::Timer;
 use smol::future::FutureExt as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use terraform_io::agent::{self, Ports, Running, Services, Settings};
 use terraform_io::archive;
 use terraform_io::checks::Runner;
 use terraform_io::clock::Clock;
+use terraform_io::http::listen::HttpAddress;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
 use terraform_io::log::{LogRing, Record};
 use terraform_io::runtime;
@@ -136,9 +137,9 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
         ring.push(clock.wall(), record);
     });
     let services = Services {
-        http: resolved.http.into_iter().collect(),
+        http: resolved.listeners.http.clone(),
         http_settings: http_settings(resolved, reload, &logs),
-        dns: resolved.dns,
+        dns: resolved.listeners.dns.clone(),
         dns_config: Arc::clone(reload.dns()),
     };
     let reload = reload.clone();
@@ -152,7 +153,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
             gossip: at(resolved.node.serf_lan_port),
             wan,
             server: resolved.node.server.is_some().then(|| at(resolved.node.server_port)),
-            control: resolved.rpc,
+            control: resolved.listeners.rpc.clone(),
         },
         join_ports: join_ports(resolved),
         sink,
@@ -182,11 +183,11 @@ fn http_settings(resolved: &Resolved, reload: &Reloading, logs: &Arc<LogRing>) -
             bind: resolved.bind,
             advertise: resolved.node.advertise,
             advertise_wan: resolved.node.advertise_wan,
-            client_addresses: resolved.http.iter().map(SocketAddr::ip).collect(),
+            client_addresses: resolved.listeners.client.clone(),
             ports: settings::Ports {
-                http: resolved.http.map(|at| at.port()),
-                dns: resolved.dns.map(|at| at.port()),
-                rpc: Some(resolved.rpc.port()),
+                http: resolved.listeners.http_port(),
+                dns: resolved.listeners.dns_port(),
+                rpc: resolved.listeners.rpc_port(),
                 serf_lan: resolved.node.serf_lan_port,
                 serf_wan: resolved.serf_wan_port,
                 server: resolved.node.server_port,
@@ -216,17 +217,24 @@ fn banner(resolved: &Resolved) {
     let node = &resolved.node;
     let server = node.server.as_ref();
     let bootstrap = server.is_some_and(|server| server.bootstrap == Bootstrap::Alone);
-    let port = |at: Option<SocketAddr>| at.map_or(-1, |at| i32::from(at.port()));
-    let client = resolved.http.or(resolved.dns).unwrap_or(resolved.rpc).ip();
+    let port = |port: Option<u16>| port.map_or(-1, i32::from);
+    let listeners = &resolved.listeners;
+    let client: Vec<String> = listeners.client.iter().map(IpAddr::to_string).collect();
+    let sockets: Vec<String> =
+        listeners.http.iter().filter(|at| at.tcp().is_none()).map(HttpAddress::to_string).collect();
+    let http = match (listeners.http_port(), sockets.as_slice()) {
+        (None, [_, ..]) => sockets.join(" "),
+        (http, _) => port(http).to_string(),
+    };
     println!("==> Terraform agent running!");
     println!("       Node name: '{}'", node.name);
     println!("      Datacenter: '{}'", node.datacenter);
     println!("          Server: {} (bootstrap: {bootstrap})", server.is_some());
     println!(
-        "     Client Addr: {client} (HTTP: {}, DNS: {}, RPC: {})",
-        port(resolved.http),
-        port(resolved.dns),
-        resolved.rpc.port()
+        "     Client Addr: {} (HTTP: {http}, DNS: {}, RPC: {})",
+        client.join(" "),
+        port(listeners.dns_port()),
+        port(listeners.rpc_port())
     );
     println!(
         "    Cluster Addr: {} (LAN: {}, WAN: {})",

@@ -11,6 +11,7 @@ use crate::entropy;
 use crate::event::{Arrivals, Counters, Event, Inbox, queues};
 use crate::handle::NodeHandle;
 use crate::http;
+use crate::http::listen::HttpAddress;
 use crate::http::server::{BindError, HttpServer};
 use crate::http::settings::HttpSettings;
 use crate::ipc::{self, Control, Reload};
@@ -85,7 +86,7 @@ pub enum StartError {
 }
 
 /// Where an agent listens for other agents and for its operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// Serf LAN, datagrams and streams.
     pub gossip: SocketAddr,
@@ -93,19 +94,19 @@ pub struct Ports {
     pub wan: Option<SocketAddr>,
     /// The server port; servers only.
     pub server: Option<SocketAddr>,
-    /// The control port.
-    pub control: SocketAddr,
+    /// The control port, at each of these.
+    pub control: Vec<SocketAddr>,
 }
 
 /// What programs are served, and where.
 #[derive(Clone)]
 pub struct Services {
     /// The addresses of the HTTP API; none switches it off.
-    pub http: Vec<SocketAddr>,
+    pub http: Vec<HttpAddress>,
     /// What the HTTP API is told.
     pub http_settings: HttpSettings,
-    /// The address of DNS; `None` switches it off.
-    pub dns: Option<SocketAddr>,
+    /// The addresses of DNS; none switches it off.
+    pub dns: Vec<SocketAddr>,
     /// How DNS answers; may be replaced while it runs.
     pub dns_config: Arc<ArcSwap<DnsConfig>>,
 }
@@ -171,7 +172,7 @@ struct Prepared {
     gossip: TcpListener,
     wan: Option<(Datagrams, TcpListener)>,
     server: Option<TcpListener>,
-    control: TcpListener,
+    control: Vec<TcpListener>,
     inbox: Inbox,
     arrivals: Arrivals,
 }
@@ -181,7 +182,7 @@ impl Prepared {
     async fn new(config: &NodeConfig, settings: Settings) -> Result<(Self, Restored), StartError> {
         let dir = DataDir::open(&settings.data_dir)?;
         let counters = Arc::new(Counters::default());
-        let Ports { gossip, wan, server, control } = settings.ports;
+        let Ports { gossip, wan, server, control } = settings.ports.clone();
         let (datagrams, gossip) = serf_port(PoolName::Lan, gossip, &counters).await?;
         let wan = match wan {
             Some(address) => Some(serf_port(PoolName::Wan, address, &counters).await?),
@@ -191,7 +192,10 @@ impl Prepared {
             Some(address) => Some(listen(address, "ports.server").await?),
             None => None,
         };
-        let control = listen(control, "ports.rpc").await?;
+        let mut controls = Vec::new();
+        for address in control {
+            controls.push(listen(address, "ports.rpc").await?);
+        }
         let seed = entropy::seed().map_err(StartError::Entropy)?;
         let peers = if server.is_some() { read_peers(&dir)? } else { None };
         let recovery = RecoveryConfig {
@@ -224,7 +228,7 @@ impl Prepared {
             gossip,
             wan,
             server,
-            control,
+            control: controls,
             inbox,
             arrivals,
         };
@@ -244,8 +248,8 @@ impl Prepared {
         handle.metrics().configure(settings.telemetry);
         let Services { http, http_settings, dns, dns_config } = settings.services;
         let http = http::server::serve(&http, handle.clone(), http_settings)?;
-        let dns = dns.map(|address| dns::serve(address, &handle, &dns_config, seed, executor()));
-        let dns = dns.transpose()?;
+        let serve_dns = |address| dns::serve(address, &handle, &dns_config, seed, executor());
+        let dns = dns.into_iter().map(serve_dns).collect::<Result<Vec<_>, _>>()?;
         let report = report_to(inbox.events.clone(), Arc::clone(&settings.sink));
         let disk = Disk::start(dir, report).map_err(StartError::Threads)?;
         let events = inbox.events.clone();
@@ -268,7 +272,9 @@ impl Prepared {
             reload: settings.reload,
             join_ports: settings.join_ports,
         };
-        tasks.push(spawn(ipc::serve(self.control, control)));
+        for listener in self.control {
+            tasks.push(spawn(ipc::serve(listener, control.clone())));
+        }
         if let Some(name) = settings.remote_exec {
             let (node, sink) = (handle.clone(), Arc::clone(&settings.sink));
             tasks.push(spawn(remote_exec::serve(node, name, sink)));
@@ -345,7 +351,7 @@ pub struct Running {
     events: smol::channel::Sender<Event>,
     driver: Task<StopReason>,
     http: HttpServer,
-    dns: Option<DnsServer>,
+    dns: Vec<DnsServer>,
     _tasks: Vec<Task<()>>,
 }
 
@@ -360,9 +366,9 @@ impl Running {
         self.http.addresses()
     }
 
-    /// The address of DNS.
-    pub fn dns_address(&self) -> Option<SocketAddr> {
-        self.dns.as_ref().map(DnsServer::address)
+    /// The addresses of DNS.
+    pub fn dns_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.dns.iter().map(DnsServer::address)
     }
 
     /// A sender of the operator's wishes that outlives `wait`.

@@ -18,6 +18,7 @@ mod exec;
 mod founding_page;
 mod full_disk;
 mod kv;
+mod listeners;
 mod lock;
 mod logging;
 mod maintenance;

@@ -35,8 +35,8 @@ struct Arguments {
     /// wait until this many servers form a new cluster
     #[argh(option, arg_name = "count")]
     bootstrap_expect: Option<i64>,
-    /// the address to listen on for programs (127.0.0.1)
-    #[argh(option, arg_name = "address")]
+    /// the addresses to listen on for programs, with spaces between them (127.0.0.1)
+    #[argh(option, arg_name = "addresses")]
     client: Option<String>,
     /// a folder of configuration files, *.json and *.hcl; may be repeated
     #[argh(option, arg_name = "folder")]

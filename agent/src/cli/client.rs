@@ -1,7 +1,7 @@
 //! The HTTP interface as commands use it: the flags they share, and what they ask.
 
 use super::flags::{self, Exit};
-use super::transport::{escaped, http_base, unexpected, variable};
+use super::transport::{escaped, http_base, plain_request, unexpected, variable};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use terraform_io::http::target::truth;
 /// Where a question goes and on whose behalf (cli.md §2).
 #[derive(Default, FromArgs, ArgsInfo)]
 pub(super) struct ClientFlags {
-    /// the HTTP address of the agent (127.0.0.1:8500)
+    /// the HTTP address of the agent, or unix:///path of a socket (127.0.0.1:8500)
     #[argh(option, arg_name = "address")]
     http_addr: Option<String>,
     /// the token to ask with
@@ -141,7 +141,7 @@ impl Client {
         let query: Vec<&str> = self.common.iter().chain(query).map(String::as_str).collect();
         let mark = if query.is_empty() { "" } else { "?" };
         let url = format!("{}{path}{mark}{}", self.base, query.join("&"));
-        let mut request = ClientRequest::new(method, &url).map_err(|error| error.to_string())?;
+        let mut request = plain_request(method, &url)?;
         request.headers.extend(self.token.clone().map(|token| (TOKEN.to_owned(), token)));
         let login = self.login.as_ref().map(|login| base64::encode(login.as_bytes()));
         let login = login.map(|text| ("Authorization".to_owned(), format!("Basic {text}")));

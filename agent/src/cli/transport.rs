@@ -4,11 +4,14 @@
 //! HTTP. Names of this program win over Consul's among the variables; a flag wins over both.
 
 use super::client::Client;
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 use terraform_core::wire::ipc::{Command, Request, Response, ResponseReader};
-use terraform_io::http::client::{ClientResponse, system_text};
+use terraform_io::http::client::{ClientRequest, ClientResponse, system_text};
 use terraform_io::http::target::truth;
 
 /// How long connecting may take.
@@ -64,14 +67,42 @@ fn choose(
     }
 }
 
-/// An address that does not say how to speak to it is spoken to as the variable `HTTP_SSL` says.
+/// A socket in the file system, `unix:///path`, becomes the host of the URL, all of it escaped. An
+/// address that does not say how to speak to it is spoken to as the variable `HTTP_SSL` says.
 fn base_url(address: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return format!("http://{}", escaped(path).replace(':', "%3A"));
+    }
     let address = address.trim_end_matches('/');
     if address.contains("://") {
         return address.to_owned();
     }
     let secure = variable("HTTP_SSL").and_then(|text| truth(&text)).unwrap_or(false);
     format!("{}://{address}", if secure { "https" } else { "http" })
+}
+
+/// A request to a URL that begins with what [`base_url`] gives.
+pub(super) fn plain_request(method: &str, url: &str) -> Result<ClientRequest, String> {
+    let mut request = ClientRequest::new(method, url).map_err(|error| error.to_string())?;
+    // No host of the network has a slash in its name.
+    if request.url.host.contains("%2F") {
+        request.socket =
+            unescaped(&request.url.host).map(|path| PathBuf::from(OsString::from_vec(path)));
+        request.headers.push(("Host".to_owned(), "localhost".to_owned()));
+    }
+    Ok(request)
+}
+
+/// What [`escaped`] was made of; `None` if it is no such text.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(bytes)
 }
 
 /// A connection to an agent's RPC port, after the handshake.
@@ -190,6 +221,16 @@ mod tests {
         assert_eq!(base_url("a:1", secure), "https://a:1");
         assert_eq!(base_url("http://a:1", secure), "http://a:1");
         assert_eq!(base_url("https://a:1", |_| None), "https://a:1");
+    }
+
+    #[test]
+    fn a_socket_in_the_file_system_is_the_host_of_the_url() {
+        let base = base_url("unix:///tmp/a b:c/ü%2F.sock", |_| None);
+        assert_eq!(base, "http://%2Ftmp%2Fa%20b%3Ac%2F%C3%BC%252F.sock");
+        let request = plain_request("GET", &format!("{base}/v1/status/leader?x=/%2F")).unwrap();
+        assert_eq!(request.socket, Some(PathBuf::from("/tmp/a b:c/ü%2F.sock")));
+        assert_eq!(request.url.path, "/v1/status/leader?x=/%2F");
+        assert_eq!(plain_request("GET", "http://h:1/%2F").unwrap().socket, None);
     }
 
     #[test]

@@ -315,7 +315,9 @@ impl FileReader {
         }
         match key {
             "ports" | "addresses" | "performance" | "gossip_lan" | "gossip_wan" | "dns_config"
-            | "autopilot" | "telemetry" | "http_config" | "limits" => self.section(key, value),
+            | "autopilot" | "telemetry" | "http_config" | "limits" | "unix_sockets" => {
+                self.section(key, value)
+            }
             _ => self.unbuilt(key, value),
         }
     }
@@ -475,6 +477,7 @@ impl FileReader {
             ("autopilot", _) => return self.autopilot(key, path, value),
             ("http_config", "use_cache") => self.settings.use_cache = self.boolean(path, value),
             ("telemetry", _) => return self.telemetry(key, path, value),
+            ("unix_sockets", _) => return self.host(path, value),
             _ => return false,
         }
         true

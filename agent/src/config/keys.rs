@@ -99,7 +99,6 @@ const HARMLESS: &[&str] = &[
     "ui",
     "ui_content_path",
     "ui_dir",
-    "unix_sockets.",
     "watches",
 ];
 

@@ -71,7 +71,7 @@ mod tests {
                           "server_stabilization_time": "2s"},
             "http_config": {"use_cache": false}, "log_file": "f", "log_json": true,
             "log_rotate_bytes": 1, "log_rotate_duration": "2h", "log_rotate_max_files": 3, "pid_file": "g",
-            "enable_syslog": true, "syslog_facility": "h",
+            "unix_sockets": {"user": "i", "group": "j", "mode": "k"}, "enable_syslog": true, "syslog_facility": "h",
             "telemetry": {"metrics_prefix": "p", "disable_hostname": true,
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},

@@ -18,5 +18,5 @@ pub use host::{HostConfig, HostSettings, LogConfig, LogFileConfig};
 pub use keys::Safety;
 pub use load::{LoadError, Loaded, fragment, load};
 pub use merge::overlay;
-pub use resolve::{Joins, Machine, ResolveError, Resolved, resolve, with_recursors};
+pub use resolve::{Joins, Listeners, Machine, ResolveError, Resolved, resolve, with_recursors};
 pub use telemetry::TelemetrySettings;

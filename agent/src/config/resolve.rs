@@ -2,16 +2,19 @@
 //!
 //! Texts of refusals follow agent-config.md §3. What is only worth a warning is returned as one.
 
+mod addresses;
 mod dns;
 mod http;
+mod listeners;
 
 pub use dns::with_recursors;
+pub use listeners::Listeners;
 
 use super::host::{HostConfig, host};
 use super::telemetry::telemetry;
 use super::{Safety, Settings};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 use terraform_core::catalog::autopilot::AutopilotConfig;
@@ -46,12 +49,8 @@ pub struct Resolved {
     pub bind_wan: IpAddr,
     /// The Serf WAN port; `None` if it is switched off. Only servers listen on it.
     pub serf_wan_port: Option<u16>,
-    /// Where HTTP listens; `None` if switched off.
-    pub http: Option<SocketAddr>,
-    /// Where DNS listens; `None` if switched off.
-    pub dns: Option<SocketAddr>,
-    /// Where the command line's port listens.
-    pub rpc: SocketAddr,
+    /// Where programs are served.
+    pub listeners: Listeners,
     /// How DNS answers, but for the recursors, whose names are still to be looked up.
     pub dns_config: DnsConfig,
     /// Whom DNS asks about what is not its own.
@@ -131,11 +130,11 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let is_server = settings.server.unwrap_or(false) || dev;
     let bootstrap = bootstrap(&settings, is_server, dev)?;
     let (data_dir, temporary) = data_dir(&settings, dev, machine)?;
-    let bind = bind(&settings, dev)?;
+    let bind = bind(&settings, dev, machine)?;
     let advertise = advertise(&settings, bind, machine, &mut warnings)?;
     let ports = Ports::of(&settings)?;
     let level = level(&settings, dev)?;
-    let (http, dns, rpc) = listeners(&settings)?;
+    let listeners = listeners::listeners(&settings, machine)?;
     let scripts_from_api = scripts(&settings, &mut warnings)?;
     let node_id = node_id(&settings)?;
     let datacenter = datacenter(&settings)?;
@@ -143,7 +142,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
     let telemetry = telemetry.map_err(|(key, e)| ResolveError(format!("telemetry.{key}: {e}")))?;
     let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
-    let (bind_wan, advertise_wan) = wan_addresses(&settings, bind, advertise)?;
+    let (bind_wan, advertise_wan) = wan_addresses(&settings, (bind, advertise), machine)?;
     let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
     let (http_rules, http_connections_per_client) = http::settle(&settings)?;
@@ -177,9 +176,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         bind,
         bind_wan,
         serf_wan_port: ports.serf_wan,
-        http,
-        dns,
-        rpc,
+        listeners,
         dns_config,
         http_rules,
         http_connections_per_client,
@@ -342,26 +339,10 @@ fn data_dir(settings: &Settings, dev: bool, machine: &Machine) -> Checked<(PathB
     }
 }
 
-fn bind(settings: &Settings, dev: bool) -> Checked<IpAddr> {
+fn bind(settings: &Settings, dev: bool, machine: &Machine) -> Checked<IpAddr> {
     let default = if dev { "127.0.0.1" } else { "0.0.0.0" };
     let text = settings.bind_addr.as_deref().unwrap_or(default);
-    if text.split_whitespace().count() > 1 {
-        return refuse(
-            "bind_addr cannot contain multiple addresses. Use 'addresses.{dns,http,https}' instead.",
-        );
-    }
-    ip("bind_addr", text)
-}
-
-fn ip(key: &str, text: &str) -> Checked<IpAddr> {
-    if text.trim().is_empty() {
-        return refuse(format!("{key} cannot be empty"));
-    }
-    if text.contains("{{") {
-        return refuse(format!("{key}: address templates are not built yet, give an IP address"));
-    }
-    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
-    bare.parse().or_else(|_| refuse(format!("{key}: {text:?} is not an IP address")))
+    addresses::single("bind_addr", text, machine)
 }
 
 /// Decides the address other agents reach this one at (DESIGN.md §8).
@@ -372,7 +353,7 @@ fn advertise(
     warnings: &mut Vec<String>,
 ) -> Checked<IpAddr> {
     if let Some(text) = settings.advertise_addr.as_deref().filter(|text| !text.is_empty()) {
-        let address = ip("advertise_addr", text)?;
+        let address = addresses::single("advertise_addr", text, machine)?;
         if address.is_unspecified() {
             return refuse("Advertise address cannot be 0.0.0.0, :: or [::]");
         }
@@ -409,26 +390,6 @@ fn is_private(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
-}
-
-fn client_address(settings: &Settings) -> Checked<IpAddr> {
-    let text = settings.client_addr.as_deref().unwrap_or("127.0.0.1");
-    if text.split_whitespace().count() > 1 {
-        return refuse("client_addr: several addresses are not built yet, give one");
-    }
-    ip("client_addr", text)
-}
-
-/// Where HTTP, DNS and the command line's port listen.
-fn listeners(settings: &Settings) -> Checked<(Option<SocketAddr>, Option<SocketAddr>, SocketAddr)> {
-    let client = client_address(settings)?;
-    let listen = |name: &str, default: u16| listener(settings, name, default, client);
-    let (http, dns) = (listen("http", 8500)?, listen("dns", 8600)?);
-    let Some(rpc) = listen("rpc", 8400)? else {
-        return refuse("ports.rpc: invalid port: it cannot be switched off");
-    };
-    distinct(&[("HTTP", http), ("DNS", dns), ("RPC", Some(rpc))])?;
-    Ok((http, dns, rpc))
 }
 
 /// What is to be joined in the LAN pool.
@@ -470,12 +431,12 @@ fn joins(
 /// Where gossip of the WAN pool listens, and where other datacenters reach this agent.
 fn wan_addresses(
     settings: &Settings,
-    bind: IpAddr,
-    advertise: IpAddr,
+    (bind, advertise): (IpAddr, IpAddr),
+    machine: &Machine,
 ) -> Checked<(IpAddr, IpAddr)> {
     let given = |key, text: &Option<String>| {
         let text = text.as_deref().filter(|text| !text.is_empty());
-        text.map(|text| ip(key, text)).transpose()
+        text.map(|text| addresses::single(key, text, machine)).transpose()
     };
     let listen = given("serf_wan", &settings.serf_wan)?.unwrap_or(bind);
     match given("advertise_addr_wan", &settings.advertise_addr_wan)? {
@@ -543,26 +504,6 @@ fn scripts(settings: &Settings, warnings: &mut Vec<String>) -> Checked<bool> {
     Ok(from_api)
 }
 
-fn listener(
-    settings: &Settings,
-    name: &str,
-    default: u16,
-    client: IpAddr,
-) -> Checked<Option<SocketAddr>> {
-    let Some(port) = port(settings, name, default)? else { return Ok(None) };
-    let address = match settings.addresses.get(name) {
-        Some(text) if text.starts_with("unix:") && name == "dns" => {
-            return refuse("DNS address cannot be a unix socket");
-        }
-        Some(text) if text.starts_with("unix:") => {
-            return refuse(format!("addresses.{name}: unix sockets are not built yet"));
-        }
-        Some(text) if !text.is_empty() => ip(&format!("addresses.{name}"), text)?,
-        Some(_) | None => client,
-    };
-    Ok(Some(SocketAddr::new(address, port)))
-}
-
 /// A port setting; `None` if it switches the listener off.
 fn port(settings: &Settings, name: &str, default: u16) -> Checked<Option<u16>> {
     match settings.ports.get(name) {
@@ -596,17 +537,6 @@ impl Ports {
         }
         Ok(ports)
     }
-}
-
-fn distinct(listeners: &[(&str, Option<SocketAddr>)]) -> Checked<()> {
-    let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
-    for (name, address) in listeners {
-        let Some(address) = address else { continue };
-        if let Some(other) = taken.insert(*address, name) {
-            return refuse(format!("{name} address {address} already configured for {other}"));
-        }
-    }
-    Ok(())
 }
 
 fn level(settings: &Settings, dev: bool) -> Checked<Level> {

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use terraform_core::id::NAME_BYTES_MAX;
 
 /// Keys that a refusal calls by the words its readers know, instead of by the key.
-const WORDS: [(&str, &str); 6] = [
+const WORDS: [(&str, &str); 9] = [
+    ("addresses", "already configured"),
+    ("addresses", "cannot be a unix socket"),
     ("advertise_addr", "Advertise address"),
+    ("client_addr", "already configured"),
     ("log_level", "log level"),
     ("node_id", "node ID"),
     ("node_meta", "Node metadata"),
@@ -71,8 +74,9 @@ fn check_settled(resolved: &Resolved) {
     );
     let gossip = &resolved.node.gossip;
     assert!(gossip.probe_timeout < gossip.probe_interval, "a probe ends before the next begins");
-    let listeners = [resolved.http, resolved.dns, Some(resolved.rpc)];
-    let mut ports: Vec<_> = listeners.into_iter().flatten().collect();
+    let listeners = &resolved.listeners;
+    let network = listeners.dns.iter().chain(&listeners.rpc).map(ToString::to_string);
+    let mut ports: Vec<_> = listeners.http.iter().map(ToString::to_string).chain(network).collect();
     let count = ports.len();
     ports.sort_unstable();
     ports.dedup();

@@ -67,7 +67,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
             gossip: SocketAddr::new(LOCAL, gossip),
             wan: None,
             server: Some(SocketAddr::new(LOCAL, server)),
-            control: any,
+            control: vec![any],
         },
         sink: Arc::new(|_| ()),
         logs: Arc::new(LogRing::default()),
@@ -75,9 +75,9 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         join_ports: [gossip, 8302],
         remote_exec: None,
         services: Services {
-            http: vec![any],
+            http: vec![any.into()],
             http_settings,
-            dns: Some(any),
+            dns: vec![any],
             dns_config: Arc::default(),
         },
         telemetry: TelemetryConfig::default(),
@@ -134,7 +134,7 @@ fn a_lone_server_leads_serves_its_catalog_and_finds_it_again_after_a_stop() {
             smol::block_on(smol::Timer::after(Duration::from_millis(10)));
         };
         assert_eq!(nodes.first().map(|node| node.name.to_string()).as_deref(), Some("a"));
-        assert!(running.dns_address().is_some() && running.http_addresses().len() == 1);
+        assert!(running.dns_addresses().count() == 1 && running.http_addresses().len() == 1);
         smol::block_on(running.steering().shutdown());
         assert_eq!(smol::block_on(running.wait()), StopReason::Shutdown);
     }

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod executions;
 pub mod file;
 pub mod json;
+pub mod listen;
 pub mod parse;
 pub mod render;
 pub mod rendered;

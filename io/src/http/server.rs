@@ -10,6 +10,7 @@
 use super::api::Api;
 use super::connection::{Connection, Event, HttpRequest, Phase, Refusal};
 use super::file::FileBody;
+use super::listen::{HttpAddress, Listener, SocketFile, Stream, bind};
 use super::parse::Method;
 use super::respond::{HeadContext, Reply, write_head};
 use super::settings::{HttpSettings, ServerLimits};
@@ -22,7 +23,7 @@ use smol::{Async, Task, Timer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,12 +48,19 @@ thread_local! {
 
 /// Why the interface could not be served. Nothing is served then; the operator is at fault.
 #[derive(Debug, Error)]
-#[error("failed to start HTTP listener: listen tcp {address}: bind: {reason}")]
+#[error("failed to start HTTP listener: listen {} {address}: {reason}", network(address))]
 pub struct BindError {
     /// The address.
-    pub address: SocketAddr,
+    pub address: HttpAddress,
     /// Why, as the system words it.
     pub reason: String,
+}
+
+const fn network(address: &HttpAddress) -> &'static str {
+    match address {
+        HttpAddress::Tcp(_) => "tcp",
+        HttpAddress::Unix(_) => "unix",
+    }
 }
 
 /// The running interface; dropping it stops the listeners, not the connections.
@@ -60,10 +68,12 @@ pub struct BindError {
 pub struct HttpServer {
     addresses: Vec<SocketAddr>,
     _listeners: Vec<Task<()>>,
+    _files: Vec<SocketFile>,
 }
 
 impl HttpServer {
-    /// The addresses served, with the ports the system chose where 0 was asked for.
+    /// The addresses of the network that are served, with the ports the system chose where 0 was
+    /// asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -73,25 +83,23 @@ impl HttpServer {
 ///
 /// - Errors: the first address that cannot be bound; then none is served.
 pub fn serve(
-    addresses: &[SocketAddr],
+    addresses: &[HttpAddress],
     node: NodeHandle,
     settings: HttpSettings,
 ) -> Result<HttpServer, BindError> {
-    let mut listeners = Vec::new();
-    for address in addresses.iter().copied() {
-        let refused =
-            |error: io::Error| BindError { address, reason: super::client::system_text(&error) };
-        listeners.push(Async::<TcpListener>::bind(address).map_err(refused)?);
+    let (mut listeners, mut files) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let refused = |reason| BindError { address: address.clone(), reason };
+        let (listener, file) = bind(address).map_err(refused)?;
+        listeners.push(listener);
+        files.extend(file);
     }
-    let bound = listeners
-        .iter()
-        .zip(addresses)
-        .map(|(listener, asked)| listener.get_ref().local_addr().unwrap_or(*asked));
-    let addresses = bound.collect();
+    let addresses = listeners.iter().filter_map(Listener::tcp).collect();
     let shared =
         Arc::new(Shared { api: Api::new(node, settings), clients: Mutex::new(Clients::default()) });
     let accept = |listener| runtime::spawn(accept_all(listener, Arc::clone(&shared)));
-    Ok(HttpServer { addresses, _listeners: listeners.into_iter().map(accept).collect() })
+    let listeners = listeners.into_iter().map(accept).collect();
+    Ok(HttpServer { addresses, _listeners: listeners, _files: files })
 }
 
 /// What all connections share.
@@ -112,19 +120,20 @@ impl Shared {
 #[derive(Debug, Default)]
 struct Clients {
     total: usize,
-    by_address: BTreeMap<IpAddr, usize>,
+    /// Those in the file system have none, and share their number.
+    by_address: BTreeMap<Option<IpAddr>, usize>,
 }
 
 /// One counted connection.
 #[derive(Debug)]
 struct Admission {
     shared: Arc<Shared>,
-    address: IpAddr,
+    address: Option<IpAddr>,
 }
 
 impl Admission {
     /// Counts a connection; the status and text of the refusal if it is one too many.
-    fn new(shared: &Arc<Shared>, address: IpAddr) -> Result<Self, (u16, &'static str)> {
+    fn new(shared: &Arc<Shared>, address: Option<IpAddr>) -> Result<Self, (u16, &'static str)> {
         let limits = &shared.api.settings().limits;
         let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.total >= limits.connections_max {
@@ -156,18 +165,16 @@ impl Drop for Admission {
     }
 }
 
-async fn accept_all(listener: Async<TcpListener>, shared: Arc<Shared>) {
+async fn accept_all(listener: Listener, shared: Arc<Shared>) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             // Out of descriptors, or the peer is gone already; the listener itself stays good.
             Timer::after(ACCEPT_PAUSE).await;
             continue;
         };
-        let address = peer.ip().to_canonical();
+        let address = peer.map(|peer| peer.ip().to_canonical());
         match Admission::new(&shared, address) {
             Ok(admission) => {
-                // Answers are written whole, so waiting to fill segments only delays them.
-                let _ = stream.get_ref().set_nodelay(true);
                 let socket = Socket { stream, peer, admission };
                 runtime::spawn(socket.serve()).detach();
             }
@@ -177,7 +184,7 @@ async fn accept_all(listener: Async<TcpListener>, shared: Arc<Shared>) {
 }
 
 /// Tells a connection that is one too many; a fresh socket takes these few bytes at once.
-fn refuse_connection(stream: &Async<TcpStream>, shared: &Shared, status: u16, text: &'static str) {
+fn refuse_connection(stream: &Async<Stream>, shared: &Shared, status: u16, text: &'static str) {
     let reply = Reply::text(status, text);
     let mut head = Vec::new();
     write_head(&reply, shared.head_context(true, false), &mut head);
@@ -260,8 +267,9 @@ struct Upload {
 /// boxed: most of its life a connection waits for a request, or for an answer.
 #[derive(Debug)]
 struct Socket {
-    stream: Async<TcpStream>,
-    peer: SocketAddr,
+    stream: Async<Stream>,
+    /// Whose it is, if it comes over the network.
+    peer: Option<SocketAddr>,
     admission: Admission,
 }
 
@@ -326,10 +334,10 @@ impl Socket {
         let api = &self.admission.shared.api;
         let reply = if super::api::may_wait(&request) {
             // It may wait for minutes, and what it holds is free as soon as its client goes.
-            let answer = async { Ok(api.answer(&request, Some(&self.peer)).await) };
+            let answer = async { Ok(api.answer(&request, self.peer.as_ref()).await) };
             smol::future::or(answer, self.gone()).await?
         } else {
-            api.answer(&request, Some(&self.peer)).await
+            api.answer(&request, self.peer.as_ref()).await
         };
         self.send(&reply, &request).await?;
         let endless = reply.is_open() && !request.head.is_http11;
@@ -355,7 +363,7 @@ impl Socket {
     /// Ends with an error when the client goes.
     async fn gone<T>(&self) -> io::Result<T> {
         loop {
-            match self.stream.get_ref().peek(&mut [0]) {
+            match self.stream.get_ref().peek() {
                 Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
                 // The next request is there already, which hides the end behind it.
                 Ok(_) => smol::future::pending().await,
@@ -472,9 +480,8 @@ impl Socket {
         let drain = async {
             let mut drained = 0;
             while drained < LINGER_BYTES_MAX {
-                let read = |mut socket: &TcpStream| {
-                    SCRATCH.with_borrow_mut(|scratch| socket.read(scratch))
-                };
+                let read =
+                    |mut socket: &Stream| SCRATCH.with_borrow_mut(|scratch| socket.read(scratch));
                 match self.stream.read_with(read).await? {
                     0 => break,
                     count => drained += count,
@@ -527,11 +534,7 @@ fn refused(refusal: &Refusal) -> Reply {
 }
 
 /// Sends what the socket takes at once of both parts from byte `done` on; how much that is.
-fn send_from(
-    mut socket: &TcpStream,
-    (head, body): (&[u8], &[u8]),
-    done: usize,
-) -> io::Result<usize> {
+fn send_from(mut socket: &Stream, (head, body): (&[u8], &[u8]), done: usize) -> io::Result<usize> {
     let head_left = head.get(done..).unwrap_or_default();
     let body_left = body.get(done.saturating_sub(head.len())..).unwrap_or_default();
     socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])

@@ -17,6 +17,9 @@ impl FileReader {
             "pid_file" => self.host_text("pid_file", value),
             "enable_syslog" => self.host_switch("enable_syslog", value),
             "syslog_facility" => self.host_text("syslog_facility", value),
+            "unix_sockets.user" => self.host_text("unix_sockets.user", value),
+            "unix_sockets.group" => self.host_text("unix_sockets.group", value),
+            "unix_sockets.mode" => self.host_text("unix_sockets.mode", value),
             _ => return false,
         }
         true

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::parse;
+use terraform_io::http::listen::HttpAddress;
 
 fn machine() -> Machine {
     Machine {
@@ -12,11 +13,11 @@ fn machine() -> Machine {
     }
 }
 
-fn resolved(text: &str) -> Checked<Resolved> {
+pub(super) fn resolved(text: &str) -> Checked<Resolved> {
     resolve(parse(text).unwrap(), false, &machine())
 }
 
-fn refusal(text: &str) -> String {
+pub(super) fn refusal(text: &str) -> String {
     resolved(text).unwrap_err().to_string()
 }
 
@@ -26,9 +27,10 @@ fn defaults_are_those_of_the_founding_page() {
     assert_eq!(resolved.node.name.as_str(), "host-1");
     assert_eq!(resolved.node.datacenter.as_str(), "dc1");
     assert_eq!(resolved.node.advertise.to_string(), "10.1.10.38");
-    assert_eq!(resolved.http, "127.0.0.1:8500".parse().ok());
-    assert_eq!(resolved.dns, "127.0.0.1:8600".parse().ok());
-    assert_eq!(resolved.rpc, "127.0.0.1:8400".parse().unwrap());
+    let Listeners { http, dns, rpc, .. } = resolved.listeners;
+    assert_eq!(http, [HttpAddress::Tcp("127.0.0.1:8500".parse().unwrap())]);
+    assert_eq!(dns, ["127.0.0.1:8600".parse().unwrap()]);
+    assert_eq!(rpc, ["127.0.0.1:8400".parse().unwrap()]);
     assert_eq!(resolved.warnings, ["Bootstrap mode enabled! Do not enable unless necessary"]);
 }
 

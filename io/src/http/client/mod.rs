@@ -21,6 +21,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 use wire::ended_abruptly;
@@ -57,6 +58,14 @@ pub enum ClientError {
     Connect {
         /// The address.
         address: SocketAddr,
+        /// Why, as the system words it.
+        reason: String,
+    },
+    /// No connection to a socket in the file system.
+    #[error("dial unix {path}: connect: {reason}")]
+    ConnectSocket {
+        /// Its path.
+        path: String,
         /// Why, as the system words it.
         reason: String,
     },
@@ -122,6 +131,8 @@ pub struct ClientRequest {
     pub body: Bytes,
     /// Whose certificates are accepted.
     pub trust: Trust,
+    /// The socket in the file system that the server listens on, in the place of the URL's host.
+    pub socket: Option<PathBuf>,
 }
 
 impl ClientRequest {
@@ -129,7 +140,7 @@ impl ClientRequest {
     pub fn new(method: &str, url: &str) -> Result<Self, ClientError> {
         let url = Url::parse(url)?;
         let (method, headers, body) = (method.to_owned(), Vec::new(), Bytes::new());
-        Ok(Self { method, url, headers, body, trust: Trust::default() })
+        Ok(Self { method, url, headers, body, trust: Trust::default(), socket: None })
     }
 
     /// `error` as Go's client words it for this request: `Get "URL": …`.

@@ -3,6 +3,7 @@
 use super::{ClientError, ClientRequest, system_text};
 use crate::tls;
 use async_net::TcpStream;
+use async_net::unix::UnixStream;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::io;
 
@@ -14,6 +15,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 impl ClientRequest {
     /// A connection to where the request goes.
     pub(super) async fn connect(&self) -> Result<Box<dyn Wire>, ClientError> {
+        if let Some(path) = &self.socket {
+            let stream = UnixStream::connect(path).await;
+            return stream.map(|stream| Box::new(stream) as Box<dyn Wire>).map_err(|error| {
+                let (path, reason) = (path.display().to_string(), system_text(&error));
+                ClientError::ConnectSocket { path, reason }
+            });
+        }
         let host = self.url.host.as_str();
         let stream = dial(host, self.url.port).await?;
         if !self.url.secure {

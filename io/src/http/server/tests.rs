@@ -8,6 +8,7 @@ use crate::log::tests::{say, watched};
 use arc_swap::ArcSwap;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::future::Future;
+use std::net::TcpListener;
 use std::sync::atomic::AtomicUsize;
 use terraform_core::local::LocalView;
 use terraform_core::node::request::Response;
@@ -27,7 +28,7 @@ fn with_settings<F: Future<Output = ()>>(
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = serve(&[any], node, settings).unwrap();
+    let server = serve(&[any.into()], node, settings).unwrap();
     smol::block_on(test(server.addresses()[0]));
 }
 
@@ -166,8 +167,51 @@ fn a_port_in_use_is_refused_by_name() {
     let (sender, _calls) = smol::channel::bounded(1);
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
-    let error = serve(&[address], node, settings()).unwrap_err();
-    assert_eq!(error.reason, "address already in use");
+    let error = serve(&[address.into()], node, settings()).unwrap_err();
+    let text = format!("failed to start HTTP listener: listen tcp {address}: bind: ");
+    assert_eq!(error.to_string(), text + "address already in use");
+}
+
+#[test]
+fn a_socket_in_the_file_system_is_served_and_removed() {
+    use crate::http::client::{ClientLimits, ClientRequest};
+    use crate::http::listen::UnixAddress;
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = std::env::temp_dir().join(format!("io-http-{}.sock", std::process::id()));
+    let unix = |user: Option<&str>| {
+        let (path, user) = (path.clone(), user.map(str::to_owned));
+        HttpAddress::Unix(UnixAddress { path, user, group: None, mode: Some(0o601) })
+    };
+    let start = |address| {
+        let (sender, _calls) = smol::channel::bounded(1);
+        let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
+        serve(&[address], NodeHandle::new(view, sender, Clock::start()), settings())
+    };
+    // What is no socket stays where it is.
+    std::fs::write(&path, "precious").unwrap();
+    let bound = |result: Result<HttpServer, BindError>| result.unwrap_err().to_string();
+    let refused = format!("failed to start HTTP listener: listen unix unix://{}: ", path.display());
+    assert_eq!(bound(start(unix(None))), format!("{refused}bind: address already in use"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+    let unknown = "failed to look up user no such user: unknown user no such user";
+    assert_eq!(bound(start(unix(Some("no such user")))), format!("{refused}{unknown}"));
+
+    // What a killed agent left is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let server = start(unix(None)).unwrap();
+    assert!(server.addresses().is_empty());
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o601);
+    assert!(bound(start(unix(None))).ends_with("bind: address already in use"));
+    let mut request = ClientRequest::new("GET", "http://h/v1/agent/services").unwrap();
+    request.socket = Some(path.clone());
+    let response = smol::block_on(request.send(&ClientLimits::default())).unwrap();
+    assert_eq!((response.status, &*response.body), (200, &b"{}"[..]));
+    drop(server);
+    assert!(!path.exists());
+    let gone = smol::block_on(request.send(&ClientLimits::default())).unwrap_err().to_string();
+    let text = format!("dial unix {}: connect: no such file or directory", path.display());
+    assert_eq!(gone, text);
 }
 
 /// Runs `test` against a server whose node is the other end of a channel.
@@ -179,7 +223,7 @@ where
     let view = Arc::new(ArcSwap::from_pointee(view(LocalView::default())));
     let node = NodeHandle::new(view, sender, Clock::start());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = serve(&[any], node, settings()).unwrap();
+    let server = serve(&[any.into()], node, settings()).unwrap();
     smol::block_on(test(server.addresses()[0], calls));
 }
 
@@ -230,9 +274,9 @@ fn file_sent(chunked: bool) -> Vec<u8> {
             all
         });
         let (stream, peer) = listener.accept().unwrap();
-        let stream = Async::new(stream).unwrap();
-        let admission = Admission::new(&shared, peer.ip()).unwrap();
-        let socket = Socket { stream, peer, admission };
+        let stream = Async::new(Stream::Tcp(stream)).unwrap();
+        let admission = Admission::new(&shared, Some(peer.ip())).unwrap();
+        let socket = Socket { stream, peer: Some(peer), admission };
         socket.send_file(&file, chunked).await.unwrap();
         drop(socket);
         reading.await
@@ -281,7 +325,7 @@ fn a_stream_is_sent_in_chunks_as_it_comes_and_ends_with_its_client() {
     let settings = settings();
     let logs = Arc::clone(&settings.logs);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = serve(&[any], node, settings).unwrap();
+    let server = serve(&[any.into()], node, settings).unwrap();
     smol::block_on(async {
         let mut stream = connect(server.addresses()[0]).await;
         let head = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: h\r\n\r\n";
