@@ -12,6 +12,7 @@ mod pid_file;
 mod reload;
 mod running;
 mod signals;
+mod watch;
 
 /// The level of Consul's interface that this program answers as; clients compare it.
 pub const API_VERSION: &str = "1.8.7";

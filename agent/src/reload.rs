@@ -1,6 +1,6 @@
 //! Reading the configuration again while the agent runs.
 //!
-//! Services, checks, node metadata, the log level, how DNS answers, which metrics are collected and
+//! Services, checks, watches, node metadata, the log level, how DNS answers, which metrics are collected and
 //! how many connections to HTTP one client may have may change; whatever else changed in the files
 //! is named and waits for a restart. A configuration that is refused changes nothing
 //! (agent-config.md §5).
@@ -8,6 +8,7 @@
 use crate::cli::Sources;
 use crate::config::{Resolved, with_recursors};
 use crate::logger::Console;
+use crate::watch::Watches;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +32,8 @@ struct Shared {
     /// What the agent was started with.
     started: Resolved,
     console: Arc<Console>,
-    handle: OnceLock<NodeHandle>,
+    /// The node and the watches of the agent, once it runs.
+    agent: OnceLock<(NodeHandle, Watches)>,
     dns: Arc<ArcSwap<DnsConfig>>,
     node_meta: Arc<ArcSwap<BTreeMap<String, String>>>,
     http_connections: Arc<AtomicUsize>,
@@ -49,15 +51,22 @@ impl Reloading {
         let node_meta = Arc::new(ArcSwap::from_pointee(resolved.node.node_meta.clone()));
         let http_connections = Arc::new(AtomicUsize::new(resolved.http_connections_per_client));
         let started = resolved.clone();
-        let handle = OnceLock::new();
-        let shared = Shared { sources, started, console, handle, dns, node_meta, http_connections };
+        let agent = OnceLock::new();
+        let shared = Shared { sources, started, console, agent, dns, node_meta, http_connections };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Tells which node to reload.
-    pub(crate) fn attach(&self, handle: NodeHandle) {
+    /// Tells which node and which watches to reload.
+    pub(crate) fn attach(&self, handle: NodeHandle, watches: Watches) {
         // A reload belongs to one agent; it is attached once.
-        let _ = self.shared.handle.set(handle);
+        let _ = self.shared.agent.set((handle, watches));
+    }
+
+    /// Ends the watches and what they run.
+    pub(crate) async fn end_watches(&self) {
+        if let Some((_, watches)) = self.shared.agent.get() {
+            watches.end().await;
+        }
     }
 
     /// How DNS answers, replaced at each reload.
@@ -80,7 +89,8 @@ impl Reloading {
     /// - Errors: the text for the operator; the old configuration stays in force.
     pub(crate) async fn reload(&self) -> Result<(), String> {
         let shared = &self.shared;
-        let handle = shared.handle.get().ok_or("cannot reload before agent started")?;
+        let started = shared.agent.get().ok_or("cannot reload before agent started")?;
+        let (handle, watches) = started;
         let resolved = shared.sources.resolve()?;
         let dns = with_recursors(resolved.dns_config.clone(), &resolved.recursors).await;
         let dns = dns.map_err(|error| error.to_string())?;
@@ -103,6 +113,7 @@ impl Reloading {
         let DnsConfig { domain, alt_domain, translate_wan_addrs, .. } =
             shared.started.dns_config.clone();
         shared.dns.store(Arc::new(DnsConfig { domain, alt_domain, translate_wan_addrs, ..dns }));
+        watches.set(resolved.watches).await;
         let filter = resolved.telemetry.filter;
         handle.metrics().configure(TelemetryConfig { filter, ..shared.started.telemetry.clone() });
         Ok(())

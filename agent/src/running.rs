@@ -8,6 +8,7 @@ use crate::logger::Console;
 use crate::pid_file::PidFile;
 use crate::reload::Reloading;
 use crate::signals::{Wish, Wishes};
+use crate::watch::Watches;
 use smol::Timer;
 use smol::future::FutureExt as _;
 use std::io::Write as _;
@@ -24,6 +25,7 @@ use terraform_io::archive;
 use terraform_io::checks::Runner;
 use terraform_io::clock::Clock;
 use terraform_io::http::listen::HttpAddress;
+use terraform_io::http::own::OwnApi;
 use terraform_io::http::settings::{self, Facts, HttpSettings, ServerLimits};
 use terraform_io::log::{LogRing, Record};
 use terraform_io::runtime;
@@ -93,6 +95,7 @@ async fn start_and_wait(
     console.open();
     let handle = running.handle().clone();
     if let Err(error) = start_join(&handle, resolved).await {
+        reload.end_watches().await;
         return stop(running, error).await;
     }
     let joining = [PoolName::Lan, PoolName::Wan].map(|pool| {
@@ -100,6 +103,7 @@ async fn start_and_wait(
         runtime::spawn(joining.run())
     });
     let exit = wait(running, joining, resolved, &reload, console, wishes).await;
+    reload.end_watches().await;
     drop(pid_file);
     exit
 }
@@ -122,10 +126,13 @@ async fn start(
     let runner = Runner::default();
     let run_check = Box::new(move |kind, bytes| runner.run(kind, bytes).boxed());
     let settings = Settings { record, ..settings(resolved, console, reload) };
+    let (own, sink) = (settings.services.http_settings.clone(), Arc::clone(&settings.sink));
     let running = agent::start(resolved.node.clone(), settings, run_check)
         .await
         .map_err(|error| error.to_string())?;
-    reload.attach(running.handle().clone());
+    let watches = Watches::new(OwnApi::new(running.handle().clone(), own), sink);
+    watches.set(resolved.watches.clone()).await;
+    reload.attach(running.handle().clone(), watches);
     Ok(running)
 }
 

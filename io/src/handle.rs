@@ -91,6 +91,11 @@ impl NodeHandle {
         self.clock
     }
 
+    /// Whether the node has stopped, so that every request is answered with `Stopping`.
+    pub fn has_stopped(&self) -> bool {
+        self.calls.is_closed()
+    }
+
     /// Asks the node now; the future waits for its answer and is small, for it holds no request.
     ///
     /// A node that went away before it answered may have taken the request to others already, so

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod archive;
 pub mod bell;
+pub mod capture;
 pub mod checks;
 pub mod civil;
 pub mod clock;

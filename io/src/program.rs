@@ -4,6 +4,7 @@
 //! - A program gets a process group of its own, so that a signal reaches what it started, too. Only
 //!   one that shares the terminal's input stays in ours: others may not read from it.
 
+use crate::capture::{self, Pipe, Tail};
 use rustix::process::{Pid, kill_process, kill_process_group};
 use smol::process::{Child, ChildStdin, Stdio};
 use std::ffi::OsString;
@@ -53,20 +54,23 @@ impl Program {
         variables: &[(&str, String)],
         input: Input,
     ) -> io::Result<Self> {
-        let mut command = command(words, shell);
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let grouped = input != Input::Shared;
-        if grouped {
-            command.process_group(0);
-        }
-        let stdin = match input {
-            Input::Nothing => Stdio::null(),
-            Input::Fed => Stdio::piped(),
-            Input::Shared => Stdio::inherit(),
-        };
+        let (command, stdin, grouped) = prepared(words, shell, variables, input);
         let mut command = smol::process::Command::from(command);
         command.stdin(stdin).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         Ok(Self { child: command.spawn()?, grouped })
+    }
+
+    /// The same of a program whose output comes out of the pipe that is returned, for
+    /// [`Program::follow`].
+    pub fn start_captured(
+        words: &[String],
+        shell: bool,
+        variables: &[(&str, String)],
+        input: Input,
+    ) -> io::Result<(Self, Pipe)> {
+        let (command, stdin, grouped) = prepared(words, shell, variables, input);
+        let (child, pipe) = capture::start(command, stdin)?;
+        Ok((Self { child, grouped }, pipe))
     }
 
     /// Where a program that is [`Input::Fed`] is fed; the end is told by dropping it.
@@ -101,6 +105,32 @@ impl Program {
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.status().await
     }
+
+    /// Waits for its end, and takes what it says into `tail` until then.
+    pub async fn follow(&mut self, pipe: &Pipe, tail: &mut Tail) -> io::Result<ExitStatus> {
+        capture::follow(&mut self.child, pipe, tail).await
+    }
+}
+
+/// The command, what it reads, and whether it gets a process group of its own.
+fn prepared(
+    words: &[String],
+    shell: bool,
+    variables: &[(&str, String)],
+    input: Input,
+) -> (Command, Stdio, bool) {
+    let mut command = command(words, shell);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    let grouped = input != Input::Shared;
+    if grouped {
+        command.process_group(0);
+    }
+    let stdin = match input {
+        Input::Nothing => Stdio::null(),
+        Input::Fed => Stdio::piped(),
+        Input::Shared => Stdio::inherit(),
+    };
+    (command, stdin, grouped)
 }
 
 /// The command that `words` are.

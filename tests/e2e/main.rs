@@ -35,3 +35,4 @@ mod snapshot;
 mod torture;
 mod wan;
 mod watch;
+mod watches;

@@ -33,6 +33,7 @@ mod watch;
 
 pub(crate) use agent::Sources;
 pub use flags::Exit;
+pub(crate) use transport::{escaped, key_path};
 
 /// One command: its name, what it does in a line, and what runs it.
 struct Command {

@@ -181,7 +181,7 @@ pub(super) fn unexpected(response: &ClientResponse) -> String {
 }
 
 /// `text` as one segment of a URL's path.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
@@ -194,7 +194,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// The path of a key, which keeps its slashes.
-pub(super) fn key_path(key: &str) -> String {
+pub(crate) fn key_path(key: &str) -> String {
     let parts: Vec<String> = key.split('/').map(escaped).collect();
     format!("/v1/kv/{}", parts.join("/"))
 }

@@ -31,7 +31,7 @@ pub(super) enum Problem {
 
 impl Problem {
     /// The problem as the one holding `outer` sees it: keys are dotted paths.
-    fn inside(self, outer: &str) -> Self {
+    pub(super) fn inside(self, outer: &str) -> Self {
         match self {
             Self::UnknownKey(key) => Self::UnknownKey(path(outer, &key)),
             Self::Type { key, text } => Self::Type { key: path(outer, &key), text },
@@ -64,28 +64,28 @@ pub(super) fn duration(value: &Value) -> Result<Duration, DurationProblem> {
 }
 
 /// The entries of one definition, taken key by key so that leftovers are found.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     entries: BTreeMap<String, &'a Value>,
 }
 
 impl<'a> Fields<'a> {
-    fn of(value: &'a Value) -> Result<Self, Problem> {
+    pub(super) fn of(value: &'a Value) -> Result<Self, Problem> {
         let Value::Object(object) = value else {
             return Err(mistyped("", "map", value));
         };
         Ok(Self { entries: super::file::folded(object) })
     }
 
-    fn take(&mut self, key: &str) -> Option<&'a Value> {
+    pub(super) fn take(&mut self, key: &str) -> Option<&'a Value> {
         self.entries.remove(key).filter(|value| !value.is_null())
     }
 
-    fn text(&mut self, key: &str) -> Result<String, Problem> {
+    pub(super) fn text(&mut self, key: &str) -> Result<String, Problem> {
         let Some(value) = self.take(key) else { return Ok(String::new()) };
         value.as_str().map(str::to_owned).ok_or_else(|| mistyped(key, "string", value))
     }
 
-    fn boolean(&mut self, key: &str) -> Result<bool, Problem> {
+    pub(super) fn boolean(&mut self, key: &str) -> Result<bool, Problem> {
         let Some(value) = self.take(key) else { return Ok(false) };
         value.as_bool().ok_or_else(|| mistyped(key, "bool", value))
     }
@@ -101,7 +101,7 @@ impl<'a> Fields<'a> {
         u32::try_from(number).ok().filter(|n| *n <= 1_000_000).ok_or_else(rule)
     }
 
-    fn duration(&mut self, key: &str) -> Result<Duration, Problem> {
+    pub(super) fn duration(&mut self, key: &str) -> Result<Duration, Problem> {
         let Some(value) = self.take(key) else { return Ok(Duration::ZERO) };
         duration(value).map_err(|problem| match problem {
             DurationProblem::Type => mistyped(key, "string", value),
@@ -127,7 +127,7 @@ impl<'a> Fields<'a> {
         object.iter().map(|(name, value)| text(name, value)).collect()
     }
 
-    fn finish(self) -> Result<(), Problem> {
+    pub(super) fn finish(self) -> Result<(), Problem> {
         match self.entries.into_iter().find(|(_, value)| !value.is_null()) {
             Some((key, _)) => Err(Problem::UnknownKey(key)),
             None => Ok(()),
@@ -135,11 +135,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn mistyped(key: &str, expected: &str, value: &Value) -> Problem {
+pub(super) fn mistyped(key: &str, expected: &str, value: &Value) -> Problem {
     Problem::Type { key: key.to_owned(), text: mismatch(expected, value) }
 }
 
-fn text_list(key: &str, value: &Value) -> Result<Vec<String>, Problem> {
+pub(super) fn text_list(key: &str, value: &Value) -> Result<Vec<String>, Problem> {
     let Value::Array(values) = value else { return Err(mistyped(key, "list", value)) };
     let text = |value: &Value| match value.as_str() {
         Some(text) => Ok(text.to_owned()),
@@ -337,7 +337,7 @@ fn tagged_addresses(fields: &mut Fields<'_>) -> Result<BTreeMap<String, ServiceA
     Ok(addresses)
 }
 
-fn rule(error: impl ToString) -> Problem {
+pub(super) fn rule(error: impl ToString) -> Problem {
     Problem::Rule(error.to_string())
 }
 

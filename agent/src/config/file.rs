@@ -12,6 +12,8 @@ use super::hcl;
 use super::host::HostSettings;
 use super::keys::{self, Safety};
 use super::telemetry::TelemetrySettings;
+use super::watches;
+use crate::watch::WatchDefinition;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -168,6 +170,8 @@ pub struct Settings {
     pub services: Vec<ServiceDefinition>,
     /// `check` and `checks`
     pub checks: Vec<CheckDefinition>,
+    /// `watches`
+    pub watches: Vec<WatchDefinition>,
     /// Known settings that are given but not built.
     pub unbuilt: Vec<Unbuilt>,
 }
@@ -403,6 +407,10 @@ impl FileReader {
                 Some(values) => self.services(key, values),
                 None => self.mistyped(key, "list", value),
             },
+            "watches" => match value.as_array() {
+                Some(values) => self.watches(key, values),
+                None => self.mistyped(key, "list", value),
+            },
             "checks" => match value.as_array() {
                 Some(values) => self.checks(key, values),
                 None => self.mistyped(key, "list", value),
@@ -614,6 +622,15 @@ impl FileReader {
         for value in values {
             match definition::node_check(value) {
                 Ok(check) => self.settings.checks.push(check),
+                Err(problem) => self.definition_problem(key, problem),
+            }
+        }
+    }
+
+    fn watches(&mut self, key: &str, values: &[Value]) {
+        for value in values {
+            match watches::watch(value) {
+                Ok(watch) => self.settings.watches.push(watch),
                 Err(problem) => self.definition_problem(key, problem),
             }
         }

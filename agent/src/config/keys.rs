@@ -99,7 +99,6 @@ const HARMLESS: &[&str] = &[
     "ui",
     "ui_content_path",
     "ui_dir",
-    "watches",
 ];
 
 /// What leaving `path` out means; `None` if it is no known setting of an unbuilt feature.

@@ -31,7 +31,7 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, recursors,
         node_meta, gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_durations,
         dns_soa, dns_service_ttl, http_block_endpoints, http_allow_write_from,
-        http_response_headers, host, telemetry, services, checks, unbuilt;
+        http_response_headers, host, telemetry, services, checks, watches, unbuilt;
     );
 }
 
@@ -75,7 +75,8 @@ mod tests {
             "telemetry": {"metrics_prefix": "p", "disable_hostname": true,
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},
-            "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}], "ui": true
+            "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}],
+            "watches": [{"type": "nodes", "handler": "h"}], "ui": true
         }"#;
         let above = parse(text).unwrap();
         let mut below = Settings::default();

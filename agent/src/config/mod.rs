@@ -12,6 +12,7 @@ mod load;
 mod merge;
 mod resolve;
 mod telemetry;
+mod watches;
 
 pub use file::{FileError, Format, Settings, Unbuilt, parse, parse_as};
 pub use host::{HostConfig, HostSettings, LogConfig, LogFileConfig};

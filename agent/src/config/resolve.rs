@@ -13,6 +13,7 @@ pub use listeners::Listeners;
 use super::host::{HostConfig, host};
 use super::telemetry::telemetry;
 use super::{Safety, Settings};
+use crate::watch::WatchDefinition;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -79,6 +80,8 @@ pub struct Resolved {
     pub leave_on_interrupt: bool,
     /// Whether SIGTERM leaves the cluster.
     pub leave_on_terminate: bool,
+    /// What the agent watches.
+    pub watches: Vec<WatchDefinition>,
     /// What is worth a warning, one line each.
     pub warnings: Vec<String>,
 }
@@ -182,6 +185,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_connections_per_client,
         recursors: settings.recursors,
         host: host(&settings.host).map_err(ResolveError)?,
+        watches: settings.watches,
         telemetry,
         use_cache: settings.use_cache.unwrap_or(true),
         scripts_from_api,

@@ -5,7 +5,8 @@
 //! - The engine cannot end a command: one that is late goes on in its container.
 
 use super::critical;
-use super::script::Tail;
+use super::script::after_timeout;
+use crate::capture::Tail;
 use crate::http::client::{ClientError, ClientLimits, ClientRequest, ClientResponse};
 use crate::runtime::within;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ pub(super) async fn run(check: &DockerCheck, engine: &Path, output_max_size: usi
     let code = match within(check.timeout, execute(check, engine, &mut tail)).await {
         Some(Ok(code)) => code,
         Some(Err(error)) => return critical(error),
-        None => return critical(tail.after_timeout(check.timeout)),
+        None => return critical(after_timeout(&mut tail, check.timeout)),
     };
     let status = match code {
         0 => CheckStatus::Passing,

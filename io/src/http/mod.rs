@@ -13,6 +13,7 @@ pub mod executions;
 pub mod file;
 pub mod json;
 pub mod listen;
+pub mod own;
 pub mod parse;
 pub mod render;
 pub mod rendered;

@@ -178,6 +178,12 @@ impl Reply {
         self.file.is_some() || self.stream.is_some()
     }
 
+    /// `X-Consul-Index`, of a read that has one.
+    pub fn index(&self) -> Option<String> {
+        let told = self.headers.iter().find(|(name, _)| *name == "X-Consul-Index");
+        told.map(|(_, index)| index.clone()).or_else(|| Some(self.meta?.index.to_string()))
+    }
+
     /// 501 that names what is not built.
     pub fn not_built(what: &str) -> Self {
         Self::text(501, format!("{what} is not built yet"))

@@ -1,27 +1,18 @@
 //! `terraform watch`: looks at something, and runs a program whenever it has changed (cli.md §7).
 
-mod plan;
-mod subject;
-
 use super::Exit;
-use super::client::{self, Client, json};
+use super::client::{self, Client};
 use super::transport::unexpected;
 use crate::signals::Wishes;
+use crate::watch::{LOOK_TIME, Parameters, Plan, Subject, query, result};
 use argh::{ArgsInfo, FromArgs};
-use plan::Plan;
 use serde_json::Value;
 use smol::future::FutureExt as _;
 use smol::io::AsyncWriteExt as _;
-use std::time::Duration;
-use subject::Subject;
 use terraform_io::http::client::system_text;
 use terraform_io::http::json::pretty;
 use terraform_io::program::{Input, Program, exit_text};
 use terraform_io::runtime::within;
-
-/// How long an agent may let a look wait: the five minutes after which it answers by itself, a
-/// sixteenth of them to spread the answers (http-api.md §1.3), and time for the way.
-const LOOK_TIME: Duration = Duration::from_secs(300 + 19 + 30);
 
 /// Shows keys, services, nodes, checks or events once, or runs a program with them on its standard
 /// input now and after every change. The program finds the index of the change in CONSUL_INDEX.
@@ -71,7 +62,8 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
         let help = client::help::<Arguments>("watch");
         return Err(Exit::failure(format!("Watch type must be specified\n\n{help}")));
     }
-    let subject = Subject::of(&arguments).map_err(|rule| Exit::failure(format!("{rule}\n")))?;
+    let subject = parameters(&arguments).and_then(|given| Subject::of(&given));
+    let subject = subject.map_err(|rule| Exit::failure(format!("{rule}\n")))?;
     // Whether there is an agent is known before the first look, which would try for ever.
     let failed = |error| Exit::failure(format!("Error querying Consul agent: {error}\n"));
     client.get("/v1/agent/self", &[]).map_err(failed)?;
@@ -79,6 +71,30 @@ fn try_run(words: &[String]) -> Result<Exit, Exit> {
         .map_err(|error| Exit::failure(format!("Error watching for signals: {error}\n")))?;
     let handler = Handler { words: &arguments.child, shell: arguments.shell.unwrap_or(true) };
     smol::block_on(watch(&client, &subject, &handler, &mut wishes))
+}
+
+fn parameters(arguments: &Arguments) -> Result<Parameters, String> {
+    Ok(Parameters {
+        kind: arguments.kind.clone().unwrap_or_default(),
+        key: arguments.key.clone(),
+        prefix: arguments.prefix.clone(),
+        service: arguments.service.clone(),
+        tag: arguments.tag.clone(),
+        passingonly: arguments.passingonly.as_deref().map(passing).transpose()?,
+        state: arguments.state.clone(),
+        name: arguments.name.clone(),
+    })
+}
+
+fn passing(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!(
+            "Failed to parse passingonly flag: strconv.ParseBool: parsing \"{other}\": invalid \
+             syntax"
+        )),
+    }
 }
 
 /// What is done with a result.
@@ -127,18 +143,10 @@ async fn watch(
 
 /// One look, which waits until there is something new: its index and what there is.
 async fn look(client: &Client, subject: &Subject, plan: &Plan) -> Result<(u64, Value), String> {
-    let mut query = subject.query();
-    query.extend(plan.index().map(|index| format!("index={index}")));
+    let query = query(subject, plan);
     let answer = client.ask(("GET", &subject.path()), &query, Vec::new(), LOOK_TIME).await?;
-    let found = match answer.status {
-        200 => json(&answer)?,
-        404 if subject.may_be_missing() => Value::Null,
-        _ => return Err(unexpected(&answer)),
-    };
-    // Without an index the next look would not wait.
-    let index = answer.header("x-consul-index").and_then(|text| text.parse().ok());
-    let index = index.filter(|index| *index > 0).ok_or("the agent tells no index")?;
-    Ok((index, subject.result(found)))
+    let index = answer.header("x-consul-index");
+    result(subject, (answer.status, index, &answer.body))?.ok_or_else(|| unexpected(&answer))
 }
 
 /// How a handler went.
@@ -189,5 +197,31 @@ async fn handle(
     match status.success() || stopped == Handled::Stopped {
         true => Ok(stopped),
         false => Err(failed("executing", exit_text(status))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::flags;
+
+    #[test]
+    fn flags_become_parameters() {
+        let of = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            parameters(&flags::parse::<Arguments>("watch", &words).unwrap())
+        };
+        let given = of(&["-type=service", "-service=w", "-tag=a", "-tag=b", "-passingonly", "1"]);
+        let expected = Parameters {
+            kind: "service".to_owned(),
+            service: Some("w".to_owned()),
+            tag: vec!["a".to_owned(), "b".to_owned()],
+            passingonly: Some(true),
+            ..Parameters::default()
+        };
+        assert_eq!(given, Ok(expected));
+        let rule = "Failed to parse passingonly flag: strconv.ParseBool: parsing \"maybe\": invalid \
+                    syntax";
+        assert_eq!(of(&["-type=service", "-passingonly=maybe"]), Err(rule.to_owned()));
     }
 }

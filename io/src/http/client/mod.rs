@@ -143,6 +143,13 @@ impl ClientRequest {
         Ok(Self { method, url, headers, body, trust: Trust::default(), socket: None })
     }
 
+    /// Whether it can be sent.
+    ///
+    /// - Errors: what of the method or the headers no head can hold.
+    pub fn check(&self) -> Result<(), ClientError> {
+        self.head(0).map(drop)
+    }
+
     /// `error` as Go's client words it for this request: `Get "URL": …`.
     pub fn error_text(&self, error: &ClientError) -> String {
         let mut method = self.method.to_ascii_lowercase();

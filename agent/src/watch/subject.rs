@@ -1,67 +1,88 @@
 //! What is watched: where it is asked for, and what of the answer counts (cli.md §7).
 
-use super::super::transport::{escaped, key_path};
-use super::Arguments;
+use crate::cli::{escaped, key_path};
 use serde_json::Value;
+
+/// What describes something to watch; each is called as the flag and the key that it comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parameters {
+    pub(crate) kind: String,
+    pub(crate) key: Option<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) service: Option<String>,
+    pub(crate) tag: Vec<String>,
+    pub(crate) passingonly: Option<bool>,
+    pub(crate) state: Option<String>,
+    pub(crate) name: Option<String>,
+}
 
 /// One thing to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub enum Subject {
+    /// One key.
     Key(String),
+    /// The keys that begin so.
     KeyPrefix(String),
+    /// The names of all services.
     Services,
+    /// All nodes.
     Nodes,
+    /// The instances of a service.
     Service {
+        /// Its name.
         name: String,
+        /// The tags that an instance must have.
         tags: Vec<String>,
+        /// Whether all its checks must pass.
         passing: bool,
     },
+    /// The checks of a service.
     ChecksOfService(String),
+    /// The checks in a state.
     ChecksInState(String),
-    /// An empty name stands for all.
+    /// The events of a name; an empty one stands for all.
     Event(String),
 }
 
 impl Subject {
-    /// What the flags describe.
+    /// What the parameters describe.
     ///
     /// - Errors: the rule that they break.
-    pub(super) fn of(arguments: &Arguments) -> Result<Self, String> {
-        let text = |flag: &Option<String>| flag.clone().filter(|text| !text.is_empty());
-        let needed = |flag: &Option<String>, what: &str| {
-            text(flag).ok_or_else(|| format!("Must specify a single {what} to watch"))
+    pub(crate) fn of(parameters: &Parameters) -> Result<Self, String> {
+        let text = |given: &Option<String>| given.clone().filter(|text| !text.is_empty());
+        let needed = |given: &Option<String>, what: &str| {
+            text(given).ok_or_else(|| format!("Must specify a single {what} to watch"))
         };
-        let kind = arguments.kind.as_deref().unwrap_or_default();
-        let service = text(&arguments.service);
-        let (subject, used): (Self, &[&str]) = match kind {
-            "key" => (Self::Key(needed(&arguments.key, "key")?), &["key"]),
-            "keyprefix" => (Self::KeyPrefix(needed(&arguments.prefix, "prefix")?), &["prefix"]),
+        let service = text(&parameters.service);
+        let (subject, used): (Self, &[&str]) = match parameters.kind.as_str() {
+            "key" => (Self::Key(needed(&parameters.key, "key")?), &["key"]),
+            "keyprefix" => (Self::KeyPrefix(needed(&parameters.prefix, "prefix")?), &["prefix"]),
             "services" => (Self::Services, &[]),
             "nodes" => (Self::Nodes, &[]),
             "service" => {
-                let name = needed(&arguments.service, "service")?;
-                let passing = passing(arguments.passingonly.as_deref())?;
-                let tags = arguments.tag.clone();
+                let name = needed(&parameters.service, "service")?;
+                let passing = parameters.passingonly.unwrap_or(false);
+                let tags = parameters.tag.clone();
                 (Self::Service { name, tags, passing }, &["service", "tag", "passingonly"])
             }
-            "checks" => match (service, text(&arguments.state)) {
+            "checks" => match (service, text(&parameters.state)) {
                 (Some(_), Some(_)) => return Err("Cannot specify service and state".to_owned()),
                 (Some(name), None) => (Self::ChecksOfService(name), &["service"]),
                 (None, state) => {
                     (Self::ChecksInState(state.unwrap_or_else(|| "any".to_owned())), &["state"])
                 }
             },
-            "event" => (Self::Event(text(&arguments.name).unwrap_or_default()), &["name"]),
-            _ => return Err(format!("Unsupported watch type: {kind}")),
+            "event" => (Self::Event(text(&parameters.name).unwrap_or_default()), &["name"]),
+            kind => return Err(format!("Unsupported watch type: {kind}")),
         };
         let given = [
-            ("key", arguments.key.is_some()),
-            ("prefix", arguments.prefix.is_some()),
-            ("service", arguments.service.is_some()),
-            ("tag", !arguments.tag.is_empty()),
-            ("passingonly", arguments.passingonly.is_some()),
-            ("state", arguments.state.is_some()),
-            ("name", arguments.name.is_some()),
+            ("key", parameters.key.is_some()),
+            ("prefix", parameters.prefix.is_some()),
+            ("service", parameters.service.is_some()),
+            ("tag", !parameters.tag.is_empty()),
+            ("passingonly", parameters.passingonly.is_some()),
+            ("state", parameters.state.is_some()),
+            ("name", parameters.name.is_some()),
         ];
         let unused = given.iter().filter(|(name, given)| *given && !used.contains(name));
         let unused: Vec<&str> = unused.map(|(name, _)| *name).collect();
@@ -73,7 +94,7 @@ impl Subject {
     }
 
     /// The type's name.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Key(_) => "key",
             Self::KeyPrefix(_) => "keyprefix",
@@ -86,7 +107,7 @@ impl Subject {
     }
 
     /// Where it is asked for.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         match self {
             Self::Key(name) | Self::KeyPrefix(name) => key_path(name),
             Self::Services => "/v1/catalog/services".to_owned(),
@@ -99,7 +120,7 @@ impl Subject {
     }
 
     /// The parameters that it is asked for with.
-    pub(super) fn query(&self) -> Vec<String> {
+    pub(crate) fn query(&self) -> Vec<String> {
         match self {
             Self::KeyPrefix(_) => vec!["recurse".to_owned()],
             Self::Service { tags, passing, .. } => {
@@ -117,17 +138,17 @@ impl Subject {
     }
 
     /// Whether status 404 means that there is none.
-    pub(super) const fn may_be_missing(&self) -> bool {
+    pub(crate) const fn may_be_missing(&self) -> bool {
         matches!(self, Self::Key(_) | Self::KeyPrefix(_))
     }
 
     /// Whether the index is that of the newest event, which is computed from its identity.
-    pub(super) const fn index_is_hash(&self) -> bool {
+    pub(crate) const fn index_is_hash(&self) -> bool {
         matches!(self, Self::Event(_))
     }
 
     /// What of an answer is shown: of a key the entry itself.
-    pub(super) fn result(&self, answer: Value) -> Value {
+    pub(crate) fn result(&self, answer: Value) -> Value {
         match (self, answer) {
             (Self::Key(_), Value::Array(rows)) => rows.into_iter().next().unwrap_or_default(),
             (_, answer) => answer,
@@ -135,7 +156,7 @@ impl Subject {
     }
 
     /// Leaves those events that are newer than the one with the index `seen`.
-    pub(super) fn prune(&self, seen: Option<u64>, result: Value) -> Value {
+    pub(crate) fn prune(&self, seen: Option<u64>, result: Value) -> Value {
         match (self, result) {
             (Self::Event(_), Value::Array(events)) => {
                 let is_seen = |event: &Value| seen.is_some() && event_index(event) == seen;
@@ -144,17 +165,6 @@ impl Subject {
             }
             (_, result) => result,
         }
-    }
-}
-
-fn passing(text: Option<&str>) -> Result<bool, String> {
-    match text.unwrap_or("false") {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        other => Err(format!(
-            "Failed to parse passingonly flag: strconv.ParseBool: parsing \"{other}\": invalid \
-             syntax"
-        )),
     }
 }
 
@@ -168,28 +178,38 @@ fn event_index(event: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::flags;
     use serde_json::json;
 
+    /// What `name=value` words describe.
     fn of(words: &[&str]) -> Result<Subject, String> {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        Subject::of(&flags::parse("watch", &words).unwrap())
+        let mut parameters = Parameters::default();
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap();
+            let text = Some(value.to_owned());
+            match name {
+                "type" => parameters.kind = value.to_owned(),
+                "key" => parameters.key = text,
+                "prefix" => parameters.prefix = text,
+                "service" => parameters.service = text,
+                "tag" => parameters.tag.push(value.to_owned()),
+                "passingonly" => parameters.passingonly = value.parse().ok(),
+                "state" => parameters.state = text,
+                "name" => parameters.name = text,
+                _ => panic!("{word}"),
+            }
+        }
+        Subject::of(&parameters)
     }
 
     #[test]
-    fn flags_that_describe_nothing_are_refused() {
+    fn parameters_that_describe_nothing_are_refused() {
         for (words, rule) in [
-            (&["-type=x"][..], "Unsupported watch type: x"),
-            (&["-type=key"], "Must specify a single key to watch"),
-            (&["-type=keyprefix"], "Must specify a single prefix to watch"),
-            (&["-type=service"], "Must specify a single service to watch"),
-            (&["-type=checks", "-service=a", "-state=any"], "Cannot specify service and state"),
-            (&["-type=key", "-key=a", "-prefix=b"], "Invalid parameters: [prefix]"),
-            (
-                &["-type=service", "-service=a", "-passingonly=maybe"],
-                "Failed to parse passingonly flag: strconv.ParseBool: parsing \"maybe\": invalid \
-                 syntax",
-            ),
+            (&["type=x"][..], "Unsupported watch type: x"),
+            (&["type=key"], "Must specify a single key to watch"),
+            (&["type=keyprefix"], "Must specify a single prefix to watch"),
+            (&["type=service"], "Must specify a single service to watch"),
+            (&["type=checks", "service=a", "state=any"], "Cannot specify service and state"),
+            (&["type=key", "key=a", "prefix=b"], "Invalid parameters: [prefix]"),
         ] {
             assert_eq!(of(words), Err(rule.to_owned()));
         }
@@ -198,20 +218,20 @@ mod tests {
     #[test]
     fn every_type_is_asked_for_where_it_is_found() {
         for (words, path, query) in [
-            (&["-type=key", "-key=a/b c"][..], "/v1/kv/a/b%20c", ""),
-            (&["-type=keyprefix", "-prefix=a/"], "/v1/kv/a/", "recurse"),
-            (&["-type=services"], "/v1/catalog/services", ""),
-            (&["-type=nodes"], "/v1/catalog/nodes", ""),
+            (&["type=key", "key=a/b c"][..], "/v1/kv/a/b%20c", ""),
+            (&["type=keyprefix", "prefix=a/"], "/v1/kv/a/", "recurse"),
+            (&["type=services"], "/v1/catalog/services", ""),
+            (&["type=nodes"], "/v1/catalog/nodes", ""),
             (
-                &["-type=service", "-service=w", "-tag=a", "-tag=b", "-passingonly", "true"],
+                &["type=service", "service=w", "tag=a", "tag=b", "passingonly=true"],
                 "/v1/health/service/w",
                 "tag=a&tag=b&passing",
             ),
-            (&["-type=checks"], "/v1/health/state/any", ""),
-            (&["-type=checks", "-state=critical"], "/v1/health/state/critical", ""),
-            (&["-type=checks", "-service=w"], "/v1/health/checks/w", ""),
-            (&["-type=event"], "/v1/event/list", ""),
-            (&["-type=event", "-name=x"], "/v1/event/list", "name=x"),
+            (&["type=checks"], "/v1/health/state/any", ""),
+            (&["type=checks", "state=critical"], "/v1/health/state/critical", ""),
+            (&["type=checks", "service=w"], "/v1/health/checks/w", ""),
+            (&["type=event"], "/v1/event/list", ""),
+            (&["type=event", "name=x"], "/v1/event/list", "name=x"),
         ] {
             let subject = of(words).unwrap();
             assert_eq!(

@@ -10,7 +10,7 @@ const RETRY_MAX: Duration = Duration::from_secs(180);
 
 /// The last index and result, and how many looks failed since.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Whether an index says nothing but which one it is, so that a smaller one is no step back.
     index_is_hash: bool,
     index: Option<u64>,
@@ -19,17 +19,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn new(index_is_hash: bool) -> Self {
+    pub(crate) const fn new(index_is_hash: bool) -> Self {
         Self { index_is_hash, index: None, result: None, failures: 0 }
     }
 
     /// The index that the next look waits to be passed; `None` if it does not wait.
-    pub(super) fn index(&self) -> Option<u64> {
+    pub(crate) fn index(&self) -> Option<u64> {
         self.index.filter(|index| *index > 0)
     }
 
     /// Takes a result; gives it back with its index if it is another than the last one.
-    pub(super) fn seen(&mut self, index: u64, result: Value) -> Option<(u64, &Value)> {
+    pub(crate) fn seen(&mut self, index: u64, result: Value) -> Option<(u64, &Value)> {
         self.failures = 0;
         if self.index == Some(index) {
             return None;
@@ -44,7 +44,7 @@ impl Plan {
     }
 
     /// Takes a failure; says when to look again, which then does not wait for a change.
-    pub(super) fn failed(&mut self) -> Duration {
+    pub(crate) fn failed(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.index = None;
         RETRY.saturating_mul(self.failures.saturating_mul(self.failures)).min(RETRY_MAX)
