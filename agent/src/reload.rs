@@ -98,6 +98,7 @@ impl Reloading {
             services: resolved.node.services.clone(),
             checks: resolved.node.checks.clone(),
             node_meta: resolved.node.node_meta.clone(),
+            discard_check_output: resolved.node.check_output.discard,
             level: resolved.node.level,
         };
         let request = Request::new(RequestBody::Reload(Box::new(reloadable)));
@@ -133,6 +134,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
              performance.raft_multiplier or reconnect_timeout_wan",
             a.server != b.server,
         ),
+        ("check_output_max_size", a.check_output.bytes_max != b.check_output.bytes_max),
         ("check_update_interval", a.check_update_interval != b.check_update_interval),
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),
         ("datacenter", a.datacenter != b.datacenter),

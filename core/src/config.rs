@@ -3,7 +3,7 @@
 use crate::catalog::autopilot::AutopilotConfig;
 use crate::gossip::Admission;
 use crate::id::{Datacenter, NodeName, PoolName};
-use crate::local::definition::{CheckDefinition, ServiceDefinition};
+use crate::local::definition::{CheckDefinition, OutputRules, ServiceDefinition};
 use crate::raft::RaftLimits;
 use crate::trace::Level;
 use crate::wire::label::Label;
@@ -302,6 +302,8 @@ pub struct NodeConfig {
     pub rpc_hold: Duration,
     /// Output-only changes of checks reach the catalog after about this long.
     pub check_update_interval: Duration,
+    /// What is kept of what checks say.
+    pub check_output: OutputRules,
     /// The level of traces wanted at the start.
     pub level: Level,
 }
@@ -320,6 +322,7 @@ pack_struct!(NodeConfig {
     node_meta,
     rpc_hold,
     check_update_interval,
+    check_output,
     level
 });
 

@@ -31,6 +31,7 @@ mod replay;
 mod serf_commands;
 mod serf_peer;
 mod sessions;
+mod settings;
 mod snapshot;
 mod torture;
 mod wan;

@@ -35,6 +35,9 @@ struct Arguments {
     /// wait until this many servers form a new cluster
     #[argh(option, arg_name = "count")]
     bootstrap_expect: Option<i64>,
+    /// how many bytes of what a check says are kept at most (4096)
+    #[argh(option, arg_name = "bytes")]
+    check_output_max_size: Option<i64>,
     /// the addresses to listen on for programs, with spaces between them (127.0.0.1)
     #[argh(option, arg_name = "addresses")]
     client: Option<String>,
@@ -282,6 +285,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         max_query_time: arguments.max_query_time,
         ..Settings::default()
     };
+    let size = arguments.check_output_max_size;
+    scalars.tuning.numbers.extend(size.map(|size| ("check_output_max_size".to_owned(), size)));
     let ports = [
         ("dns", arguments.dns_port),
         ("http", arguments.http_port),
@@ -336,6 +341,13 @@ mod tests {
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let ordered = in_given_order(&words, paths(&["f"]), paths(&["d", "e"]));
         assert_eq!(ordered, paths(&["d", "f", "e"]));
+    }
+
+    #[test]
+    fn a_flag_may_be_spelled_with_underscores() {
+        let words = ["-check_output_max_size=7".to_owned()];
+        let Sources { scalars, .. } = sources(flags::parse("agent", &words).unwrap(), &words);
+        assert_eq!(scalars.tuning.numbers.get("check_output_max_size"), Some(&7));
     }
 
     #[test]

@@ -105,6 +105,8 @@ fn rewrite<const N: usize>(
             Some((name, value)) => (name, Some(value)),
             None => (bare, None),
         };
+        // Consul spells one flag with underscores: -check_output_max_size.
+        let name = &*name.replace('_', "-");
         if matches!(name, "h" | "help") {
             return Err(Exit::success(help_of(command, &infos)));
         }

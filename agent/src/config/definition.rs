@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use terraform_core::catalog::model::{CheckStatus, Service, ServiceAddress, Weights};
 use terraform_core::id::{CheckId, ModifyIndex, ServiceId, ServiceName};
-use terraform_core::local::definition::{
-    CheckDefinition, CheckSource, OUTPUT_BYTES_MAX, Origin, ServiceDefinition,
-};
+use terraform_core::local::definition::{CheckDefinition, CheckSource, Origin, ServiceDefinition};
 
 /// Why a definition was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,8 +291,7 @@ fn status_from(text: &str) -> Result<CheckStatus, Problem> {
 
 fn output_limit(given: i64) -> Result<usize, Problem> {
     let rule = || Problem::Rule("output_max_size: MaxOutputMaxSize must be positive".to_owned());
-    let given = usize::try_from(given).map_err(|_| rule())?;
-    Ok(if given == 0 { OUTPUT_BYTES_MAX } else { given.min(OUTPUT_BYTES_MAX) })
+    usize::try_from(given).map_err(|_| rule())
 }
 
 fn weights(fields: &mut Fields<'_>, service: &str) -> Result<Weights, Problem> {
@@ -387,7 +384,7 @@ mod tests {
         });
         let definition = service(&value).unwrap();
         assert!(definition.service.enable_tag_override);
-        assert_eq!(definition.checks[0].output_max_size, OUTPUT_BYTES_MAX);
+        assert_eq!(definition.checks[0].output_max_size, 9999, "the agent has its own limit");
         let CheckKind::Alias(alias) = &definition.checks[0].kind else { panic!() };
         assert_eq!(alias.node.as_ref().map(|name| name.as_str()), Some("n2"));
         assert_eq!(alias.service.as_ref().map(|id| id.as_str()), Some("db"));

@@ -6,6 +6,9 @@
 //! (DESIGN.md §8).
 
 mod host;
+mod tuning;
+
+pub use tuning::TuningSettings;
 
 use super::definition;
 use super::hcl;
@@ -170,6 +173,8 @@ pub struct Settings {
     pub services: Vec<ServiceDefinition>,
     /// `check` and `checks`
     pub checks: Vec<CheckDefinition>,
+    /// Sizes, paces and times, by key
+    pub tuning: TuningSettings,
     /// `watches`
     pub watches: Vec<WatchDefinition>,
     /// Known settings that are given but not built.
@@ -313,7 +318,9 @@ impl FileReader {
     }
 
     fn top(&mut self, key: &str, value: &Value) {
-        let is_plain = |reader: &mut Self| reader.scalar(key, value) || reader.host(key, value);
+        let is_plain = |reader: &mut Self| {
+            reader.scalar(key, value) || reader.host(key, value) || reader.tuning(key, value)
+        };
         if value.is_null() || is_plain(self) || self.collection(key, value) {
             return;
         }
@@ -486,7 +493,7 @@ impl FileReader {
             ("http_config", "use_cache") => self.settings.use_cache = self.boolean(path, value),
             ("telemetry", _) => return self.telemetry(key, path, value),
             ("unix_sockets", _) => return self.host(path, value),
-            _ => return false,
+            _ => return self.tuning(path, value),
         }
         true
     }

@@ -6,6 +6,7 @@ mod addresses;
 mod dns;
 mod http;
 mod listeners;
+mod tuning;
 
 pub use dns::with_recursors;
 pub use listeners::Listeners;
@@ -162,6 +163,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         node_meta: node_meta(&settings.node_meta)?,
         rpc_hold: settings.rpc_hold_timeout.unwrap_or(Duration::from_secs(7)),
         check_update_interval: settings.check_update_interval.unwrap_or(Duration::from_secs(300)),
+        check_output: tuning::check_output(&settings.tuning)?,
         level,
         services: settings.services,
         checks: settings.checks,

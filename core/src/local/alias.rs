@@ -125,7 +125,9 @@ fn decide(
     };
     let failing = critical.or(warning).and_then(|id| registry.view().checks.get(&id));
     let output = match failing {
-        Some(check) => failing_text(&check.name, &check.output, definition.output_max_size),
+        Some(check) => {
+            failing_text(&check.name, &check.output, registry.output_rules().limit(definition))
+        }
         None if checks => ALL_PASSING.to_owned(),
         None => "No checks found.".to_owned(),
     };

@@ -248,7 +248,7 @@ pub struct CheckDefinition {
     pub status: CheckStatus,
     /// How it finds out.
     pub kind: CheckKind,
-    /// Bytes of output kept, at most 4096.
+    /// Bytes of output kept, 0 for as many as the agent keeps at most ([`OutputRules`]).
     pub output_max_size: usize,
     /// Equal results needed before it turns passing.
     pub success_before_passing: u32,
@@ -276,7 +276,33 @@ pack_struct!(CheckDefinition {
     origin,
 });
 
-/// Bytes of check output kept by default, and at most.
+/// What is kept of what checks say (`check_output_max_size`, `discard_check_output`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputRules {
+    /// Bytes of the output of each check at most.
+    pub bytes_max: usize,
+    /// Whether nothing is kept.
+    pub discard: bool,
+}
+pack_struct!(OutputRules { bytes_max, discard });
+
+impl Default for OutputRules {
+    fn default() -> Self {
+        Self { bytes_max: OUTPUT_BYTES_MAX, discard: false }
+    }
+}
+
+impl OutputRules {
+    /// Bytes of output that are kept of a check.
+    pub fn limit(self, definition: &CheckDefinition) -> usize {
+        match definition.output_max_size {
+            0 => self.bytes_max,
+            own => own.min(self.bytes_max),
+        }
+    }
+}
+
+/// Bytes of check output kept by default.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// The shortest interval between runs; shorter ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);

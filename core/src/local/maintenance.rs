@@ -5,7 +5,6 @@
 
 use super::registry::Registry;
 use super::*;
-use definition::OUTPUT_BYTES_MAX;
 
 /// The check of a node in maintenance.
 pub const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -62,7 +61,7 @@ fn check(id: CheckId, service_id: Option<ServiceId>, reason: String) -> CheckDef
         service_id,
         status: CheckStatus::Critical,
         kind: CheckKind::Maintenance,
-        output_max_size: OUTPUT_BYTES_MAX,
+        output_max_size: 0,
         success_before_passing: 0,
         failures_before_critical: 0,
         deregister_critical_service_after: None,

@@ -31,7 +31,7 @@ use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use crate::time::{Instant, WallClock};
 use crate::trace::Level;
 use definition::{
-    ALL_PASSING, CheckDefinition, CheckKind, Origin, ServiceDefinition, failing_text,
+    ALL_PASSING, CheckDefinition, CheckKind, Origin, OutputRules, ServiceDefinition, failing_text,
 };
 use imbl::OrdMap;
 use registry::Registry;
@@ -68,6 +68,8 @@ pub struct LocalConfig {
     pub checks: Vec<CheckDefinition>,
     /// What was persisted.
     pub restored: Registrations,
+    /// What is kept of what checks say.
+    pub output: OutputRules,
     /// Civil time of the start; decides which TTL states have expired.
     pub wall: WallClock,
 }
@@ -117,6 +119,8 @@ pub enum LocalRequest {
         services: Vec<ServiceDefinition>,
         /// Further checks of the files.
         checks: Vec<CheckDefinition>,
+        /// Whether nothing is kept of what checks say from now on.
+        discard_output: bool,
     },
 }
 
@@ -253,7 +257,7 @@ impl Local {
     ///
     /// - Errors: a check of a file that names an unknown service, or too many definitions.
     pub fn new(config: LocalConfig, out: &mut Outbox<LocalOutput>) -> Result<Self, ConfigError> {
-        let mut registry = Registry::new(config.node.clone());
+        let mut registry = Registry::new(config.node.clone(), config.output);
         restore::restore(&mut registry, config, out)?;
         alias::settle(&mut registry, out);
         let mut local = Self {
@@ -326,7 +330,8 @@ impl Local {
             LocalRequest::Maintenance(maintenance) => {
                 maintenance::set(&mut self.registry, *maintenance, out)
             }
-            LocalRequest::Reload { services, checks } => {
+            LocalRequest::Reload { services, checks, discard_output } => {
+                self.registry.set_discard(discard_output);
                 self.registry.reload(services, checks, out)
             }
         }

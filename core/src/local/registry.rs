@@ -27,6 +27,7 @@ pub(super) struct Registry {
     /// What the files said last, for the difference to what they say next.
     files: Files,
     unstored: Vec<Stored>,
+    output: OutputRules,
 }
 
 /// The definitions of the configuration files; of equal ids the last wins (agent-config.md §3).
@@ -57,9 +58,10 @@ impl Files {
 }
 
 impl Registry {
-    pub(super) fn new(node: NodeName) -> Self {
+    pub(super) fn new(node: NodeName, output: OutputRules) -> Self {
         Self {
             node,
+            output,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -109,6 +111,21 @@ impl Registry {
 
     pub(super) fn check(&self, id: &CheckId) -> Option<&CheckDefinition> {
         self.checks.get(id)
+    }
+
+    /// What is kept of what checks say.
+    pub(super) const fn output_rules(&self) -> OutputRules {
+        self.output
+    }
+
+    /// Says whether what checks say from now on is kept.
+    pub(super) const fn set_discard(&mut self, discard: bool) {
+        self.output.discard = discard;
+    }
+
+    /// What is kept of what a check says.
+    fn kept(&self, output: String) -> String {
+        if self.output.discard { String::new() } else { output }
     }
 
     /// Whether something has to be made durable.
@@ -308,7 +325,9 @@ impl Registry {
             self.view.checks.insert(id.clone(), shown);
             out.push(LocalOutput::Changed(Change::Check(id.clone())));
         }
-        let start = CheckStart { definition: definition.clone(), status, remaining };
+        let output_max_size = self.output.limit(&definition);
+        let scheduled = CheckDefinition { output_max_size, ..definition.clone() };
+        let start = CheckStart { definition: scheduled, status, remaining };
         out.push(LocalOutput::StartCheck(Box::new(start)));
         self.index(definition, changed);
     }
@@ -397,7 +416,7 @@ impl Registry {
         if let CheckStatus::Other(text) = &status {
             return Err(RequestError::Refused(format!("Invalid check status: '{text}'")));
         }
-        let output = cut_note(output, definition.output_max_size);
+        let output = self.kept(cut_note(output, self.output.limit(definition)));
         let expires = wall.after(ttl);
         let (check, state, text) = (id.clone(), status.clone(), output.clone());
         self.unstored.push(Stored::PutTtl(TtlState {
@@ -433,6 +452,7 @@ impl Registry {
         output: String,
         out: &mut Outbox<LocalOutput>,
     ) -> bool {
+        let output = self.kept(output);
         let Some(check) = self.view.checks.get_mut(id) else { return false };
         let turned = check.status != status;
         if !turned && check.output == output {

@@ -8,6 +8,7 @@ use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use std::collections::BTreeMap;
 
 mod alias;
+mod output;
 
 const TTL: Duration = Duration::from_secs(10);
 const NOW: Instant = Instant::ZERO;
@@ -207,7 +208,8 @@ fn a_reload_touches_only_what_changed() {
     let mut moved = ttl("b");
     moved.service_id = Some(service_id("cache"));
     let services = vec![web, cache];
-    let body = LocalRequest::Reload { services, checks: vec![ttl("n"), moved] };
+    let body =
+        LocalRequest::Reload { services, checks: vec![ttl("n"), moved], discard_output: false };
     request(&mut local, 1, body, &mut out);
     let outputs = drain(&mut out);
     let touches_a = |it: &LocalOutput| {
@@ -270,7 +272,8 @@ fn maintenance_of_a_service_survives_a_restart_and_a_reload() {
     let web = service_definition(service("web", 81), vec![]);
     let (mut local, mut out) = started(vec![web.clone()], vec![], restored);
     assert_eq!(local.view().checks[&id].notes, "why");
-    let body = LocalRequest::Reload { services: vec![web], checks: vec![ttl("n")] };
+    let body =
+        LocalRequest::Reload { services: vec![web], checks: vec![ttl("n")], discard_output: false };
     request(&mut local, 3, body, &mut out);
     assert_eq!(local.view().checks[&id].status, CheckStatus::Critical);
 }
@@ -283,7 +286,8 @@ fn a_refused_reload_changes_nothing() {
     drain(&mut out);
     let mut check = ttl("c");
     check.service_id = Some(service_id("web"));
-    let body = LocalRequest::Reload { services: vec![], checks: vec![check] };
+    let body =
+        LocalRequest::Reload { services: vec![], checks: vec![check], discard_output: false };
     request(&mut local, 1, body, &mut out);
     assert!(matches!(&drain(&mut out)[..], [LocalOutput::Reply { .. }]));
     assert_eq!(*local.view(), before);
@@ -376,7 +380,14 @@ fn started(
 ) -> (Local, Outbox<LocalOutput>) {
     let mut out = Outbox::new(Level::Error);
     let node = NodeName::parse("n1").unwrap();
-    let config = LocalConfig { node, services, checks, restored, wall: WALL };
+    let config = LocalConfig {
+        node,
+        services,
+        checks,
+        restored,
+        output: OutputRules::default(),
+        wall: WALL,
+    };
     let local = Local::new(config, &mut out).unwrap();
     (local, out)
 }

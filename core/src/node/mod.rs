@@ -194,6 +194,7 @@ impl Node {
             services: config.services.clone(),
             checks: config.checks.clone(),
             restored: restored.registrations.registrations().clone(),
+            output: config.check_output,
             wall,
         };
         let lan = Pool::lan(&config, id, restored.lan, (seed, wall, now))?;

@@ -341,10 +341,12 @@ pub struct Reloadable {
     pub checks: Vec<CheckDefinition>,
     /// Metadata of the node.
     pub node_meta: BTreeMap<String, String>,
+    /// Whether nothing is kept of what checks say.
+    pub discard_check_output: bool,
     /// The level of traces wanted.
     pub level: Level,
 }
-pack_struct!(Reloadable { services, checks, node_meta, level });
+pack_struct!(Reloadable { services, checks, node_meta, discard_check_output, level });
 
 /// Sections of `key = value`, all text.
 pub type InfoSections = BTreeMap<String, BTreeMap<String, String>>;

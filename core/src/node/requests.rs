@@ -255,11 +255,16 @@ impl Node {
     }
 
     fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
-        let Reloadable { services, checks, node_meta, level } = reloadable;
+        let Reloadable { services, checks, node_meta, discard_check_output, level } = reloadable;
         self.config.level = level;
         self.set_level();
         let meta = AntiEntropyInput::NodeMeta(node_meta);
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);
-        self.ask_local(now, id, wall, LocalRequest::Reload { services, checks });
+        self.ask_local(
+            now,
+            id,
+            wall,
+            LocalRequest::Reload { services, checks, discard_output: discard_check_output },
+        );
     }
 }

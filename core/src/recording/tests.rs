@@ -121,6 +121,7 @@ fn config() -> NodeConfig {
         node_meta: pairs(),
         rpc_hold: Duration::from_millis(7001),
         check_update_interval: Duration::ZERO,
+        check_output: definition::OutputRules { bytes_max: 9, discard: true },
         level: Level::Trace,
     }
 }
@@ -173,6 +174,7 @@ fn bodies() -> Vec<RequestBody> {
         services: vec![service()],
         checks: vec![check()],
         node_meta: pairs(),
+        discard_check_output: true,
         level: Level::Debug,
     };
     let id = || CheckId::parse("c").unwrap();

@@ -187,7 +187,7 @@ fn run() -> Vec<Record> {
     });
     let level = Level::Trace;
     let (services, checks, node_meta) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let reload = Reloadable { services, checks, node_meta, level };
+    let reload = Reloadable { services, checks, node_meta, discard_check_output: false, level };
     agent.turn(|agent| {
         agent.ask(RequestBody::Query(Query::Key("two".to_owned())));
         agent.ask(RequestBody::Reload(Box::new(reload)));

@@ -127,7 +127,8 @@ fn an_alias_is_decided_at_the_start_and_after_a_reload() {
     let (mut local, mut out) = started(vec![], vec![], restored);
     let shown = |local: &Local| local.view().checks[&check_id("al")].status.clone();
     assert_eq!(shown(&local), CheckStatus::Passing);
-    let body = LocalRequest::Reload { services: vec![], checks: vec![ttl("node")] };
+    let body =
+        LocalRequest::Reload { services: vec![], checks: vec![ttl("node")], discard_output: false };
     request(&mut local, 1, body, &mut out);
     assert_eq!(shown(&local), CheckStatus::Critical);
 }

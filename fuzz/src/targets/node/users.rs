@@ -143,6 +143,7 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
             services: Vec::new(),
             checks: vec![CheckDefinition { origin: Origin::File, ..check(choices) }],
             node_meta: BTreeMap::new(),
+            discard_check_output: false,
             level: Level::Info,
         })),
         _ => match choices.byte() {

@@ -7,9 +7,7 @@ use serde_json::Value;
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, ServiceId};
-use terraform_core::local::definition::{
-    CheckDefinition, CheckError, CheckSource, OUTPUT_BYTES_MAX, Origin,
-};
+use terraform_core::local::definition::{CheckDefinition, CheckError, CheckSource, Origin};
 
 /// The shortest time after which a critical service is removed.
 const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
@@ -124,11 +122,8 @@ impl CheckBody {
         service_id: Option<ServiceId>,
     ) -> Result<CheckDefinition, Reply> {
         let kind = self.source.kind().map_err(|error| invalid(&error))?;
-        let output_max_size = match usize::try_from(self.output_max_size) {
-            Err(_) => return Err(invalid(&CheckError::OutputLimit)),
-            Ok(0) => OUTPUT_BYTES_MAX,
-            Ok(size) => size.min(OUTPUT_BYTES_MAX),
-        };
+        let output_max_size = usize::try_from(self.output_max_size);
+        let output_max_size = output_max_size.map_err(|_| invalid(&CheckError::OutputLimit))?;
         let count = |count: i64| u32::try_from(count.max(0)).unwrap_or(u32::MAX);
         let status = match self.status.as_str() {
             "" => CheckStatus::Critical,

@@ -32,7 +32,7 @@ fn a_check_is_decoded_with_defaults() {
     .unwrap();
     assert_eq!((it.id.as_str(), it.name.as_str()), ("mem", "mem"));
     assert_eq!(it.service_id, Some(ServiceId::parse("web").unwrap()));
-    assert_eq!((it.status, it.output_max_size), (CheckStatus::Critical, 4096));
+    assert_eq!((it.status, it.output_max_size), (CheckStatus::Critical, 9999));
     assert_eq!((it.success_before_passing, it.failures_before_critical), (2, 0));
     assert_eq!(it.deregister_critical_service_after, Some(Duration::from_secs(60)));
     let CheckKind::Http(http) = it.kind else { panic!() };

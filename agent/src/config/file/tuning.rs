@@ -1,0 +1,45 @@
+//! Sizes, paces and times that few need to change, each by its dotted key (agent-config.md §5).
+
+use super::FileReader;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What one source of configuration says of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TuningSettings {
+    /// Whole numbers.
+    pub numbers: BTreeMap<String, i64>,
+    /// Durations.
+    pub durations: BTreeMap<String, Duration>,
+    /// Switches.
+    pub switches: BTreeMap<String, bool>,
+}
+
+impl TuningSettings {
+    /// Lays those of a later source over these.
+    pub(in crate::config) fn extend(&mut self, above: Self) {
+        let Self { numbers, durations, switches } = above;
+        self.numbers.extend(numbers);
+        self.durations.extend(durations);
+        self.switches.extend(switches);
+    }
+}
+
+impl FileReader {
+    /// One of these keys; `false` if it is another.
+    pub(super) fn tuning(&mut self, path: &str, value: &Value) -> bool {
+        match path {
+            "check_output_max_size" => {
+                let number = self.integer(path, value).map(|number| (path.to_owned(), number));
+                self.settings.tuning.numbers.extend(number);
+            }
+            "discard_check_output" => {
+                let switch = self.boolean(path, value).map(|switch| (path.to_owned(), switch));
+                self.settings.tuning.switches.extend(switch);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
