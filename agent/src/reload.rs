@@ -173,6 +173,12 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("retry_join", started.joins.again != now.joins.again),
         ("retry_join_wan", started.joins_wan.again != now.joins_wan.again),
         ("http_config.use_cache", started.use_cache != now.use_cache),
+        ("serf_lan", started.bind_lan != now.bind_lan),
+        (
+            "tagged_addresses, advertise_addr_ipv4, advertise_addr_ipv6, advertise_addr_wan_ipv4 or \
+             advertise_addr_wan_ipv6",
+            a.tagged_addresses != b.tagged_addresses,
+        ),
         ("serf_wan", started.bind_wan != now.bind_wan),
         ("telemetry", without_filter(started) != without_filter(now)),
     ];

@@ -157,7 +157,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
         node_id: resolved.node_id,
         record: None,
         ports: Ports {
-            gossip: at(resolved.node.serf_lan_port),
+            gossip: SocketAddr::new(resolved.bind_lan, resolved.node.serf_lan_port),
             wan,
             server: resolved.node.server.is_some().then(|| at(resolved.node.server_port)),
             control: resolved.listeners.rpc.clone(),
@@ -188,6 +188,8 @@ fn http_settings(resolved: &Resolved, reload: &Reloading, logs: &Arc<LogRing>) -
             },
             version: API_VERSION,
             bind: resolved.bind,
+            bind_lan: resolved.bind_lan,
+            tagged_addresses: resolved.node.tagged_addresses(),
             advertise: resolved.node.advertise,
             advertise_wan: resolved.node.advertise_wan,
             client_addresses: resolved.listeners.client.clone(),

@@ -282,6 +282,9 @@ pub struct NodeConfig {
     pub advertise: IpAddr,
     /// The address other datacenters reach it at.
     pub advertise_wan: IpAddr,
+    /// Its tagged addresses besides those that `advertise` and `advertise_wan` make, which these
+    /// replace.
+    pub tagged_addresses: BTreeMap<String, String>,
     /// Its Serf LAN port.
     pub serf_lan_port: u16,
     /// Its server port.
@@ -312,6 +315,7 @@ pack_struct!(NodeConfig {
     datacenter,
     advertise,
     advertise_wan,
+    tagged_addresses,
     serf_lan_port,
     server_port,
     server,
@@ -330,6 +334,19 @@ impl NodeConfig {
     /// The address of the Serf LAN port.
     pub const fn gossip_address(&self) -> SocketAddr {
         SocketAddr::new(self.advertise, self.serf_lan_port)
+    }
+
+    /// Its tagged addresses: `lan` and `wan`, each also by its family, and what else is set
+    /// (http-api.md §2).
+    pub fn tagged_addresses(&self) -> BTreeMap<String, String> {
+        let mut tagged = BTreeMap::new();
+        for (tag, ip) in [("lan", self.advertise), ("wan", self.advertise_wan)] {
+            let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+            tagged.insert(tag.to_owned(), ip.to_string());
+            tagged.insert(format!("{tag}_{family}"), ip.to_string());
+        }
+        tagged.extend(self.tagged_addresses.clone());
+        tagged
     }
 
     /// How this agent takes part in the WAN pool, if it does.

@@ -311,6 +311,7 @@ pub fn node_config(name: &str, server: Option<ServerConfig>) -> NodeConfig {
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
         advertise_wan: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        tagged_addresses: std::collections::BTreeMap::new(),
         serf_lan_port: 8301,
         server_port: 8300,
         server,

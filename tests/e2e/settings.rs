@@ -1,6 +1,7 @@
 //! Settings of the agent that change what it does, one by one.
 
-use e2e::{Agent, Folder, Options};
+use crate::cluster::dig;
+use e2e::{Agent, Folder, LONG, Options};
 
 /// A server with these flags, and a configuration file to be changed later.
 fn server(name: &str, flags: &[&str], config: &str) -> (Folder, Agent) {
@@ -32,4 +33,30 @@ fn output_of_checks_is_kept_as_far_as_it_is_wanted() {
     assert_eq!(say("d"), "ab ... (captured 2 of 8 bytes)");
     reload(&folder, &agent, &format!(r#"{{"discard_check_output": true, {checks}}}"#));
     assert_eq!(say("c"), "");
+}
+
+#[test]
+fn tagged_addresses_are_in_the_catalog_in_dns_and_over_http() {
+    let lan = e2e::loopback().to_string();
+    let config = r#"{"advertise_addr_ipv6": "2001:db8::1", "advertise_addr_wan_ipv4": "192.0.2.9",
+                     "tagged_addresses": {"rack": "192.0.2.4"}}"#;
+    let (_folder, agent) = server("tagged", &["-serf-lan-bind", &lan, "-advertise", &lan], config);
+    let address = agent.address();
+    let expected = serde_json::json!({
+        "lan": lan, "lan_ipv4": lan, "lan_ipv6": "2001:db8::1", "wan": lan,
+        "wan_ipv4": "192.0.2.9", "rack": "192.0.2.4",
+    });
+    e2e::wait_until("the node in the catalog", LONG, || {
+        let node = agent.json("/v1/catalog/node/tagged")["Node"].clone();
+        (node["TaggedAddresses"] == expected && node["Address"] == lan).then_some(())
+    });
+    let own = agent.json("/v1/agent/self");
+    assert_eq!(own["DebugConfig"]["TaggedAddresses"], expected);
+    assert_eq!(own["DebugConfig"]["SerfBindAddrLAN"], format!("{lan}:8301"));
+    assert_eq!(dig(&address, "tagged.node.terraform", 28).answers, 1, "the IPv6 address");
+    let joined = Options::new("joined", &["-retry-join", &lan]).start();
+    e2e::wait_until("the member at the LAN address", LONG, || {
+        let members = joined.json("/v1/agent/members");
+        (members.as_array().map(Vec::len) == Some(2)).then_some(())
+    });
 }

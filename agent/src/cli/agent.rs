@@ -148,6 +148,9 @@ struct Arguments {
     /// the port of this program's commands (8400)
     #[argh(option, arg_name = "port")]
     rpc_port: Option<i64>,
+    /// the address to listen on for gossip of this datacenter (that of -bind)
+    #[argh(option, arg_name = "address")]
+    serf_lan_bind: Option<String>,
     /// the gossip port (8301)
     #[argh(option, arg_name = "port")]
     serf_lan_port: Option<i64>,
@@ -285,6 +288,8 @@ fn sources(arguments: Arguments, words: &[String]) -> Sources {
         max_query_time: arguments.max_query_time,
         ..Settings::default()
     };
+    let lan = arguments.serf_lan_bind;
+    scalars.network.addresses.extend(lan.map(|address| ("serf_lan".to_owned(), address)));
     let size = arguments.check_output_max_size;
     scalars.tuning.numbers.extend(size.map(|size| ("check_output_max_size".to_owned(), size)));
     let ports = [

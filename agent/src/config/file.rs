@@ -6,8 +6,10 @@
 //! (DESIGN.md §8).
 
 mod host;
+mod network;
 mod tuning;
 
+pub use network::NetworkSettings;
 pub use tuning::TuningSettings;
 
 use super::definition;
@@ -173,6 +175,8 @@ pub struct Settings {
     pub services: Vec<ServiceDefinition>,
     /// `check` and `checks`
     pub checks: Vec<CheckDefinition>,
+    /// Addresses besides the main ones, by key
+    pub network: NetworkSettings,
     /// Sizes, paces and times, by key
     pub tuning: TuningSettings,
     /// `watches`
@@ -319,7 +323,10 @@ impl FileReader {
 
     fn top(&mut self, key: &str, value: &Value) {
         let is_plain = |reader: &mut Self| {
-            reader.scalar(key, value) || reader.host(key, value) || reader.tuning(key, value)
+            reader.scalar(key, value)
+                || reader.host(key, value)
+                || reader.network(key, value)
+                || reader.tuning(key, value)
         };
         if value.is_null() || is_plain(self) || self.collection(key, value) {
             return;

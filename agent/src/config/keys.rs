@@ -48,10 +48,6 @@ const LESS_SAFE: &[&str] = &[
 /// Settings whose absence exposes nothing; a name ending in `.` stands for a whole section.
 const HARMLESS: &[&str] = &[
     "addresses.grpc",
-    "advertise_addr_ipv4",
-    "advertise_addr_ipv6",
-    "advertise_addr_wan_ipv4",
-    "advertise_addr_wan_ipv6",
     "autopilot.disable_upgrade_migration",
     "autopilot.redundancy_zone_tag",
     "autopilot.upgrade_version_tag",
@@ -78,8 +74,6 @@ const HARMLESS: &[&str] = &[
     "raft_trailing_logs",
     "segment",
     "segments",
-    "serf_lan",
-    "tagged_addresses",
     "telemetry.circonus_api_app",
     "telemetry.circonus_api_token",
     "telemetry.circonus_api_url",

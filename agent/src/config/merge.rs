@@ -31,7 +31,7 @@ pub fn overlay(below: &mut Settings, above: Settings) {
         addresses, ports, start_join, retry_join, start_join_wan, retry_join_wan, recursors,
         node_meta, gossip_durations, gossip_numbers, dns_switches, dns_numbers, dns_durations,
         dns_soa, dns_service_ttl, http_block_endpoints, http_allow_write_from,
-        http_response_headers, host, telemetry, services, checks, watches, tuning, unbuilt;
+        http_response_headers, host, network, telemetry, services, checks, watches, tuning, unbuilt;
     );
 }
 
@@ -76,6 +76,7 @@ mod tests {
                           "prometheus_retention_time": "1m", "prefix_filter": ["+p"],
                           "dogstatsd_tags": ["t"]},
             "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}],
+            "tagged_addresses": {"a": "b"}, "serf_lan": "l",
             "check_output_max_size": 9, "discard_check_output": true,
             "watches": [{"type": "nodes", "handler": "h"}], "ui": true
         }"#;

@@ -14,7 +14,9 @@ mod resolve;
 mod telemetry;
 mod watches;
 
-pub use file::{FileError, Format, Settings, TuningSettings, Unbuilt, parse, parse_as};
+pub use file::{
+    FileError, Format, NetworkSettings, Settings, TuningSettings, Unbuilt, parse, parse_as,
+};
 pub use host::{HostConfig, HostSettings, LogConfig, LogFileConfig};
 pub use keys::Safety;
 pub use load::{LoadError, Loaded, fragment, load};

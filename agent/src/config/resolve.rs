@@ -6,6 +6,7 @@ mod addresses;
 mod dns;
 mod http;
 mod listeners;
+mod network;
 mod tuning;
 
 pub use dns::with_recursors;
@@ -47,6 +48,8 @@ pub struct Resolved {
     pub temporary: bool,
     /// The address that gossip and the server port listen on.
     pub bind: IpAddr,
+    /// The address that gossip of the LAN pool listens on.
+    pub bind_lan: IpAddr,
     /// The address that gossip of the WAN pool listens on.
     pub bind_wan: IpAddr,
     /// The Serf WAN port; `None` if it is switched off. Only servers listen on it.
@@ -147,7 +150,11 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let telemetry = telemetry.map_err(|(key, e)| ResolveError(format!("telemetry.{key}: {e}")))?;
     let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
     let (bind_wan, advertise_wan) = wan_addresses(&settings, (bind, advertise), machine)?;
-    let wan = wan(&settings, is_server, (&ports, bind == bind_wan), dev)?;
+    let bind_lan = network::bind_lan(&settings.network, bind, machine)?;
+    let same = (bind_lan == bind_wan, bind == bind_wan);
+    let wan = wan(&settings, is_server, (&ports, same), dev)?;
+    let advertised = [advertise, advertise_wan];
+    let tagged_addresses = network::tagged(&settings.network, advertised, machine, &mut warnings)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
     let (http_rules, http_connections_per_client) = http::settle(&settings)?;
     let node = NodeConfig {
@@ -155,6 +162,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         datacenter,
         advertise,
         advertise_wan,
+        tagged_addresses,
         serf_lan_port: ports.serf_lan,
         server_port: ports.server,
         server: server(&settings, is_server, bootstrap, wan)?,
@@ -179,6 +187,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         data_dir,
         temporary,
         bind,
+        bind_lan,
         bind_wan,
         serf_wan_port: ports.serf_wan,
         listeners,
@@ -458,7 +467,7 @@ fn wan_addresses(
 fn wan(
     settings: &Settings,
     is_server: bool,
-    (ports, same_address): (&Ports, bool),
+    (ports, (same_as_lan, same_as_server)): (&Ports, (bool, bool)),
     dev: bool,
 ) -> Checked<Option<WanConfig>> {
     let lists = [
@@ -474,8 +483,9 @@ fn wan(
         }
     }
     let Some(port) = ports.serf_wan.filter(|_| is_server) else { return Ok(None) };
-    let taken = [("serf_lan", ports.serf_lan), ("server", ports.server)];
-    if let Some((other, _)) = taken.iter().find(|(_, taken)| *taken == port && same_address) {
+    let taken =
+        [("serf_lan", ports.serf_lan, same_as_lan), ("server", ports.server, same_as_server)];
+    if let Some((other, ..)) = taken.iter().find(|(_, taken, same)| *taken == port && *same) {
         return refuse(format!("ports.serf_wan: {port} is already ports.{other}"));
     }
     let gossip = gossip(settings, PoolName::Wan, dev)?;

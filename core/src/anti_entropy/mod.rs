@@ -166,15 +166,10 @@ pub struct AntiEntropy {
 /// The record of the node that `config` describes (http-api.md §2).
 pub fn own_node(config: &NodeConfig, id: NodeId) -> Node {
     let address = config.advertise.to_string();
-    let addresses = [("lan", config.advertise), ("wan", config.advertise_wan)];
-    let tagged = addresses.into_iter().flat_map(|(tag, ip)| {
-        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-        [tag.to_owned(), format!("{tag}_{family}")].map(|tag| (tag, ip.to_string()))
-    });
     Node {
         id: Some(id),
         name: config.name.clone(),
-        tagged_addresses: tagged.collect(),
+        tagged_addresses: config.tagged_addresses(),
         address,
         meta: own_meta(config.node_meta.clone()),
         create_index: ModifyIndex::ZERO,

@@ -111,6 +111,7 @@ fn config() -> NodeConfig {
         datacenter: Datacenter::parse("dc2").unwrap(),
         advertise: IpAddr::from([10, 0, 0, 9]),
         advertise_wan: "2001:db8::1".parse().unwrap(),
+        tagged_addresses: pairs(),
         serf_lan_port: 8301,
         server_port: 8300,
         server: Some(server),

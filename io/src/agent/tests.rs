@@ -90,6 +90,7 @@ fn config(gossip: u16, server: u16) -> NodeConfig {
         datacenter: Datacenter::parse("dc1").unwrap(),
         advertise: LOCAL,
         advertise_wan: LOCAL,
+        tagged_addresses: BTreeMap::new(),
         serf_lan_port: gossip,
         server_port: server,
         server: Some(ServerConfig::new(Bootstrap::Alone)),

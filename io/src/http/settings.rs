@@ -72,6 +72,10 @@ pub struct Facts {
     pub version: &'static str,
     /// The address it binds to.
     pub bind: IpAddr,
+    /// The address that gossip of its datacenter listens on.
+    pub bind_lan: IpAddr,
+    /// The node's tagged addresses.
+    pub tagged_addresses: BTreeMap<String, String>,
     /// The address agents of its datacenter reach it at.
     pub advertise: IpAddr,
     /// The address other datacenters reach it at.

@@ -25,6 +25,7 @@ fn origin() -> Origin {
         datacenter: Datacenter::parse("dc1").unwrap(),
         advertise,
         advertise_wan: advertise,
+        tagged_addresses: std::collections::BTreeMap::new(),
         serf_lan_port: 8301,
         server_port: 8300,
         server: None,

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::parse;
 use terraform_io::http::listen::HttpAddress;
 
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     Machine {
         host_name: "host-1".to_owned(),
         route_source: "10.1.10.38".parse().ok(),

@@ -81,6 +81,7 @@ fn config(kind: u8) -> NodeConfig {
         datacenter: Datacenter::parse("dc1").expect("letters and a digit are a datacenter"),
         advertise: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
         advertise_wan: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
+        tagged_addresses: BTreeMap::new(),
         serf_lan_port: 8301,
         server_port: 8300,
         server: bootstrap.map(|bootstrap| ServerConfig {

@@ -106,18 +106,13 @@ impl Api {
             render::texts(json, &facts.node_meta.load());
             json.field("NodeName", view.name.as_str());
             json.field("SerfAdvertiseAddrLAN", &socket(facts.advertise, facts.ports.serf_lan));
-            json.field("SerfBindAddrLAN", &socket(facts.bind, facts.ports.serf_lan));
+            json.field("SerfBindAddrLAN", &socket(facts.bind_lan, facts.ports.serf_lan));
             json.field("SerfPortLAN", i64::from(facts.ports.serf_lan));
             json.field("SerfPortWAN", port(facts.ports.serf_wan));
             json.field("ServerMode", facts.server);
             json.field("ServerPort", i64::from(facts.ports.server));
             json.key("TaggedAddresses");
-            let addresses = [("lan", facts.advertise), ("wan", facts.advertise_wan)];
-            let tagged = addresses.into_iter().flat_map(|(tag, ip)| {
-                let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-                [tag.to_owned(), format!("{tag}_{family}")].map(|tag| (tag, ip.to_string()))
-            });
-            render::texts(json, &tagged.collect::<BTreeMap<_, _>>());
+            render::texts(json, &facts.tagged_addresses);
             json.field("Version", facts.version);
         });
     }

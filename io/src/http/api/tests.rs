@@ -62,6 +62,8 @@ pub(in crate::http) fn settings() -> HttpSettings {
             bootstrap_expect: 0,
             version: "1.8.7",
             bind: local,
+            bind_lan: local,
+            tagged_addresses: BTreeMap::from([("wan_ipv4".to_owned(), local.to_string())]),
             advertise: local,
             advertise_wan: local,
             client_addresses: vec![local],

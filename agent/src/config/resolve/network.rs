@@ -1,0 +1,135 @@
+//! The rules of addresses besides the main ones (agent-config.md §4, §5).
+
+use super::super::NetworkSettings;
+use super::{Checked, Machine, addresses, refuse};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Tagged addresses that a node has at most.
+const TAGGED_MAX: usize = 64;
+/// Bytes of one of them at most.
+const ADDRESS_BYTES_MAX: usize = 512;
+
+/// Where gossip of the datacenter listens.
+pub(super) fn bind_lan(
+    network: &NetworkSettings,
+    bind: IpAddr,
+    machine: &Machine,
+) -> Checked<IpAddr> {
+    Ok(given(network, "serf_lan", machine)?.unwrap_or(bind))
+}
+
+/// The tagged addresses of the node, but for those that the advertised ones make by themselves.
+/// These win over `tagged_addresses`, which is warned of.
+pub(super) fn tagged(
+    network: &NetworkSettings,
+    [advertise, advertise_wan]: [IpAddr; 2],
+    machine: &Machine,
+    warnings: &mut Vec<String>,
+) -> Checked<BTreeMap<String, String>> {
+    let mut tagged = network.tagged.clone();
+    if tagged.len() > TAGGED_MAX {
+        return refuse(format!("tagged_addresses cannot have more than {TAGGED_MAX} entries"));
+    }
+    for (tag, address) in &tagged {
+        if tag.is_empty() || address.is_empty() || address.len() > ADDRESS_BYTES_MAX {
+            let rule = format!("tag and address have 1 to {ADDRESS_BYTES_MAX} bytes");
+            return refuse(format!("tagged_addresses.{tag}: {rule}"));
+        }
+    }
+    let mut win = |tag: String, (key, ip): (&str, IpAddr), kept: bool| {
+        let old = tagged.remove(&tag).filter(|old| *old != ip.to_string());
+        if old.is_some() {
+            warnings.push(format!("tagged_addresses.{tag} has no effect: {key} decides it"));
+        }
+        if kept {
+            tagged.insert(tag, ip.to_string());
+        }
+    };
+    for (tag, key, ip) in
+        [("lan", "advertise_addr", advertise), ("wan", "advertise_addr_wan", advertise_wan)]
+    {
+        win(tag.to_owned(), (key, ip), false);
+        for family in ["ipv4", "ipv6"] {
+            let of_family = format!("{key}_{family}");
+            let fits = |ip: IpAddr| ip.is_ipv4() == (family == "ipv4");
+            match given(network, &of_family, machine)? {
+                Some(ip) if !fits(ip) => {
+                    return refuse(format!("{of_family} must be an {family} address"));
+                }
+                Some(ip) if ip.is_unspecified() => {
+                    return refuse(format!("{of_family} cannot be 0.0.0.0, :: or [::]"));
+                }
+                Some(ip) => win(format!("{tag}_{family}"), (&of_family, ip), true),
+                None if fits(ip) => win(format!("{tag}_{family}"), (key, ip), false),
+                None => {}
+            }
+        }
+    }
+    Ok(tagged)
+}
+
+fn given(network: &NetworkSettings, key: &str, machine: &Machine) -> Checked<Option<IpAddr>> {
+    let text = network.addresses.get(key).filter(|text| !text.is_empty());
+    text.map(|text| addresses::single(key, text, machine)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::machine;
+    use super::*;
+    use crate::config::parse;
+
+    fn of(text: &str) -> (Result<BTreeMap<String, String>, String>, Vec<String>) {
+        let mut warnings = Vec::new();
+        let advertised = ["10.0.0.1", "198.51.100.1"].map(|text| text.parse().unwrap());
+        let tagged = tagged(&parse(text).unwrap().network, advertised, &machine(), &mut warnings);
+        (tagged.map_err(|error| error.to_string()), warnings)
+    }
+
+    #[test]
+    fn what_is_advertised_wins_and_the_rest_stays() {
+        let text = r#"{"advertise_addr_ipv6": "2001:db8::1", "advertise_addr_wan_ipv4": "192.0.2.9",
+            "tagged_addresses": {"lan": "10.0.0.9", "rack": "10.9.0.1", "wan": "198.51.100.1",
+                                 "wan_ipv6": "2001:db8::7"}}"#;
+        let (tagged, warnings) = of(text);
+        let expected = [
+            ("lan_ipv6", "2001:db8::1"),
+            ("rack", "10.9.0.1"),
+            ("wan_ipv4", "192.0.2.9"),
+            ("wan_ipv6", "2001:db8::7"),
+        ];
+        let expected = expected.map(|(tag, address)| (tag.to_owned(), address.to_owned()));
+        assert_eq!(tagged, Ok(expected.into_iter().collect()));
+        assert_eq!(warnings, ["tagged_addresses.lan has no effect: advertise_addr decides it"]);
+    }
+
+    #[test]
+    fn what_cannot_be_an_address_is_refused_by_key_and_rule() {
+        for (text, rule) in [
+            (r#"{"advertise_addr_ipv4": "::1"}"#, "advertise_addr_ipv4 must be an ipv4 address"),
+            (
+                r#"{"advertise_addr_wan_ipv6": "10.0.0.1"}"#,
+                "advertise_addr_wan_ipv6 must be an ipv6 address",
+            ),
+            (
+                r#"{"advertise_addr_ipv6": "::"}"#,
+                "advertise_addr_ipv6 cannot be 0.0.0.0, :: or [::]",
+            ),
+            (r#"{"advertise_addr_ipv4": "x"}"#, "advertise_addr_ipv4: invalid ip address: x"),
+            (
+                r#"{"tagged_addresses": {"a": ""}}"#,
+                "tagged_addresses.a: tag and address have 1 to 512 bytes",
+            ),
+        ] {
+            assert_eq!(of(text).0, Err(rule.to_owned()));
+        }
+        let bind = "10.0.0.1".parse().unwrap();
+        let lan = |text: &str| {
+            bind_lan(&parse(text).unwrap().network, bind, &machine()).map_err(|e| e.to_string())
+        };
+        assert_eq!(lan("{}"), Ok(bind));
+        assert_eq!(lan(r#"{"serf_lan": "10.0.0.7"}"#), Ok("10.0.0.7".parse().unwrap()));
+        assert!(lan(r#"{"serf_lan": "10.0.0.7:1"}"#).unwrap_err().starts_with("serf_lan: "));
+    }
+}
