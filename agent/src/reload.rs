@@ -2,7 +2,8 @@
 //!
 //! Services, checks, watches, node metadata, the log level, how DNS answers, which metrics are collected and
 //! how many connections to HTTP one client may have may change; whatever else changed in the files
-//! is named and waits for a restart. A configuration that is refused changes nothing
+//! is named and waits for a restart. What the new configuration is warned of is told as at the start.
+//! A configuration that is refused changes nothing
 //! (agent-config.md §5).
 
 use crate::cli::Sources;
@@ -103,6 +104,9 @@ impl Reloading {
         };
         let request = Request::new(RequestBody::Reload(Box::new(reloadable)));
         handle.request(request).await.map_err(|error| error.to_string())?;
+        for warning in &resolved.warnings {
+            shared.console.say(&Record { level: Level::Warn, subsystem: "agent", text: warning });
+        }
         for key in needs_restart(&shared.started, &resolved) {
             let text = format!("{key} changed and takes effect after a restart");
             shared.console.say(&Record { level: Level::Warn, subsystem: "agent", text: &text });

@@ -28,11 +28,15 @@ fn a_reload_applies_what_changed_and_refuses_what_is_wrong() {
     assert!(text.starts_with("Error reloading: ") && text.contains("services"), "{text}");
     assert_eq!(services()["three"]["Port"], 3, "the old configuration stays in force");
 
-    write(r#"{"datacenter": "dc9", "services": [{"name": "five", "port": 5}]}"#);
+    write(r#"{"datacenter": "dc9", "ui": true, "services": [{"name": "five", "port": 5}]}"#);
     agent.signal("HUP");
     wait_until("the reload by signal", LONG, || (services()["five"]["Port"] == 5).then_some(()));
     wait_until("the warning of a restart", LONG, || {
         let warned = "[WARN] agent: datacenter changed and takes effect after a restart";
+        agent.lines().iter().any(|line| line == warned).then_some(())
+    });
+    wait_until("the warning of what is not built", LONG, || {
+        let warned = "[WARN] agent: ui is not built yet and has no effect";
         agent.lines().iter().any(|line| line == warned).then_some(())
     });
 }
