@@ -13,27 +13,32 @@ use terraform_core::node::input::CheckResult;
 use terraform_core::node::request::RequestContext;
 use terraform_core::trace::Level;
 
-/// Apart from the address that other tests connect from: a port that they were given for that while
-/// an agent restarts would not be its own any more.
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+/// An address of this run alone, and apart from the one that other tests connect from: a port that
+/// they were given for that while an agent restarts would not be its own any more.
+fn local() -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, 66, high, low))
+}
 
 /// A port that nobody uses at this moment.
 fn free_port() -> u16 {
-    StdListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap().port()
+    StdListener::bind((local(), 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn settings(name: &str, gossip: u16, server: u16) -> Settings {
-    let any = SocketAddr::from((LOCAL, 0));
+    let any = SocketAddr::from((local(), 0));
     let folder = format!("agent-{}-{name}", std::process::id());
     let facts = Facts {
         server: true,
         bootstrap: true,
         bootstrap_expect: 0,
         version: "1.8.7",
-        bind: LOCAL,
-        advertise: LOCAL,
-        advertise_wan: LOCAL,
-        client_addresses: vec![LOCAL],
+        bind: local(),
+        bind_lan: local(),
+        advertise: local(),
+        advertise_wan: local(),
+        tagged_addresses: BTreeMap::new(),
+        client_addresses: vec![local()],
         ports: HttpPorts {
             http: None,
             dns: None,
@@ -64,9 +69,9 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         node_id: None,
         record: None,
         ports: Ports {
-            gossip: SocketAddr::new(LOCAL, gossip),
+            gossip: SocketAddr::new(local(), gossip),
             wan: None,
-            server: Some(SocketAddr::new(LOCAL, server)),
+            server: Some(SocketAddr::new(local(), server)),
             control: vec![any],
         },
         sink: Arc::new(|_| ()),
@@ -88,8 +93,8 @@ fn config(gossip: u16, server: u16) -> NodeConfig {
     NodeConfig {
         name: NodeName::parse("a").unwrap(),
         datacenter: Datacenter::parse("dc1").unwrap(),
-        advertise: LOCAL,
-        advertise_wan: LOCAL,
+        advertise: local(),
+        advertise_wan: local(),
         tagged_addresses: BTreeMap::new(),
         serf_lan_port: gossip,
         server_port: server,
@@ -145,7 +150,7 @@ fn a_lone_server_leads_serves_its_catalog_and_finds_it_again_after_a_stop() {
 
 #[test]
 fn a_port_in_use_is_named_with_its_setting_and_nothing_is_written() {
-    let taken = UdpSocket::bind((LOCAL, 0)).unwrap();
+    let taken = UdpSocket::bind((local(), 0)).unwrap();
     let address = taken.local_addr().unwrap();
     let settings = settings("port", address.port(), free_port());
     let folder = settings.data_dir.clone();
