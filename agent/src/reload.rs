@@ -19,6 +19,7 @@ use terraform_core::dns::name::Name;
 use terraform_core::node::request::{Reloadable, Request, RequestBody};
 use terraform_core::trace::Level;
 use terraform_io::handle::NodeHandle;
+use terraform_io::http::settings::HttpRules;
 use terraform_io::log::Record;
 use terraform_io::telemetry::{Filter, TelemetryConfig};
 
@@ -155,7 +156,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         (
             "http_config, default_query_time, max_query_time, discovery_max_stale or \
              disable_http_unprintable_char_filter",
-            started.http_rules != now.http_rules,
+            rules(started) != rules(now),
         ),
         (
             "log_file, log_json, log_rotate_bytes, log_rotate_duration, log_rotate_max_files, \
@@ -192,6 +193,11 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
 /// What of DNS cannot change.
 const fn zones(dns: &DnsConfig) -> (&Name, Option<&Name>, bool) {
     (&dns.domain, dns.alt_domain.as_ref(), dns.translate_wan_addrs)
+}
+
+/// What is wanted of the HTTP interface, without the setting that is told of with DNS.
+fn rules(resolved: &Resolved) -> HttpRules {
+    HttpRules { translates_wan_addresses: false, ..resolved.http_rules.clone() }
 }
 
 /// What is wanted of metrics, as far as it cannot change.

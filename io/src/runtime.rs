@@ -36,9 +36,8 @@ pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Opti
     before(&mut Timer::after(limit), future).await
 }
 
-/// The future's value, or `None` if `late` ends first. Whoever waits in turns shares one timer among
-/// them, so that being woken often does not make the wait longer. After `None`
-/// the timer is used up.
+/// The future's value, or `None` if `late` ends first, which uses the timer up. Whoever waits in
+/// turns shares one among them, so that being woken often does not make the wait longer.
 pub async fn before<T>(late: &mut Timer, future: impl Future<Output = T>) -> Option<T> {
     let over = async {
         late.await;
@@ -61,8 +60,7 @@ mod tests {
     #[test]
     fn turns_share_one_timer() {
         smol::block_on(async {
-            let mut late = Timer::after(Duration::from_millis(1));
-            std::thread::sleep(Duration::from_millis(2));
+            let mut late = Timer::after(Duration::ZERO);
             assert_eq!(before(&mut late, async { 7 }).await, Some(7), "what is ready comes first");
             assert_eq!(before(&mut late, pending::<()>()).await, None);
         });
