@@ -22,6 +22,11 @@ fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
     let agent = Options::new("told", &["-server", "-bootstrap", "-config-dir", flag]).start();
     agent.wait_for_leader();
     assert_eq!(agent.put("/v1/kv/a", "x").status, 200);
+    assert_eq!(agent.put("/v1/session/create", r#"{"TTL": "60s"}"#).status, 200);
+    for path in ["catalog/service/web", "catalog/service/web?pretty", "health/service/terraform"] {
+        assert_eq!(agent.get(&format!("/v1/{path}")).status, 200);
+    }
+    assert_eq!(agent.get("/v1/catalog/service/").status, 400);
     let scraped = || agent.get("/v1/agent/metrics?format=prometheus");
     wait_until("a leader's numbers", LONG, || {
         scraped().body.contains("\nconsul_server_isLeader 1\n").then_some(())
@@ -35,9 +40,23 @@ fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
         "consul_kvs_apply_count 1",
         "consul_state_kv_entries 1",
         "consul_autopilot_healthy 1",
+        "consul_session_ttl_active 1",
+        "consul_leader_reconcile_count 1",
+        "consul_leader_reconcileMember_count 1",
+        "consul_catalog_service_query{service=\"web\"} 2",
+        "consul_catalog_service_not_found{service=\"web\"} 2",
+        "consul_health_service_query{service=\"terraform\"} 1",
+        "consul_client_api_catalog_service_nodes{node=\"told\"} 3",
+        "consul_client_api_success_catalog_service_nodes{node=\"told\"} 2",
+        "consul_client_rpc_error_catalog_service_nodes{node=\"told\"} 1",
     ] {
         assert!(text.body.contains(&format!("\n{line}\n")), "{line} is not in {}", text.body);
     }
+    let dispatched = text.body.lines().any(|line| {
+        let count = line.strip_prefix("consul_raft_leader_dispatchLog_count ");
+        count.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 0)
+    });
+    assert!(dispatched, "{}", text.body);
     assert!(!text.body.contains("consul_runtime"), "{}", text.body);
     let mut packet = [0; 2048];
     let length = collector.recv(&mut packet).expect("an interval is sent");

@@ -173,6 +173,7 @@ impl Gossip {
             told_at: None,
         };
         self.table.insert(record, &mut self.rng);
+        self.stats.alive += 1;
         self.spread_alive(now, &peer.name, spread, out);
         tell_state(&peer.name, PeerState::Alive, peer.incarnation, None, out);
         out.push(GossipOutput::Joined(peer));
@@ -190,6 +191,7 @@ impl Gossip {
         {
             peer.address = record.peer.address;
         }
+        self.stats.alive += 1;
         self.table.set_address(&peer.name, peer.address);
         let Some(record) = self.table.get_mut(&peer.name) else { return };
         let before = record.state;
@@ -264,6 +266,7 @@ impl Gossip {
         };
         match judge(self.known(name), Claim::Suspect, incarnation) {
             Verdict::Accept => {
+                self.stats.suspect += 1;
                 let n = self.table.len();
                 let Some(record) = self.table.get_mut(name) else { return };
                 let suspicion = Suspicion::new(&self.config, n, accuser.clone(), now);
@@ -323,6 +326,7 @@ impl Gossip {
             }
             Verdict::Ignore | Verdict::Confirm | Verdict::Conflict => return,
         }
+        self.stats.dead += 1;
         let Some(record) = self.table.get_mut(name) else { return };
         record.state = if left { PeerState::Left } else { PeerState::Dead };
         record.suspicion = None;

@@ -30,6 +30,7 @@ mod reach;
 pub mod retired;
 mod scale;
 mod state;
+mod stats;
 mod suspicion;
 mod table;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod trace;
 mod user;
 
 pub use admission::{Admission, Refusal};
+pub use stats::GossipStats;
 pub use trace::{DropReason, GossipTrace, KeyTrace, Way};
 
 use crate::config::GossipConfig;
@@ -403,6 +405,7 @@ pub struct Gossip {
     joins: BTreeMap<JoinId, Join>,
     life: Life,
     drops: Drops,
+    stats: GossipStats,
     /// What acks carry.
     ack_payload: Option<Bytes>,
     keys: Keys,
@@ -466,6 +469,7 @@ impl Gossip {
             next_stream: stream_first(config.pool),
             joins: BTreeMap::new(),
             life: Life::Active,
+            stats: GossipStats::default(),
             drops: Drops::new(now),
             ack_payload: None,
             keys: Keys::new(config.encrypt.clone(), config.keyring_file),
@@ -505,6 +509,11 @@ impl Gossip {
     /// Messages, parts of datagrams and streams without effect in this run.
     pub const fn dropped(&self) -> u64 {
         self.drops.count()
+    }
+
+    /// What happened so far in this run.
+    pub const fn stats(&self) -> &GossipStats {
+        &self.stats
     }
 
     /// Broadcasts queued: facts, then the Serf layer's by class.

@@ -148,6 +148,7 @@ impl Gossip {
     pub(super) fn probe_verdict(&mut self, now: Instant, out: &mut Outbox<GossipOutput>) {
         self.timers.cancel(&Timer::ProbeTimeout);
         let Some(probe) = self.probe.take() else { return };
+        self.stats.probes.record_since(probe.sent_at, now);
         let target = probe.target;
         let (wanted, got, stream_answered) = match probe.stage {
             Stage::Direct => (0, 0, false),
@@ -190,6 +191,7 @@ impl Gossip {
             self.proof_acked(seq_no, out);
             return;
         };
+        self.stats.probes.record_since(probe.sent_at, now);
         self.proven(&probe.target.name, out);
         // What a helper passes on has no payload.
         let direct = from == probe.target.address || ack.payload.is_some();

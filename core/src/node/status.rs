@@ -7,9 +7,11 @@ use super::Node;
 use super::pool::Pool;
 use crate::catalog::command::Command;
 use crate::durations::Durations;
+use crate::gossip::GossipStats;
 use crate::id::RequestId;
 use crate::node::request::Response;
 use crate::raft::{RaftStats, RoleKind};
+use crate::reconcile::DutyTimes;
 use crate::rpc::RpcStats;
 use crate::serf::{MemberEventKind, SerfEvent};
 use crate::time::Instant;
@@ -160,7 +162,7 @@ impl WriteTimes {
 }
 
 /// Gossip in one pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolStatus {
     /// How much this member distrusts itself (Lifeguard); 0 is well.
     pub health_score: u32,
@@ -174,6 +176,8 @@ pub struct PoolStatus {
     pub queries_queued: usize,
     /// User events that are still to be spread.
     pub events_queued: usize,
+    /// What happened so far.
+    pub stats: GossipStats,
 }
 
 /// How the servers do, in short; their leader alone knows.
@@ -185,6 +189,8 @@ pub struct LeaderStatus {
     pub failure_tolerance: u64,
     /// How long ago each other server of the configuration was heard of.
     pub contacts: Vec<Duration>,
+    /// Sessions that end unless somebody renews them.
+    pub sessions_timed: usize,
 }
 
 /// What a server does.
@@ -200,6 +206,10 @@ pub struct ServerStatus {
     pub proposals: u64,
     /// How long writes took.
     pub writes: WriteTimes,
+    /// How long the disk took for batches of entries while this server led.
+    pub dispatches: Durations,
+    /// How long the duties of a leader took.
+    pub duties: DutyTimes,
 }
 
 /// The numbers of one moment.
@@ -232,6 +242,8 @@ impl Node {
             reads_waiting: server.watches.len(),
             proposals: server.serving.proposals(),
             writes: server.serving.times().clone(),
+            dispatches: server.raft.dispatches().clone(),
+            duties: server.reconcile.times().clone(),
         });
         NodeStatus {
             stats: self.stats,
@@ -247,10 +259,12 @@ impl Node {
         let health = self.with_reconcile(now, |duties, world, _| duties.health(now, &world));
         let health = health.filter(|_| leads)?;
         let others = health.servers.iter().filter(|server| !server.leader);
+        let timed = self.server.as_deref().map(|server| server.reconcile.sessions_timed());
         Some(LeaderStatus {
             healthy: health.servers.iter().all(|server| server.healthy),
             failure_tolerance: health.failure_tolerance,
             contacts: others.map(|server| server.last_contact).collect(),
+            sessions_timed: timed.unwrap_or_default(),
         })
     }
 }
@@ -264,5 +278,6 @@ fn pool_status(Pool { gossip, .. }: &Pool) -> PoolStatus {
         intents_queued,
         queries_queued,
         events_queued,
+        stats: gossip.stats().clone(),
     }
 }

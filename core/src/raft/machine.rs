@@ -132,7 +132,10 @@ impl Raft {
         seq: super::PersistSeq,
         out: &mut Outbox<RaftOutput>,
     ) {
-        self.shared.persist_done(seq, out);
+        let since = self.shared.persist_done(seq, out);
+        if let (Role::Leader(_), Some(since)) = (&self.role, since) {
+            self.shared.dispatches.record_since(since, now);
+        }
         self.own_vote_durable(now, seq, out);
         self.count_matches(now, out);
         self.shared.hand_out(out);

@@ -28,6 +28,8 @@ struct InFlight {
     /// The last entry on the disk after it.
     last: LogIndex,
     bytes: usize,
+    /// Whether there are entries in it.
+    entries: bool,
     since: Instant,
 }
 
@@ -141,22 +143,24 @@ impl Persister {
         let last = batch.entries.last().map_or(truncated, |entry| entry.index);
         let seq = self.next;
         self.next = PersistSeq(seq.0 + 1);
-        self.in_flight = Some(InFlight { seq, last, bytes, since: now });
+        let entries = !batch.entries.is_empty();
+        self.in_flight = Some(InFlight { seq, last, bytes, entries, since: now });
         out.push(RaftOutput::Persist { seq, batch });
     }
 
-    /// The disk confirms a request.
+    /// The disk confirms a request; since when it has worked on that, if there were entries in it.
     ///
     /// Panics if it is not the one in flight: the host completes requests in order.
-    pub(super) fn done(&mut self, seq: PersistSeq) {
-        let flight = self.in_flight.take();
-        let last = flight.filter(|flight| flight.seq == seq).map(|flight| flight.last);
-        self.disk_last = last.expect("INV-RAFT-8: persist requests complete in order");
+    pub(super) fn done(&mut self, seq: PersistSeq) -> Option<Instant> {
+        let flight = self.in_flight.take().filter(|flight| flight.seq == seq);
+        let flight = flight.expect("INV-RAFT-8: persist requests complete in order");
+        self.disk_last = flight.last;
         // What a waiting reset goes on after is durable by the snapshot.
         let held = self.queued.reset.unwrap_or(self.disk_last);
         let cut = self.queued.truncate_from.map(LogIndex::previous);
         let cut = cut.filter(|_| !crate::mutant!(M33));
         self.durable = cut.map_or(held, |cut| cut.min(held));
+        flight.entries.then_some(flight.since)
     }
 }
 
@@ -190,10 +194,18 @@ mod tests {
         let second = persister.entry(entry(2, 1));
         assert_eq!(persister.entry(entry(3, 1)), second);
         assert!(flush(&mut persister).is_none());
-        persister.done(first);
+        assert_eq!(persister.done(first), Some(Instant::ZERO));
         assert_eq!(persister.durable(), LogIndex::new(1));
         let (seq, batch) = flush(&mut persister).unwrap();
         assert_eq!((seq, batch.entries.len()), (second, 2));
+    }
+
+    #[test]
+    fn a_request_without_entries_has_no_time_to_tell() {
+        let mut persister = Persister::new(LogIndex::ZERO);
+        persister.hard(HardState { term: Term::new(2), voted_for: None });
+        let (seq, _) = flush(&mut persister).unwrap();
+        assert_eq!(persister.done(seq), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
     Body, Condition, Configuration, Entry, EntryKind, HardState, Header, IdentityChange, Message,
     PersistSeq, RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft, SnapshotMeta, Unfit,
 };
+use crate::durations::Durations;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::log::Log;
 use crate::machine::Outbox;
@@ -84,6 +85,8 @@ pub(super) struct Shared {
     /// Whether the disk has no space for more of the log.
     pub(super) log_full: bool,
     pub(super) stats: RaftStats,
+    /// How long the disk took for entries of a leader.
+    pub(super) dispatches: Durations,
     pub(super) stopped: bool,
     told_foreign: BTreeSet<NodeId>,
     pub(super) wrong_store: BTreeSet<NodeId>,
@@ -128,6 +131,7 @@ impl Shared {
             recovering: restored.recovering,
             log_full: false,
             stats: RaftStats::default(),
+            dispatches: Durations::default(),
             stopped: false,
             told_foreign: BTreeSet::new(),
             wrong_store: BTreeSet::new(),
@@ -261,8 +265,13 @@ impl Shared {
     }
 
     /// The disk confirms a request: releases what waited for it and may still be said.
-    pub(super) fn persist_done(&mut self, seq: PersistSeq, out: &mut Outbox<RaftOutput>) {
-        self.persist.done(seq);
+    /// Gives since when the disk has worked on the entries in it.
+    pub(super) fn persist_done(
+        &mut self,
+        seq: PersistSeq,
+        out: &mut Outbox<RaftOutput>,
+    ) -> Option<Instant> {
+        let since = self.persist.done(seq);
         if self.gate.is_some_and(|gate| gate <= seq) {
             self.gate = None;
         }
@@ -275,6 +284,7 @@ impl Shared {
                 mark!("raft.persist.answer_of_an_older_term_dropped");
             }
         }
+        since
     }
 
     /// Appends a new entry of this term; returns its position.

@@ -2,6 +2,7 @@
 
 use super::machine::Role;
 use super::{Configuration, Raft, RaftStats, RoleKind, Unfit};
+use crate::durations::Durations;
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::log::Position;
 use crate::time::Instant;
@@ -131,6 +132,11 @@ impl Raft {
     /// The counters.
     pub const fn stats(&self) -> &RaftStats {
         &self.shared.stats
+    }
+
+    /// How long the disk took for each batch of entries while this server led.
+    pub const fn dispatches(&self) -> &Durations {
+        &self.shared.dispatches
     }
 
     /// To whom this leader is handing over, if it does.

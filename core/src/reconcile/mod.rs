@@ -33,6 +33,7 @@ use crate::catalog::Tables;
 use crate::catalog::autopilot::{AutopilotConfig, AutopilotWrite};
 use crate::catalog::command::{ApplyError, Command, SERF_HEALTH};
 use crate::catalog::query::{Rows, StateQuery};
+use crate::durations::Durations;
 use crate::id::{Datacenter, ModifyIndex, NodeId, NodeName};
 use crate::machine::Outbox;
 use crate::raft::{Change, Configuration, ProposalError, Replication};
@@ -205,7 +206,7 @@ pub struct Reconcile {
     due: BTreeMap<NodeName, Due>,
     /// Members whose step failed, for the next retry.
     failed: BTreeMap<NodeName, Due>,
-    in_flight: BTreeMap<ReconcileTicket, (NodeName, Due)>,
+    in_flight: BTreeMap<ReconcileTicket, (NodeName, Due, Instant)>,
     busy: BTreeSet<NodeName>,
     server_in_flight: Option<(ReconcileTicket, NodeId)>,
     coordinates_in_flight: Option<ReconcileTicket>,
@@ -222,8 +223,20 @@ pub struct Reconcile {
     unknown_servers: BTreeMap<NodeId, Instant>,
     pause: Duration,
     timers: Timers<DutyTimer>,
+    /// When the pass began whose members are not all done with.
+    pass_began: Option<Instant>,
+    times: DutyTimes,
     rng: Rng,
     tickets: u64,
+}
+
+/// How long duties took in this run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DutyTimes {
+    /// Full passes, from the look at all members until no step of one is left.
+    pub passes: Durations,
+    /// Steps of members, from the proposal until it was applied or refused.
+    pub steps: Durations,
 }
 
 impl Reconcile {
@@ -250,6 +263,8 @@ impl Reconcile {
             unknown_servers: BTreeMap::new(),
             pause: RETRY_MIN,
             timers: Timers::default(),
+            pass_began: None,
+            times: DutyTimes::default(),
             rng: Rng::for_stream(seed, Stream::Reconcile),
             tickets: 0,
         }
@@ -288,7 +303,7 @@ impl Reconcile {
                 self.done(now, (ticket, result), &world, out);
             }
         }
-        self.advance(&world, out);
+        self.advance(now, &world, out);
     }
 
     /// Fires every timer that is due.
@@ -310,7 +325,17 @@ impl Reconcile {
             }
         }
         self.end_sessions(now, out);
-        self.advance(&world, out);
+        self.advance(now, &world, out);
+    }
+
+    /// How long duties took.
+    pub const fn times(&self) -> &DutyTimes {
+        &self.times
+    }
+
+    /// How many sessions end unless somebody renews them; none but on the leader.
+    pub fn sessions_timed(&self) -> usize {
+        self.sessions.timed()
     }
 
     /// When `handle_timeout` is wanted next.
@@ -336,12 +361,14 @@ impl Reconcile {
         self.unknown_nodes.clear();
         self.unknown_servers.clear();
         self.pause = RETRY_MIN;
+        self.pass_began = None;
         self.timers.clear();
     }
 
     /// Looks at every member, and at what the catalog and the configuration have beyond them.
     fn pass(&mut self, now: Instant, world: &World<'_>) {
         self.timers.set(DutyTimer::Pass, now + PASS_INTERVAL);
+        self.pass_began = Some(now);
         for member in world.members.iter().filter(|member| world.is_here(member)) {
             self.due.entry(member.name.clone()).or_default();
         }
@@ -403,7 +430,8 @@ impl Reconcile {
             }
             return;
         }
-        let Some((name, due)) = self.in_flight.remove(&ticket) else { return };
+        let Some((name, due, since)) = self.in_flight.remove(&ticket) else { return };
+        self.times.steps.record_since(since, now);
         self.busy.remove(&name);
         match result {
             Ok(()) => {
@@ -434,7 +462,7 @@ impl Reconcile {
     }
 
     /// Takes every step that is due and possible.
-    fn advance(&mut self, world: &World<'_>, out: &mut ReconcileOutbox) {
+    fn advance(&mut self, now: Instant, world: &World<'_>, out: &mut ReconcileOutbox) {
         if !self.leads {
             assert!(self.in_flight.is_empty(), "INV-RECONCILE-1: only a leader proposes");
             return;
@@ -451,7 +479,13 @@ impl Reconcile {
             let ticket = self.ticket();
             out.push(ReconcileOutput::Propose { ticket, command: Box::new(command) });
             self.busy.insert(name.clone());
-            self.in_flight.insert(ticket, (name, due));
+            self.in_flight.insert(ticket, (name, due, now));
+        }
+        if self.due.is_empty()
+            && self.in_flight.is_empty()
+            && let Some(began) = self.pass_began.take()
+        {
+            self.times.passes.record_since(began, now);
         }
         self.advance_servers(world, out);
     }

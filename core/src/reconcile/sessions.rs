@@ -86,6 +86,11 @@ impl Sessions {
         }
     }
 
+    /// How many of those seen have a time.
+    pub(super) fn timed(&self) -> usize {
+        self.seen.values().filter(|session| !session.ttl.is_zero()).count()
+    }
+
     fn forget(&mut self, clocked: &Clocked) {
         self.timers.cancel(clocked);
         self.over.remove(clocked);

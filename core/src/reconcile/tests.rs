@@ -46,6 +46,23 @@ fn a_pass_over_a_catalog_that_agrees_proposes_nothing() {
 }
 
 #[test]
+fn a_pass_takes_until_the_last_step_of_a_member_is_applied() {
+    let mut rig = Rig::new(&[server("n1", 1)]);
+    let outputs = rig.input(ReconcileInput::LeaderReady);
+    assert_eq!(rig.duties.times(), &DutyTimes::default(), "it is under way");
+    let took = Duration::from_millis(5);
+    rig.now = rig.now + took;
+    rig.settle(outputs);
+    let DutyTimes { passes, steps } = rig.duties.times();
+    assert_eq!((passes.count(), passes.sum()), (1, took));
+    assert_eq!((steps.count(), steps.sum()), (1, took));
+    let outputs = rig.at(Instant::ZERO + PASS_INTERVAL);
+    rig.settle(outputs);
+    let DutyTimes { passes, steps } = rig.duties.times();
+    assert_eq!((passes.count(), steps.count()), (2, 1), "nothing differed");
+}
+
+#[test]
 fn a_follower_proposes_nothing() {
     let mut rig = Rig::new(&[server("n1", 1), client("c1", 2)]);
     assert_eq!(rig.event(MemberEventKind::Join, client("c1", 2)), []);

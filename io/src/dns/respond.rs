@@ -370,9 +370,12 @@ impl Responder {
         let body = RequestBody::ExecutePrepared(Box::new(execution));
         let mut context = context(config, datacenter.as_ref(), source);
         let ask = |context: RequestContext| {
+            let began = self.handle.clock().now();
             let asked = self.handle.request(NodeRequest { context, body: body.clone() });
-            async {
+            async move {
                 let response = asked.await?;
+                let took = self.handle.clock().now().since(began);
+                self.handle.metrics().time(Timed::Execution, took);
                 let Response::Executed(executed) = response else {
                     let text = format!("an execution was answered with {response:?}");
                     return Err(RequestError::Unknown(text));

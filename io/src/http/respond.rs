@@ -225,6 +225,13 @@ impl Reply {
         self
     }
 
+    /// Whether the body is an empty list, in whatever form.
+    pub fn lists_nothing(&self) -> bool {
+        // No list of something is as short as that in any form.
+        let may_be = self.body.len() < 64;
+        may_be && self.body == Self::json(b"[]".to_vec()).into_form(self.form).body
+    }
+
     /// The body in the form `wanted`, as far as it is not yet.
     #[must_use]
     pub fn into_form(mut self, wanted: Form) -> Self {

@@ -7,6 +7,26 @@
 
 use super::parse::Method;
 
+/// Calls of the catalog, by the names under which Consul counts them.
+const CATALOG_CALLS: &[(Endpoint, &str)] = &[
+    (Endpoint::CatalogRegister, "catalog_register"),
+    (Endpoint::CatalogDeregister, "catalog_deregister"),
+    (Endpoint::CatalogDatacenters, "catalog_datacenters"),
+    (Endpoint::CatalogNodes, "catalog_nodes"),
+    (Endpoint::CatalogServices, "catalog_services"),
+    (Endpoint::CatalogService, "catalog_service_nodes"),
+    (Endpoint::CatalogNode, "catalog_node_services"),
+    (Endpoint::CatalogNodeServices, "catalog_node_service_list"),
+];
+
+impl Endpoint {
+    /// The name under which calls of it are counted, if it is one of the catalog.
+    pub fn catalog_call(self) -> Option<&'static str> {
+        let found = CATALOG_CALLS.iter().find(|(endpoint, _)| *endpoint == self);
+        found.map(|(_, name)| *name)
+    }
+}
+
 /// What a path and method ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the paths in the table below")]

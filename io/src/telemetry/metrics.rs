@@ -4,7 +4,7 @@ use super::config::TelemetryConfig;
 use super::interval::{INTERVALS_KEPT, Interval, Key};
 use arc_swap::{ArcSwap, Guard};
 use smol::channel::{Receiver, Sender, bounded};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ pub enum Timed {
     DnsDomain,
     /// A question to DNS for the name of an address.
     DnsReverse,
+    /// The execution of a prepared query, for a program or for DNS.
+    Execution,
 }
 
 impl Timed {
@@ -34,6 +36,7 @@ impl Timed {
             }
             Self::DnsDomain => Key::plain("dns.domain_query").with("node", node),
             Self::DnsReverse => Key::plain("dns.ptr_query").with("node", node),
+            Self::Execution => Key::plain("prepared-query.execute"),
         }
     }
 }
@@ -43,21 +46,61 @@ impl Timed {
 pub enum Counted {
     /// An answer of DNS that is older than a server's answer should be.
     DnsStale,
+    /// A call of the catalog's part of the HTTP API, by Consul's name of it.
+    Call(&'static str),
+    /// One that was answered with what was asked for.
+    CallDone(&'static str),
+    /// One that was not.
+    CallFailed(&'static str),
 }
 
 impl Counted {
-    fn key(self) -> Key {
+    fn key(self, node: &str) -> Key {
+        let call =
+            |kind: &str, name: &str| Key::plain(&format!("{kind}.{name}")).with("node", node);
         match self {
             Self::DnsStale => Key::plain("dns.stale_queries"),
+            Self::Call(name) => call("client.api", name),
+            Self::CallDone(name) => call("client.api.success", name),
+            Self::CallFailed(name) => call("client.rpc.error", name),
         }
     }
 }
+
+/// A question about a service that is counted with the service's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sought {
+    /// Its instances.
+    Catalog,
+    /// Its instances, and there were none.
+    CatalogMissed,
+    /// Its instances with their health.
+    Health,
+    /// Its instances with their health, and there were none.
+    HealthMissed,
+}
+
+impl Sought {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Catalog => "catalog.service.query",
+            Self::CatalogMissed => "catalog.service.not-found",
+            Self::Health => "health.service.query",
+            Self::HealthMissed => "health.service.not-found",
+        }
+    }
+}
+
+/// Names of services that have metrics of their own. Whoever asks chooses them, so further ones are
+/// counted together, without a label.
+const SERVICES_MAX: usize = 512;
 
 /// What one thread has recorded and nobody has collected.
 #[derive(Debug, Default)]
 struct Shard {
     timed: BTreeMap<Timed, Durations>,
     counted: BTreeMap<Counted, u64>,
+    sought: BTreeMap<String, BTreeMap<Sought, u64>>,
 }
 
 /// A metric over the whole run, for Prometheus.
@@ -103,7 +146,23 @@ pub(super) struct Kept {
     pub(super) running: Interval,
     /// Without the running interval.
     pub(super) totals: Totals,
+    /// Services that have metrics of their own.
+    services: BTreeSet<String>,
     watchers: Vec<Sender<Arc<Interval>>>,
+}
+
+impl Kept {
+    /// Whether a service has metrics of its own.
+    fn gives_label(&mut self, service: &str) -> bool {
+        if service.is_empty() || self.services.contains(service) {
+            return !service.is_empty();
+        }
+        let has_room = self.services.len() < SERVICES_MAX;
+        if has_room {
+            self.services.insert(service.to_owned());
+        }
+        has_room
+    }
 }
 
 /// Intervals that wait for one watcher.
@@ -145,6 +204,7 @@ impl Metrics {
                 finished: VecDeque::new(),
                 running: Interval::beginning(wall),
                 totals: Totals::default(),
+                services: BTreeSet::new(),
                 watchers: Vec::new(),
             }),
         }
@@ -170,6 +230,18 @@ impl Metrics {
         *self.shard().counted.entry(what).or_insert(0) += 1;
     }
 
+    /// Notes that somebody asked about a service.
+    pub fn seek(&self, what: Sought, service: &str) {
+        let mut shard = self.shard();
+        if !shard.sought.contains_key(service) {
+            let has_room = shard.sought.len() < SERVICES_MAX;
+            let own = if has_room { service.to_owned() } else { String::new() };
+            *shard.sought.entry(own).or_default().entry(what).or_insert(0) += 1;
+        } else if let Some(counts) = shard.sought.get_mut(service) {
+            *counts.entry(what).or_insert(0) += 1;
+        }
+    }
+
     fn shard(&self) -> MutexGuard<'_, Shard> {
         let own = thread_number() % self.shards.len();
         let shard = self.shards.get(own).expect("a remainder is below its divisor");
@@ -189,7 +261,15 @@ impl Metrics {
                 }
             }
             for (counted, count) in &mut shard.counted {
-                kept.running.count(counted.key(), std::mem::take(count));
+                kept.running.count(counted.key(&self.node), std::mem::take(count));
+            }
+            for (service, counts) in std::mem::take(&mut shard.sought) {
+                let has_label = kept.gives_label(&service);
+                for (what, count) in counts {
+                    let key = Key::plain(what.name());
+                    let key = if has_label { key.with("service", &service) } else { key };
+                    kept.running.count(key, count);
+                }
             }
         }
         kept
@@ -291,6 +371,43 @@ mod tests {
         assert_eq!(interval.counters.values().copied().collect::<Vec<_>>(), [1]);
         let empty = metrics.turn(Instant::ZERO, WallClock::from_millis(20_000));
         assert!(empty.samples.is_empty() && empty.counters.is_empty());
+    }
+
+    #[test]
+    fn services_are_counted_by_name_until_there_are_too_many() {
+        let metrics = metrics();
+        metrics.seek(Sought::Catalog, "web");
+        metrics.seek(Sought::Catalog, "web");
+        metrics.seek(Sought::CatalogMissed, "web");
+        let counted = |service: Option<&str>, what: Sought| {
+            let key = Key::plain(what.name());
+            let key = service.iter().fold(key, |key, service| key.with("service", service));
+            metrics.last().counters.get(&key).copied()
+        };
+        assert_eq!(counted(Some("web"), Sought::Catalog), Some(2));
+        assert_eq!(counted(Some("web"), Sought::CatalogMissed), Some(1));
+        assert_eq!(counted(Some("web"), Sought::Health), None);
+        // The last of them find room neither here nor, from another thread, in what is kept.
+        for _ in 0..2 {
+            for number in 0..SERVICES_MAX + 9 {
+                metrics.seek(Sought::Health, &number.to_string());
+            }
+            let _ = metrics.last();
+            std::thread::scope(|scope| {
+                scope.spawn(|| metrics.seek(Sought::Health, "another"));
+            });
+        }
+        assert_eq!(counted(Some("0"), Sought::Health), Some(2));
+        assert_eq!(counted(Some("another"), Sought::Health), None);
+        let all: u64 = metrics
+            .last()
+            .counters
+            .iter()
+            .filter(|(key, _)| key.name.starts_with("health"))
+            .map(|(_, count)| count)
+            .sum();
+        assert_eq!(all, 2 * (SERVICES_MAX as u64 + 9) + 2, "none is lost");
+        assert!(metrics.collected().services.len() <= SERVICES_MAX);
     }
 
     #[test]

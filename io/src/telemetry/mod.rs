@@ -24,6 +24,6 @@ pub use dump::dump;
 pub use filter::{Filter, FilterRuleError};
 pub use interval::{INTERVAL, INTERVALS_KEPT, Interval, Key};
 pub use json::display;
-pub use metrics::{Counted, Metrics, Timed};
+pub use metrics::{Counted, Metrics, Sought, Timed};
 pub use prometheus::exposition;
 pub use run::{Sources, run};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::durations::Durations;
 use terraform_core::node::{NodeStatus, PoolStatus, ServerStatus, Stats, WriteTimes};
+use terraform_core::reconcile::DutyTimes;
 use terraform_core::rpc::RpcStats;
 use terraform_core::serf::{MemberStatus, Members};
 use terraform_core::view::View;
@@ -29,9 +30,12 @@ pub(super) struct Seen<'a> {
 pub(super) struct Observer {
     stats: Stats,
     rpc: RpcStats,
-    dropped: [u64; 2],
+    /// The LAN pool and the WAN pool.
+    pools: [PoolStatus; 2],
     proposals: u64,
     writes: WriteTimes,
+    dispatches: Durations,
+    duties: DutyTimes,
     host: [u64; 6],
 }
 
@@ -84,7 +88,7 @@ impl Observer {
         count("rpc.request", new.accepted, old.accepted);
         count("rpc.request_error", new.accepted_failed, old.accepted_failed);
         count("rpc.cross-dc", new.crossed, old.crossed);
-        let [lan, wan] = &mut self.dropped;
+        let [lan, wan] = &mut self.pools;
         pool(&status.lan, None, lan, interval);
         if let Some(status) = &status.wan {
             pool(status, Some("wan"), wan, interval);
@@ -100,6 +104,7 @@ impl Observer {
         interval.count(Key::plain("raft.apply"), server.proposals.saturating_sub(proposals));
         if let Some(leader) = &server.leader {
             interval.set(Key::plain("autopilot.healthy"), float(leader.healthy.into()));
+            interval.set(Key::plain("session_ttl.active"), size(leader.sessions_timed));
             let tolerance = float(leader.failure_tolerance);
             interval.set(Key::plain("autopilot.failure_tolerance"), tolerance);
             let mut contacts = Durations::default();
@@ -117,6 +122,11 @@ impl Observer {
         sample("kvs.apply", &new.kv, &old.kv);
         sample("txn.apply", &new.transaction, &old.transaction);
         sample("session.apply", &new.session, &old.session);
+        let old = std::mem::replace(&mut self.dispatches, server.dispatches.clone());
+        sample("raft.leader.dispatchLog", &server.dispatches, &old);
+        let old = std::mem::replace(&mut self.duties, server.duties.clone());
+        sample("leader.reconcile", &server.duties.passes, &old.passes);
+        sample("leader.reconcileMember", &server.duties.steps, &old.steps);
     }
 
     /// What the host counts.
@@ -161,7 +171,7 @@ fn members(members: &Members, network: Option<&str>, interval: &mut Interval) {
 fn pool(
     status: &PoolStatus,
     network: Option<&'static str>,
-    dropped: &mut u64,
+    old: &mut PoolStatus,
     interval: &mut Interval,
 ) {
     let mut set = |name, value| interval.set(of_pool(name, network), value);
@@ -170,9 +180,17 @@ fn pool(
     set("serf.queue.Intent", size(status.intents_queued));
     set("serf.queue.Query", size(status.queries_queued));
     set("serf.queue.Event", size(status.events_queued));
-    let old = std::mem::replace(dropped, status.dropped);
-    let key = of_pool("memberlist.msg.dropped", network);
-    interval.count(key, status.dropped.saturating_sub(old));
+    let old = std::mem::replace(old, status.clone());
+    let (new_stats, old_stats) = (&status.stats, &old.stats);
+    let mut count = |name, new: u64, old: u64| {
+        interval.count(of_pool(name, network), new.saturating_sub(old));
+    };
+    count("memberlist.msg.dropped", status.dropped, old.dropped);
+    count("memberlist.msg.alive", new_stats.alive, old_stats.alive);
+    count("memberlist.msg.suspect", new_stats.suspect, old_stats.suspect);
+    count("memberlist.msg.dead", new_stats.dead, old_stats.dead);
+    let probes = new_stats.probes.since(&old_stats.probes);
+    interval.sample(of_pool("memberlist.probeNode", network), &probes);
 }
 
 /// What is registered on this agent.

@@ -116,6 +116,17 @@ fn nobody_else_raises_an_incarnation() {
     }
 }
 
+#[test]
+fn news_of_members_are_counted_once_and_probes_with_their_time() {
+    let mut cluster = Cluster::joined(3, 2);
+    cluster.kill(1);
+    cluster.run(60);
+    cluster.assert_seen(1, MemberStatus::Failed);
+    let stats = cluster.seats[0].host.as_ref().unwrap().gossip.stats();
+    assert_eq!((stats.alive, stats.suspect, stats.dead), (2, 1, 1));
+    assert!(stats.probes.count() > 0 && stats.probes.sum() > Duration::ZERO);
+}
+
 /// SWIM §4.2: a confirmed failure is final for its incarnation; §4.1: it spreads by piggyback.
 #[test]
 fn a_member_declared_dead_by_mistake_comes_back() {

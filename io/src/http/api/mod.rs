@@ -37,7 +37,7 @@ use super::router::{self, Endpoint, Found, InsightEndpoint, Route, UiEndpoint};
 use super::settings::{HttpRules, HttpSettings};
 use super::target::{self, Params};
 use crate::handle::{NodeHandle, read_answer};
-use crate::telemetry::Timed;
+use crate::telemetry::{Counted, Sought, Timed};
 use bytes::Bytes;
 use options::{ReadOptions, Reads};
 use std::future::ready;
@@ -212,7 +212,30 @@ impl Api {
         let routed =
             ApiRequest { params, timed, argument, body, file, source, form, datacenter, rules };
         let handled = self.dispatch(endpoint, &routed).await;
+        self.count(endpoint, routed.argument, &handled);
         vary(handled.unwrap_or_else(|early| early).into_form(form))
+    }
+
+    /// Counts what was asked of the catalog, and about which services (agent-config.md §7).
+    fn count(&self, endpoint: Endpoint, argument: &str, handled: &Handled) {
+        let metrics = self.node.metrics();
+        if let Some(call) = endpoint.catalog_call() {
+            let done = handled.is_ok();
+            metrics.count(Counted::Call(call));
+            metrics.count(if done { Counted::CallDone(call) } else { Counted::CallFailed(call) });
+        }
+        let (asked, missed) = if endpoint == Endpoint::CatalogService {
+            (Sought::Catalog, Sought::CatalogMissed)
+        } else if endpoint == Endpoint::HealthService {
+            (Sought::Health, Sought::HealthMissed)
+        } else {
+            return;
+        };
+        let Ok(reply) = handled else { return };
+        metrics.seek(asked, argument);
+        if reply.lists_nothing() {
+            metrics.seek(missed, argument);
+        }
     }
 
     /// Runs a handler. Each is boxed by itself, so that a request which waits takes the memory of

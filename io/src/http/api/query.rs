@@ -141,9 +141,12 @@ impl Api {
         let mut context = RequestContext { min_index: ModifyIndex::ZERO, ..options.context };
         let ask = |context: RequestContext| {
             let body = RequestBody::ExecutePrepared(Box::new(execution.clone()));
+            let began = self.node.clock().now();
             let asked = self.node.request(Request { context, body });
-            async {
+            async move {
                 let response = asked.await?;
+                let took = self.node.clock().now().since(began);
+                self.node.metrics().time(Timed::Execution, took);
                 let Response::Executed(executed) = response else { return Err(other_answer()) };
                 Ok(*executed)
             }
