@@ -11,6 +11,24 @@ fn outcome(answer: &DnsAnswer) -> (u8, Vec<String>) {
 }
 
 #[test]
+fn weights_decide_who_comes_first_if_that_is_set() {
+    let words = ["-server", "-bootstrap", "-hcl"];
+    let dns = "dns_config { weighted_order = true a_record_limit = 1 }";
+    let agent = Options::new("own", &words).with(&[dns]).start();
+    agent.wait_for_leader();
+    for (address, status) in [("10.0.0.1", "passing"), ("10.0.0.2", "warning")] {
+        let body = serde_json::json!({"Node": address, "Address": address,
+            "Service": {"Service": "web", "Weights": {"Passing": 1, "Warning": 0}},
+            "Check": {"CheckID": "c", "ServiceID": "web", "Status": status}});
+        assert_eq!(agent.put("/v1/catalog/register", &body.to_string()).body, "true");
+    }
+    for _ in 0..20 {
+        let (rcode, addresses) = outcome(&dig(&agent.address(), "web.service.terraform", 1));
+        assert_eq!((rcode, addresses), (0, vec!["10.0.0.1".to_owned()]));
+    }
+}
+
+#[test]
 fn names_of_another_zone_come_through_recursors_which_a_reload_changes() {
     let upstream = Options::new("up", &["-server", "-bootstrap", "-domain", "else.example"]);
     let upstream = upstream.start();

@@ -535,6 +535,7 @@ impl FileReader {
             | "allow_stale"
             | "enable_additional_node_meta_txt"
             | "disable_compression"
+            | "weighted_order"
             | "use_cache" => {
                 let switch = self.boolean(path, value).map(|switch| (key.to_owned(), switch));
                 self.settings.dns_switches.extend(switch);

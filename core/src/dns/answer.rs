@@ -44,7 +44,8 @@ impl Zone<'_> {
         match (&lookup.kind, found) {
             (Kind::Node, Found::Node(Some(node))) => self.node(question, node, self.seen(lookup)),
             (Kind::Service(name), Found::Instances(mut rows)) => {
-                let drawn = Drawn { rows: &mut rows, at: 0, rng };
+                let weighted = self.config.weighted_order;
+                let drawn = Drawn { rows: &mut rows, at: 0, weighted, rng };
                 let ttl = self.config.ttl_of_service(name.as_str());
                 let datacenter = lookup.datacenter.as_ref().unwrap_or(self.datacenter);
                 self.service(question, (datacenter, self.seen(lookup)), drawn, ttl)
@@ -363,12 +364,35 @@ impl Zone<'_> {
     }
 }
 
-/// The instances that are not critical in a uniformly random order, drawn one at a time: few
-/// questions have room for all of them.
-struct Drawn<'r, 'a> {
-    rows: &'r mut [&'a Instance],
-    at: usize,
-    rng: &'r mut Rng,
+/// Instances that are drawn by weight; each draw looks at all that are left. What comes after that
+/// many is in no client's first choice.
+const WEIGHTED_MAX: usize = 32;
+
+/// The instances that are not critical in a random order, drawn one at a time: few questions have
+/// room for all of them.
+pub(super) struct Drawn<'r, 'a> {
+    pub(super) rows: &'r mut [&'a Instance],
+    pub(super) at: usize,
+    /// Whether heavier ones are drawn sooner.
+    pub(super) weighted: bool,
+    pub(super) rng: &'r mut Rng,
+}
+
+/// One of `rows`, each as likely as its weight; any of them where none has one.
+fn by_weight(rows: &[&Instance], rng: &mut Rng) -> usize {
+    let weight_of = |row: &&Instance| if row.is_critical() { 0 } else { u64::from(weight(row)) };
+    let total: u64 = rows.iter().map(weight_of).sum();
+    if total == 0 {
+        return rng.index(rows.len());
+    }
+    let mut left = rng.below(total);
+    let chosen = rows.iter().position(|row| {
+        let weight = weight_of(row);
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it
+    });
+    chosen.unwrap_or_default()
 }
 
 impl<'a> Iterator for Drawn<'_, 'a> {
@@ -376,7 +400,13 @@ impl<'a> Iterator for Drawn<'_, 'a> {
 
     fn next(&mut self) -> Option<&'a Instance> {
         while let Some(rest) = self.rows.get_mut(self.at..).filter(|rest| !rest.is_empty()) {
-            rest.swap(0, self.rng.index(rest.len()));
+            let by_weight = self.weighted && self.at < WEIGHTED_MAX;
+            let drawn = if by_weight {
+                self::by_weight(rest, self.rng)
+            } else {
+                self.rng.index(rest.len())
+            };
+            rest.swap(0, drawn);
             self.at += 1;
             let drawn = rest.first().copied();
             if let Some(instance) = drawn.filter(|instance| !instance.is_critical()) {

@@ -57,6 +57,8 @@ pub struct DnsConfig {
     pub service_ttl: BTreeMap<String, u32>,
     /// Whether instances with a warning are left out.
     pub only_passing: bool,
+    /// Whether instances come in an order drawn by their weights, else all are equal.
+    pub weighted_order: bool,
     /// Answers over UDP to a client without EDNS, or with a payload size of 512.
     pub udp_answer_limit: usize,
     /// Address records in any answer; 0 for no limit.
@@ -100,6 +102,7 @@ impl Default for DnsConfig {
             node_ttl: 0,
             service_ttl: BTreeMap::new(),
             only_passing: false,
+            weighted_order: false,
             udp_answer_limit: 3,
             a_record_limit: 0,
             enable_truncate: true,

@@ -4,7 +4,7 @@ use super::*;
 use crate::catalog::Tables;
 use crate::catalog::model::{CheckStatus, Node, Service, ServiceAddress, Weights};
 use crate::catalog::prepared::Executed;
-use crate::catalog::query::{Consistency, Query, QueryAnswer, Rows, ServiceQuery};
+use crate::catalog::query::{Consistency, Instance, Query, QueryAnswer, Rows, ServiceQuery};
 use crate::catalog::tests::{check, node, register, registration, service};
 use crate::id::{ModifyIndex, ServiceName};
 use crate::node::request::RequestError;
@@ -310,6 +310,50 @@ fn a_warning_counts_with_its_weight_unless_only_passing_is_wanted() {
     let config = DnsConfig { only_passing: true, ..DnsConfig::default() };
     let answer = ask_with(&config, "sick.service.terraform", QueryType::Srv);
     assert_eq!(answer.rcode, Rcode::NxDomain);
+}
+
+#[test]
+fn instances_are_drawn_by_weight_if_that_is_wanted() {
+    let mut tables = Tables::default();
+    let heavy = |passing: i64| Weights { passing, warning: 0 };
+    for (index, (name, passing, status)) in [
+        ("a", 30, CheckStatus::Passing),
+        ("b", 10, CheckStatus::Passing),
+        ("c", 90, CheckStatus::Warning),
+        ("d", 90, CheckStatus::Critical),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let address = format!("10.0.0.{index}");
+        let wanted = crate::catalog::command::Registration {
+            service: Some(Service { weights: heavy(passing), ..service("web", "web") }),
+            checks: vec![check(name, "c", Some("web"), status)],
+            ..registration(Node { address, ..node(name, None) })
+        };
+        register(&mut tables, index as u64 + 1, wanted).unwrap();
+    }
+    let (Rows::Instances(rows), _) =
+        tables.service_health(&ServiceQuery::all(ServiceName::parse("web").unwrap()))
+    else {
+        panic!()
+    };
+    let mut rng = Rng::for_stream(Seed::from_number(7), Stream::Dns);
+    let (mut first, mut last) = ([0; 4], [0; 4]);
+    for _ in 0..4000 {
+        let mut rows: Vec<&Instance> = rows.iter().map(|row| &**row).collect();
+        let drawn = answer::Drawn { rows: &mut rows, at: 0, weighted: true, rng: &mut rng };
+        let order: Vec<usize> = drawn
+            .map(|row| row.node.address.trim_start_matches("10.0.0.").parse().unwrap())
+            .collect();
+        assert_eq!(order.len(), 3, "all that are not critical come");
+        first[order[0]] += 1;
+        last[order[2]] += 1;
+    }
+    // Three of four draws; the seed is fixed, so this is the same in every run.
+    assert!((2850..3150).contains(&first[0]), "{first:?}");
+    assert_eq!((first[2], first[3]), (0, 0), "without weight it is nobody's first choice");
+    assert_eq!(last[2], 4000);
 }
 
 #[test]

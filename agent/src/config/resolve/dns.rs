@@ -37,6 +37,7 @@ fn switches(settings: &Settings, dns: &mut DnsConfig, warnings: &mut Vec<String>
     for (key, on) in &settings.dns_switches {
         match key.as_str() {
             "only_passing" => dns.only_passing = *on,
+            "weighted_order" => dns.weighted_order = *on,
             "enable_truncate" => dns.enable_truncate = *on,
             "allow_stale" => dns.allow_stale = *on,
             "disable_compression" => dns.disable_compression = *on,
@@ -150,6 +151,7 @@ mod tests {
             r#"{"domain": "x.", "alt_domain": "y", "translate_wan_addrs": true,
             "recursors": ["10.0.0.1", "[::1]:54"],
             "dns_config": {"only_passing": true, "enable_truncate": false, "allow_stale": false,
+                "weighted_order": true,
                 "disable_compression": true, "enable_additional_node_meta_txt": false,
                 "udp_answer_limit": 5, "a_record_limit": 6, "node_ttl": "7s", "max_stale": "8s",
                 "recursor_timeout": "9s", "service_ttl": {"We*": "10s"}, "use_cache": true,
@@ -166,6 +168,7 @@ mod tests {
             node_ttl: 7,
             service_ttl: [("we*".to_owned(), 10)].into(),
             only_passing: true,
+            weighted_order: true,
             udp_answer_limit: 5,
             a_record_limit: 6,
             enable_truncate: false,
