@@ -12,8 +12,12 @@ use terraform_core::catalog::model::{Node, Service};
 use terraform_core::catalog::query::{
     NodeQuery, NodeServices, NodesQuery, Rows, ServiceNode, ServiceQuery,
 };
-use terraform_core::id::ServiceName;
+use terraform_core::id::{NodeName, ServiceName};
+use terraform_core::serf::MemberStatus;
 
+/// Tells of a write that an agent will undo (cluster-behaviour.md §16, rows 2 and 3). The body is
+/// Consul's.
+const WARNING: &str = "X-Terraform-Warning";
 /// What the reads of this group act on.
 const CATALOG: Reads = Reads { blocks: true, caches: false, refuses_namespace: true };
 
@@ -158,7 +162,24 @@ impl Api {
         options::refuse_namespace(request)?;
         let (datacenter, wanted) = bodies::catalog::registration(request.body, request.datacenter)?;
         let context = RequestContext { datacenter, ..options::local(request) };
-        self.catalog_write(context, Command::Register(Box::new(wanted))).await
+        let more = wanted.service.is_some() || !wanted.checks.is_empty();
+        let keeper = self.keeper(&context, &wanted.node.name).filter(|_| more);
+        let reply = self.catalog_write(context, Command::Register(Box::new(wanted))).await?;
+        Ok(match keeper {
+            None => reply,
+            Some(agent) => reply.with_header(
+                WARNING,
+                &format!("{agent} takes out what it does not know itself: register it there"),
+            ),
+        })
+    }
+
+    /// The agent that keeps what the catalog has on a node, as far as this one knows.
+    fn keeper(&self, context: &RequestContext, node: &NodeName) -> Option<String> {
+        let view = self.node.view();
+        let member = view.members.get(node).filter(|_| context.datacenter.is_none())?;
+        let is_alive = member.status == MemberStatus::Alive;
+        is_alive.then(|| format!("the agent of node {node} at {}", member.address.ip()))
     }
 
     pub(super) async fn catalog_deregister(&self, request: &ApiRequest<'_>) -> Handled {
@@ -166,7 +187,15 @@ impl Api {
         let (datacenter, target) =
             bodies::catalog::deregistration(request.body, request.datacenter)?;
         let context = RequestContext { datacenter, ..options::local(request) };
-        self.catalog_write(context, Command::Deregister(target)).await
+        let keeper = self.keeper(&context, &target.node);
+        let reply = self.catalog_write(context, Command::Deregister(target)).await?;
+        Ok(match keeper {
+            None => reply,
+            Some(agent) => reply.with_header(
+                WARNING,
+                &format!("{agent} brings back what it still has: deregister it there"),
+            ),
+        })
     }
 
     async fn catalog_write(&self, context: RequestContext, command: Command) -> Handled {

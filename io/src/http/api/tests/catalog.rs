@@ -105,6 +105,33 @@ fn rows_of_other_datacenters_alone_are_shown_with_their_wan_addresses() {
 }
 
 #[test]
+fn a_write_that_an_agent_will_undo_is_told_of() {
+    let world = server();
+    let warned = |text: &str| {
+        let (reply, _) = world.exchange(text, vec![Ok(Response::Done)]);
+        assert_eq!((reply.status, body(&reply)), (200, "true".to_owned()));
+        header(&reply, "X-Terraform-Warning").map(str::to_owned)
+    };
+    let service = r#""Service":{"Service":"web"}"#;
+    let check = r#""Check":{"CheckID":"c","Name":"c"}"#;
+    let text = |verb: &str, node: &str, rest: &str| {
+        format!(r#"PUT /v1/catalog/{verb}{}{{"Node":"{node}","Address":"10.0.0.1"{rest}}}"#, "\n\n")
+    };
+    let agent = "the agent of node n1 at 127.0.0.1";
+    let undone = Some(format!("{agent} takes out what it does not know itself: register it there"));
+    assert_eq!(warned(&text("register", "n1", &format!(",{service}"))), undone);
+    assert_eq!(warned(&text("register", "n1", &format!(",{check}"))), undone);
+    assert_eq!(warned(&text("register", "n1", "")), None, "a node alone stays");
+    assert_eq!(warned(&text("register", "external", &format!(",{service}"))), None);
+    let elsewhere = format!(r#","Datacenter":"dc2",{service}"#);
+    assert_eq!(warned(&text("register", "n1", &elsewhere)), None);
+    let back = Some(format!("{agent} brings back what it still has: deregister it there"));
+    assert_eq!(warned(&text("deregister", "n1", r#","ServiceID":"web""#)), back);
+    assert_eq!(warned(&text("deregister", "n1", "")), back);
+    assert_eq!(warned(&text("deregister", "external", r#","ServiceID":"web""#)), None);
+}
+
+#[test]
 fn services_are_a_sorted_map_of_tags() {
     let services =
         BTreeMap::from([("web".to_owned(), vec!["a".to_owned()]), ("bare".to_owned(), vec![])]);
