@@ -136,7 +136,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("bind_addr", started.bind != now.bind),
         (
             "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
-             performance.raft_multiplier or reconnect_timeout_wan",
+             serf_wan_allowed_cidrs, performance.raft_multiplier or reconnect_timeout_wan",
             a.server != b.server,
         ),
         ("check_output_max_size", a.check_output.bytes_max != b.check_output.bytes_max),
@@ -150,7 +150,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ),
         (
             "gossip_lan, encrypt, encrypt_verify_incoming, encrypt_verify_outgoing or \
-             disable_keyring_file",
+             disable_keyring_file, or serf_lan_allowed_cidrs",
             a.gossip != b.gossip,
         ),
         (

@@ -1,7 +1,7 @@
 //! The validated settings of a node; the file format is the agent's.
 
 use crate::catalog::autopilot::AutopilotConfig;
-use crate::gossip::Admission;
+use crate::gossip::{Admission, Network};
 use crate::id::{Datacenter, NodeName, PoolName};
 use crate::local::definition::{CheckDefinition, OutputRules, ServiceDefinition};
 use crate::raft::RaftLimits;
@@ -91,6 +91,8 @@ pub struct GossipConfig {
     pub pool: PoolName,
     /// Who may be in it.
     pub admission: Admission,
+    /// Where its members are (`serf_lan_allowed_cidrs`); none for anywhere.
+    pub networks: Vec<Network>,
     /// Time between probes.
     pub probe_interval: Duration,
     /// Time allowed for a direct answer.
@@ -135,6 +137,7 @@ pub struct GossipConfig {
 pack_struct!(GossipConfig {
     pool,
     admission,
+    networks,
     probe_interval,
     probe_timeout,
     indirect_checks,
@@ -163,6 +166,7 @@ impl GossipConfig {
         Self {
             pool: PoolName::Lan,
             admission: Admission::Anyone,
+            networks: Vec::new(),
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             indirect_checks: 3,

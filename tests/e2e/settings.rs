@@ -60,3 +60,46 @@ fn tagged_addresses_are_in_the_catalog_in_dns_and_over_http() {
         (members.as_array().map(Vec::len) == Some(2)).then_some(())
     });
 }
+
+#[test]
+fn a_member_outside_the_allowed_networks_is_not_accepted() {
+    let inside = e2e::loopback().to_string();
+    let own = Options::new("open", &[]);
+    let networks = format!("{}/32", own.address);
+    let words = [
+        "-server",
+        "-bootstrap",
+        "-serf-lan-allowed-cidrs",
+        &networks,
+        "-serf-lan-allowed-cidrs",
+        &format!("{inside}/32"),
+    ];
+    let server = own.with(&words).start();
+    server.wait_for_leader();
+    let at = format!("-retry-join={}", server.address());
+    let mut friend = Options::new("friend", &[&at]);
+    friend.address = inside.parse().expect("an address");
+    let stranger = Options::new("stranger", &[&at]).start();
+    let friend = friend.start();
+    e2e::wait_until("the refusal", LONG, || {
+        let text = format!("Member 'stranger' at {} is in no allowed network", stranger.address());
+        stranger.lines().iter().any(|line| line.contains(&text)).then_some(())
+    });
+    e2e::wait_until("the friend", LONG, || {
+        let members = server.json("/v1/agent/members");
+        let names = members.as_array()?.iter().map(|member| member["Name"].as_str());
+        let names: Vec<&str> = names.collect::<Option<_>>()?;
+        (names == ["friend", "open"]).then_some(())
+    });
+    assert_eq!(friend.json("/v1/agent/members").as_array().map(Vec::len), Some(2));
+
+    let refused = e2e::command(&[
+        "agent",
+        "-data-dir=/tmp/never",
+        "-bind=127.0.0.1",
+        "-serf-lan-allowed-cidrs=10.0.0.0/8",
+    ]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let rule = "==> serf_lan_allowed_cidrs: the agent's own address 127.0.0.1 is in none of them\n";
+    assert_eq!((refused.status.code(), text.as_str()), (Some(1), rule));
+}

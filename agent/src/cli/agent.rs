@@ -3,7 +3,8 @@
 use super::Exit;
 use super::flags::{self, span};
 use crate::config::{
-    Format, HostSettings, Machine, Resolved, Settings, fragment, load, overlay, resolve,
+    Format, HostSettings, Machine, NetworkSettings, Resolved, Settings, fragment, load, overlay,
+    resolve,
 };
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
@@ -148,12 +149,18 @@ struct Arguments {
     /// the port of this program's commands (8400)
     #[argh(option, arg_name = "port")]
     rpc_port: Option<i64>,
+    /// a network, address/bits, where agents of this datacenter are (anywhere); may be repeated
+    #[argh(option, arg_name = "network")]
+    serf_lan_allowed_cidrs: Vec<String>,
     /// the address to listen on for gossip of this datacenter (that of -bind)
     #[argh(option, arg_name = "address")]
     serf_lan_bind: Option<String>,
     /// the gossip port (8301)
     #[argh(option, arg_name = "port")]
     serf_lan_port: Option<i64>,
+    /// a network, address/bits, where servers of all datacenters are (anywhere); may be repeated
+    #[argh(option, arg_name = "network")]
+    serf_wan_allowed_cidrs: Vec<String>,
     /// the address to listen on for servers of other datacenters (that of -bind)
     #[argh(option, arg_name = "address")]
     serf_wan_bind: Option<String>,
@@ -252,7 +259,13 @@ fn host(arguments: &Arguments) -> HostSettings {
 
 fn sources(arguments: Arguments, words: &[String]) -> Sources {
     let host = host(&arguments);
+    let network = NetworkSettings {
+        lan_allowed: arguments.serf_lan_allowed_cidrs,
+        wan_allowed: arguments.serf_wan_allowed_cidrs,
+        ..NetworkSettings::default()
+    };
     let lists = Settings {
+        network,
         start_join: arguments.join,
         retry_join: arguments.retry_join,
         start_join_wan: arguments.join_wan,

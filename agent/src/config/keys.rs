@@ -31,8 +31,6 @@ const LESS_SAFE: &[&str] = &[
     "key_file",
     "ports.https",
     "addresses.https",
-    "serf_lan_allowed_cidrs",
-    "serf_wan_allowed_cidrs",
     "server_name",
     "tls_cipher_suites",
     "tls_min_version",

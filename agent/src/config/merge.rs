@@ -77,6 +77,7 @@ mod tests {
                           "dogstatsd_tags": ["t"]},
             "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}],
             "tagged_addresses": {"a": "b"}, "serf_lan": "l",
+            "serf_lan_allowed_cidrs": ["x"], "serf_wan_allowed_cidrs": ["y"],
             "check_output_max_size": 9, "discard_check_output": true,
             "watches": [{"type": "nodes", "handler": "h"}], "ui": true
         }"#;

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod dns;
+mod gossip;
 mod http;
 mod listeners;
 mod network;
@@ -22,14 +23,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::config::{
-    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::dns::DnsConfig;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
 use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
-use terraform_core::wire::seal::{Key, KeyError};
 use terraform_io::http::settings::HttpRules;
 use terraform_io::resolve::parse as parse_address;
 use terraform_io::telemetry::TelemetryConfig;
@@ -148,11 +148,11 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let dns_config = dns::config(&settings, &mut warnings)?;
     let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
     let telemetry = telemetry.map_err(|(key, e)| ResolveError(format!("telemetry.{key}: {e}")))?;
-    let gossip_config = gossip(&settings, PoolName::Lan, dev)?;
     let (bind_wan, advertise_wan) = wan_addresses(&settings, (bind, advertise), machine)?;
+    let gossip_config = gossip::gossip(&settings, (PoolName::Lan, advertise), dev)?;
     let bind_lan = network::bind_lan(&settings.network, bind, machine)?;
     let same = (bind_lan == bind_wan, bind == bind_wan);
-    let wan = wan(&settings, is_server, (&ports, same), dev)?;
+    let wan = wan(&settings, is_server, (&ports, same), (advertise_wan, dev))?;
     let advertised = [advertise, advertise_wan];
     let tagged_addresses = network::tagged(&settings.network, advertised, machine, &mut warnings)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
@@ -166,7 +166,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         serf_lan_port: ports.serf_lan,
         server_port: ports.server,
         server: server(&settings, is_server, bootstrap, wan)?,
-        serf: serf(&settings, &gossip_config),
+        serf: gossip::serf(&settings, &gossip_config),
         gossip: gossip_config,
         node_meta: node_meta(&settings.node_meta)?,
         rpc_hold: settings.rpc_hold_timeout.unwrap_or(Duration::from_secs(7)),
@@ -468,7 +468,7 @@ fn wan(
     settings: &Settings,
     is_server: bool,
     (ports, (same_as_lan, same_as_server)): (&Ports, (bool, bool)),
-    dev: bool,
+    (advertise, dev): (IpAddr, bool),
 ) -> Checked<Option<WanConfig>> {
     let lists = [
         ("start_join_wan", &settings.start_join_wan),
@@ -488,7 +488,7 @@ fn wan(
     if let Some((other, ..)) = taken.iter().find(|(_, taken, same)| *taken == port && *same) {
         return refuse(format!("ports.serf_wan: {port} is already ports.{other}"));
     }
-    let gossip = gossip(settings, PoolName::Wan, dev)?;
+    let gossip = gossip::gossip(settings, (PoolName::Wan, advertise), dev)?;
     let mut serf = SerfConfig { gossip_interval: gossip.gossip_interval, ..SerfConfig::wan() };
     serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
     serf.coordinates = !settings.disable_coordinates.unwrap_or(false);
@@ -596,77 +596,6 @@ fn multiplier(settings: &Settings) -> Checked<u32> {
             "performance.raft_multiplier cannot be {given}. Must be between 1 and 10"
         )),
     }
-}
-
-fn gossip(settings: &Settings, pool: PoolName, dev: bool) -> Checked<GossipConfig> {
-    let (section, mut gossip) = match pool {
-        PoolName::Lan => ("gossip_lan", GossipConfig::lan()),
-        PoolName::Wan => ("gossip_wan", GossipConfig::wan()),
-    };
-    if dev {
-        gossip.gossip_interval = Duration::from_millis(100);
-        gossip.probe_interval = Duration::from_millis(200);
-        gossip.probe_timeout = Duration::from_millis(100);
-    }
-    let key_of = |path: &str| {
-        let key = path.strip_prefix(section)?.strip_prefix('.')?;
-        Some(key.to_owned())
-    };
-    for (path, value) in &settings.gossip_durations {
-        let Some(key) = key_of(path) else { continue };
-        if *value < Duration::from_millis(10) || *value > Duration::from_secs(60) {
-            return refuse(format!("{path} must be between 10ms and 1m"));
-        }
-        match key.as_str() {
-            "gossip_interval" => gossip.gossip_interval = *value,
-            "probe_interval" => gossip.probe_interval = *value,
-            _ => gossip.probe_timeout = *value,
-        }
-    }
-    for (path, value) in &settings.gossip_numbers {
-        let Some(key) = key_of(path) else { continue };
-        let Some(number) = u32::try_from(*value).ok().filter(|n| (1..=100).contains(n)) else {
-            return refuse(format!("{path} cannot be {value}. Must be between 1 and 100"));
-        };
-        match key.as_str() {
-            "gossip_nodes" => gossip.gossip_nodes = usize::try_from(number).unwrap_or(3),
-            "retransmit_mult" => gossip.retransmit_mult = number,
-            _ => gossip.suspicion_mult = number,
-        }
-    }
-    if gossip.probe_timeout >= gossip.probe_interval {
-        return refuse(format!(
-            "{section}.probe_timeout must be shorter than {section}.probe_interval"
-        ));
-    }
-    encryption(settings, &mut gossip)?;
-    Ok(gossip)
-}
-
-/// How gossip is encrypted (agent-config.md §12).
-fn encryption(settings: &Settings, gossip: &mut GossipConfig) -> Checked<()> {
-    let key = settings.encrypt.as_deref().filter(|text| !text.is_empty()).map(Key::from_base64);
-    gossip.encrypt = key.transpose().map_err(|error| {
-        ResolveError(match error {
-            KeyError::Base64(error) => format!("encrypt has invalid key: {error}"),
-            KeyError::Length => format!("Failed to configure keyring: Invalid key: {error}"),
-        })
-    })?;
-    gossip.verify_incoming = settings.encrypt_verify_incoming.unwrap_or(true);
-    gossip.verify_outgoing = settings.encrypt_verify_outgoing.unwrap_or(true);
-    gossip.keyring_file = !settings.disable_keyring_file.unwrap_or(false);
-    Ok(())
-}
-
-fn serf(settings: &Settings, gossip: &GossipConfig) -> SerfConfig {
-    let gossip_interval = gossip.gossip_interval;
-    let mut serf = SerfConfig { gossip_interval, ..SerfConfig::default() };
-    if let Some(timeout) = settings.reconnect_timeout {
-        serf.reconnect_timeout = timeout;
-    }
-    serf.coordinates = !settings.disable_coordinates.unwrap_or(false);
-    serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
-    serf
 }
 
 fn node_meta(meta: &BTreeMap<String, String>) -> Checked<BTreeMap<String, String>> {

@@ -7,6 +7,7 @@
 //! - An identity belongs to one member of a LAN pool; whoever copied a data directory is refused.
 //!   Every member guards its own identity, and at a join those of all members that it believes
 //!   alive (agent-config.md §10). The same agent under a new name is at the old address.
+//! - A pool may be kept to some networks: whoever says that it is elsewhere is no member.
 //! - Differs: the WAN pool wants its members' names to end in their datacenter, and a LAN pool
 //!   knows a server of it by that, so that an agent that mistakes one port for the other does not
 //!   merge the two pools.
@@ -22,7 +23,7 @@ use crate::wire::serf::decode_tags;
 use crate::wire::tags::tag_of_meta;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 /// The rule of a pool.
@@ -42,6 +43,14 @@ pack_enum!(Admission { 1 => Anyone, 2 => Datacenter(Datacenter), 3 => Servers })
 /// texts are Consul's, since people search logs for them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// It is in none of the pool's networks.
+    #[error("Member '{name}' at {address} is in no allowed network")]
+    Elsewhere {
+        /// Who.
+        name: NodeName,
+        /// Where it says it is.
+        address: IpAddr,
+    },
     /// It is in another datacenter.
     #[error("Member '{name}' part of wrong datacenter '{datacenter}'")]
     WrongDatacenter {
@@ -125,12 +134,18 @@ fn identity(meta: &[u8]) -> Option<&str> {
 }
 
 impl Gossip {
-    /// Whether a member, at this address, may be in this pool. What it said before was judged then.
+    /// Whether a member, at this address, may be in this pool. What its meta says was judged when
+    /// it said so first; its address may be another.
     pub(super) fn admits(
         &self,
         member: (&NodeName, SocketAddr),
         meta: &Bytes,
     ) -> Result<(), Refusal> {
+        let address = member.1.ip();
+        let networks = &self.config.networks;
+        if !networks.is_empty() && !networks.iter().any(|network| network.contains(address)) {
+            return Err(Refusal::Elsewhere { name: member.0.clone(), address });
+        }
         if self.has_judged(member.0, meta) {
             return Ok(());
         }

@@ -22,6 +22,7 @@ mod facts;
 mod join;
 pub mod keyring;
 mod leave;
+mod network;
 mod packet;
 mod probe;
 mod proof;
@@ -39,6 +40,7 @@ mod trace;
 mod user;
 
 pub use admission::{Admission, Refusal};
+pub use network::{Network, NetworkError};
 pub use stats::GossipStats;
 pub use trace::{DropReason, GossipTrace, KeyTrace, Way};
 

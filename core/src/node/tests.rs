@@ -34,7 +34,7 @@ pub(super) fn node_of(server: Option<ServerConfig>, restored: Restored) -> Node 
         datacenter: Datacenter::parse("dc1").unwrap(),
         advertise: ip(9),
         advertise_wan: ip(9),
-        tagged_addresses: std::collections::BTreeMap::new(),
+        tagged_addresses: BTreeMap::new(),
         serf_lan_port: 8301,
         server_port: 8300,
         server,

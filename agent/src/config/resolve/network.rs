@@ -4,6 +4,7 @@ use super::super::NetworkSettings;
 use super::{Checked, Machine, addresses, refuse};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use terraform_core::gossip::{Network, NetworkError};
 
 /// Tagged addresses that a node has at most.
 const TAGGED_MAX: usize = 64;
@@ -17,6 +18,23 @@ pub(super) fn bind_lan(
     machine: &Machine,
 ) -> Checked<IpAddr> {
     Ok(given(network, "serf_lan", machine)?.unwrap_or(bind))
+}
+
+/// Where the members of a pool are; the agent itself must be there, too.
+pub(super) fn allowed(key: &str, texts: &[String], own: IpAddr) -> Checked<Vec<Network>> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.trim().parse::<Network>() {
+            Ok(network) => networks.push(network),
+            Err(NetworkError) => {
+                return refuse(format!("{key}: {text:?} is no network: address/bits"));
+            }
+        }
+    }
+    if !networks.is_empty() && !networks.iter().any(|network| network.contains(own)) {
+        return refuse(format!("{key}: the agent's own address {own} is in none of them"));
+    }
+    Ok(networks)
 }
 
 /// The tagged addresses of the node, but for those that the advertised ones make by themselves.
@@ -102,6 +120,22 @@ mod tests {
         let expected = expected.map(|(tag, address)| (tag.to_owned(), address.to_owned()));
         assert_eq!(tagged, Ok(expected.into_iter().collect()));
         assert_eq!(warnings, ["tagged_addresses.lan has no effect: advertise_addr decides it"]);
+    }
+
+    #[test]
+    fn the_agent_is_in_the_networks_that_it_allows() {
+        let own = "10.0.0.1".parse().unwrap();
+        let of = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            allowed("serf_lan_allowed_cidrs", &texts, own).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&[]), Ok(vec![]));
+        let networks = ["192.0.2.0/24", "10.0.0.0/8"];
+        assert_eq!(of(&networks), Ok(networks.map(|text| text.parse().unwrap()).to_vec()));
+        let rule = "serf_lan_allowed_cidrs: the agent's own address 10.0.0.1 is in none of them";
+        assert_eq!(of(&["192.0.2.0/24"]), Err(rule.to_owned()));
+        let rule = "serf_lan_allowed_cidrs: \"10.0.0.0\" is no network: address/bits";
+        assert_eq!(of(&["10.0.0.0"]), Err(rule.to_owned()));
     }
 
     #[test]

@@ -43,8 +43,12 @@ impl World {
     }
 
     fn of(own: Peer, admission: Admission) -> Self {
+        Self::configured(own, GossipConfig { admission, ..GossipConfig::lan() })
+    }
+
+    fn configured(own: Peer, config: GossipConfig) -> Self {
         let (mut out, now) = (Outbox::new(Level::Error), Instant::ZERO);
-        let config = GossipConfig { compression: false, admission, ..GossipConfig::lan() };
+        let config = GossipConfig { compression: false, ..config };
         let seed = Seed::from_number(1);
         let gossip = Gossip::new(own.name, own.address, own.meta, &config, seed, now, &mut out);
         out.drain().for_each(drop);
@@ -272,6 +276,33 @@ fn a_join_of_a_stranger_is_answered_with_the_rule_and_tells_nobodys_address() {
     assert_eq!(world.message(&World::alive(1)), [], "a single record has no effect either");
     assert_eq!(world.gossip.peers().count(), 1);
     assert_eq!(world.gossip.dropped(), 2);
+}
+
+#[test]
+fn a_member_outside_the_networks_of_a_pool_is_not_accepted_wherever_it_comes_from() {
+    let networks = vec!["10.0.0.0/31".parse().unwrap(), "10.0.0.9/32".parse().unwrap()];
+    let config = GossipConfig { networks, ..GossipConfig::lan() };
+    let mut world = World::configured(peer("me", 1), config);
+    let at = |name: &str, host, incarnation| Peer {
+        address: SocketAddr::from(([10, 0, 0, host], 2)),
+        incarnation: Incarnation::new(incarnation),
+        ..peer(name, 2)
+    };
+    world.message(&alive(at("far", 2, 1)));
+    assert_eq!(world.gossip.peers().count(), 1, "a fact of somebody elsewhere has no effect");
+    world.message(&alive(at("near", 9, 1)));
+    assert_eq!(world.gossip.peers().count(), 2);
+    world.message(&alive(at("near", 2, 2)));
+    let addresses: Vec<SocketAddr> = world.gossip.peers().map(|(peer, _)| peer.address).collect();
+    assert!(!addresses.contains(&at("near", 2, 2).address), "nobody moves out: {addresses:?}");
+    world.accept(2);
+    let states = PeerStates::encode([record(at("far", 2, 1))]);
+    let join = PushPull { join: true, states, user_state: Bytes::new() };
+    let outputs = world.data(2, StreamMessage::PushPull(join).encode());
+    let rule = "Member 'far' at 10.0.0.2 is in no allowed network".to_owned();
+    let data = StreamMessage::Err(rule).encode();
+    assert_eq!(outputs, [GossipOutput::SendStream { stream: STREAM, data }, CLOSED]);
+    assert_eq!(world.gossip.peers().count(), 2);
 }
 
 /// A server of dc1 with this identity.

@@ -8,11 +8,9 @@ fn output<'a>(local: &'a Local, check: &str) -> &'a str {
 
 /// The limit that each check is scheduled with.
 fn scheduled(outputs: &[LocalOutput]) -> BTreeMap<String, usize> {
-    let start = |output: &LocalOutput| match output {
-        LocalOutput::StartCheck(start) => {
-            Some((start.definition.id.to_string(), start.definition.output_max_size))
-        }
-        _ => None,
+    let start = |output: &LocalOutput| {
+        let LocalOutput::StartCheck(start) = output else { return None };
+        Some((start.definition.id.to_string(), start.definition.output_max_size))
     };
     outputs.iter().filter_map(start).collect()
 }
