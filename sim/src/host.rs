@@ -12,6 +12,7 @@ use terraform_core::id::{PoolName, RequestId, StreamId};
 use terraform_core::node::Node;
 use terraform_core::node::input::StreamKind;
 use terraform_core::node::output::StopReason;
+use terraform_core::raft::RoleKind;
 use terraform_core::storage::op::Lane;
 use terraform_core::time::Instant;
 use terraform_core::view::View;
@@ -111,6 +112,10 @@ pub struct Host {
     pub full_until: Option<Instant>,
     /// Until when nothing it sends leaves and nothing it is sent arrives, while its timers run.
     pub blocked_until: Option<Instant>,
+    /// When its process heard from any server last, or led itself.
+    pub heard_at: Option<Instant>,
+    /// Whether its process led when that was looked at last.
+    led: bool,
     /// Its process.
     pub running: Option<Running>,
 }
@@ -135,8 +140,26 @@ impl Host {
             full_until,
             disk_failed: false,
             blocked_until,
+            heard_at: None,
+            led: false,
             running,
         }
+    }
+
+    /// Its process begins: it has heard from nobody.
+    pub fn begin(&mut self, running: Running) {
+        (self.heard_at, self.led) = (None, false);
+        self.running = Some(running);
+    }
+
+    /// Notes that its process leads, or did until now.
+    pub fn note_contact(&mut self, now: Instant) {
+        let raft = self.running.as_ref().and_then(|running| running.node.raft());
+        let leads = raft.is_some_and(|raft| raft.role() == RoleKind::Leader);
+        if leads || self.led {
+            self.heard_at = Some(now);
+        }
+        self.led = leads;
     }
 
     /// The current process, or the last one.

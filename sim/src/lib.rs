@@ -1,8 +1,8 @@
 //! Whole clusters in one thread: the shipped core in a simulated world.
 //!
 //! A [`world::World`] has hosts, links, disks and time; [`run::run`] drives one world through
-//! start, faults, healing and rest, with clients ([`workload`], [`kv`], [`watch`]) and [`checker`]
-//! watching;
+//! start, faults, healing and rest, with clients ([`workload`], [`kv`], [`watch`], [`finder`]) and
+//! [`checker`] watching;
 //! [`plan::Plan`] makes one of a seed. The same seed gives the same hash, always.
 
 #![expect(
@@ -19,6 +19,7 @@ pub mod detection;
 pub mod disk;
 pub mod durable;
 pub mod federation;
+pub mod finder;
 pub mod gossip;
 pub mod hash;
 pub mod host;

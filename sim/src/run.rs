@@ -18,9 +18,10 @@ use crate::script::{Blow, Script};
 use crate::source::{NEVER, Source};
 use crate::workload::Workload;
 use crate::world::World;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
-use terraform_core::id::PoolName;
+use terraform_core::id::{NodeName, PoolName};
 use terraform_core::marks;
 use terraform_core::node::input::Input;
 use terraform_core::node::output::StopReason;
@@ -217,6 +218,7 @@ impl Run {
         self.heal()?;
         self.hang_up()?;
         self.come_to_rest()?;
+        self.ask_everybody()?;
         self.judge_history()?;
         self.restart_everything()?;
         self.lose_the_leader()?;
@@ -238,8 +240,15 @@ impl Run {
     pub fn judge_history(&mut self) -> Result<(), Violation> {
         let history = &self.workload.kv.history;
         self.checkers.kv.at_end(history)?;
-        self.undecided = kv::judge::judge(history)?;
+        self.undecided = kv::judge::judge(history, &self.steady())?;
         Ok(())
+    }
+
+    /// Nodes that stay in the catalog once they are there: agents that never leave, and no servers,
+    /// since those may be replaced.
+    fn steady(&self) -> BTreeSet<NodeName> {
+        let names = self.world.hosts.iter().skip(self.record.servers).map(|it| &it.config.name);
+        names.filter(|name| !self.checkers.permissions.may_leave.contains(*name)).cloned().collect()
     }
 
     /// Starts a host that should run from here on.
@@ -286,6 +295,11 @@ impl Run {
             self.come_back()?;
             if busy {
                 self.act()?;
+                // What is answered at once is answered on at once: when the loop comes around next
+                // depends on what was drawn, which a script does not know.
+                self.checkers.look(&mut self.world);
+                self.stopped_ok()?;
+                self.workload.take_replies(&mut self.world, &mut self.checkers.kv)?;
             }
             self.world.net.mend(self.world.now);
             if self.world.now >= self.next_tick {

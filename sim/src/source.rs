@@ -144,7 +144,8 @@ impl Source {
                     return Vec::new();
                 }
                 drawn.next_action = world.now + drawn.plan.act_every;
-                workload.draw(world, drawn.plan.restores)
+                let moves = drawn.next_blow.is_some();
+                workload.draw(world, drawn.plan.restores, moves)
             }
             Self::Script { actions, .. } => due(actions, world.now),
         }

@@ -1,5 +1,7 @@
 //! Clients of the simulated cluster: registers in the catalog, services on agents, those of the
-//! key-value table ([`crate::kv`]), and those that watch ([`crate::watch`]).
+//! key-value table ([`crate::kv`]), those that watch ([`crate::watch`]), those that look for
+//! services ([`crate::finder`]), and operators who put services into maintenance and move
+//! leadership.
 //!
 //! A register is an external node whose metadata carries a version. It has one write on its way at
 //! a time, so what a read may return is a range: not below the newest write acknowledged before the
@@ -7,6 +9,7 @@
 //! raft.md I11, I12). Stale reads may return anything that was ever sent.
 
 use crate::checker::{KvChecker, Violation};
+use crate::finder::{FindAction, Finders};
 use crate::kv::{KvAction, KvClients};
 use crate::net::HostId;
 use crate::streams::Process;
@@ -17,8 +20,11 @@ use terraform_core::catalog::command::{Command, Registration};
 use terraform_core::catalog::model::{Node, Service, Weights};
 use terraform_core::catalog::query::{Consistency, NodeQuery, Query, Rows};
 use terraform_core::id::{ModifyIndex, NodeName, RequestId, ServiceId, ServiceName};
+use terraform_core::local::Maintenance;
 use terraform_core::local::definition::{Origin, ServiceDefinition};
-use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::node::request::{
+    OperatorRequest, Request, RequestBody, RequestContext, RequestError, Response,
+};
 use terraform_core::rng::{Rng, Stream};
 
 /// Registers there are.
@@ -66,6 +72,22 @@ pub enum Action {
     Kv(KvAction),
     /// Something of those that watch.
     Watch(WatchAction),
+    /// Something of those that look for services.
+    Find(FindAction),
+    /// Puts an agent or one of its services into maintenance, or takes it out.
+    Maintain {
+        /// Whose agent.
+        host: HostId,
+        /// Which service; `None` for the whole node.
+        number: Option<u64>,
+        /// Whether into it.
+        enable: bool,
+    },
+    /// Wants another server to lead.
+    HandOver {
+        /// Whom it asks.
+        host: HostId,
+    },
 }
 
 /// One operation on its way.
@@ -129,6 +151,10 @@ pub struct Workload {
     pub kv: KvClients,
     /// Clients that watch.
     pub watchers: Watchers,
+    /// Clients that look for services.
+    finders: Finders,
+    /// What draws what operators do.
+    operators: Rng,
     waiting: BTreeMap<(Process, RequestId), Operation>,
     rng: Rng,
 }
@@ -147,16 +173,21 @@ impl Workload {
             succeeded: 0,
             kv: KvClients::new(seed),
             watchers: Watchers::new(seed),
+            finders: Finders::new(seed),
+            operators: world_rng(seed, Stream::Checks),
             waiting: BTreeMap::new(),
             rng: world_rng(seed, Stream::Rpc),
         }
     }
 
-    /// What clients do at this moment: one of them something, and those that watch what they have
-    /// to. Where backups are restored there are no registers.
-    pub fn draw(&mut self, world: &World, restores: bool) -> Vec<Action> {
+    /// What clients do at this moment: one of them something, those that watch what they have to,
+    /// and now and then those that look for services, and operators. Where backups are restored
+    /// there are no registers, and leadership is moved only while things go wrong.
+    pub fn draw(&mut self, world: &World, restores: bool, moves: bool) -> Vec<Action> {
         let watchers = (0..watch::CLIENTS).filter_map(|at| self.watchers.draw(at, world));
         let mut actions: Vec<Action> = watchers.map(Action::Watch).collect();
+        actions.extend(self.finders.draw(world).map(Action::Find));
+        actions.extend(self.operate(world, moves));
         if self.rng.chance(2, 5) {
             actions.extend(self.kv.draw(world, restores).map(Action::Kv));
             return actions;
@@ -182,6 +213,21 @@ impl Workload {
         actions
     }
 
+    fn operate(&mut self, world: &World, moves: bool) -> Option<Action> {
+        let rng = &mut self.operators;
+        if !rng.chance(1, 128) {
+            return None;
+        }
+        let host = rng.index(world.hosts.len());
+        let action = if moves && rng.chance(1, 4) {
+            Action::HandOver { host }
+        } else {
+            let number = rng.chance(2, 3).then(|| rng.below(SERVICES));
+            Action::Maintain { host, number, enable: rng.chance(1, 2) }
+        };
+        world.hosts[host].is_up().then_some(action)
+    }
+
     fn any_service(&mut self, host: HostId) -> Action {
         let number = self.rng.below(SERVICES);
         if self.rng.chance(1, 3) {
@@ -201,18 +247,29 @@ impl Workload {
         match action {
             Action::Kv(action) => return self.kv.perform(world, kv, action),
             Action::Watch(action) => return self.watchers.perform(world, kv, action),
+            Action::Find(action) => return self.finders.perform(world, kv, action),
             Action::Write { host, register } => self.write(world, *host, *register),
             Action::Read { host, register, consistency } => {
                 self.read(world, *host, *register, *consistency);
             }
             Action::AddService { host, number, port } => {
-                let definition = Box::new(definition(service_id(*number), *port));
+                let definition = Box::new(definition(service_id(*number).as_str(), *port));
                 let body =
                     RequestBody::RegisterService { definition, replace_existing_checks: false };
                 self.send(world, *host, Request::new(body), Operation::Agent);
             }
             Action::RemoveService { host, number } => {
                 let body = RequestBody::DeregisterService(service_id(*number));
+                self.send(world, *host, Request::new(body), Operation::Agent);
+            }
+            Action::Maintain { host, number, enable } => {
+                let (service, reason) = (number.map(service_id), String::new());
+                let wanted = Box::new(Maintenance { service, enable: *enable, reason });
+                let body = RequestBody::Maintenance(wanted);
+                self.send(world, *host, Request::new(body), Operation::Agent);
+            }
+            Action::HandOver { host } => {
+                let body = RequestBody::Operator(OperatorRequest::TransferLeadership(None));
                 self.send(world, *host, Request::new(body), Operation::Agent);
             }
         }
@@ -263,24 +320,38 @@ impl Workload {
 
     /// Takes in the answers that have arrived; an impossible one is a violation.
     pub fn take_replies(&mut self, world: &mut World, kv: &mut KvChecker) -> Result<(), Violation> {
-        for reply in std::mem::take(&mut world.replies) {
-            if let Some(judged) = self.watchers.take(&reply, kv) {
-                judged?;
-                continue;
+        // Some answers are answered, and the answer to that may be there at once.
+        while !world.replies.is_empty() {
+            for reply in std::mem::take(&mut world.replies) {
+                self.take(world, kv, reply)?;
             }
-            let Reply { process, id, at: _, event, result } = reply;
-            if let Some(judged) = self.kv.take(world, (process, id), &result, event, kv) {
-                self.count(&result);
-                judged?;
-                continue;
-            }
-            let Some(operation) = self.waiting.remove(&(process, id)) else { continue };
-            let shown = result.as_ref().map(|_| "done");
-            world.note(format!("< host {} answers {operation:?}: {shown:?}", process.host));
-            self.count(&result);
-            self.judge(operation, result)?;
         }
         Ok(())
+    }
+
+    fn take(
+        &mut self,
+        world: &mut World,
+        kv: &mut KvChecker,
+        reply: Reply,
+    ) -> Result<(), Violation> {
+        if let Some(judged) = self.watchers.take(&reply, kv) {
+            return judged;
+        }
+        if let Some(judged) = self.finders.take(world, &reply, kv) {
+            self.count(&reply.result);
+            return judged;
+        }
+        let Reply { process, id, at: _, event, result } = reply;
+        if let Some(judged) = self.kv.take(world, (process, id), &result, event, kv) {
+            self.count(&result);
+            return judged;
+        }
+        let Some(operation) = self.waiting.remove(&(process, id)) else { return Ok(()) };
+        let shown = result.as_ref().map(|_| "done");
+        world.note(format!("< host {} answers {operation:?}: {shown:?}", process.host));
+        self.count(&result);
+        self.judge(operation, result)
     }
 
     fn count(&mut self, result: &Result<Response, RequestError>) {
@@ -292,6 +363,7 @@ impl Workload {
     pub fn forget(&mut self, process: Process) {
         self.kv.forget(process);
         self.watchers.forget(process);
+        self.finders.forget(process);
         let gone: Vec<_> = self.waiting.keys().filter(|(of, _)| *of == process).copied().collect();
         for key in gone {
             if let Some(Operation::Write { register, version }) = self.waiting.remove(&key) {
@@ -356,8 +428,10 @@ fn service_id(number: u64) -> ServiceId {
     ServiceId::parse(&format!("service-{number}")).expect("letters, a dash and digits are an id")
 }
 
-fn definition(id: ServiceId, port: u16) -> ServiceDefinition {
-    let name = ServiceName::parse(id.as_str()).expect("an id is a name");
+/// A service whose name is its identity.
+pub(crate) fn definition(id: &str, port: u16) -> ServiceDefinition {
+    let name = ServiceName::parse(id).expect("an id is a name");
+    let id = ServiceId::parse(id).expect("letters, a dash and digits are an id");
     ServiceDefinition {
         service: Service {
             id,

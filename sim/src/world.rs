@@ -282,7 +282,7 @@ impl World {
             Instant::ZERO,
         )
         .map_err(|error| error.to_string())?;
-        host.running = Some(Running::new(node, self.now));
+        host.begin(Running::new(node, self.now));
         self.hash.number(1);
         self.hash.number(id as u64);
         self.note(format!("^ host {id} starts, run {}", self.hosts[id].boots));
@@ -720,10 +720,22 @@ impl World {
         self.connections.remove(connection);
     }
 
+    /// Whether what `receiver` is told comes from a server.
+    fn is_from_a_server(&mut self, connection: ConnectionId, receiver: End) -> bool {
+        let Some(ends) = self.connections.get_mut(connection) else { return false };
+        let sender = if ends.opener == receiver { ends.acceptor } else { Some(ends.opener) };
+        sender.is_some_and(|end| self.hosts[end.process.host].config.server.is_some())
+    }
+
     fn deliver(&mut self, connection: ConnectionId, receiver: End, segment: Segment) {
         let (host, stream) = (receiver.process.host, receiver.stream);
         match segment {
-            Segment::Data(data) => self.feed(host, Input::StreamData { stream, data }),
+            Segment::Data(data) => {
+                if self.is_from_a_server(connection, receiver) {
+                    self.hosts[host].heard_at = Some(self.now);
+                }
+                self.feed(host, Input::StreamData { stream, data });
+            }
             Segment::Close(reason) => {
                 self.connections.forget_end(receiver);
                 let other_lives = self.connections.get_mut(connection).is_some_and(|ends| {

@@ -1,7 +1,9 @@
 //! Seeds that once found a bug, and the same seed twice.
 
 use sim::gossip::{self, plan::GossipPlan};
+use sim::kv::backup::Backup;
 use sim::kv::history::{Call, Outcome, Record};
+use sim::kv::semaphore;
 use sim::plan::Plan;
 use sim::run::run;
 use std::collections::BTreeSet;
@@ -56,6 +58,11 @@ fn clients_that_watch_are_answered_for_every_reason() {
 fn kinds(records: &[Record]) -> BTreeSet<String> {
     let kind = |record: &Record| {
         let what = match &record.call {
+            Call::Write(KvWrite::Put(put)) if put.key == semaphore::LIST => {
+                let change = semaphore::Change::of_value(&put.value);
+                if change.is_some_and(|change| change.takes) { "place" } else { "give" }
+            }
+            Call::Read(query, _) if semaphore::looks(query) => "look",
             Call::Write(KvWrite::Put(put)) if put.only_at.is_some() => "cas",
             Call::Write(KvWrite::Put(_)) => "put",
             Call::Write(KvWrite::Delete(delete)) if delete.only_at.is_some() => "delete-cas",
@@ -67,7 +74,9 @@ fn kinds(records: &[Record]) -> BTreeSet<String> {
             Call::Renew(_) => "renew",
             Call::Close(_) => "close",
             Call::Transaction(_) => "transaction",
-            Call::Restore(_) => "restore",
+            Call::Restore(Backup::Foreign(_)) => "restore",
+            Call::Restore(Backup::Own(..)) => "put-back",
+            Call::Save => "save",
             Call::Read(_, Consistency::Leader) => "read",
             Call::Read(_, Consistency::Consistent) => "consistent",
             Call::Read(_, Consistency::Stale) => "stale",
@@ -76,6 +85,7 @@ fn kinds(records: &[Record]) -> BTreeSet<String> {
             Outcome::Open => "open",
             Outcome::NotDone => "not done",
             Outcome::Refused => "refused",
+            Outcome::NoSession => "no session",
             Outcome::Answered(Response::Unmet) => "unmet",
             Outcome::Answered(Response::Transaction(TransactionResult::Failed(_))) => "failed",
             Outcome::Answered(_) => "done",
@@ -95,11 +105,12 @@ fn clients_of_keys_meet_every_outcome() {
     }
     let done = ["cas", "put", "delete-cas", "delete", "delete-tree", "transaction", "read"]
         .into_iter()
-        .chain(["consistent", "stale", "acquire", "release", "open", "renew", "close"]);
+        .chain(["consistent", "stale", "acquire", "release", "open", "renew", "close"])
+        .chain(["place", "give", "look", "restore", "save", "put-back"]);
     let expected = done.map(|what| format!("{what} done")).chain(
         ["cas unmet", "delete-cas unmet", "transaction failed", "put open", "put not done"]
             .into_iter()
-            .chain(["acquire unmet", "release unmet", "acquire refused"])
+            .chain(["acquire unmet", "release unmet", "acquire no session", "place unmet"])
             .map(str::to_owned),
     );
     let missing: Vec<String> = expected.filter(|kind| !met.contains(kind)).collect();

@@ -16,9 +16,10 @@
 //! A deletion carries nothing that tells whose it is, so those with the same text are counted: at
 //! the end there are at least as many as were acknowledged, and no more than may have been done.
 
+use super::health::{HealthChecker, Place, Wanted};
 use super::session::SessionChecker;
 use super::{Violation, broken};
-use crate::kv::foreign::Foreign;
+use crate::kv::backup::{Backup, Saved};
 use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
 use crate::kv::model::{Model, Told, same_result, same_rows};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,14 +44,15 @@ pub struct KvChecker {
     /// Where each operation is, and what became of it.
     found: BTreeMap<OpId, (u64, Told)>,
     sessions: SessionChecker,
+    health: HealthChecker,
     /// Operations whose clients were told that they are refused.
     refused: BTreeSet<OpId>,
     /// Where deletions are, and whether their condition was met.
     deletions: BTreeMap<Deletion, Vec<(u64, bool)>>,
     /// Backups that clients restore, or try to.
-    backups: BTreeMap<RestoreId, Foreign>,
-    /// The restore that is under way.
-    staged: Option<RestoreId>,
+    backups: BTreeMap<RestoreId, Backup>,
+    /// The restore that is under way, and how many of its blocks are there.
+    staged: Option<(RestoreId, u64)>,
     /// Operations whose clients were told that nothing happened.
     not_done: BTreeSet<OpId>,
     /// The lowest position that whatever begins now may be done at.
@@ -64,6 +66,7 @@ impl Default for KvChecker {
             committed_in: Vec::new(),
             found: BTreeMap::new(),
             sessions: SessionChecker::default(),
+            health: HealthChecker::default(),
             refused: BTreeSet::new(),
             deletions: BTreeMap::new(),
             backups: BTreeMap::new(),
@@ -78,6 +81,33 @@ impl KvChecker {
     /// The table after everything that is committed.
     pub fn newest(&self) -> &Model {
         &self.states[self.states.len() - 1].1
+    }
+
+    /// The table after everything that was committed up to a position.
+    fn model_at(&self, position: u64) -> &Model {
+        let known = self.states.partition_point(|(at, _)| *at <= position);
+        &self.states[known.saturating_sub(1)].1
+    }
+
+    /// C10: a backup that was saved, read when nothing below `floor` would do, is what the log
+    /// makes of the position it stands for.
+    pub fn saved(&mut self, saved: &Saved, floor: u64, event: u64) -> Result<(), Violation> {
+        let (position, top) = (saved.position, self.committed_by(event));
+        if position < floor || position > top {
+            let facts = format!("the backup of index {position} was read from {floor} to {top}");
+            return broken("C10", facts);
+        }
+        for prefix in ["", "list/", "reg/"] {
+            let query = Query::KeyTree(prefix.to_owned());
+            let told = saved.ask(&query);
+            let known = self.model_at(position).answer(&query);
+            if known != Some((told.rows.clone(), told.index)) {
+                let facts = format!("the backup of index {position} holds {told:?}, not {known:?}");
+                return broken("C10", facts);
+            }
+        }
+        self.floor = self.floor.max(position);
+        self.health.is_saved(saved)
     }
 
     /// The lowest position that a read which begins now may be answered at.
@@ -124,18 +154,35 @@ impl KvChecker {
         now: Instant,
     ) -> Result<Option<(Model, Told)>, Violation> {
         let effects = self.sessions.commit(at, command);
+        let restored = if let Command::RestoreCommit(commit) = command {
+            self.backups.get(&commit.restore)
+        } else {
+            None
+        };
+        self.health.commit(at, command, effects.result.is_err(), restored);
         let mut next = self.newest().clone();
         self.sessions.judge(now, command, (&effects, &next))?;
         let told = match command {
             Command::RestoreBlock(block) => {
-                // Every backup is one block.
-                self.staged = Some(block.restore);
+                if block.number == 0 {
+                    self.staged = Some((block.restore, 0));
+                }
+                if let Some(staged) = &mut self.staged
+                    && *staged == (block.restore, block.number)
+                {
+                    staged.1 += 1;
+                }
                 None
             }
             Command::RestoreCommit(commit) => {
-                let staged = self.staged.take_if(|staged| *staged == commit.restore);
-                let backup = staged.and_then(|restore| self.backups.get(&restore));
-                return Ok(backup.map(|backup| (next.restored(at, backup), Some(Applied::Done))));
+                let whole = (commit.restore, commit.blocks);
+                let staged = self.staged.take_if(|staged| *staged == whole);
+                let backup = staged.and_then(|(restore, _)| self.backups.get(&restore));
+                let restored = backup.map(|backup| match backup {
+                    Backup::Foreign(foreign) => next.restored(at, foreign),
+                    Backup::Own(_, saved) => next.put_back(at, self.model_at(saved.position)),
+                });
+                return Ok(restored.map(|model| (model, Some(Applied::Done))));
             }
             Command::CreateSession(_) => Some(effects.result.clone().ok()),
             Command::Kv(_)
@@ -161,8 +208,28 @@ impl KvChecker {
         self.sessions.closing(session);
     }
 
+    /// A server begins to lead.
+    pub const fn new_leader(&mut self, now: Instant) {
+        self.sessions.new_leader(now);
+    }
+
+    /// A session is to be renewed.
+    pub fn renewing(&mut self, session: SessionId, now: Instant) {
+        self.sessions.renewing(session, now);
+    }
+
+    /// Whoever wanted to renew a session has an answer.
+    pub fn renewed(&mut self, session: SessionId, now: Instant) {
+        self.sessions.renewed(session, now);
+    }
+
+    /// C8: no session is there whose time is over twice, under a leader that is well.
+    pub fn none_outlives_its_time(&self, now: Instant) -> Result<(), Violation> {
+        self.sessions.none_outlives_its_time(now)
+    }
+
     /// Somebody is about to restore this.
-    pub fn offer(&mut self, backup: &Foreign) {
+    pub fn offer(&mut self, backup: &Backup) {
         self.backups.insert(backup.restore(), backup.clone());
     }
 
@@ -177,7 +244,7 @@ impl KvChecker {
                     Some((at, _)) => broken("C11", format!("{id} is at {at}: {record:?}")),
                 };
             }
-            Outcome::Refused => {
+            Outcome::Refused | Outcome::NoSession => {
                 self.refused.insert(id);
                 return match self.found.get(&id) {
                     None | Some((_, None)) => Ok(()),
@@ -191,6 +258,7 @@ impl KvChecker {
             (Call::Read(query, consistency), Response::Answer(answer)) => {
                 return self.read((query, *consistency), record.floor, answer, event);
             }
+            (Call::Save, Response::Done) => return Ok(()),
             (Call::Renew(session), Response::Answer(answer)) => {
                 let Rows::Sessions(rows) = &answer.rows else {
                     return broken("C8", format!("{record:?}"));
@@ -230,6 +298,30 @@ impl KvChecker {
         if consistency != Consistency::Stale {
             self.floor = self.floor.max(at);
         }
+        Ok(())
+    }
+
+    /// What was wanted when nothing below `floor` would do was found, or nobody knows what that is;
+    /// answered during the event of this number.
+    pub fn found(
+        &mut self,
+        wanted: (&Wanted, Consistency),
+        found: Option<&BTreeSet<Place>>,
+        floor: u64,
+        event: u64,
+    ) -> Result<(), Violation> {
+        let top = self.committed_by(event);
+        let at = self.health.explain(wanted, found, (floor, top))?;
+        if wanted.1 != Consistency::Stale {
+            self.floor = self.floor.max(at);
+        }
+        Ok(())
+    }
+
+    /// Whoever wrote a prepared query was told so, during the event of this number.
+    pub fn query_written(&mut self, writer: &str, event: u64) -> Result<(), Violation> {
+        let at = self.health.is_written(writer, self.committed_by(event))?;
+        self.floor = self.floor.max(at);
         Ok(())
     }
 
@@ -280,7 +372,7 @@ impl KvChecker {
             Call::Transaction(operations) => Command::Transaction(operations.clone()),
             Call::Restore(backup) => backup.commit(),
             Call::Open(session) => Command::CreateSession(session.clone()),
-            Call::Read(..) | Call::Renew(_) | Call::Close(_) => {
+            Call::Read(..) | Call::Renew(_) | Call::Close(_) | Call::Save => {
                 return broken("C11", format!("{record:?}"));
             }
         };
@@ -318,7 +410,7 @@ impl KvChecker {
             let (acknowledged, open) = told.entry(deletion).or_default();
             match record.outcome {
                 Outcome::Open => *open += 1,
-                Outcome::NotDone | Outcome::Refused => {}
+                Outcome::NotDone | Outcome::Refused | Outcome::NoSession => {}
                 Outcome::Answered(_) => *acknowledged += 1,
             }
         }

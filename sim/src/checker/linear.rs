@@ -1,5 +1,5 @@
-//! Whether the history of one key is linearizable, seen from outside (simulation.md §8.1,
-//! checker B).
+//! Whether the history of one thing, such as a key, is linearizable, seen from outside
+//! (simulation.md §8.1, checker B).
 //!
 //! The search is Wing and Gong's with Lowe's memory: operations are put into an order one by one;
 //! next may be whatever began before the first unordered answer; what was ordered together with the
@@ -7,14 +7,32 @@
 //!
 //! Two things keep it short, and neither loses an order. An operation that only looked is taken as
 //! soon as it fits. An operation without an answer is ordered only right before one that would not
-//! fit without it: wherever else it stood, it could be left out or moved there.
+//! fit without it: wherever else it stood, it could be left out or moved there. So no operation may
+//! need the effects of two others that do not need each other.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 /// Operations one key may have.
 const OPERATIONS_MAX: usize = 2000;
 /// Combinations that are tried before the search gives up.
 const STEPS_MAX: usize = 100_000;
+
+/// One operation on the thing.
+pub trait Operation: Clone + Debug {
+    /// What the thing is between operations; at first it is the default.
+    type State: Clone + Debug + Default + Ord;
+
+    /// What the thing is after this operation; `None` if it cannot have been answered as it was
+    /// there, or, without an answer, if it has no effect there.
+    fn after(&self, state: &Self::State) -> Option<Self::State>;
+
+    /// Whether it changed nothing, wherever it stands.
+    fn only_looked(&self) -> bool;
+
+    /// When it began, and when it was answered, if it was.
+    fn span(&self) -> (u64, Option<u64>);
+}
 
 /// The value of a key; no two writes store the same one.
 pub type Value = Option<u64>;
@@ -56,11 +74,11 @@ pub struct KeyOp {
     pub returned: Option<(u64, Told)>,
 }
 
-impl KeyOp {
-    /// The value after this operation on `value`; `None` if it cannot have been answered as it was,
-    /// or, without an answer, if it has no effect there.
-    fn after(&self, value: Value) -> Option<Value> {
-        let told = self.returned.map_or(Told::Done, |(_, told)| told);
+impl Operation for KeyOp {
+    type State = Value;
+
+    fn after(&self, state: &Value) -> Option<Value> {
+        let (value, told) = (*state, self.returned.map_or(Told::Done, |(_, told)| told));
         match (self.deed, told) {
             (Deed::Get, Told::Saw(seen)) => (seen == value).then_some(value),
             (Deed::Put(new), Told::Done) => Some(Some(new)),
@@ -79,9 +97,12 @@ impl KeyOp {
         }
     }
 
-    /// Whether it changed nothing, wherever it stands.
     fn only_looked(&self) -> bool {
-        matches!(self.returned, Some((_, Told::Saw(_) | Told::Unmet)))
+        self.deed == Deed::Get || matches!(self.returned, Some((_, Told::Unmet)))
+    }
+
+    fn span(&self) -> (u64, Option<u64>) {
+        (self.invoked, self.returned.map(|(at, _)| at))
     }
 }
 
@@ -97,40 +118,41 @@ pub enum Verdict {
 }
 
 /// Operations taken together: some without an answer, then one with.
-struct Move {
+struct Move<S> {
     taken: Vec<usize>,
-    value: Value,
+    state: S,
 }
 
 /// One choice of the search.
-struct Choice {
-    moves: std::vec::IntoIter<Move>,
+struct Choice<S> {
+    moves: std::vec::IntoIter<Move<S>>,
     /// What led here.
     taken: Vec<usize>,
 }
 
-struct Search {
+struct Search<O> {
     /// Those with an answer, by their begin.
-    answered: Vec<KeyOp>,
-    open: Vec<KeyOp>,
+    answered: Vec<O>,
+    open: Vec<O>,
     /// What is ordered: first those with an answer, then the open ones.
     ordered: Vec<bool>,
     left: usize,
 }
 
-/// Whether all operations fit into one order that starts without a value.
-pub fn linearizable(operations: &[KeyOp]) -> Verdict {
+/// Whether all operations fit into one order that starts with nothing.
+pub fn linearizable<O: Operation>(operations: &[O]) -> Verdict {
     if operations.len() > OPERATIONS_MAX {
         return Verdict::Undecided;
     }
     let mut search = Search::new(operations);
     let (mut tried, mut best) = (BTreeSet::new(), (usize::MAX, String::new()));
-    let mut choices = vec![Choice { moves: search.moves(None).into_iter(), taken: Vec::new() }];
+    let first = search.moves(&O::State::default());
+    let mut choices = vec![Choice { moves: first.into_iter(), taken: Vec::new() }];
     if search.left == 0 {
         return Verdict::Legal;
     }
     while let Some(choice) = choices.last_mut() {
-        let Some(Move { taken, value }) = choice.moves.next() else {
+        let Some(Move { taken, state }) = choice.moves.next() else {
             search.order(&choice.taken, false);
             choices.pop();
             continue;
@@ -139,7 +161,7 @@ pub fn linearizable(operations: &[KeyOp]) -> Verdict {
         if search.left == 0 {
             return Verdict::Legal;
         }
-        if !tried.insert((search.bits(), value)) {
+        if !tried.insert((search.bits(), state.clone())) {
             search.order(&taken, false);
             continue;
         }
@@ -147,19 +169,20 @@ pub fn linearizable(operations: &[KeyOp]) -> Verdict {
             return Verdict::Undecided;
         }
         if search.left < best.0 {
-            best = (search.left, search.stuck_at(value));
+            best = (search.left, search.stuck_at(&state));
         }
-        choices.push(Choice { moves: search.moves(value).into_iter(), taken });
+        choices.push(Choice { moves: search.moves(&state).into_iter(), taken });
     }
     Verdict::Illegal(best.1)
 }
 
-impl Search {
-    fn new(operations: &[KeyOp]) -> Self {
-        let (mut answered, mut open): (Vec<KeyOp>, Vec<KeyOp>) =
-            operations.iter().partition(|operation| operation.returned.is_some());
-        answered.sort_by_key(|operation| operation.invoked);
-        open.retain(|operation| operation.deed != Deed::Get);
+impl<O: Operation> Search<O> {
+    fn new(operations: &[O]) -> Self {
+        let has_answer = |operation: &&O| operation.span().1.is_some();
+        let mut answered: Vec<O> = operations.iter().filter(has_answer).cloned().collect();
+        answered.sort_by_key(|operation| operation.span().0);
+        let of_effect = |operation: &&O| !has_answer(operation) && !operation.only_looked();
+        let open: Vec<O> = operations.iter().filter(of_effect).cloned().collect();
         let (ordered, left) = (vec![false; answered.len() + open.len()], answered.len());
         Self { answered, open, ordered, left }
     }
@@ -186,68 +209,69 @@ impl Search {
     fn front(&self) -> (Vec<usize>, u64) {
         let (mut front, mut first) = (Vec::new(), u64::MAX);
         for (at, operation) in self.answered.iter().enumerate() {
-            if operation.invoked > first {
+            let (invoked, returned) = operation.span();
+            if invoked > first {
                 break;
             }
             if !self.ordered[at] {
                 front.push(at);
-                first = first.min(operation.returned.map_or(u64::MAX, |(when, _)| when));
+                first = first.min(returned.unwrap_or(u64::MAX));
             }
         }
-        front.retain(|at| self.answered[*at].invoked <= first);
+        front.retain(|at| self.answered[*at].span().0 <= first);
         (front, first)
     }
 
-    fn moves(&self, value: Value) -> Vec<Move> {
+    fn moves(&self, state: &O::State) -> Vec<Move<O::State>> {
         let (front, first) = self.front();
         let mut moves = Vec::new();
         for at in &front {
-            let Some(after) = self.answered[*at].after(value) else { continue };
-            let step = Move { taken: vec![*at], value: after };
+            let Some(after) = self.answered[*at].after(state) else { continue };
+            let step = Move { taken: vec![*at], state: after };
             if self.answered[*at].only_looked() {
                 return vec![step];
             }
             moves.push(step);
         }
-        self.open_moves(&mut Vec::new(), (value, value), (&front, first), &mut moves);
+        self.open_moves(&mut Vec::new(), (state, state), (&front, first), &mut moves);
         moves
     }
 
-    /// Adds the moves that begin with `chain`, open operations that lead from the value before its
-    /// last one to the value behind it.
+    /// Adds the moves that begin with `chain`, open operations that lead from the state before its
+    /// last one to the state behind it.
     fn open_moves(
         &self,
         chain: &mut Vec<usize>,
-        (before, value): (Value, Value),
+        (before, state): (&O::State, &O::State),
         (front, first): (&[usize], u64),
-        moves: &mut Vec<Move>,
+        moves: &mut Vec<Move<O::State>>,
     ) {
-        let needs = |op: &KeyOp| chain.is_empty() || op.after(before).is_none();
+        let needs = |op: &O| chain.is_empty() || op.after(before).is_none();
         if !chain.is_empty() {
             for at in front.iter().filter(|at| needs(&self.answered[**at])) {
-                if let Some(after) = self.answered[*at].after(value) {
+                if let Some(after) = self.answered[*at].after(state) {
                     let taken = chain.iter().copied().chain([*at]).collect();
-                    moves.push(Move { taken, value: after });
+                    moves.push(Move { taken, state: after });
                 }
             }
         }
         let numbered = (self.answered.len()..).zip(&self.open);
-        let fits: Vec<(usize, Value)> = numbered
-            .filter(|(at, op)| !self.ordered[*at] && !chain.contains(at) && op.invoked <= first)
-            .filter(|(_, op)| needs(op))
-            .filter_map(|(at, op)| Some((at, op.after(value)?)))
+        let fits: Vec<(usize, O::State)> = numbered
+            .filter(|(at, _)| !self.ordered[*at] && !chain.contains(at))
+            .filter(|(_, op)| op.span().0 <= first && needs(op))
+            .filter_map(|(at, op)| Some((at, op.after(state)?)))
             .collect();
         for (at, after) in fits {
             chain.push(at);
-            self.open_moves(chain, (value, after), (front, first), moves);
+            self.open_moves(chain, (state, &after), (front, first), moves);
             chain.pop();
         }
     }
 
-    fn stuck_at(&self, value: Value) -> String {
+    fn stuck_at(&self, state: &O::State) -> String {
         let (front, _) = self.front();
-        let next: Vec<&KeyOp> = front.iter().map(|at| &self.answered[*at]).collect();
-        format!("after {value:?} none of {next:?} fits")
+        let next: Vec<&O> = front.iter().map(|at| &self.answered[*at]).collect();
+        format!("after {state:?} none of {next:?} fits")
     }
 }
 

@@ -4,6 +4,7 @@
 //! a world is kept with the facts that contradict each other; nothing after it counts.
 
 mod gossip;
+pub mod health;
 mod kv;
 pub mod linear;
 mod raft;
@@ -89,6 +90,8 @@ impl Checkers {
             if let Err(violation) = self.look_at(world, host) {
                 self.violation.get_or_insert(violation);
             }
+            let now = world.now;
+            world.hosts[host].note_contact(now);
         }
         for entry in self.raft.take_fresh() {
             if let Err(violation) = self.kv.commit(&entry, world.events, world.now) {
@@ -105,6 +108,7 @@ impl Checkers {
         if let Some(raft) = running.node.raft() {
             let begins_to_lead = self.raft.look(process, running.node.id(), raft)?;
             if begins_to_lead {
+                self.kv.new_leader(world.now);
                 raft::no_other_lease(world, host)?;
             }
             raft::disk_answers(world, host)?;

@@ -4,7 +4,7 @@
 //! number: a put as its value, a transaction in the name of a key that never exists. So a value
 //! that is seen names the operation that wrote it. Deletions carry nothing.
 
-use super::foreign::Foreign;
+use super::backup::Backup;
 use super::session::maker_of;
 use bytes::Bytes;
 use terraform_core::catalog::command::Command;
@@ -31,7 +31,9 @@ pub enum Call {
     /// Several operations as one, the marker first.
     Transaction(Vec<Operation>),
     /// A backup takes the place of everything.
-    Restore(Foreign),
+    Restore(Backup),
+    /// A backup is read.
+    Save,
     /// A read, and how fresh it must be.
     Read(Query, Consistency),
     /// A session begins.
@@ -51,6 +53,8 @@ pub enum Outcome {
     NotDone,
     /// Nothing happened: it breaks a rule, or could not be done.
     Refused,
+    /// Nothing happened: there is no such session.
+    NoSession,
     /// With this answer.
     Answered(Response),
 }
@@ -127,9 +131,9 @@ pub fn value_of(id: OpId) -> Bytes {
     id.to_string().into()
 }
 
-/// The operation that stored a value.
+/// The operation that stored a value; more words may follow its number.
 pub fn writer_of(value: &[u8]) -> Option<OpId> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    std::str::from_utf8(value).ok()?.split(' ').next()?.parse().ok()
 }
 
 /// What transaction `id` begins with.
@@ -155,7 +159,7 @@ pub fn origin_of(command: &Command) -> Option<OpId> {
             Some(Operation::CheckNotExists(key)) => key.strip_prefix(MARKER)?.parse().ok(),
             _ => None,
         },
-        Command::RestoreCommit(commit) => Foreign::operation_of(commit.restore),
+        Command::RestoreCommit(commit) => Backup::operation_of(commit.restore),
         Command::Kv(KvWrite::Delete(_) | KvWrite::DeleteTree(_))
         | Command::Register(_)
         | Command::Deregister(_)

@@ -1,14 +1,16 @@
-//! Clients of the key-value table (simulation.md §8, workloads kv-reg and kv-list).
+//! Clients of the key-value table (simulation.md §8, workloads kv-reg, kv-list, lock, semaphore).
 //!
 //! Each does one operation after the other at an agent of its own, and remembers what it read, so
 //! that its conditions are sometimes met. What it does is a [`KvAction`], which is drawn first and
 //! performed then, so that it can be kept and performed in another world. Single keys lie apart
 //! from those that trees and transactions touch: they are judged twice, with the log and without.
 
-pub mod foreign;
+pub mod backup;
 pub mod history;
 pub mod judge;
+pub mod locks;
 pub mod model;
+pub mod semaphore;
 pub mod session;
 
 use crate::checker::{KvChecker, Violation};
@@ -16,17 +18,22 @@ use crate::net::HostId;
 use crate::question::Question;
 use crate::streams::Process;
 use crate::world::{World, world_rng};
-use foreign::Foreign;
+use backup::{Backup, Foreign, Saved};
+use bytes::Bytes;
 use history::{Call, History, OpId, Outcome, marker_of, seen_in, value_of};
+use semaphore::Look;
 use session::SessionShape;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use terraform_core::catalog::command::Command;
 use terraform_core::catalog::kv::{KvDelete, KvPut, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
 use terraform_core::catalog::transaction::{IndexCheck, Operation};
-use terraform_core::id::{ModifyIndex, RequestId, SessionId};
-use terraform_core::node::request::{Request, RequestBody, RequestContext, RequestError, Response};
+use terraform_core::id::{LogIndex, ModifyIndex, RequestId, SessionId};
+use terraform_core::node::request::{
+    BackupId, BackupRead, BackupReply, BackupRequest, Request, RequestBody, RequestContext,
+    RequestError, Response,
+};
 use terraform_core::rng::{Rng, Stream};
 
 /// Clients there are.
@@ -87,6 +94,10 @@ pub enum Ask {
     Transaction(Vec<(PartKind, String)>),
     /// Restores the backup of another cluster, with these keys.
     Restore(Vec<String>),
+    /// Saves a backup.
+    Save,
+    /// Restores what was saved last.
+    PutBack,
     /// Reads.
     Read {
         /// What.
@@ -106,6 +117,11 @@ pub enum Ask {
     Renew,
     /// Ends the client's session.
     Close,
+    /// Goes a step towards a place in the semaphore for the client's session, or back from it.
+    Place {
+        /// Whether it wants one.
+        wants: bool,
+    },
 }
 
 impl Ask {
@@ -127,10 +143,13 @@ impl Ask {
             Self::Put { .. }
             | Self::Delete { .. }
             | Self::Restore(_)
+            | Self::Save
+            | Self::PutBack
             | Self::Read { .. }
             | Self::Open(_)
             | Self::Renew
-            | Self::Close => false,
+            | Self::Close
+            | Self::Place { .. } => false,
         }
     }
 }
@@ -156,6 +175,38 @@ struct Client {
     seen: BTreeMap<String, Seen>,
     /// Its session, as far as it knows.
     session: Option<SessionId>,
+    /// What it saw of the semaphore, until it does something about it.
+    look: Option<Look>,
+}
+
+/// A backup that is being read.
+#[derive(Debug)]
+struct Saving {
+    backup: BackupId,
+    /// The position that it stands for.
+    at: LogIndex,
+    blocks: Vec<Bytes>,
+}
+
+impl Saving {
+    /// What brings its next block.
+    fn read(&self) -> RequestBody {
+        let block = self.blocks.len() as u64;
+        RequestBody::Backup(BackupRequest::Read(BackupRead { backup: self.backup, block }))
+    }
+
+    /// Whether it is what it is to be.
+    fn is_right(
+        &self,
+        floor: u64,
+        event: u64,
+        checker: &mut KvChecker,
+    ) -> Result<Arc<Saved>, Violation> {
+        let saved = Saved::of_blocks(self.at.get(), &self.blocks);
+        let saved = saved.map_err(|error| Violation { rule: "C10", facts: error })?;
+        checker.saved(&saved, floor, event)?;
+        Ok(Arc::new(saved))
+    }
 }
 
 /// All clients of a world's key-value table.
@@ -165,12 +216,18 @@ pub struct KvClients {
     pub history: History,
     clients: Vec<Client>,
     waiting: BTreeMap<(Process, RequestId), OpId>,
-    /// Restores whose backup is on its way.
-    staging: BTreeSet<OpId>,
+    /// Restores whose backup is on its way, and the block that comes next.
+    staging: BTreeMap<OpId, u64>,
+    /// Backups that are being read.
+    saving: BTreeMap<OpId, Saving>,
+    /// What was saved last.
+    saved: Option<Arc<Saved>>,
     rng: Rng,
     /// What draws what they do with sessions, in worlds in which they have some: nothing else is
     /// shifted by it.
     locks: Option<Rng>,
+    /// Whether they contend for a semaphore too.
+    semaphore: bool,
 }
 
 impl KvClients {
@@ -180,9 +237,12 @@ impl KvClients {
             history: History::default(),
             clients: vec![Client::default(); CLIENTS],
             waiting: BTreeMap::new(),
-            staging: BTreeSet::new(),
+            staging: BTreeMap::new(),
+            saving: BTreeMap::new(),
+            saved: None,
             rng: world_rng(seed, Stream::Event),
             locks: seed.is_multiple_of(2).then(|| world_rng(seed, Stream::Watch)),
+            semaphore: seed % 4 == 2,
         }
     }
 
@@ -197,8 +257,8 @@ impl KvClients {
         let ask = if let Some(rng) = &mut self.locks
             && rng.chance(1, 3)
         {
-            Self::any_lock_ask(rng, session.is_some(), world)
-        } else if restores && self.rng.chance(1, 40) {
+            session::any_lock_ask(rng, (session.is_some(), self.semaphore), world)
+        } else if restores && self.rng.chance(1, 20) {
             any_restore(&mut self.rng)
         } else {
             any_ask(&mut self.rng)
@@ -228,6 +288,7 @@ impl KvClients {
             | Call::Write(_)
             | Call::Transaction(_)
             | Call::Restore(_)
+            | Call::Save
             | Call::Open(_)
             | Call::Renew(_)
             | Call::Close(_) => checker.floor(),
@@ -239,13 +300,17 @@ impl KvClients {
             Call::Transaction(all) => Request::new(RequestBody::Write(Command::Transaction(all))),
             Call::Restore(backup) => {
                 checker.offer(&backup);
-                self.staging.insert(id);
-                Request::new(RequestBody::Write(backup.block()))
+                self.staging.insert(id, 1);
+                Request::new(RequestBody::Write(backup.step(0)))
             }
+            Call::Save => Request::new(RequestBody::Backup(BackupRequest::Open)),
             Call::Open(session) => {
                 Request::new(RequestBody::Write(Command::CreateSession(session)))
             }
-            Call::Renew(session) => Request::new(RequestBody::RenewSession(session)),
+            Call::Renew(session) => {
+                checker.renewing(session, world.now);
+                Request::new(RequestBody::RenewSession(session))
+            }
             Call::Close(session) => {
                 checker.closing(session);
                 Request::new(RequestBody::Write(Command::EndSessions(vec![session])))
@@ -279,6 +344,10 @@ impl KvClients {
         world: &World,
     ) -> Option<(Call, Option<OpId>)> {
         let call = match ask {
+            Ask::Place { wants } => {
+                let Client { session, look, .. } = &self.clients[client];
+                semaphore::step(id, (*session)?, *wants, look.as_ref())
+            }
             Ask::Open(_) | Ask::Acquire(_) | Ask::Release(_) | Ask::Renew | Ask::Close => {
                 let session = self.clients[client].session;
                 return Some((Self::session_call(id, ask, session, world)?, None));
@@ -298,7 +367,9 @@ impl KvClients {
                 let parts = parts.iter().map(|(kind, key)| self.part(client, id, *kind, key));
                 Call::Transaction([marker_of(id)].into_iter().chain(parts).collect())
             }
-            Ask::Restore(keys) => Call::Restore(Foreign::new(id, keys.clone())),
+            Ask::Restore(keys) => Call::Restore(Backup::Foreign(Foreign::new(id, keys.clone()))),
+            Ask::Save => Call::Save,
+            Ask::PutBack => Call::Restore(Backup::Own(id, Arc::clone(self.saved.as_ref()?))),
             Ask::Read { question, consistency, .. } => Call::Read(question.query(), *consistency),
         };
         Some((call, None))
@@ -335,28 +406,86 @@ impl KvClients {
         checker: &mut KvChecker,
     ) -> Option<Result<(), Violation>> {
         let id = self.waiting.remove(&(process, request))?;
-        if self.staging.remove(&id) && *result == Ok(Response::Done) {
-            // All of the backup is there: now for the step that counts.
-            let record = usize::try_from(id).ok().and_then(|at| self.history.records().get(at))?;
-            let Call::Restore(backup) = &record.call else { return None };
-            let commit = Request::new(RequestBody::Write(backup.commit()));
-            let alive = world.hosts[process.host].process() == process;
-            let sent = if alive { world.request(process.host, commit) } else { None };
-            let Some(request) = sent else {
-                return Some(self.finish(id, Outcome::NotDone, event, checker));
-            };
-            self.waiting.insert((process, request), id);
-            return Some(Ok(()));
+        if let Some(judged) = self.goes_on(world, (process, id), result, event, checker) {
+            return Some(judged);
+        }
+        if let Some(Call::Renew(session)) =
+            usize::try_from(id).ok().and_then(|at| Some(&self.history.records().get(at)?.call))
+        {
+            checker.renewed(*session, world.now);
         }
         let outcome = match result {
             Ok(response) => Outcome::Answered(response.clone()),
             Err(RequestError::Unknown(_)) => Outcome::Open,
-            // The log may hold it: it was refused when it was applied.
+            // The log may hold what is refused: it was when it was applied.
+            Err(RequestError::Refused(why)) if why.contains("invalid session") => {
+                Outcome::NoSession
+            }
             Err(RequestError::Refused(_)) => Outcome::Refused,
             // Every other error says that nothing happened.
             Err(_) => Outcome::NotDone,
         };
         Some(self.finish(id, outcome, event, checker))
+    }
+
+    /// Goes a step on with a backup, if there is one to go.
+    fn goes_on(
+        &mut self,
+        world: &mut World,
+        (process, id): (Process, OpId),
+        result: &Result<Response, RequestError>,
+        event: u64,
+        checker: &mut KvChecker,
+    ) -> Option<Result<(), Violation>> {
+        let record = self.history.records().get(usize::try_from(id).ok()?)?;
+        let next = match (&record.call, result) {
+            (Call::Restore(backup), Ok(Response::Done)) => {
+                let next = self.staging.get_mut(&id)?;
+                *next += 1;
+                let step = backup.step(*next - 1);
+                if *next > backup.blocks() {
+                    self.staging.remove(&id);
+                }
+                RequestBody::Write(step)
+            }
+            (Call::Restore(_), _) => {
+                self.staging.remove(&id);
+                return None;
+            }
+            (Call::Save, Ok(Response::Backup(BackupReply::Opened(opened)))) => {
+                let saving =
+                    Saving { backup: opened.backup, at: opened.applied, blocks: Vec::new() };
+                let read = saving.read();
+                self.saving.insert(id, saving);
+                read
+            }
+            (Call::Save, Ok(Response::Backup(BackupReply::Block(block)))) => {
+                let saving = self.saving.get_mut(&id)?;
+                saving.blocks.push(block.data.clone());
+                if block.last {
+                    let saving = self.saving.remove(&id)?;
+                    let judged = saving.is_right(record.floor, event, checker);
+                    self.saved = judged.as_ref().ok().cloned();
+                    let judged = judged.map(drop);
+                    if world.hosts[process.host].process() == process {
+                        let close = RequestBody::Backup(BackupRequest::Close(saving.backup));
+                        world.request(process.host, Request::new(close));
+                    }
+                    let finished =
+                        self.finish(id, Outcome::Answered(Response::Done), event, checker);
+                    return Some(judged.and(finished));
+                }
+                saving.read()
+            }
+            _ => return None,
+        };
+        let alive = world.hosts[process.host].process() == process;
+        let sent = if alive { world.request(process.host, Request::new(next)) } else { None };
+        let Some(request) = sent else {
+            return Some(self.finish(id, Outcome::NotDone, event, checker));
+        };
+        self.waiting.insert((process, request), id);
+        Some(Ok(()))
     }
 
     fn finish(
@@ -377,8 +506,22 @@ impl KvClients {
         }
         match (&record.call, &record.outcome) {
             (Call::Open(session), Outcome::Answered(_)) => client.session = Some(session.id),
+            (Call::Read(query, _), Outcome::Answered(Response::Answer(answer)))
+                if semaphore::looks(query) =>
+            {
+                client.look = Look::of_rows(&answer.rows);
+            }
+            (Call::Write(KvWrite::Put(put)), _) if put.key == semaphore::LIST => {
+                client.look = None;
+            }
+            (Call::Write(KvWrite::Acquire(lock)), Outcome::Answered(_) | Outcome::Open)
+                if lock.key.starts_with(semaphore::FOLDER) =>
+            {
+                client.look = None;
+            }
             // Whoever hears that it is gone, or may be, begins anew.
-            (Call::Close(_), _) | (Call::Write(KvWrite::Acquire(_)), Outcome::Refused) => {
+            (Call::Close(_), _)
+            | (Call::Write(KvWrite::Acquire(_)), Outcome::Refused | Outcome::NoSession) => {
                 client.session = None;
             }
             (Call::Renew(_), Outcome::Answered(Response::Answer(answer))) => {
@@ -442,7 +585,13 @@ fn any_ask(rng: &mut Rng) -> Ask {
     }
 }
 
+/// What a client does with backups.
 fn any_restore(rng: &mut Rng) -> Ask {
+    match rng.below(4) {
+        0 => return Ask::PutBack,
+        1..3 => return Ask::Save,
+        _ => {}
+    }
     let keys = REGISTERS.iter().chain(&LISTED).filter(|_| rng.chance(1, 2));
     Ask::Restore(keys.map(|key| (*key).to_owned()).collect())
 }

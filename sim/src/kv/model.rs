@@ -2,7 +2,7 @@
 //!
 //! Source: http-api.md §9 and §12, simulation.md §8.1.
 
-use super::foreign::Foreign;
+use super::backup::Foreign;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use terraform_core::catalog::command::{Applied, Command};
@@ -124,6 +124,13 @@ impl Model {
         let restored_at = ModifyIndex::new(position + base);
         let changed = ModifyIndex::new(newest);
         Self { entries, changed, base, restored_at, ..Self::default() }
+    }
+
+    /// What is left once what this cluster saved is restored at this position: all of it, but no
+    /// index is as low as any before.
+    pub fn put_back(&self, position: u64, saved: &Self) -> Self {
+        let restored_at = ModifyIndex::new(position + self.base);
+        Self { base: self.base, restored_at, ..saved.clone() }
     }
 
     /// The answer to a question about keys, and its index; `None` if it is about something else.

@@ -1,8 +1,9 @@
 //! Sessions of the clients, and the keys they hold with them (simulation.md §8, workload lock).
 
 use super::history::{Call, OpId, value_of};
-use super::{Ask, KvClients};
+use super::{Ask, KvClients, any_consistency};
 use crate::net::HostId;
+use crate::question::Question;
 use crate::world::World;
 use std::time::Duration;
 use terraform_core::catalog::command::SERF_HEALTH;
@@ -50,27 +51,36 @@ pub fn maker_of(session: SessionId) -> Option<OpId> {
     (*mark == MARK.to_be_bytes()).then(|| u64::from_be_bytes(*id))
 }
 
-impl KvClients {
-    /// What a client does with sessions and locks.
-    pub(super) fn any_lock_ask(rng: &mut Rng, has_session: bool, world: &World) -> Ask {
-        if !has_session {
-            return Ask::Open(SessionShape {
-                node: rng.index(world.hosts.len()),
-                depends: rng.chance(1, 2),
-                expires: rng.chance(3, 4),
-                deletes: rng.chance(1, 3),
-                delay: [0, 1, 15][rng.index(3)],
-            });
-        }
-        let key = LOCKS[usize::from(rng.chance(1, 3))].to_owned();
-        match rng.below(16) {
-            0..7 => Ask::Acquire(key),
-            7..10 => Ask::Release(key),
-            10..15 => Ask::Renew,
-            _ => Ask::Close,
-        }
+/// What a client does with sessions, locks, and the semaphore if there is one.
+pub(super) fn any_lock_ask(
+    rng: &mut Rng,
+    (has_session, semaphore): (bool, bool),
+    world: &World,
+) -> Ask {
+    if !has_session {
+        return Ask::Open(SessionShape {
+            node: rng.index(world.hosts.len()),
+            depends: rng.chance(1, 2),
+            expires: rng.chance(3, 4),
+            deletes: rng.chance(1, 3),
+            delay: [0, 1, 15][rng.index(3)],
+        });
     }
+    let key = LOCKS[usize::from(rng.chance(1, 3))].to_owned();
+    match rng.below(if semaphore { 34 } else { 18 }) {
+        0..7 => Ask::Acquire(key),
+        7..10 => Ask::Release(key),
+        10..15 => Ask::Renew,
+        15 => Ask::Close,
+        16..18 => {
+            let consistency = any_consistency(rng);
+            Ask::Read { question: Question::Key(key), consistency, view: rng.chance(1, 2) }
+        }
+        _ => Ask::Place { wants: rng.chance(3, 4) },
+    }
+}
 
+impl KvClients {
     /// What a client that has this session asks for, if it needs none or has one.
     pub(super) fn session_call(
         id: OpId,
@@ -93,6 +103,9 @@ impl KvClients {
             | Ask::DeleteTree(_)
             | Ask::Transaction(_)
             | Ask::Restore(_)
+            | Ask::Save
+            | Ask::PutBack
+            | Ask::Place { .. }
             | Ask::Read { .. } => return None,
         })
     }

@@ -5,9 +5,13 @@ use super::Run;
 use crate::checker::watch::none_waits;
 use crate::checker::{Expectation, Violation};
 use crate::disk::{Crash, Loss};
+use crate::kv::history::Outcome;
+use crate::kv::{self, Ask, KvAction};
 use crate::net::{HostId, NetOptions};
+use crate::question::Question;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use terraform_core::catalog::query::Consistency;
 use terraform_core::raft::Raft;
 
 /// How long a healed world may take to come to rest: reconnects are tried every 30 s by chance,
@@ -24,6 +28,10 @@ const SYNCS: u32 = 6;
 const SLOW_SYNC: Duration = Duration::from_millis(500);
 /// How long the power is gone everywhere.
 const OUTAGE: Duration = Duration::from_secs(3);
+/// How long anybody waits for an answer at most: for a leader (7 s), and for the answer (10 s).
+const PATIENCE: Duration = Duration::from_secs(18);
+/// How long anybody at rest takes for an answer: to and from the leader, which asks a quorum.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
 /// How long one link stays cut at the end.
 const CUT_TIME: Duration = Duration::from_secs(15);
 
@@ -38,6 +46,7 @@ impl Run {
         (0..self.world.hosts.len()).for_each(|host| self.repair(host));
         // A leave that began comes to its end, and everybody comes back.
         self.advance(Duration::from_secs(45), true)?;
+        self.checkers.kv.none_outlives_its_time(self.world.now)?;
         for host in 0..self.world.hosts.len() {
             if self.world.hosts[host].running.is_none() {
                 self.start(host)?;
@@ -71,6 +80,7 @@ impl Run {
             self.start(host)?;
         }
         self.come_to_rest()?;
+        self.ask_everybody()?;
         self.judge_history()
     }
 
@@ -122,6 +132,29 @@ impl Run {
         Ok(())
     }
 
+    /// C5, C10: whoever asks any agent of a world at rest for all keys has an answer, and whatever
+    /// happened before, it is what the log makes of them. Clients judge that as they always do.
+    pub(super) fn ask_everybody(&mut self) -> Result<(), Violation> {
+        // Whoever still waits for something has its answer, or none, by then.
+        self.advance(PATIENCE, false)?;
+        for consistency in [Consistency::Stale, Consistency::Consistent] {
+            for host in 0..self.world.hosts.len() {
+                let (client, question) = (host % kv::CLIENTS, Question::Tree(String::new()));
+                let ask = Ask::Read { question, consistency, view: false };
+                let action = KvAction { client, host, ask };
+                let asked = usize::try_from(self.workload.kv.history.next_id()).unwrap_or(0);
+                self.workload.kv.perform(&mut self.world, &mut self.checkers.kv, &action)?;
+                self.advance(ANSWER_TIME, false)?;
+                let told = self.workload.kv.history.records().get(asked);
+                if !told.is_some_and(|record| matches!(record.outcome, Outcome::Answered(_))) {
+                    let facts = format!("host {host} has no answer at rest: {told:?}");
+                    return Err(Violation { rule: "I15", facts });
+                }
+            }
+        }
+        self.checkers.kv.none_outlives_its_time(self.world.now)
+    }
+
     /// R20: once those that watch have hung up, no server keeps what they asked.
     pub(super) fn hang_up(&mut self) -> Result<(), Violation> {
         self.workload.watchers.leave(&mut self.world)?;
@@ -135,7 +168,7 @@ impl Run {
         loop {
             self.advance(Duration::from_secs(5), false)?;
             match self.is_at_rest() {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.checkers.kv.none_outlives_its_time(self.world.now),
                 Err(violation) if self.world.now >= end => return Err(violation),
                 Err(_) => {}
             }

@@ -7,6 +7,7 @@ use super::print::{VERSION, how, kept, mode, part};
 use super::{Blow, Script};
 use crate::cli::mutant_named;
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::finder::{self, FindAction};
 use crate::kv::session::SessionShape;
 use crate::kv::{self, Ask, KvAction, PartKind};
 use crate::net::HostId;
@@ -390,6 +391,21 @@ impl Reader {
                 let number = words.number("number", 0..=workload::SERVICES - 1)?;
                 Action::RemoveService { host, number }
             }
+            "find" => {
+                let service = words.index("service", finder::SERVICES.len())?;
+                let (consistency, dns) = (consistency(words)?, words.flag("dns"));
+                let limit = words.option("max-stale").map(|text| span("max-stale", text));
+                let max_stale = limit.transpose()?;
+                Action::Find(FindAction::Look { host, service, dns, consistency, max_stale })
+            }
+            "query-run" | "query-write" | "query-delete" => query(what, host, words)?,
+            "maintain" => {
+                let last = workload::SERVICES - 1;
+                let service = words.option("number").map(|text| number("number", text, 0..=last));
+                let number = service.transpose()?;
+                Action::Maintain { host, number, enable: words.flag("on") }
+            }
+            "hand-over" => Action::HandOver { host },
             "watch" => {
                 let client = words.index("watcher", watch::CLIENTS)?;
                 let question = question(words, true)?;
@@ -405,6 +421,20 @@ impl Reader {
             }
         })
     }
+}
+
+/// What is done with a prepared query.
+fn query(what: &str, host: HostId, words: &mut Words<'_>) -> Result<Action, Problem> {
+    let query = words.index("query", finder::QUERIES)?;
+    Ok(Action::Find(match what {
+        "query-run" => FindAction::Execute { host, query, consistency: consistency(words)? },
+        "query-write" => {
+            let service = words.index("service", finder::SERVICES.len())?;
+            let (strict, new) = (words.flag("strict"), words.flag("new"));
+            FindAction::Define { host, query, service, strict, new }
+        }
+        _ => FindAction::Forget { host, query },
+    }))
 }
 
 fn limits(limits: &mut RaftLimits, mut words: Words<'_>) -> Result<(), Problem> {
@@ -552,6 +582,8 @@ fn ask(what: &str, words: &mut Words<'_>) -> Result<Ask, Problem> {
             let keys = words.value("keys")?.split(',').filter(|text| !text.is_empty());
             Ask::Restore(keys.map(|text| key("keys", text)).collect::<Result<_, _>>()?)
         }
+        "kv-save" => Ask::Save,
+        "kv-put-back" => Ask::PutBack,
         "kv-acquire" => Ask::Acquire(key("key", words.value("key")?)?),
         "kv-release" => Ask::Release(key("key", words.value("key")?)?),
         "session-create" => Ask::Open(SessionShape {
@@ -563,6 +595,8 @@ fn ask(what: &str, words: &mut Words<'_>) -> Result<Ask, Problem> {
         }),
         "session-renew" => Ask::Renew,
         "session-destroy" => Ask::Close,
+        "place-take" => Ask::Place { wants: true },
+        "place-give" => Ask::Place { wants: false },
         "kv-read" => {
             let question = question(words, false)?;
             let (consistency, view) = (consistency(words)?, words.flag("view"));

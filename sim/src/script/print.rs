@@ -22,6 +22,7 @@
 
 use super::{Blow, Script};
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::finder::FindAction;
 use crate::kv::session::SessionShape;
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::net::{HostId, NetOptions};
@@ -267,6 +268,13 @@ impl Display for Action {
             }
             Self::Kv(action) => action.fmt(f),
             Self::Watch(action) => action.fmt(f),
+            Self::Find(action) => action.fmt(f),
+            Self::Maintain { host, number, enable } => {
+                write!(f, "maintain host={host}")?;
+                let number = number.map(|number| format!(" number={number}"));
+                write!(f, "{}{}", number.unwrap_or_default(), flag(*enable, " on"))
+            }
+            Self::HandOver { host } => write!(f, "hand-over host={host}"),
         }
     }
 }
@@ -288,6 +296,8 @@ impl Display for KvAction {
                 write!(f, "kv-transaction {whose} parts={}", parts.join(","))
             }
             Ask::Restore(keys) => write!(f, "kv-restore {whose} keys={}", keys.join(",")),
+            Ask::Save => write!(f, "kv-save {whose}"),
+            Ask::PutBack => write!(f, "kv-put-back {whose}"),
             Ask::Read { question, consistency, view } => {
                 let (mode, view) = (mode(*consistency), flag(*view, " view"));
                 write!(f, "kv-read {whose} {question} mode={mode}{view}")
@@ -302,6 +312,29 @@ impl Display for KvAction {
             Ask::Release(key) => write!(f, "kv-release {whose} key={key}"),
             Ask::Renew => write!(f, "session-renew {whose}"),
             Ask::Close => write!(f, "session-destroy {whose}"),
+            Ask::Place { wants: true } => write!(f, "place-take {whose}"),
+            Ask::Place { wants: false } => write!(f, "place-give {whose}"),
+        }
+    }
+}
+
+impl Display for FindAction {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Look { host, service, dns, consistency, max_stale } => {
+                let (mode, dns) = (mode(*consistency), flag(*dns, " dns"));
+                let limit = max_stale.map(|limit| format!(" max-stale={}", seconds(limit)));
+                let limit = limit.unwrap_or_default();
+                write!(f, "find host={host} service={service} mode={mode}{dns}{limit}")
+            }
+            Self::Execute { host, query, consistency } => {
+                write!(f, "query-run host={host} query={query} mode={}", mode(*consistency))
+            }
+            Self::Define { host, query, service, strict, new } => {
+                let (strict, new) = (flag(*strict, " strict"), flag(*new, " new"));
+                write!(f, "query-write host={host} query={query} service={service}{strict}{new}")
+            }
+            Self::Forget { host, query } => write!(f, "query-delete host={host} query={query}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::parse::{Problem, ScriptError};
 use super::{Blow, Script};
 use crate::disk::{Crash, Loss, SyncFault};
+use crate::finder::FindAction;
 use crate::kv::session::SessionShape;
 use crate::kv::{Ask, KvAction, PartKind};
 use crate::plan::Plan;
@@ -88,6 +89,9 @@ fn any_session_ask() -> impl Strategy<Value = Ask> {
         Just(Ask::Release("lock/b".to_owned())),
         Just(Ask::Renew),
         Just(Ask::Close),
+        Just(Ask::Save),
+        Just(Ask::PutBack),
+        any::<bool>().prop_map(|wants| Ask::Place { wants }),
     ]
 }
 
@@ -156,6 +160,38 @@ fn any_action() -> impl Strategy<Value = Action> {
             ask
         })),
         any_watch().prop_map(Action::Watch),
+        any_find().prop_map(Action::Find),
+        (0..HOSTS, proptest::option::of(0..3_u64), any::<bool>())
+            .prop_map(|(host, number, enable)| Action::Maintain { host, number, enable }),
+        (0..HOSTS).prop_map(|host| Action::HandOver { host }),
+    ]
+}
+
+fn any_find() -> impl Strategy<Value = FindAction> {
+    let limit = || proptest::option::of(any_span());
+    prop_oneof![
+        (0..HOSTS, 0..5_usize, any::<bool>(), any_consistency(), limit()).prop_map(
+            |(host, service, dns, consistency, max_stale)| FindAction::Look {
+                host,
+                service,
+                dns,
+                consistency,
+                max_stale
+            }
+        ),
+        (0..HOSTS, 0..3_usize, any_consistency()).prop_map(|(host, query, consistency)| {
+            FindAction::Execute { host, query, consistency }
+        }),
+        (0..HOSTS, 0..3_usize, 0..5_usize, any::<bool>(), any::<bool>()).prop_map(
+            |(host, query, service, strict, new)| FindAction::Define {
+                host,
+                query,
+                service,
+                strict,
+                new
+            }
+        ),
+        (0..HOSTS, 0..3_usize).prop_map(|(host, query)| FindAction::Forget { host, query }),
     ]
 }
 

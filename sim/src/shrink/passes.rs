@@ -2,6 +2,7 @@
 
 use super::{Search, Size};
 use crate::disk::{Crash, Loss};
+use crate::finder::FindAction;
 use crate::net::{HostId, NetOptions};
 use crate::queue::TieOrder;
 use crate::script::{Blow, Script};
@@ -160,7 +161,7 @@ impl Search {
         self.keep_all(size, BLOWS.len(), |script, at| {
             script.blows.retain(|(_, blow)| blow.kind() != BLOWS[at]);
         });
-        self.keep_all(size, 3, |script, at| {
+        self.keep_all(size, 5, |script, at| {
             script.actions.retain(|(_, action)| match action {
                 Action::Watch(_) => at != 0,
                 Action::Kv(_) => at != 1,
@@ -168,6 +169,8 @@ impl Search {
                 | Action::Read { .. }
                 | Action::AddService { .. }
                 | Action::RemoveService { .. } => at != 2,
+                Action::Find(_) => at != 3,
+                Action::Maintain { .. } | Action::HandOver { .. } => at != 4,
             });
         });
     }
@@ -332,7 +335,15 @@ const fn host_of(action: &mut Action) -> Option<&mut HostId> {
         Action::Write { host, .. }
         | Action::Read { host, .. }
         | Action::AddService { host, .. }
-        | Action::RemoveService { host, .. } => Some(host),
+        | Action::RemoveService { host, .. }
+        | Action::Maintain { host, .. }
+        | Action::HandOver { host } => Some(host),
+        Action::Find(
+            FindAction::Look { host, .. }
+            | FindAction::Execute { host, .. }
+            | FindAction::Define { host, .. }
+            | FindAction::Forget { host, .. },
+        ) => Some(host),
         Action::Kv(action) => Some(&mut action.host),
         Action::Watch(WatchAction::Ask { host, .. }) => Some(host),
         Action::Watch(WatchAction::HangUp { .. }) => None,

@@ -1,6 +1,7 @@
 //! The model against the table that ships, with commands no world has time for.
 
 use super::*;
+use crate::kv::backup::Backup;
 use proptest::prelude::*;
 use std::time::Duration;
 use terraform_core::catalog::Tables;
@@ -164,13 +165,14 @@ proptest! {
                 _ => prop_assert_eq!(&done, &expected, "{:?}", command),
             }
             if number % 5 == 4 {
-                let backup = Foreign::new(number, vec!["a".to_owned(), "a/b".to_owned()]);
-                for command in [backup.block(), backup.commit()] {
+                let foreign = Foreign::new(number, vec!["a".to_owned(), "a/b".to_owned()]);
+                let backup = Backup::Foreign(foreign.clone());
+                for command in [backup.step(0), backup.commit()] {
                     at += 1;
                     let done = tables.apply(LogIndex::new(at), command);
                     prop_assert_eq!(done, Ok(Applied::Done));
                 }
-                model = model.restored(at, &backup);
+                model = model.restored(at, &foreign);
             }
             let state = ServerState { tables: &tables, consensus: &consensus, datacenters: &[] };
             for query in questions() {
