@@ -13,19 +13,22 @@
 //! | `wait D` | lets the time pass |
 //! | `expect FACT within D` | the fact must come true in time |
 //!
-//! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
-//! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
-//! datagrams of one host to another, `rot` a part of the disk of a host that is down, counted from
-//! a place, `stall` a host's disk for a time, `fill` it but for so many bytes for a time, `pause` a
-//! host or `all` for a time, `hand-over` leadership to a host, `heal`, `work`, `rest-work`,
-//! `note-term`. A host is its name, `leader`, `follower`, or `it`: the host of the deed before.
-//! Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed` and `left`
-//! (all see `it` so), `installed` (a snapshot took the place of the log of `it`), `recovering` and
-//! `recovered` (`it` runs, and lacks a part of its log, or none), `full` (`it` runs on a full
-//! disk), `unheard` (another one's log says that the UDP of `it` does not arrive), `unreached`
-//! (the log of `it` says that its UDP does not arrive elsewhere), `same-term` (nobody has raised
-//! the term since it was noted), `rest` (every rule of a world at rest holds). The rules that are
-//! checked after every event are checked all the time.
+//! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`, `stop`
+//! (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter` datagrams of
+//! one host to another, `rot` a part of the disk of a host that is down, counted from a place,
+//! `stall` a host's disk for a time, `fill` it but for so many bytes for a time, `pause` a host or
+//! `all` for a time, `hand-over` leadership to a host, `serve` (a service is registered on a host's
+//! agent), `intrude` (the catalog gets a service and a check of a host that its agent does not
+//! have), `rob` (the catalog loses a host's node with everything on it), `heal`, `work`,
+//! `rest-work`, `note-term`. A host is its name, `leader`, `follower`, or `it`: the host of the
+//! deed before. Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed`
+//! and `left` (all see `it` so), `installed` (a snapshot took the place of the log of `it`),
+//! `recovering` and `recovered` (`it` runs, and lacks a part of its log, or none), `full` (`it`
+//! runs on a full disk), `unheard` (another one's log says that the UDP of `it` does not arrive),
+//! `unreached` (the log of `it` says that its UDP does not arrive elsewhere), `same-term` (nobody
+//! has raised the term since it was noted), `unlike` (the catalog does not show what an agent has),
+//! `rest` (every rule of a world at rest holds). The rules that are checked after every event are
+//! checked all the time.
 
 use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
@@ -33,11 +36,15 @@ use crate::net::HostId;
 use crate::plan::Plan;
 use crate::rot::Part;
 use crate::run::Run;
+use crate::workload;
 use crate::world::Note;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
+use terraform_core::catalog::command::{Command, Deregistration, Registration};
+use terraform_core::catalog::model::{Check, CheckRecipe, CheckStatus, Node};
 use terraform_core::gossip::GossipTrace;
-use terraform_core::id::Term;
+use terraform_core::id::{CheckId, ModifyIndex, NodeName, Term};
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{OperatorRequest, Request, RequestBody};
 use terraform_core::raft::{Raft, RaftLimits, RoleKind};
@@ -51,7 +58,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 31] = [
+pub const SCENARIOS: [(&str, &str); 33] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -83,6 +90,8 @@ pub const SCENARIOS: [(&str, &str); 31] = [
     ("two-servers-leave", include_str!("../scenarios/two-servers-leave.txt")),
     ("everybody-wakes", include_str!("../scenarios/everybody-wakes.txt")),
     ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
+    ("tampered-catalog", include_str!("../scenarios/tampered-catalog.txt")),
+    ("watchers-change-leaders", include_str!("../scenarios/watchers-change-leaders.txt")),
 ];
 
 /// One script.
@@ -236,6 +245,10 @@ impl Play {
                 let facts = format!("term {} became {}", self.noted, self.highest_term());
                 Err(Violation { rule: "I16", facts })
             }
+            "unlike" => match self.run.is_at_rest() {
+                Err(violation) if violation.rule == "C4" => Ok(()),
+                other => Err(Violation { rule: "script", facts: format!("not unlike: {other:?}") }),
+            },
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
@@ -356,6 +369,10 @@ impl Play {
                 let wanted = OperatorRequest::TransferLeadership(to);
                 self.run.world.request(by, Request::new(RequestBody::Operator(wanted)));
             }
+            [how @ ("serve" | "intrude" | "rob"), host] => {
+                self.it = self.host(host)?;
+                self.tamper(how)?;
+            }
             ["cut", one, other] => {
                 self.it = self.host(one)?;
                 let other = self.host(other)?;
@@ -372,6 +389,28 @@ impl Play {
             }
             _ => return Err(unclear(&words.join(" "))),
         }
+        Ok(())
+    }
+
+    /// Something is registered on the agent of `it`, or behind its back.
+    fn tamper(&mut self, how: &str) -> Result<(), Violation> {
+        let definition = workload::definition("web", 80);
+        let name = self.run.world.hosts[self.it].config.name.clone();
+        let (by, body) = match how {
+            "serve" => {
+                let definition = Box::new(definition);
+                let body =
+                    RequestBody::RegisterService { definition, replace_existing_checks: false };
+                (self.it, body)
+            }
+            "intrude" => (self.host("leader")?, RequestBody::Write(intruder(name))),
+            _ => {
+                let (node, service, check) = (name, None, None);
+                let target = Deregistration { node, service, check };
+                (self.host("leader")?, RequestBody::Write(Command::Deregister(target)))
+            }
+        };
+        self.run.world.request(by, Request::new(body));
         Ok(())
     }
 
@@ -425,6 +464,38 @@ impl Play {
         self.run.checkers.permissions.may_leave.insert(name);
         self.run.expect(host, Expectation::Left);
     }
+}
+
+/// Registers a service of a node, with a critical check, that its agent knows nothing of.
+fn intruder(name: NodeName) -> Command {
+    let service = workload::definition("intruder", 666).service;
+    let id = CheckId::parse("intruder-check").expect("letters and a dash are an id");
+    let check = Check {
+        node: name.clone(),
+        id,
+        name: String::new(),
+        status: CheckStatus::Critical,
+        notes: String::new(),
+        output: String::new(),
+        service_id: Some(service.id.clone()),
+        service_name: String::new(),
+        service_tags: Vec::new(),
+        kind: String::new(),
+        recipe: CheckRecipe::default(),
+        create_index: ModifyIndex::ZERO,
+        modify_index: ModifyIndex::ZERO,
+    };
+    let node = Node {
+        id: None,
+        name,
+        address: "192.0.2.1".to_owned(),
+        tagged_addresses: BTreeMap::new(),
+        meta: BTreeMap::new(),
+        create_index: ModifyIndex::ZERO,
+        modify_index: ModifyIndex::ZERO,
+    };
+    let (service, checks) = (Some(service), vec![check]);
+    Command::Register(Box::new(Registration { node, skip_node_update: true, service, checks }))
 }
 
 fn unclear(what: &str) -> Violation {
