@@ -69,8 +69,8 @@ impl Seen {
             Self::Inside => main,
             Self::Outside => {
                 let tagged = tagged();
-                let chosen = [tagged.v6, tagged.v4, tagged.main].into_iter().flatten();
-                chosen.into_iter().find(|text| !text.is_empty()).unwrap_or(main)
+                let mut chosen = [tagged.v6, tagged.v4, tagged.main].into_iter().flatten();
+                chosen.find(|text| !text.is_empty()).unwrap_or(main)
             }
         }
     }
