@@ -35,6 +35,8 @@ use terraform_core::wire::pack;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a server stays away whose disk failed.
 const REPAIR_TIME: Duration = Duration::from_secs(3);
+/// How long a host that has lost its pool waits before it joins again (`retry_interval`).
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the cluster is given to form before faults begin.
 const START_TIME: Duration = Duration::from_secs(20);
 /// How long it takes at most until every host of a newborn cluster is there.
@@ -84,6 +86,8 @@ pub struct Run {
     back_at: Vec<Option<Instant>>,
     /// Which hosts have started since the operator looked.
     started: Vec<bool>,
+    /// When each host may join again.
+    joins_at: Vec<Instant>,
     next_tick: Instant,
     source: Source,
     /// How long faults are drawn after the start; a script says itself when they end.
@@ -133,6 +137,7 @@ impl Run {
             expected: vec![Expectation::Up; record.hosts()],
             back_at: vec![None; record.hosts()],
             started: vec![false; record.hosts()],
+            joins_at: vec![Instant::ZERO; record.hosts()],
             next_tick: Instant::ZERO,
             source,
             length,
@@ -349,7 +354,7 @@ impl Run {
         Ok(())
     }
 
-    /// What an operator does: takes down what has stopped, joins what has started or is alone.
+    /// What an operator does: takes down what has stopped, joins what has started or is lost.
     fn operate(&mut self) -> Result<(), Violation> {
         if self.source.heals(self.world.now) {
             self.world.note("= links heal");
@@ -377,19 +382,18 @@ impl Run {
         Ok(())
     }
 
-    /// As `retry_join` does: each start joins all addresses, alone or not. Two hosts that come back
-    /// together may otherwise find only each other, and be a pool apart (swarm seed 1001559).
+    /// As `retry_join` does: each start joins all addresses, and so does a host that has lost its
+    /// pool. Two hosts that come back together may otherwise find only each other, and be a pool
+    /// apart (swarm seed 1001559).
     fn retry_join(&mut self, host: HostId) {
         let Some(running) = &self.world.hosts[host].running else { return };
-        let others = running
-            .node
-            .members()
-            .filter(|member| member.status == terraform_core::serf::MemberStatus::Alive);
-        let is_joined = others.count() > 1 && !self.started[host];
-        if is_joined || self.world.hosts.len() == 1 || !self.world.hosts[host].is_up() {
+        let has_lost = running.view.as_ref().is_some_and(|view| view.has_lost(PoolName::Lan));
+        let is_due = self.started[host] || (has_lost && self.joins_at[host] <= self.world.now);
+        if !is_due || self.world.hosts.len() == 1 || !self.world.hosts[host].is_up() {
             return;
         }
         self.started[host] = false;
+        self.joins_at[host] = self.world.now + RETRY_INTERVAL;
         let targets = (0..self.world.hosts.len()).filter(|other| *other != host);
         let addresses = targets.map(|id| SocketAddr::new(address_of(id), 8301)).collect();
         let body = RequestBody::Join { pool: PoolName::Lan, addresses, replay: false };
