@@ -15,6 +15,7 @@ pub mod event;
 pub mod fanout;
 pub mod handle;
 pub mod http;
+pub mod interfaces;
 pub mod ipc;
 pub mod log;
 pub mod oneshot;

@@ -123,3 +123,20 @@ fn a_pid_file_is_there_while_its_agent_runs() {
                 directory\n";
     assert_eq!((output.status.code(), &*error), (Some(1), rule));
 }
+
+#[test]
+fn a_template_is_settled_with_the_addresses_of_the_machine() {
+    let folder = Folder::new("template");
+    let start = "data_dir = \"/tmp/x\"\nbind_addr = ";
+    let told = |template: &str| {
+        let path = write(&folder, "template.hcl", &format!("{start}{template:?}"));
+        validate(&["-quiet", &path])
+    };
+    let own = r#"{{ GetAllInterfaces | include "flags" "loopback" | limit 1 | attr "address" }}"#;
+    assert_eq!(told(own), (Some(0), String::new()));
+    let refused = |rule: &str| (Some(1), format!("Config validation failed: {rule}\n"));
+    let nothing = r#"{{ GetInterfaceIP "nope" }}"#;
+    assert_eq!(told(nothing), refused("bind_addr cannot be empty"));
+    let rule = "bind_addr: error parsing \"{{ Nope }}\": function \"Nope\" not defined";
+    assert_eq!(told("{{ Nope }}"), refused(rule));
+}

@@ -10,6 +10,7 @@ use crate::running;
 use argh::{ArgsInfo, FromArgs};
 use std::path::PathBuf;
 use std::time::Duration;
+use terraform_io::interfaces::interface_addresses;
 
 /// Runs an agent until it is told to stop: SIGINT leaves the cluster first, SIGTERM does so on
 /// clients, SIGHUP reads the configuration files again.
@@ -213,6 +214,8 @@ impl Sources {
         let machine = Machine {
             host_name: terraform_io::system::host_name(),
             route_source: terraform_io::system::route_source(),
+            interfaces: interface_addresses()
+                .map_err(|error| format!("cannot list network interfaces: {error}")),
             processors: terraform_io::system::processors(),
             temporary: std::env::temp_dir().join(format!("terraform-dev-{}", std::process::id())),
         };

@@ -12,6 +12,7 @@ mod load;
 mod merge;
 mod resolve;
 mod telemetry;
+mod template;
 mod watches;
 
 pub use file::{

@@ -31,6 +31,7 @@ use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 use terraform_io::http::settings::HttpRules;
+use terraform_io::interfaces::InterfaceAddress;
 use terraform_io::resolve::parse as parse_address;
 use terraform_io::telemetry::TelemetryConfig;
 use thiserror::Error;
@@ -124,6 +125,8 @@ pub struct Machine {
     pub host_name: String,
     /// The source address it uses towards the outside.
     pub route_source: Option<IpAddr>,
+    /// The addresses of its interfaces, or why they are not known.
+    pub interfaces: Result<Vec<InterfaceAddress>, String>,
     /// Processors.
     pub processors: usize,
     /// The folder for temporary data.

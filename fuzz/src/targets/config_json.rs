@@ -23,6 +23,7 @@ fn machine() -> Machine {
     Machine {
         host_name: "host-1".to_owned(),
         route_source: Some([10, 1, 10, 38].into()),
+        interfaces: Ok(Vec::new()),
         processors: 2,
         temporary: PathBuf::from("/nonexistent"),
     }

@@ -1,14 +1,17 @@
 //! Addresses as settings give them.
 
-use super::{Checked, Machine, refuse};
+use super::{Checked, Machine, ResolveError, refuse};
+use crate::config::template::expand;
 use std::net::IpAddr;
 
 /// A text whose templates are replaced by what they stand for.
-pub(super) fn expanded(key: &str, text: &str, _: &Machine) -> Checked<String> {
-    if text.contains("{{") {
-        return refuse(format!("{key}: address templates are not built yet, give an IP address"));
+pub(super) fn expanded(key: &str, text: &str, machine: &Machine) -> Checked<String> {
+    if !text.contains("{{") {
+        return Ok(text.to_owned());
     }
-    Ok(text.to_owned())
+    let all = machine.interfaces.as_ref();
+    let expanded = all.map_err(Clone::clone).and_then(|all| expand(text, all));
+    expanded.map_err(|error| ResolveError(format!("{key}: {error}")))
 }
 
 /// One address.

@@ -4,10 +4,25 @@ use super::*;
 use crate::config::parse;
 use terraform_io::http::listen::HttpAddress;
 
+fn interface() -> InterfaceAddress {
+    InterfaceAddress {
+        name: "eth0".to_owned(),
+        address: "10.1.10.38".parse().unwrap(),
+        prefix: 24,
+        is_up: true,
+        is_loopback: false,
+        is_broadcast: true,
+        is_point_to_point: false,
+        is_multicast: true,
+        is_default: true,
+    }
+}
+
 pub(super) fn machine() -> Machine {
     Machine {
         host_name: "host-1".to_owned(),
         route_source: "10.1.10.38".parse().ok(),
+        interfaces: Ok(vec![interface()]),
         processors: 4,
         temporary: PathBuf::from("/nonexistent"),
     }
@@ -208,4 +223,30 @@ fn gossip_is_encrypted_as_the_settings_say() {
     );
     assert_eq!(encrypted.encrypt.unwrap().as_bytes(), [1; 16]);
     assert!(!encrypted.verify_incoming && !encrypted.verify_outgoing && !encrypted.keyring_file);
+}
+
+#[test]
+fn every_address_may_be_a_template() {
+    let text = |address: &str| {
+        format!(
+            r#"{{"data_dir": "/d", "server": true, "bind_addr": "{address}",
+                 "advertise_addr": "{address}", "advertise_addr_wan": "{address}",
+                 "serf_wan": "{address}", "client_addr": "127.0.0.1 {address}",
+                 "addresses": {{"dns": "{address}"}}}}"#
+        )
+    };
+    let template = r#"{{ GetInterfaceIP \"eth0\" }}"#;
+    let (given, plain) =
+        (resolved(&text(template)).unwrap(), resolved(&text("10.1.10.38")).unwrap());
+    assert_eq!(given.listeners, plain.listeners);
+    assert_eq!((given.bind, given.bind_wan), (plain.bind, plain.bind_wan));
+    assert_eq!(given.node.advertise, plain.node.advertise);
+    assert_eq!(given.node.advertise_wan, plain.node.advertise_wan);
+    let nothing = r#"{"data_dir": "/d", "bind_addr": "{{ GetPublicIP }}"}"#;
+    assert_eq!(refusal(nothing), "bind_addr cannot be empty");
+    let wrong = r#"{"data_dir": "/d", "advertise_addr": "{{ Nope }}"}"#;
+    let rule = "advertise_addr: error parsing \"{{ Nope }}\": function \"Nope\" not defined";
+    assert_eq!(refusal(wrong), rule);
+    let two = r#"{"data_dir": "/d", "bind_addr": "{{ GetPrivateIP }} {{ GetPrivateIP }}"}"#;
+    assert!(refusal(two).starts_with("bind_addr cannot contain multiple addresses."));
 }
