@@ -1,10 +1,10 @@
 //! Reading the configuration again while the agent runs.
 //!
-//! Services, checks, watches, node metadata, the log level, how DNS answers, which metrics are collected and
-//! how many connections to HTTP one client may have may change; whatever else changed in the files
-//! is named and waits for a restart. What the new configuration is warned of is told as at the start.
-//! A configuration that is refused changes nothing
-//! (agent-config.md §5).
+//! Services, checks, watches, whether outputs of checks are kept, node metadata, the log level, how
+//! DNS answers, which metrics are collected and how many connections to HTTP one client may have may
+//! change; whatever else changed in the files is named and waits for a restart. What the new
+//! configuration is warned of is told as at the start. A configuration that is refused changes
+//! nothing (agent-config.md §5).
 
 use crate::cli::Sources;
 use crate::config::{Resolved, with_recursors};
@@ -136,7 +136,8 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("bind_addr", started.bind != now.bind),
         (
             "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
-             serf_wan_allowed_cidrs, performance.raft_multiplier or reconnect_timeout_wan",
+             serf_wan_allowed_cidrs, raft_snapshot_interval, raft_snapshot_threshold, \
+             raft_trailing_logs, performance.raft_multiplier or reconnect_timeout_wan",
             a.server != b.server,
         ),
         ("check_output_max_size", a.check_output.bytes_max != b.check_output.bytes_max),

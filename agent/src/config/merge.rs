@@ -78,7 +78,8 @@ mod tests {
             "services": [{"name": "s"}], "checks": [{"name": "c", "ttl": "8s"}],
             "tagged_addresses": {"a": "b"}, "serf_lan": "l",
             "serf_lan_allowed_cidrs": ["x"], "serf_wan_allowed_cidrs": ["y"],
-            "check_output_max_size": 9, "discard_check_output": true,
+            "check_output_max_size": 9, "raft_snapshot_interval": "9s",
+            "discard_check_output": true, "disable_host_node_id": false,
             "watches": [{"type": "nodes", "handler": "h"}], "ui": true
         }"#;
         let above = parse(text).unwrap();

@@ -28,7 +28,6 @@ use terraform_core::config::{
 use terraform_core::dns::DnsConfig;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
 use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
-use terraform_core::raft::RaftLimits;
 use terraform_core::trace::Level;
 use terraform_io::http::settings::HttpRules;
 use terraform_io::interfaces::InterfaceAddress;
@@ -158,6 +157,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let wan = wan(&settings, is_server, (&ports, same), (advertise_wan, dev))?;
     let advertised = [advertise, advertise_wan];
     let tagged_addresses = network::tagged(&settings.network, advertised, machine, &mut warnings)?;
+    tuning::unbuilt(&settings.tuning, &mut warnings);
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
     let (http_rules, http_connections_per_client) = http::settle(&settings)?;
     let node = NodeConfig {
@@ -267,7 +267,7 @@ fn server(
         autopilot: autopilot(settings)?,
         dead_server_grace: settings.autopilot_dead_server_grace.unwrap_or(DEAD_SERVER_GRACE),
         raft_multiplier: multiplier(settings)?,
-        limits: RaftLimits::default(),
+        limits: tuning::raft(&settings.tuning)?,
         wan,
     };
     Ok(is_server.then_some(config))

@@ -30,13 +30,17 @@ impl FileReader {
     /// One of these keys; `false` if it is another.
     pub(super) fn tuning(&mut self, path: &str, value: &Value) -> bool {
         match path {
-            "check_output_max_size" => {
+            "check_output_max_size" | "raft_snapshot_threshold" | "raft_trailing_logs" => {
                 let number = self.integer(path, value).map(|number| (path.to_owned(), number));
                 self.settings.tuning.numbers.extend(number);
             }
-            "discard_check_output" => {
+            "disable_host_node_id" | "discard_check_output" => {
                 let switch = self.boolean(path, value).map(|switch| (path.to_owned(), switch));
                 self.settings.tuning.switches.extend(switch);
+            }
+            "raft_snapshot_interval" => {
+                let time = self.duration(path, value).map(|time| (path.to_owned(), time));
+                self.settings.tuning.durations.extend(time);
             }
             _ => return false,
         }

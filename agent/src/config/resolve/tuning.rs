@@ -2,7 +2,9 @@
 
 use super::super::TuningSettings;
 use super::{Checked, refuse};
+use std::time::Duration;
 use terraform_core::local::definition::OutputRules;
+use terraform_core::raft::RaftLimits;
 
 /// Bytes of output kept of a check at most, whatever is set: outputs travel through consensus.
 const CHECK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -31,10 +33,93 @@ pub(super) fn check_output(tuning: &TuningSettings) -> Checked<OutputRules> {
     Ok(OutputRules { bytes_max, discard })
 }
 
+/// Warns of a switch whose being off wants something that is not built.
+pub(super) fn unbuilt(tuning: &TuningSettings, warnings: &mut Vec<String>) {
+    if tuning.switches.get("disable_host_node_id") == Some(&false) {
+        let rule = "is not built yet: the identity of a new data directory is drawn";
+        warnings.push(format!("disable_host_node_id = false {rule}"));
+    }
+}
+
+/// When servers write snapshots, and how much of the log they keep behind one.
+///
+/// - `raft_snapshot_threshold`: entries since the last snapshot that make one due.
+/// - `raft_snapshot_interval`: the shortest time between two such snapshots, before jitter of as
+///   much again.
+/// - `raft_trailing_logs`: entries that stay behind a snapshot for servers that are a little late.
+///
+/// What the log takes in memory has limits in bytes besides, which make a snapshot due earlier.
+pub(super) fn raft(tuning: &TuningSettings) -> Checked<RaftLimits> {
+    let default = RaftLimits::default();
+    let number = |key: &str, default: u64, (least, most): (u64, u64)| {
+        let Some(given) = tuning.numbers.get(key) else { return Ok(default) };
+        match u64::try_from(*given).ok().filter(|number| (least..=most).contains(number)) {
+            Some(number) => Ok(number),
+            None => refuse(format!("{key} cannot be {given}. Must be between {least} and {most}")),
+        }
+    };
+    let key = "raft_snapshot_interval";
+    let interval = tuning.durations.get(key).copied().unwrap_or(default.snapshot_interval);
+    if interval < Duration::from_secs(1) || interval > Duration::from_secs(24 * 3600) {
+        return refuse(format!("{key} must be between 1s and 24h"));
+    }
+    let (entries, trailing) = (default.snapshot_entries, default.trailing_entries);
+    Ok(RaftLimits {
+        snapshot_entries: number("raft_snapshot_threshold", entries, (1, 100_000_000))?,
+        snapshot_interval: interval,
+        trailing_entries: number("raft_trailing_logs", trailing, (0, 1_000_000))?,
+        ..default
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn snapshots_of_servers_are_as_they_are_set() {
+        let of = |text: &str| raft(&parse(text).unwrap().tuning).map_err(|error| error.to_string());
+        assert_eq!(of("{}"), Ok(RaftLimits::default()));
+        let given = r#"{"raft_snapshot_threshold": 100, "raft_snapshot_interval": "5s",
+                        "raft_trailing_logs": 0}"#;
+        let limits = RaftLimits {
+            snapshot_entries: 100,
+            snapshot_interval: Duration::from_secs(5),
+            trailing_entries: 0,
+            ..RaftLimits::default()
+        };
+        assert_eq!(of(given), Ok(limits));
+        for (text, rule) in [
+            (
+                r#"{"raft_snapshot_threshold": 0}"#,
+                "raft_snapshot_threshold cannot be 0. Must be between 1 and 100000000",
+            ),
+            (
+                r#"{"raft_trailing_logs": -1}"#,
+                "raft_trailing_logs cannot be -1. Must be between 0 and 1000000",
+            ),
+            (
+                r#"{"raft_snapshot_interval": "0s"}"#,
+                "raft_snapshot_interval must be between 1s and 24h",
+            ),
+        ] {
+            assert_eq!(of(text), Err(rule.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_identity_of_the_host_is_warned_of_and_a_drawn_one_is_not() {
+        for (text, count) in [
+            ("{}", 0),
+            (r#"{"disable_host_node_id": true}"#, 0),
+            (r#"{"disable_host_node_id": false}"#, 1),
+        ] {
+            let mut warnings = Vec::new();
+            unbuilt(&parse(text).unwrap().tuning, &mut warnings);
+            assert_eq!(warnings.len(), count, "{warnings:?}");
+        }
+    }
 
     #[test]
     fn what_is_kept_of_checks_is_limited() {
