@@ -13,6 +13,7 @@ mod tuning;
 pub use dns::with_recursors;
 pub use listeners::Listeners;
 
+use self::network::Addresses;
 use super::host::{HostConfig, host};
 use super::telemetry::telemetry;
 use super::{Safety, Settings};
@@ -139,8 +140,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let is_server = settings.server.unwrap_or(false) || dev;
     let bootstrap = bootstrap(&settings, is_server, dev)?;
     let (data_dir, temporary) = data_dir(&settings, dev, machine)?;
-    let bind = bind(&settings, dev, machine)?;
-    let advertise = advertise(&settings, bind, machine, &mut warnings)?;
+    let at = network::decide(&settings, dev, machine, &mut warnings)?;
     let ports = Ports::of(&settings)?;
     let level = level(&settings, dev)?;
     let listeners = listeners::listeners(&settings, machine)?;
@@ -150,22 +150,16 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let dns_config = dns::config(&settings, &mut warnings)?;
     let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
     let telemetry = telemetry.map_err(|(key, e)| ResolveError(format!("telemetry.{key}: {e}")))?;
-    let (bind_wan, advertise_wan) = wan_addresses(&settings, (bind, advertise), machine)?;
-    let gossip_config = gossip::gossip(&settings, (PoolName::Lan, advertise), dev)?;
-    let bind_lan = network::bind_lan(&settings.network, bind, machine)?;
-    let same = (bind_lan == bind_wan, bind == bind_wan);
-    let wan = wan(&settings, is_server, (&ports, same), (advertise_wan, dev))?;
-    let advertised = [advertise, advertise_wan];
-    let tagged_addresses = network::tagged(&settings.network, advertised, machine, &mut warnings)?;
-    tuning::unbuilt(&settings.tuning, &mut warnings);
+    let gossip_config = gossip::gossip(&settings, (PoolName::Lan, at.advertise), dev)?;
+    let wan = wan(&settings, is_server, (&ports, &at), dev)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
     let (http_rules, http_connections_per_client) = http::settle(&settings)?;
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
-        advertise,
-        advertise_wan,
-        tagged_addresses,
+        advertise: at.advertise,
+        advertise_wan: at.advertise_wan,
+        tagged_addresses: at.tagged,
         serf_lan_port: ports.serf_lan,
         server_port: ports.server,
         server: server(&settings, is_server, bootstrap, wan)?,
@@ -180,18 +174,16 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         checks: settings.checks,
     };
     bootstrap_warnings(bootstrap, is_server, &mut warnings);
-    if machine.processors <= 1 {
-        warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
-    }
+    machine_warnings(machine, &mut warnings);
     Ok(Resolved {
         session_ttl_min: settings.session_ttl_min.unwrap_or(SESSION_TTL_MIN),
         node,
         node_id,
         data_dir,
         temporary,
-        bind,
-        bind_lan,
-        bind_wan,
+        bind: at.bind,
+        bind_lan: at.bind_lan,
+        bind_wan: at.bind_wan,
         serf_wan_port: ports.serf_wan,
         listeners,
         dns_config,
@@ -225,6 +217,7 @@ fn unbuilt(settings: &Settings, warnings: &mut Vec<String>) -> Checked<()> {
             Safety::Harmless => warnings.push(format!("{key} is not built yet and has no effect")),
         }
     }
+    tuning::unbuilt(&settings.tuning, warnings);
     Ok(())
 }
 
@@ -310,6 +303,12 @@ fn autopilot(settings: &Settings) -> Checked<AutopilotConfig> {
         min_quorum: number("min_quorum", settings.autopilot_min_quorum, default.min_quorum)?,
         server_stabilization_time: stabilization.unwrap_or(default.server_stabilization_time),
     })
+}
+
+fn machine_warnings(machine: &Machine, warnings: &mut Vec<String>) {
+    if machine.processors <= 1 {
+        warnings.push("It is highly recommended to run on more than 1 CPU".to_owned());
+    }
 }
 
 fn bootstrap_warnings(bootstrap: Bootstrap, is_server: bool, warnings: &mut Vec<String>) {
@@ -470,8 +469,8 @@ fn wan_addresses(
 fn wan(
     settings: &Settings,
     is_server: bool,
-    (ports, (same_as_lan, same_as_server)): (&Ports, (bool, bool)),
-    (advertise, dev): (IpAddr, bool),
+    (ports, at): (&Ports, &Addresses),
+    dev: bool,
 ) -> Checked<Option<WanConfig>> {
     let lists = [
         ("start_join_wan", &settings.start_join_wan),
@@ -486,12 +485,12 @@ fn wan(
         }
     }
     let Some(port) = ports.serf_wan.filter(|_| is_server) else { return Ok(None) };
-    let taken =
-        [("serf_lan", ports.serf_lan, same_as_lan), ("server", ports.server, same_as_server)];
-    if let Some((other, ..)) = taken.iter().find(|(_, taken, same)| *taken == port && *same) {
+    let taken = [("serf_lan", at.bind_lan, ports.serf_lan), ("server", at.bind, ports.server)];
+    if let Some((other, ..)) = taken.iter().find(|taken| (taken.1, taken.2) == (at.bind_wan, port))
+    {
         return refuse(format!("ports.serf_wan: {port} is already ports.{other}"));
     }
-    let gossip = gossip::gossip(settings, (PoolName::Wan, advertise), dev)?;
+    let gossip = gossip::gossip(settings, (PoolName::Wan, at.advertise_wan), dev)?;
     let mut serf = SerfConfig { gossip_interval: gossip.gossip_interval, ..SerfConfig::wan() };
     serf.rejoin_after_leave = settings.rejoin_after_leave.unwrap_or(false);
     serf.coordinates = !settings.disable_coordinates.unwrap_or(false);

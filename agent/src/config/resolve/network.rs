@@ -1,7 +1,7 @@
 //! The rules of addresses besides the main ones (agent-config.md §4, §5).
 
-use super::super::NetworkSettings;
-use super::{Checked, Machine, addresses, refuse};
+use super::super::{NetworkSettings, Settings};
+use super::{Checked, Machine, addresses, advertise, bind, refuse, wan_addresses};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use terraform_core::gossip::{Network, NetworkError};
@@ -11,12 +11,33 @@ const TAGGED_MAX: usize = 64;
 /// Bytes of one of them at most.
 const ADDRESS_BYTES_MAX: usize = 512;
 
-/// Where gossip of the datacenter listens.
-pub(super) fn bind_lan(
-    network: &NetworkSettings,
-    bind: IpAddr,
+/// Where an agent listens for other agents, and where they reach it.
+pub(super) struct Addresses {
+    pub(super) bind: IpAddr,
+    pub(super) bind_lan: IpAddr,
+    pub(super) bind_wan: IpAddr,
+    pub(super) advertise: IpAddr,
+    pub(super) advertise_wan: IpAddr,
+    pub(super) tagged: BTreeMap<String, String>,
+}
+
+/// Decides all of them.
+pub(super) fn decide(
+    settings: &Settings,
+    dev: bool,
     machine: &Machine,
-) -> Checked<IpAddr> {
+    warnings: &mut Vec<String>,
+) -> Checked<Addresses> {
+    let bind = bind(settings, dev, machine)?;
+    let bind_lan = bind_lan(&settings.network, bind, machine)?;
+    let advertise = advertise(settings, bind, machine, warnings)?;
+    let (bind_wan, advertise_wan) = wan_addresses(settings, (bind, advertise), machine)?;
+    let tagged = tagged(&settings.network, [advertise, advertise_wan], machine, warnings)?;
+    Ok(Addresses { bind, bind_lan, bind_wan, advertise, advertise_wan, tagged })
+}
+
+/// Where gossip of the datacenter listens.
+fn bind_lan(network: &NetworkSettings, bind: IpAddr, machine: &Machine) -> Checked<IpAddr> {
     Ok(given(network, "serf_lan", machine)?.unwrap_or(bind))
 }
 
@@ -39,7 +60,7 @@ pub(super) fn allowed(key: &str, texts: &[String], own: IpAddr) -> Checked<Vec<N
 
 /// The tagged addresses of the node, but for those that the advertised ones make by themselves.
 /// These win over `tagged_addresses`, which is warned of.
-pub(super) fn tagged(
+fn tagged(
     network: &NetworkSettings,
     [advertise, advertise_wan]: [IpAddr; 2],
     machine: &Machine,
