@@ -1,8 +1,8 @@
 //! Who may be in a pool, judged by what a member says of itself.
 //!
 //! Source: cluster-behaviour.md §11. A join that brings one member who may not be here is refused
-//! as a whole, and the joiner is told why before it learns anybody's address; a single record of
-//! such a member has no effect, wherever it comes from.
+//! as a whole, and the joiner is told why before it learns anybody's address but that of a member
+//! whose identity it has; a single record of such a member has no effect, wherever it comes from.
 //!
 //! - An identity belongs to one member of a LAN pool; whoever copied a data directory is refused.
 //!   Every member guards its own identity, and at a join those of all members that it believes
@@ -40,7 +40,7 @@ pub enum Admission {
 pack_enum!(Admission { 1 => Anyone, 2 => Datacenter(Datacenter), 3 => Servers });
 
 /// Why a member may not be in a pool. Nothing of it is taken over; its operator is at fault. The
-/// texts are Consul's, since people search logs for them.
+/// texts begin with Consul's, since people search logs for them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// It is in none of the pool's networks.
@@ -66,22 +66,36 @@ pub enum Refusal {
         name: NodeName,
     },
     /// It has the identity of the member that judges.
-    #[error("Member '{name}' has conflicting node ID '{id}' with this agent's ID")]
+    #[error(
+        "Member '{name}' has conflicting node ID '{id}' with this agent's ID: it is at {address}, \
+         this agent at {own}"
+    )]
     OwnIdentity {
         /// Who.
         name: NodeName,
         /// The identity.
         id: String,
+        /// Where it is.
+        address: SocketAddr,
+        /// Where the member that judges is.
+        own: SocketAddr,
     },
     /// It has the identity of a member that is alive.
-    #[error("Member '{name}' has conflicting node ID '{id}' with member '{holder}'")]
+    #[error(
+        "Member '{name}' has conflicting node ID '{id}' with member '{holder}': it is at \
+         {address}, '{holder}' at {held_at}"
+    )]
     Identity {
         /// Who.
         name: NodeName,
         /// The identity.
         id: String,
+        /// Where it is.
+        address: SocketAddr,
         /// Whose it is.
         holder: NodeName,
+        /// Where that one is.
+        held_at: SocketAddr,
     },
     /// It is a server under its name in the WAN pool.
     #[error("Member '{name}' is a server of the WAN pool: join a Serf WAN port")]
@@ -129,7 +143,7 @@ fn is_in_wan(name: &NodeName, datacenter: &str) -> bool {
 }
 
 /// The identity that a meta tells, if any.
-fn identity(meta: &[u8]) -> Option<&str> {
+pub(super) fn identity(meta: &[u8]) -> Option<&str> {
     tag_of_meta(meta, "id").filter(|id| !id.is_empty())
 }
 
@@ -201,9 +215,10 @@ impl Gossip {
             return Err(Refusal::NotInLan { name });
         }
         if holder.name == self.local {
-            return Err(Refusal::OwnIdentity { name, id });
+            return Err(Refusal::OwnIdentity { name, id, address, own: holder.address });
         }
-        Err(Refusal::Identity { name, id, holder: holder.name.clone() })
+        let (holder, held_at) = (holder.name.clone(), holder.address);
+        Err(Refusal::Identity { name, id, address, holder, held_at })
     }
 }
 

@@ -7,6 +7,7 @@
 //! accusation back, so that a restarted member, whose incarnation began low again, learns at once
 //! above which incarnation it must announce itself (gossip-protocol.md §28, mass restart).
 
+use super::admission::identity;
 use super::broadcast::Notify;
 use super::proof::Spread;
 use super::state::{
@@ -147,7 +148,14 @@ impl Gossip {
         };
         if let Some(record) = self.table.get(&claimed.name) {
             let Peer { incarnation, address, .. } = record.peer;
-            return Some(known(record.state, incarnation, address, record.changed_at));
+            let judged = known(record.state, incarnation, address, record.changed_at);
+            // The same agent at a new address need not wait; only another of its name could be
+            // mistaken for it (cluster-behaviour.md §16, row 6).
+            let identity_of = |peer: &Peer| identity(&peer.meta).map(str::to_owned);
+            let same = identity_of(&record.peer);
+            let same = same.is_some() && same == identity_of(claimed);
+            let reclaimable = judged.reclaimable || (!reclaim.is_zero() && same);
+            return Some(Known { reclaimable, ..judged });
         }
         let stone = self.table.tombstone(&claimed.name).filter(|_| !crate::mutant!(M47))?;
         Some(known(stone.state, stone.incarnation, stone.address, stone.changed_at))

@@ -100,7 +100,8 @@ pub(super) struct Known {
     pub(super) incarnation: Incarnation,
     /// Whether an alive claim names the address known; true for other claims.
     pub(super) same_address: bool,
-    /// Whether the member is dead for long enough that another address may take its name.
+    /// Whether another address may take its name should the member be dead: it is dead for long
+    /// enough, or its identity is there.
     pub(super) reclaimable: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::anti_entropy::{AntiEntropyInput, AntiEntropyOutput};
 use crate::checks::{ChecksInput, ChecksOutput};
 use crate::gossip::keyring::keyring_file;
 use crate::gossip::{GossipInput, GossipOutput};
-use crate::id::{NodeName, PoolName, StreamId, WriteId};
+use crate::id::{PoolName, StreamId, WriteId};
 use crate::local::{LocalInput, LocalOutput};
 use crate::machine::Machine as _;
 use crate::node::request::{Request, Response};
@@ -28,6 +28,8 @@ use crate::storage::op::{Lane, StorageFault};
 use crate::time::{Instant, WallClock};
 use crate::trace::{Level, TraceKind};
 use crate::wire::pack;
+use crate::wire::serf::MemberRecord;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Steps that one input may take; more means that two machines answer each other for ever.
@@ -212,8 +214,8 @@ impl Node {
                 self.key_operation(now, pool, (query, operation));
                 return;
             }
-            SerfOutput::NameLost { matching, total } => {
-                self.name_lost(now, pool, (matching, total));
+            SerfOutput::NameLost { matching, total, other } => {
+                self.name_lost(now, pool, (matching, total), other.as_deref());
                 return;
             }
             SerfOutput::LeaveFinished => {
@@ -480,7 +482,7 @@ impl Node {
         &mut self,
         now: Instant,
         role: RoleKind,
-        leader: Option<(crate::id::NodeId, std::net::SocketAddr)>,
+        leader: Option<(crate::id::NodeId, SocketAddr)>,
     ) {
         self.stats.roles_taken.count(role);
         if role == RoleKind::Leader && !self.leads {
@@ -588,10 +590,27 @@ impl Node {
     }
 
     /// Most members of a pool know another agent by this one's name.
-    fn name_lost(&mut self, now: Instant, pool: PoolName, (matching, total): (usize, usize)) {
+    fn name_lost(
+        &mut self,
+        now: Instant,
+        pool: PoolName,
+        (matching, total): (usize, usize),
+        other: Option<&MemberRecord>,
+    ) {
         match pool {
             PoolName::Lan => {
-                let rule = name_lost(&self.config.name, matching, total);
+                let other = other.map_or_else(String::new, |other| {
+                    let at = SocketAddr::new(other.address, other.port);
+                    let id = other.tags.get("id").map_or("none", String::as_str);
+                    format!(" (at {at}, its ID is {id})")
+                });
+                let rule = format!(
+                    "another agent is called {}{other}: {matching} of {total} members know this \
+                     one (at {}, its ID is {}); give it another name with -node",
+                    self.config.name,
+                    self.config.gossip_address(),
+                    self.id
+                );
                 self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
                 self.begin_stop(now, StopReason::Fatal(rule));
             }
@@ -606,11 +625,4 @@ impl Node {
         self.trace(Level::Error, NodeTrace::Fatal(rule.clone()));
         self.stop(StopReason::Fatal(rule));
     }
-}
-
-fn name_lost(name: &NodeName, matching: usize, total: usize) -> String {
-    format!(
-        "another agent is called {name}: {matching} of {total} members know this one; give it \
-         another name with -node"
-    )
 }

@@ -220,7 +220,9 @@ fn an_agent_outvoted_about_its_name_stops_with_the_reason() {
     let Some(Output::Stopped(StopReason::Fatal(why))) = outputs.last() else {
         panic!("{outputs:?}")
     };
-    assert!(why.starts_with("another agent is called me: 0 of 1 members know this one"), "{why}");
+    let both = "another agent is called me (at 10.0.0.2:8301, its ID is none): 0 of 1 members know \
+                this one (at 10.0.0.9:8301, its ID is ";
+    assert!(why.starts_with(both), "{why}");
 }
 
 #[test]

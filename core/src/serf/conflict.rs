@@ -54,21 +54,21 @@ impl Serf {
         out: &mut Outbox<SerfOutput>,
     ) {
         let own = self.own_address();
-        let is_own = |answer: &Bytes| match SerfMessage::decode(answer) {
-            Ok(SerfMessage::ConflictResponse(Some(record))) => {
-                Some(SocketAddr::new(record.address, record.port)) == own
-            }
-            Ok(_) | Err(_) => false,
-        };
-        let (total, matching) =
-            (answers.len(), answers.values().filter(|answer| is_own(answer)).count());
+        let known = answers.values().filter_map(|answer| match SerfMessage::decode(answer) {
+            Ok(SerfMessage::ConflictResponse(record)) => record,
+            Ok(_) | Err(_) => None,
+        });
+        let (mine, others): (Vec<MemberRecord>, Vec<MemberRecord>) =
+            known.partition(|record| Some(SocketAddr::new(record.address, record.port)) == own);
+        let (total, matching) = (answers.len(), mine.len());
         let name = self.local.clone();
         if total > 0 && matching < total / 2 + 1 {
             // A server whose name is taken in the WAN pool goes on in its datacenter.
             if self.config.pool == PoolName::Lan {
                 crate::trace!(out, Level::Error, SerfTrace::ConflictLost { name, matching, total });
             }
-            out.push(SerfOutput::NameLost { matching, total });
+            let other = others.into_iter().next().map(Box::new);
+            out.push(SerfOutput::NameLost { matching, total, other });
         } else {
             crate::trace!(out, Level::Info, SerfTrace::ConflictWon { name, matching, total });
         }

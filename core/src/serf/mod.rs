@@ -51,7 +51,7 @@ use crate::storage::op::FileOp;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
-use crate::wire::serf::{UserEvent, encode_tags};
+use crate::wire::serf::{MemberRecord, UserEvent, encode_tags};
 use crate::wire::tags::Tags;
 use answer::Pending;
 use bytes::Bytes;
@@ -269,6 +269,8 @@ pub enum SerfOutput {
         matching: usize,
         /// Members that answered.
         total: usize,
+        /// The other one, as they know it.
+        other: Option<Box<MemberRecord>>,
     },
     /// The leave is complete.
     LeaveFinished,

@@ -482,7 +482,7 @@ impl Cluster {
                 let result = operate(&mut self.seats[index].keys, operation);
                 self.serf_now(index, SerfInput::KeyResult { query, result });
             }
-            SerfOutput::NameLost { matching, total } => {
+            SerfOutput::NameLost { matching, total, .. } => {
                 self.seats[index].name_lost = Some((matching, total));
             }
             SerfOutput::LeaveFinished => self.seats[index].left_at = Some(self.now),

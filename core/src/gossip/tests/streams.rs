@@ -329,13 +329,36 @@ fn refusal(joiner: Peer) -> Option<String> {
 
 #[test]
 fn a_copied_identity_joins_nowhere() {
+    let [me, x, y] = [1, 2, 3].map(|number| peer("x", number).address);
     let rule = "Member 'y' has conflicting node ID '1' with this agent's ID";
-    assert_eq!(refusal(server("y", 3, "1")).as_deref(), Some(rule));
+    let rule = format!("{rule}: it is at {y}, this agent at {me}");
+    assert_eq!(refusal(server("y", 3, "1")), Some(rule));
     let rule = "Member 'y' has conflicting node ID '2' with member 'x'";
-    assert_eq!(refusal(server("y", 3, "2")).as_deref(), Some(rule));
+    let rule = format!("{rule}: it is at {y}, 'x' at {x}");
+    assert_eq!(refusal(server("y", 3, "2")), Some(rule));
     for fine in [server("y", 3, "3"), server("y", 3, ""), server("y", 2, "2"), server("x", 3, "2")]
     {
         assert_eq!(refusal(fine.clone()), None, "{fine:?}");
+    }
+}
+
+#[test]
+fn a_failed_agent_is_taken_at_a_new_address_at_once_and_another_of_its_name_later() {
+    for (id, waits) in [("2", false), ("3", true), ("", true)] {
+        let lan = Admission::Datacenter(Datacenter::parse("dc1").unwrap());
+        let mut world = World::of(server("me", 1, "1"), lan);
+        world.message(&alive(server("x", 2, "2")));
+        let moved = alive(server("x", 3, id));
+        let is_at = |world: &World, number| {
+            world.gossip.peer(&name("x")).map(|(peer, _)| peer.address)
+                == Some(peer("x", number).address)
+        };
+        world.message(&moved);
+        assert!(is_at(&world, 2), "{id}: a living member keeps its name");
+        let (incarnation, node) = (Incarnation::new(1), name("x"));
+        world.message(&Message::Dead(Dead { incarnation, node, from: name("other") }));
+        world.message(&moved);
+        assert_eq!(is_at(&world, 2), waits, "{id}");
     }
 }
 
