@@ -5,6 +5,7 @@
 //! a vote before the own vote is durable (D1).
 
 use super::shared::{Destination, Shared};
+use super::trace::NoQuorum;
 use super::{
     Body, Campaign, HardState, Header, PersistSeq, Raft, RaftOutput, RaftTrace, Refusal, Role,
     RoleKind, quorum,
@@ -15,6 +16,11 @@ use crate::time::Instant;
 use crate::trace::Level;
 use crate::{mark, mutant, trace};
 use std::collections::BTreeMap;
+
+/// The campaign without enough answers after which the operator is told: after 10 to 20 s.
+const LONELY_TOLD: u32 = 10;
+/// The operator is told again after so many: every 5 to 10 minutes.
+const LONELY_PERIOD: u32 = 300;
 
 /// A server that campaigns.
 #[derive(Clone, Debug)]
@@ -113,11 +119,35 @@ impl Raft {
     /// The campaign took too long: asks again, from the beginning.
     pub(super) fn on_campaign_over(&mut self, now: Instant, out: &mut Outbox<RaftOutput>) {
         mark!("raft.campaign.timed_out");
+        self.note_lonely_campaign(out);
         if self.shared.unpromotable(now).is_some() {
             return self.become_follower(now, "", out);
         }
         trace!(out, Level::Debug, RaftTrace::ElectionTimeout);
         self.campaign(now, out);
+    }
+
+    /// Counts campaigns that too few voters answered, and tells the operator what to do about it:
+    /// soon, and then from time to time (cluster-behaviour.md §16, row 9).
+    fn note_lonely_campaign(&mut self, out: &mut Outbox<RaftOutput>) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        let shared = &mut self.shared;
+        let (own, address) = (shared.id(), shared.settings.address);
+        let answers = |id: &NodeId| *id == own || candidate.answers.contains_key(id);
+        let voters = &shared.configs.latest().voters;
+        if quorum::reached(voters, answers) {
+            shared.lonely_campaigns = 0;
+            return;
+        }
+        shared.lonely_campaigns = shared.lonely_campaigns.wrapping_add(1);
+        if shared.lonely_campaigns % LONELY_PERIOD != LONELY_TOLD {
+            return;
+        }
+        mark!("raft.campaign.lonely");
+        let silent = voters.iter().filter(|(id, _)| !answers(id));
+        let silent = silent.map(|(id, server)| (*id, server.address)).collect();
+        let told = NoQuorum { own, address, voters: voters.len(), silent };
+        trace!(out, Level::Error, RaftTrace::NoQuorum(told));
     }
 
     /// The disk confirmed a request: the own vote may count now.

@@ -98,6 +98,7 @@ impl Raft {
         }
         self.shared.leader = Some((header.from, header.address));
         self.shared.leader_contact_at = Some(now);
+        self.shared.lonely_campaigns = 0;
         true
     }
 

@@ -73,6 +73,7 @@ impl Raft {
         trace!(out, Level::Info, RaftTrace::Entering { address, role });
         shared.stats.elections_won += 1;
         shared.leader = Some((shared.id(), address));
+        shared.lonely_campaigns = 0;
         let mut leader = Leader {
             peers: BTreeMap::new(),
             sendings: BTreeMap::new(),

@@ -66,7 +66,7 @@ pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
 pub use snapshot::{ImageId, ReceiptId};
 pub use stats::RaftStats;
 pub use status::{LeaveVerdict, Replica, Replication};
-pub use trace::RaftTrace;
+pub use trace::{NoQuorum, RaftTrace};
 
 use machine::{Announced, Role};
 use shared::Shared;

@@ -74,6 +74,8 @@ pub(super) struct Shared {
     pub(super) applied: LogIndex,
     pub(super) leader: Option<(NodeId, SocketAddr)>,
     pub(super) leader_contact_at: Option<Instant>,
+    /// Campaigns one after the other, without a leader between, that too few voters answered.
+    pub(super) lonely_campaigns: u32,
     pub(super) persist: Persister,
     pub(super) snapshots: Snapshots,
     /// The request that makes the newest term, vote and cluster durable, until it is done.
@@ -123,6 +125,7 @@ impl Shared {
             snapshots: Snapshots::new(covered, now),
             leader: None,
             leader_contact_at: None,
+            lonely_campaigns: 0,
             persist: Persister::new(log.last_index()),
             log,
             gate: None,

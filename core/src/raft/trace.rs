@@ -64,6 +64,8 @@ pub enum RaftTrace {
         /// The leader.
         by: NodeId,
     },
+    /// Too few voters answer for an election, again and again.
+    NoQuorum(NoQuorum),
     /// A configuration was appended, or a truncation brought an older one back.
     Configuration {
         /// Its entry.
@@ -181,6 +183,7 @@ impl fmt::Display for RaftTrace {
             Self::HandedOver { by } => {
                 write!(f, "The leader hands over, starting election: leader={by}")
             }
+            Self::NoQuorum(told) => told.fmt(f),
             Self::Configuration { index, voters, learners } => {
                 write!(f, "Configuration: index={index} voters={voters:?} learners={learners:?}")
             }
@@ -211,16 +214,46 @@ impl fmt::Display for RaftTrace {
                     "Refusing messages of another cluster: from={from} theirs={theirs} ours={ours}"
                 )
             }
-            Self::WrongStore { from } => {
-                write!(
-                    f,
-                    "A voter speaks for another data directory, it does not count: from={from}"
-                )
-            }
+            Self::WrongStore { from } => write!(
+                f,
+                "A voter speaks for another data directory, it does not count: from={from}"
+            ),
             Self::JoinedCluster { cluster } => write!(f, "Joining cluster {cluster}"),
             Self::ProbeRejected { peer, next } => {
                 write!(f, "Append rejected, looking further back: peer={peer} next={next}")
             }
         }
+    }
+}
+
+/// Who does not answer, and what to do if it never will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoQuorum {
+    /// This server.
+    pub own: NodeId,
+    /// Its server port.
+    pub address: SocketAddr,
+    /// How many voters there are.
+    pub voters: usize,
+    /// Those that do not answer.
+    pub silent: Vec<(NodeId, SocketAddr)>,
+}
+
+impl fmt::Display for NoQuorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { own, address, voters, silent } = self;
+        let answering = voters.saturating_sub(silent.len());
+        write!(f, "No quorum, so nobody can lead: {answering} of {voters} voters answer; ")?;
+        for (place, (id, address)) in silent.iter().enumerate() {
+            let gap = if place == 0 { "" } else { ", " };
+            write!(f, "{gap}{address} ({id})")?;
+        }
+        write!(
+            f,
+            " do not. Start them again. Only if they are lost for good, stop the servers \
+             that are left and start the one with the highest last_log_index (terraform \
+             info) with a new cluster's file in its data directory; if it is this one: \
+             echo '[{{\"id\": \"{own}\", \"address\": \"{address}\"}}]' > raft/peers.json"
+        )
     }
 }

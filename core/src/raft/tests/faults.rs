@@ -53,6 +53,39 @@ fn three_servers_form_replicate_and_agree() {
 }
 
 #[test]
+fn a_server_without_a_quorum_tells_who_is_silent_and_how_to_begin_anew() {
+    let mut cluster = Cluster::formed(5, &[1, 2, 3]);
+    for n in [2, 3] {
+        cluster.crash(n);
+    }
+    let told = |cluster: &Cluster| {
+        let lines = cluster.story.iter().filter(|line| line.contains("No quorum"));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    cluster.run(8 * SECOND);
+    assert_eq!(told(&cluster), [""; 0], "an outage that is soon over needs no advice");
+    cluster.run(60 * SECOND);
+    let [line] = &told(&cluster)[..] else { panic!("{:?}", told(&cluster)) };
+    for part in [
+        "1 of 3 voters answer; 10.0.0.2:8300 (",
+        "), 10.0.0.3:8300 (",
+        &format!(
+            "'[{{\"id\": \"{}\", \"address\": \"10.0.0.1:8300\"}}]' > raft/peers.json",
+            node(1)
+        ),
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    // Once a quorum answers, the next loss is told anew.
+    cluster.start(2);
+    cluster.run(10 * SECOND);
+    assert!(cluster.leader().is_some());
+    cluster.crash(2);
+    cluster.run(60 * SECOND);
+    assert_eq!(told(&cluster).len(), 2);
+}
+
+#[test]
 fn a_crashed_leader_is_replaced_within_two_patiences() {
     let mut cluster = Cluster::formed(3, &[1, 2, 3]);
     let old = cluster.leader().unwrap();
