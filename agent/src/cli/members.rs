@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use terraform_core::wire::ipc::{Body, Command};
 
-/// Lists the members of a cluster as this agent knows them through gossip.
+/// Lists the members of a cluster as this agent knows them through gossip, and for how long those
+/// that are not alive have been so.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
     /// print all tags and protocol versions, as a table
@@ -41,6 +42,8 @@ struct Row {
     status: String,
     tags: BTreeMap<String, String>,
     protocol: String,
+    /// For how many seconds it has not been alive, as far as that is known.
+    gone: Option<u64>,
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
@@ -100,6 +103,7 @@ fn over_rpc(address: &str, wan: bool) -> Result<Vec<Row>, String> {
         status: member.status,
         tags: member.tags,
         protocol: member.protocol.to_string(),
+        gone: member.gone_seconds,
     };
     Ok(members.into_iter().map(row).collect())
 }
@@ -142,10 +146,24 @@ fn http_row(member: &Value) -> Row {
         status: status.to_owned(),
         tags: tags.map(|tags| tags.iter().map(tag).collect()).unwrap_or_default(),
         protocol: number("ProtocolCur").to_string(),
+        gone: member.get("GoneSeconds").and_then(Value::as_u64),
     }
 }
 
-/// The founding page's line: four columns, and the tags up to bootstrap or expect in its order.
+/// For how long a member has been gone, in its two largest units.
+fn gone(row: &Row) -> Option<String> {
+    let seconds = row.gone?;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    Some(match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{}m", minutes % 60),
+        (_, _, _) => format!("{days}d{}h", hours % 24),
+    })
+}
+
+/// The founding page's line: four columns, and the tags up to bootstrap or expect in its order. A
+/// member that is not alive has a fifth: for how long.
 fn plain(rows: &[Row]) -> String {
     const SHOWN: [&str; 8] =
         ["role", "dc", "vsn", "vsn_min", "vsn_max", "port", "bootstrap", "expect"];
@@ -154,17 +172,21 @@ fn plain(rows: &[Row]) -> String {
             .iter()
             .filter_map(|key| row.tags.get(*key).map(|value| format!("{key}={value}")))
             .collect();
-        vec![row.name.clone(), row.address.clone(), row.status.clone(), tags.join(",")]
+        let mut line = vec![row.name.clone(), row.address.clone(), row.status.clone()];
+        line.push(tags.join(","));
+        line.extend(gone(row).map(|span| format!("for {span}")));
+        line
     });
     table(lines)
 }
 
 fn detailed_table(rows: &[Row]) -> String {
-    let head = ["Node", "Address", "Status", "Protocol", "Tags"].map(str::to_owned).to_vec();
+    let head = ["Node", "Address", "Status", "Protocol", "For", "Tags"].map(str::to_owned).to_vec();
     let lines = rows.iter().map(|row| {
         let tags: Vec<String> = row.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let (name, address) = (row.name.clone(), row.address.clone());
-        vec![name, address, row.status.clone(), row.protocol.clone(), tags.join(",")]
+        let span = gone(row).unwrap_or_else(|| "-".to_owned());
+        vec![name, address, row.status.clone(), row.protocol.clone(), span, tags.join(",")]
     });
     table(std::iter::once(head).chain(lines))
 }
@@ -191,9 +213,31 @@ mod tests {
             status: "alive".to_owned(),
             tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             protocol: "2".to_owned(),
+            gone: None,
         };
         let expected = "Armons-MacBook-Air  10.1.10.38:8301  alive  role=terraform,dc=dc1,vsn=1,\
                         vsn_min=1,vsn_max=1,port=8300,bootstrap=1\n";
         assert_eq!(plain(&[row]), expected);
+    }
+
+    #[test]
+    fn a_member_that_is_gone_tells_for_how_long() {
+        let row = |name: &str, status: &str, gone| Row {
+            name: name.to_owned(),
+            address: "10.0.0.1:8301".to_owned(),
+            status: status.to_owned(),
+            tags: [("role".to_owned(), "node".to_owned())].into(),
+            protocol: "2".to_owned(),
+            gone,
+        };
+        let rows = [row("a", "alive", None), row("b", "failed", Some(3_725))];
+        let expected = "a  10.0.0.1:8301  alive   role=node\n\
+                        b  10.0.0.1:8301  failed  role=node  for 1h2m\n";
+        assert_eq!(plain(&rows), expected);
+        let detailed = detailed_table(&rows);
+        assert!(detailed.contains("failed  2         1h2m  role=node\n"), "{detailed}");
+        assert!(detailed.contains("alive   2         -     role=node\n"), "{detailed}");
+        let spans = [59, 61, 86_399, 90_000].map(|gone| super::gone(&row("", "", Some(gone))));
+        assert_eq!(spans.map(Option::unwrap), ["59s", "1m1s", "23h59m", "1d1h"]);
     }
 }

@@ -5,6 +5,7 @@ use crate::id::NodeName;
 use crate::time::Instant;
 use imbl::OrdMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One member, and since when it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,13 @@ impl Members {
     /// The member called `name`.
     pub fn get(&self, name: &NodeName) -> Option<&Member> {
         self.0.get(name).map(|entry| &*entry.member)
+    }
+
+    /// How long ago the member called `name` failed, left or began to leave, as this agent saw it
+    /// or was told; `None` for one that is alive or unknown.
+    pub fn gone_for(&self, name: &NodeName, now: Instant) -> Option<Duration> {
+        let entry = self.0.get(name)?;
+        (entry.member.status != MemberStatus::Alive).then(|| now.since(entry.since))
     }
 
     /// How many there are.

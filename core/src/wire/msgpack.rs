@@ -389,6 +389,7 @@ impl<F: Flavour> Field<F> for Option<Versions> {
 /// A type whose absence is written as nil.
 pub trait Nullable {}
 impl Nullable for Bytes {}
+impl Nullable for u64 {}
 impl<T> Nullable for Vec<T> {}
 impl<T> Nullable for BTreeMap<String, T> {}
 

@@ -341,8 +341,10 @@ pub fn agent_service(json: &mut Json, service: &Service, hash: &str) {
     });
 }
 
-/// `Member`.
-pub fn member(json: &mut Json, member: &Member) {
+/// `Member`, and how long ago it was alive if it is not.
+///
+/// Differs: Consul does not tell `GoneSeconds` (cluster-behaviour.md §16, row 1).
+pub fn member(json: &mut Json, member: &Member, gone_for: Option<Duration>) {
     json.object(|json| {
         json.field("Name", member.name.as_str());
         json.field("Addr", &member.address.ip().to_string());
@@ -361,6 +363,9 @@ pub fn member(json: &mut Json, member: &Member) {
         json.field("DelegateMin", u64::from(versions.delegate_min));
         json.field("DelegateMax", u64::from(versions.delegate_max));
         json.field("DelegateCur", u64::from(versions.delegate));
+        if let Some(span) = gone_for {
+            json.field("GoneSeconds", span.as_secs());
+        }
     });
 }
 

@@ -99,8 +99,9 @@ impl Session {
                 Err(refused) => error(&refused.to_string()),
             },
             Command::Join(join) => self.join(join).await,
-            Command::Members | Command::MembersLan => (String::new(), Some(self.members(|_| true))),
-            Command::MembersWan => (String::new(), Some(self.wan_members())),
+            Command::Members => (String::new(), Some(self.members(|_| true))),
+            Command::MembersLan => (String::new(), Some(self.pool(PoolName::Lan))),
+            Command::MembersWan => (String::new(), Some(self.pool(PoolName::Wan))),
             Command::Leave { force } => self.ask(RequestBody::Leave { force }).await,
             Command::Stop { seq } => {
                 self.monitor.take_if(|(subscription, _)| *subscription == seq);
@@ -154,11 +155,21 @@ impl Session {
         Body::Members(members.map(Member::from).collect())
     }
 
-    /// The members of the WAN pool; none on an agent that is not in it.
-    fn wan_members(&self) -> Body {
+    /// The members of a pool, and for how long they are gone; none if this agent is not in it.
+    fn pool(&self, pool: PoolName) -> Body {
         let view = self.control.node.view();
-        let members = view.wan_members.iter().flat_map(|members| members.iter());
-        Body::Members(members.map(Member::from).collect())
+        let now = self.control.node.clock().now();
+        let known = match pool {
+            PoolName::Lan => Some(&view.members),
+            PoolName::Wan => view.wan_members.as_ref(),
+        };
+        let members = known.into_iter().flat_map(|known| {
+            known.iter().map(move |member| Member {
+                gone_seconds: known.gone_for(&member.name, now).map(|span| span.as_secs()),
+                ..Member::from(member)
+            })
+        });
+        Body::Members(members.collect())
     }
 
     /// The members that match; `None` for a bad filter.

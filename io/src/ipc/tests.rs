@@ -168,7 +168,18 @@ fn members_are_listed_and_filtered_by_whole_texts() {
     role.tags.insert("role".to_owned(), "serv.*".to_owned());
     assert!(names(client.ask(4, Command::MembersFiltered(role))).is_empty());
     assert_eq!(names(client.ask(5, Command::MembersWan)), ["ab", "b"]);
-    assert_eq!(client.ask(6, filter("(", "")), None, "a bad pattern ends the connection");
+    let gone = |response: Option<Response>| match response.and_then(|response| response.body) {
+        Some(Body::Members(members)) => {
+            members.iter().map(|member| member.gone_seconds.is_some()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    for (number, ours) in [(6, Command::MembersLan), (7, Command::MembersWan)] {
+        assert_eq!(gone(client.ask(number, ours)), [false, true]);
+    }
+    let serfs = gone(client.ask(8, Command::Members));
+    assert_eq!(serfs, [false, false], "Serf's protocol has no such field");
+    assert_eq!(client.ask(9, filter("(", "")), None, "a bad pattern ends the connection");
 }
 
 #[test]

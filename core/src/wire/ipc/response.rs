@@ -63,6 +63,9 @@ pub struct Member {
     pub delegate_max: u8,
     /// Lowest Serf protocol understood.
     pub delegate_min: u8,
+    /// For how many whole seconds it has not been alive; told by our own commands alone, since
+    /// Serf's protocol has no such field.
+    pub gone_seconds: Option<u64>,
     /// Its name.
     pub name: String,
     /// Its port.
@@ -83,6 +86,7 @@ message!(Ipc, Member {
     "DelegateCur" => delegate,
     "DelegateMax" => delegate_max,
     "DelegateMin" => delegate_min,
+    "GoneSeconds" => gone_seconds omitempty,
     "Name" => name,
     "Port" => port,
     "ProtocolCur" => protocol,
@@ -99,6 +103,7 @@ impl From<&crate::serf::Member> for Member {
             delegate: member.versions.delegate,
             delegate_max: member.versions.delegate_max,
             delegate_min: member.versions.delegate_min,
+            gone_seconds: None,
             name: member.name.to_string(),
             port: member.address.port(),
             protocol: member.versions.protocol,

@@ -68,7 +68,7 @@ impl Api {
             }
             json.key("Member");
             match view.members.get(&view.name) {
-                Some(own) => render::member(json, own),
+                Some(own) => render::member(json, own, None),
                 None => json.null(),
             }
             json.key("Stats");
@@ -133,8 +133,11 @@ impl Api {
             Some(members) => members,
             None => return Ok(Reply::json(b"null".to_vec())),
         };
+        let now = self.node.clock().now();
         let mut json = Json::with_capacity(members.len() * 512 + 2);
-        json.array(members.iter(), |json, member: &Member| render::member(json, member));
+        json.array(members.iter(), |json, member: &Member| {
+            render::member(json, member, members.gone_for(&member.name, now));
+        });
         Ok(Reply::json(json.into_bytes()))
     }
 
