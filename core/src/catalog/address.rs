@@ -62,8 +62,8 @@ impl Seen {
         self.shown(&service.address, || self.tagged_of_service(service))
     }
 
-    /// Inside it is the main one. Outside a tagged one of a family wins over it, and IPv6 over IPv4,
-    /// as in Consul 1.8.7.
+    /// Inside it is the main one. Outside a tagged one of a family wins over it, IPv6 over IPv4, as
+    /// in Consul 1.8.7.
     fn shown<'a>(self, main: &'a str, tagged: impl FnOnce() -> Tagged<'a>) -> &'a str {
         match self {
             Self::Inside => main,
