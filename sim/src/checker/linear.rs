@@ -6,9 +6,9 @@
 //! value it left is remembered and not tried again. It knows nothing of the log.
 //!
 //! Two things keep it short, and neither loses an order. An operation that only looked is taken as
-//! soon as it fits. An operation without an answer is ordered only right before one that would not
-//! fit without it: wherever else it stood, it could be left out or moved there. So no operation may
-//! need the effects of two others that do not need each other.
+//! soon as it fits. An operation without an answer is ordered only right before one that builds on
+//! it: wherever else it stood, it could be left out or moved there. So no operation may need the
+//! effects of two others that do not build on each other.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -26,6 +26,12 @@ pub trait Operation: Clone + Debug {
     /// What the thing is after this operation; `None` if it cannot have been answered as it was
     /// there, or, without an answer, if it has no effect there.
     fn after(&self, state: &Self::State) -> Option<Self::State>;
+
+    /// Whether it needs another one that led from `before` to `state`: it would not fit without
+    /// it, or would leave something else behind that others may tell.
+    fn builds_on(&self, before: &Self::State, _state: &Self::State) -> bool {
+        self.after(before).is_none()
+    }
 
     /// Whether it changed nothing, wherever it stands.
     fn only_looked(&self) -> bool;
@@ -246,7 +252,7 @@ impl<O: Operation> Search<O> {
         (front, first): (&[usize], u64),
         moves: &mut Vec<Move<O::State>>,
     ) {
-        let needs = |op: &O| chain.is_empty() || op.after(before).is_none();
+        let needs = |op: &O| chain.is_empty() || op.builds_on(before, state);
         if !chain.is_empty() {
             for at in front.iter().filter(|at| needs(&self.answered[**at])) {
                 if let Some(after) = self.answered[*at].after(state) {

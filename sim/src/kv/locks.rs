@@ -115,6 +115,13 @@ impl Operation for LockOp {
         }
     }
 
+    /// The end of a session that holds the key frees it as its last holder left it.
+    fn builds_on(&self, before: &Lock, lock: &Lock) -> bool {
+        let frees = matches!(self.deed, Deed::End { .. }) && lock.holder == self.session;
+        let taken = (before.writer, before.holder) != (lock.writer, lock.holder);
+        (frees && taken) || self.after(before).is_none()
+    }
+
     fn only_looked(&self) -> bool {
         let looks = matches!(self.deed, Deed::Renew | Deed::Get);
         looks || matches!(self.returned, Some((_, Told::Unmet | Told::Gone)))
@@ -280,5 +287,10 @@ mod tests {
         let waits = (Deed::Acquire(2), 2, Some(Told::Unmet));
         assert!(is_legal(&[took, ends(false, true), waits]), "the lock delay");
         assert!(!is_legal(&[took, ends(false, false), waits]), "nobody holds it");
+        let both_open = [(Deed::Acquire(1), 1, None), (END, 1, None)];
+        assert!(is_legal(&[both_open[0], both_open[1], saw(Some(1), None)]), "swarm seed 1000108");
+        assert!(!is_legal(&[both_open[1], saw(Some(1), None)]));
+        let again = (Deed::Acquire(2), 1, None);
+        assert!(is_legal(&[took, again, both_open[1], saw(Some(2), None)]));
     }
 }
