@@ -222,6 +222,35 @@ fn the_last_of_three_begins_anew_as_peers_json_says() {
 }
 
 #[test]
+fn a_server_whose_leave_would_end_the_quorum_stays_or_only_stops() {
+    let mut pool = Pool::start();
+    pool.wait_for_voters(&["server-1", "server-2", "server-3"]);
+    drop(pool.take("server-3").kill());
+    let [first, second] = &mut pool.servers[..] else { panic!("two servers are left") };
+    wait_until("its failure is seen", LONG, || {
+        let failed = |agent: &Agent| {
+            let members = String::from_utf8_lossy(&agent.command(&["members"]).stdout).into_owned();
+            members.lines().any(|line| line.contains("failed") && line.contains("  for "))
+        };
+        (failed(first) && failed(second)).then_some(())
+    });
+    let over_http = command(&["members", &format!("-http-addr={}:8500", first.address())]);
+    let text = String::from_utf8_lossy(&over_http.stdout).into_owned();
+    assert!(text.lines().any(|line| line.contains("failed") && line.contains("  for ")), "{text}");
+    let refused = first.command(&["leave"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text.contains("the servers that remain would have no quorum; use -force"), "{text}");
+    assert_eq!(first.put("/v1/kv/kept", "value").body, "true", "it is still there");
+    // Whoever presses Ctrl-C wants it to stop, which costs no vote.
+    assert!(second.interrupt().success());
+    let told = "stopping without leaving: the servers that remain would have no quorum";
+    assert!(second.lines().iter().any(|line| line.contains(told)), "{:?}", second.lines());
+    assert!(first.command(&["leave", "-force"]).status.success());
+    assert!(first.wait().success());
+}
+
+#[test]
 fn an_agent_that_lost_all_servers_finds_others_where_it_was_told_to() {
     let begins = &["-server", "-bootstrap"];
     let old = Options::new("old", begins);

@@ -432,6 +432,22 @@ fn a_server_that_speaks_for_another_store_is_added_again() {
 }
 
 #[test]
+fn a_server_at_another_address_is_added_there() {
+    let mut rig = Rig::ready(&[server("n1", 1), server("n2", 2)]);
+    rig.members[1].address.set_ip([127, 0, 0, 9].into());
+    let outputs = rig.event(MemberEventKind::Update, rig.members[1].clone());
+    let address = SocketAddr::from(([127, 0, 0, 9], 8300));
+    let moved = Change::Add { server: id(2), address };
+    let is_it = |it: &&ReconcileOutput| match it {
+        ReconcileOutput::Change { change, .. } => *change == moved,
+        ReconcileOutput::Propose { .. } | ReconcileOutput::Trace(..) => false,
+    };
+    assert_eq!(outputs.iter().filter(is_it).count(), 1, "{outputs:?}");
+    rig.settle(outputs);
+    assert_eq!(node_of(&rig, "n2").address, "127.0.0.9");
+}
+
+#[test]
 fn a_member_that_comes_back_as_another_takes_over_its_name() {
     let mut rig = Rig::ready(&[client("c1", 2), server("n1", 1)]);
     rig.members[0] = client("c1", 9);

@@ -187,6 +187,22 @@ fn a_stream_brings_everything_and_truncation_can_be_kept_silent() {
 }
 
 #[test]
+fn an_answer_over_a_stream_stays_below_64_kib_and_says_what_is_missing() {
+    use terraform_core::dns::record::{Data, Owner, Record};
+    let config = DnsConfig { allow_stale: false, ..DnsConfig::default() };
+    let message = question("n2.node.terraform.", RecordType::A, None).to_vec().unwrap();
+    let (Step::Wait(waiting), _) = step(&config, &message, Transport::Tcp) else { panic!() };
+    let mut answer = terraform_core::dns::Answer::empty(terraform_core::dns::Rcode::NoError);
+    answer.answers = (0..6000_u32)
+        .map(|number| Record { owner: Owner::Question, ttl: 0, data: Data::A(number.into()) })
+        .collect();
+    let bytes = waiting.reply(&config, &answer);
+    assert!((60_000..=usize::from(u16::MAX)).contains(&bytes.len()), "{} bytes", bytes.len());
+    let reply = Message::from_vec(&bytes).unwrap();
+    assert!(reply.metadata.truncation && reply.answers.len() > 3700, "{}", reply.answers.len());
+}
+
+#[test]
 fn metadata_yields_to_the_answer_and_long_texts_come_in_pieces() {
     let reply = ask(&question("n1.node.terraform.", RecordType::A, None));
     assert_eq!((reply.answers.len(), reply.additionals.len()), (1, 0));

@@ -56,13 +56,15 @@ fn a_server_is_in_the_wan_pool_unless_its_port_is_switched_off() {
     let given = with(
         r#""serf_wan": "10.9.9.9", "advertise_addr_wan": "198.51.100.7", "ports": {"serf_wan": 99},
            "gossip_wan": {"gossip_nodes": 9}, "gossip_lan": {"gossip_nodes": 8},
-           "reconnect_timeout_wan": "9h", "retry_join_wan": ["a"], "retry_interval_wan": "5s""#,
+           "reconnect_timeout_wan": "9h", "reconnect_timeout": "5m",
+           "retry_join_wan": ["a"], "retry_interval_wan": "5s""#,
     );
     let wan = given.node.wan().unwrap();
     assert_eq!((wan.port, given.bind_wan.to_string()), (99, "10.9.9.9".to_owned()));
     assert_eq!(given.node.advertise_wan.to_string(), "198.51.100.7");
     assert_eq!((wan.gossip.gossip_nodes, given.node.gossip.gossip_nodes), (9, 8));
     assert_eq!(wan.serf.reconnect_timeout, Duration::from_secs(9 * 3600));
+    assert_eq!(given.node.serf.reconnect_timeout, Duration::from_secs(300), "minutes will do");
     assert_eq!(given.joins_wan.again, ["a"]);
     assert_eq!(given.joins_wan.interval, Duration::from_secs(5));
     let plain = with(r#""ports": {}"#);
