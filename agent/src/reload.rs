@@ -1,8 +1,8 @@
 //! Reading the configuration again while the agent runs.
 //!
 //! Services, checks, watches, whether outputs of checks are kept, node metadata, the log level, how
-//! DNS answers, which metrics are collected and how many connections to HTTP one client may have may
-//! change; whatever else changed in the files is named and waits for a restart. What the new
+//! DNS answers, which metrics are collected and how many connections to HTTP one client may have
+//! may change; whatever else changed in the files is named and waits for a restart. What the new
 //! configuration is warned of is told as at the start. A configuration that is refused changes
 //! nothing (agent-config.md §5).
 
