@@ -160,6 +160,10 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             rules(started) != rules(now),
         ),
         (
+            "limits.kv_max_value_size or limits.txn_max_req_len",
+            started.http_bytes != now.http_bytes,
+        ),
+        (
             "log_file, log_json, log_rotate_bytes, log_rotate_duration, log_rotate_max_files, \
              enable_syslog or syslog_facility",
             started.host.log != now.host.log,

@@ -214,7 +214,7 @@ fn http_settings(resolved: &Resolved, reload: &Reloading, logs: &Arc<LogRing>) -
             async move { reload.reload().await }
         })),
         rules: resolved.http_rules.clone(),
-        limits: ServerLimits::default(),
+        limits: ServerLimits { bytes: resolved.http_bytes, ..ServerLimits::default() },
         connections_per_client_max: reload.http_connections(),
         logs: Arc::clone(logs),
         scratch: resolved.data_dir.join(archive::FOLDER),

@@ -103,3 +103,24 @@ fn a_member_outside_the_allowed_networks_is_not_accepted() {
     let rule = "==> serf_lan_allowed_cidrs: the agent's own address 127.0.0.1 is in none of them\n";
     assert_eq!((refused.status.code(), text.as_str()), (Some(1), rule));
 }
+
+#[test]
+fn values_are_as_long_as_is_set() {
+    let config = r#"{"limits": {"kv_max_value_size": 1015808, "txn_max_req_len": 8}}"#;
+    let (folder, agent) = server("longer", &[], config);
+    let value = "v".repeat(1_015_808);
+    let put = |value: &str| agent.put(&format!("/v1/kv/{}?flags=1", "k".repeat(16_000)), value);
+    assert_eq!(put(&value).body, "true", "with a key as long as a request line takes");
+    let rule = "Request body(1015809 bytes) too large, max size: 1015808 bytes. See \
+                https://www.consul.io/docs/agent/options.html#kv_max_value_size.";
+    let refused = put(&format!("{value}v"));
+    assert_eq!((refused.status, refused.body.as_str()), (413, rule));
+    let read = agent.get(&format!("/v1/kv/{}?raw", "k".repeat(16_000)));
+    assert!(read.body == value, "{} bytes were read", read.body.len());
+
+    reload(&folder, &agent, "{}");
+    let told = "limits.kv_max_value_size or limits.txn_max_req_len changed and takes effect after";
+    e2e::wait_until("the warning", LONG, || {
+        agent.lines().iter().any(|line| line.contains(told)).then_some(())
+    });
+}

@@ -30,6 +30,7 @@ use terraform_core::dns::DnsConfig;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
 use terraform_core::local::definition::{CheckDefinition, ServiceDefinition};
 use terraform_core::trace::Level;
+use terraform_io::http::connection::ConnectionLimits;
 use terraform_io::http::settings::HttpRules;
 use terraform_io::interfaces::InterfaceAddress;
 use terraform_io::resolve::parse as parse_address;
@@ -73,6 +74,8 @@ pub struct Resolved {
     pub http_rules: HttpRules,
     /// Connections to HTTP from one address.
     pub http_connections_per_client: usize,
+    /// What a request over HTTP may cost.
+    pub http_bytes: ConnectionLimits,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
     /// Whether operators may have jobs run on this machine.
@@ -153,7 +156,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let gossip_config = gossip::gossip(&settings, (PoolName::Lan, at.advertise), dev)?;
     let wan = wan(&settings, is_server, (&ports, &at), dev)?;
     let (joins, joins_wan) = (joins_lan(&settings)?, joins_wan(&settings)?);
-    let (http_rules, http_connections_per_client) = http::settle(&settings)?;
+    let (http_rules, http_connections_per_client, http_bytes) = http::settle(&settings)?;
     let node = NodeConfig {
         name: node_name(&settings, machine, &mut warnings)?,
         datacenter,
@@ -189,6 +192,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         dns_config,
         http_rules,
         http_connections_per_client,
+        http_bytes,
         recursors: settings.recursors,
         host: host(&settings.host).map_err(ResolveError)?,
         watches: settings.watches,

@@ -44,7 +44,8 @@ impl Timing {
     }
 }
 
-/// Payload bytes of one entry: twice what HTTP takes, and far from the frame that must hold it.
+/// Payload bytes of one entry: above what HTTP can be told to take, and far from the frame that
+/// must hold it.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// Sizes (raft.md §1.2).

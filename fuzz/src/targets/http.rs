@@ -8,6 +8,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     line_bytes_max: 256,
     head_bytes_max: 1024,
     body_bytes_max: 512,
+    value_bytes_max: 256,
+    transaction_bytes_max: 384,
     file_bytes_max: 2048,
 };
 

@@ -9,7 +9,9 @@
 use super::chunked::{ChunkError, ChunkedDecoder};
 use super::file::FileBody;
 use super::parse::{BodyFraming, Head, HeadError, Method, parse_head};
+use super::target;
 use bytes::Bytes;
+use terraform_core::raft::ENTRY_BYTES_MAX;
 use thiserror::Error;
 
 /// What one request may cost in bytes.
@@ -19,8 +21,12 @@ pub struct ConnectionLimits {
     pub line_bytes_max: usize,
     /// Bytes of the whole head.
     pub head_bytes_max: usize,
-    /// Bytes of the decoded body.
+    /// Bytes of a decoded body that none of the following limits.
     pub body_bytes_max: usize,
+    /// Bytes of one value of the key-value store (`limits.kv_max_value_size`).
+    pub value_bytes_max: usize,
+    /// Bytes of a transaction, unless one value may be longer (`limits.txn_max_req_len`).
+    pub transaction_bytes_max: usize,
     /// Bytes of a decoded body that goes to a file.
     pub file_bytes_max: u64,
 }
@@ -30,7 +36,52 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         let (line_bytes_max, head_bytes_max) = (16 * 1024, 64 * 1024);
         let (body_bytes_max, file_bytes_max) = (512 * 1024, 4 << 30);
-        Self { line_bytes_max, head_bytes_max, body_bytes_max, file_bytes_max }
+        Self {
+            line_bytes_max,
+            head_bytes_max,
+            body_bytes_max,
+            value_bytes_max: body_bytes_max,
+            transaction_bytes_max: body_bytes_max,
+            file_bytes_max,
+        }
+    }
+}
+
+/// The largest values and transactions that may be allowed: each is one entry of the log, which
+/// holds the key, at most a line long, and the rest of the command besides.
+pub const ENTRY_BODY_BYTES_MAX: usize = ENTRY_BYTES_MAX - 32 * 1024;
+
+/// What limits the body of one request.
+#[derive(Clone, Copy, Debug)]
+struct BodyLimit {
+    bytes: u64,
+    /// The setting of this limit.
+    setting: Option<&'static str>,
+    /// Whether the body is too large for memory by its nature (http-api.md §17).
+    to_file: bool,
+}
+
+impl ConnectionLimits {
+    /// The limit of a request's body (http-api.md §9, §12, §17).
+    fn of_body(&self, head: &Head) -> BodyLimit {
+        let path = target::split(&head.target).map(|(path, _)| path).unwrap_or_default();
+        if head.method == Method::Put && path == "/v1/snapshot" {
+            return BodyLimit { bytes: self.file_bytes_max, setting: None, to_file: true };
+        }
+        let (bytes, setting) = if path.starts_with("/v1/kv/") {
+            (self.value_bytes_max, Some("kv_max_value_size"))
+        } else if path == "/v1/txn" {
+            (self.transaction_bytes_max.max(self.value_bytes_max), Some("txn_max_req_len"))
+        } else {
+            (self.body_bytes_max, None)
+        };
+        BodyLimit { bytes: bytes as u64, setting, to_file: false }
+    }
+}
+
+impl BodyLimit {
+    const fn refusal(self, length: Option<u64>) -> Refusal {
+        Refusal::BodyTooLarge { length, limit: self.bytes, setting: self.setting }
     }
 }
 
@@ -73,21 +124,6 @@ fn said(length: Option<u64>) -> String {
 fn see(setting: Option<&str>) -> String {
     let page = "https://www.consul.io/docs/agent/options.html";
     setting.map_or_else(String::new, |setting| format!(" See {page}#{setting}."))
-}
-
-/// The setting that limits the body of a request (http-api.md §9, §12).
-fn limiting(head: &Head) -> Option<&'static str> {
-    let settings = [("/v1/kv/", "kv_max_value_size"), ("/v1/txn", "txn_max_req_len")];
-    settings
-        .into_iter()
-        .find(|(path, _)| head.target.starts_with(*path))
-        .map(|(_, setting)| setting)
-}
-
-/// Whether the body of a request is too large for memory by its nature (http-api.md §17).
-fn goes_to_file(head: &Head) -> bool {
-    let path = head.target.split('?').next();
-    head.method == Method::Put && path == Some("/v1/snapshot")
 }
 
 impl Refusal {
@@ -148,9 +184,8 @@ enum State {
 struct Body {
     head: Head,
     data: Vec<u8>,
-    /// Whether it goes to a file.
-    to_file: bool,
-    /// How much of it has gone there.
+    limit: BodyLimit,
+    /// How much of it has gone to a file.
     gone: u64,
     decoder: Decoder,
     continue_due: bool,
@@ -244,20 +279,17 @@ impl Connection {
     }
 
     fn begin_body(&mut self, head: Head) -> Result<(), Refusal> {
-        let to_file = goes_to_file(&head);
-        let limit =
-            if to_file { self.limits.file_bytes_max } else { self.limits.body_bytes_max as u64 };
+        let limit = self.limits.of_body(&head);
         let decoder = match head.framing {
-            BodyFraming::Length(length) if length > limit => {
-                let (length, setting) = (Some(length), limiting(&head));
-                return Err(Refusal::BodyTooLarge { length, limit, setting });
+            BodyFraming::Length(length) if length > limit.bytes => {
+                return Err(limit.refusal(Some(length)));
             }
             BodyFraming::Length(length) => Decoder::Length(length),
             BodyFraming::Chunked => Decoder::Chunked(ChunkedDecoder::default()),
         };
         let continue_due = head.expects_continue && !matches!(decoder, Decoder::Length(0));
         let (data, gone) = (Vec::new(), 0);
-        let body = Body { head, data, to_file, gone, decoder, continue_due };
+        let body = Body { head, data, limit, gone, decoder, continue_due };
         self.state = State::Body(Box::new(body));
         Ok(())
     }
@@ -280,16 +312,10 @@ impl Connection {
                 decoder.is_done()
             }
         };
-        let limit = if body.to_file {
-            self.limits.file_bytes_max
-        } else {
-            self.limits.body_bytes_max as u64
-        };
-        if body.gone + body.data.len() as u64 > limit {
-            let (length, setting) = (None, limiting(&body.head));
-            return Err(Refusal::BodyTooLarge { length, limit, setting });
+        if body.gone + body.data.len() as u64 > body.limit.bytes {
+            return Err(body.limit.refusal(None));
         }
-        if body.to_file && !body.data.is_empty() {
+        if body.limit.to_file && !body.data.is_empty() {
             body.gone += body.data.len() as u64;
             return Ok(Event::Piece(std::mem::take(&mut body.data).into()));
         }

@@ -30,7 +30,11 @@ impl FileReader {
     /// One of these keys; `false` if it is another.
     pub(super) fn tuning(&mut self, path: &str, value: &Value) -> bool {
         match path {
-            "check_output_max_size" | "raft_snapshot_threshold" | "raft_trailing_logs" => {
+            "check_output_max_size"
+            | "raft_snapshot_threshold"
+            | "raft_trailing_logs"
+            | "limits.kv_max_value_size"
+            | "limits.txn_max_req_len" => {
                 let number = self.integer(path, value).map(|number| (path.to_owned(), number));
                 self.settings.tuning.numbers.extend(number);
             }

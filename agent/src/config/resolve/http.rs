@@ -7,11 +7,31 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use terraform_core::node::request::WAIT_MAX;
+use terraform_io::http::connection::{ConnectionLimits, ENTRY_BODY_BYTES_MAX};
 use terraform_io::http::settings::{CONNECTIONS_PER_CLIENT, HttpRules};
 
-/// The rules of the interface, and how many connections one address may have.
-pub(super) fn settle(settings: &Settings) -> Checked<(HttpRules, usize)> {
-    Ok((rules(settings)?, connections(settings)?))
+/// The rules of the interface, how many connections one address may have, and what a request may
+/// cost.
+pub(super) fn settle(settings: &Settings) -> Checked<(HttpRules, usize, ConnectionLimits)> {
+    Ok((rules(settings)?, connections(settings)?, bytes(settings)?))
+}
+
+/// What a request may cost: values and transactions must fit into the log.
+fn bytes(settings: &Settings) -> Checked<ConnectionLimits> {
+    let default = ConnectionLimits::default();
+    let number = |key: &str, default: usize| {
+        let Some(given) = settings.tuning.numbers.get(key) else { return Ok(default) };
+        let most = ENTRY_BODY_BYTES_MAX;
+        match usize::try_from(*given).ok().filter(|number| (1..=most).contains(number)) {
+            Some(number) => Ok(number),
+            None => refuse(format!("{key} cannot be {given}. Must be between 1 and {most}")),
+        }
+    };
+    Ok(ConnectionLimits {
+        value_bytes_max: number("limits.kv_max_value_size", default.value_bytes_max)?,
+        transaction_bytes_max: number("limits.txn_max_req_len", default.transaction_bytes_max)?,
+        ..default
+    })
 }
 
 /// The rules of the interface.
@@ -118,5 +138,22 @@ mod tests {
         assert_eq!(many("{}"), Some(200));
         assert_eq!(many(r#"{"limits": {"http_max_conns_per_client": 0}}"#), Some(usize::MAX));
         assert_eq!(many(r#"{"limits": {"http_max_conns_per_client": -1}}"#), None);
+    }
+
+    #[test]
+    fn values_and_transactions_are_as_long_as_is_set_and_fit_into_the_log() {
+        let of = |text: &str| {
+            let limits = bytes(&parse(text).unwrap()).map_err(|error| error.to_string())?;
+            Ok((limits.value_bytes_max, limits.transaction_bytes_max))
+        };
+        assert_eq!(of("{}"), Ok((524_288, 524_288)));
+        let given = r#"{"limits": {"kv_max_value_size": 1015808, "txn_max_req_len": 1}}"#;
+        assert_eq!(of(given), Ok((1_015_808, 1)));
+        for (key, number) in
+            [("kv_max_value_size", "1015809"), ("txn_max_req_len", "0"), ("txn_max_req_len", "-1")]
+        {
+            let rule = format!("limits.{key} cannot be {number}. Must be between 1 and 1015808");
+            assert_eq!(of(&format!(r#"{{"limits": {{"{key}": {number}}}}}"#)), Err(rule));
+        }
     }
 }

@@ -8,12 +8,13 @@ use crate::http::json::Json;
 use crate::http::render::{self, Place};
 use terraform_core::catalog::address::Seen;
 use terraform_core::catalog::command::Command;
+use terraform_core::catalog::kv::KvWrite;
 use terraform_core::catalog::transaction::{Operation, TransactionResult, TransactionRow};
 
 impl Api {
     pub(super) async fn txn(&self, request: &ApiRequest<'_>) -> Handled {
         let options = options::read(request, Reads::default())?;
-        let TransactionBody { operations, writes } = bodies::txn::operations(request.body)?;
+        let TransactionBody { operations, writes } = self.operations(request)?;
         // What was read or written is shown as it is, as in Consul.
         let place = Place { seen: Seen::Inside, ..options::answering(request) };
         if !writes {
@@ -25,6 +26,20 @@ impl Api {
             Ok(Response::Transaction(result)) => Ok(render(&result, &place, None)),
             Ok(other) => Err(Reply::text(500, format!("a write was answered with {other:?}"))),
             Err(error) => Err(Reply::error(&error)),
+        }
+    }
+
+    /// What is asked for, with no value that is too large for the store.
+    fn operations(&self, request: &ApiRequest<'_>) -> Result<TransactionBody, Reply> {
+        let body = bodies::txn::operations(request.body)?;
+        let limit = self.settings.limits.bytes.value_bytes_max;
+        let mut values = body.operations.iter().filter_map(stored);
+        match values.find(|(_, bytes)| *bytes > limit) {
+            None => Ok(body),
+            Some((key, bytes)) => {
+                let rule = format!("is too large ({bytes} > {limit} bytes)");
+                Err(Reply::text(413, format!("Value for key {key:?} {rule}")))
+            }
         }
     }
 
@@ -42,6 +57,16 @@ impl Api {
         Ok(render(result, place, Some(&answer))
             .with_header("X-Consul-Knownleader", if known { "true" } else { "false" })
             .with_header("X-Consul-Lastcontact", &age.to_string()))
+    }
+}
+
+/// The key that an operation stores a value under, and the bytes of that.
+fn stored(operation: &Operation) -> Option<(&str, usize)> {
+    let Operation::Write(write) = operation else { return None };
+    match write {
+        KvWrite::Put(put) => Some((&put.key, put.value.len())),
+        KvWrite::Acquire(lock) | KvWrite::Release(lock) => Some((&lock.key, lock.value.len())),
+        KvWrite::Delete(_) | KvWrite::DeleteTree(_) => None,
     }
 }
 

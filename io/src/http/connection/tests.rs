@@ -95,6 +95,57 @@ fn a_large_body_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn values_and_transactions_have_their_own_limits() {
+    let limits = ConnectionLimits {
+        body_bytes_max: 9,
+        value_bytes_max: 3,
+        transaction_bytes_max: 5,
+        ..ConnectionLimits::default()
+    };
+    let said = |limits: ConnectionLimits, path: &str, length: usize, framing: &str| {
+        let mut connection = Connection::new(limits);
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
+        connection.feed(head.as_bytes());
+        let body = "x".repeat(length);
+        let in_chunks = framing.starts_with("Transfer");
+        let chunks = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
+        connection.feed(if in_chunks { &chunks } else { &body }.as_bytes());
+        match connection.poll() {
+            Event::Request(request) => Ok(request.body.len()),
+            Event::Refuse(refusal) => Err(refusal.to_string()),
+            event @ (Event::Read | Event::Continue | Event::Piece(_) | Event::Close) => {
+                panic!("{event:?}")
+            }
+        }
+    };
+    let larger = ConnectionLimits { value_bytes_max: 7, ..limits };
+    for (limits, path, most, setting) in [
+        (limits, "/v1/kv/a?cas=1", 3, Some("kv_max_value_size")),
+        (limits, "/v1/%6bv/a", 3, Some("kv_max_value_size")),
+        (limits, "http://h/v1/kv/a", 3, Some("kv_max_value_size")),
+        (limits, "/v1/txn?dc=a", 5, Some("txn_max_req_len")),
+        (larger, "/v1/txn", 7, Some("txn_max_req_len")),
+        (limits, "/v1/session/create", 9, None),
+    ] {
+        let see = setting.map_or_else(String::new, |setting| {
+            format!(" See https://www.consul.io/docs/agent/options.html#{setting}.")
+        });
+        let over = most + 1;
+        for (framing, told) in [
+            (format!("Content-Length: {over}"), format!("({over} bytes)")),
+            ("Transfer-Encoding: chunked".to_owned(), String::new()),
+        ] {
+            let rule = format!("Request body{told} too large, max size: {most} bytes.{see}");
+            assert_eq!(said(limits, path, over, &framing), Err(rule), "{path}");
+        }
+        let fits = [format!("Content-Length: {most}"), "Transfer-Encoding: chunked".to_owned()];
+        for framing in fits {
+            assert_eq!(said(limits, path, most, &framing), Ok(most), "{path}");
+        }
+    }
+}
+
+#[test]
 fn what_is_ambiguous_or_broken_is_refused() {
     let status = |text: &str| refusal(text.as_bytes()).0;
     assert_eq!(status("SSH-2.0-x\r\n\r\n"), 400);

@@ -15,6 +15,27 @@ use terraform_core::id::SessionId;
 use terraform_core::id::{CheckId, ServiceId, ServiceName};
 
 #[test]
+fn a_value_that_is_too_large_for_the_store_is_refused_by_its_key() {
+    let mut settings = settings();
+    settings.limits.bytes.value_bytes_max = 3;
+    let world = World::new(settings, LocalView::default());
+    let of = |verb: &str, value: &str| {
+        let session = SessionId::from_bytes([1; 16]);
+        format!(
+            "PUT /v1/txn\n\n[{{\"KV\":{{\"Verb\":\"get\",\"Key\":\"b\"}}}},\
+             {{\"KV\":{{\"Verb\":\"{verb}\",\"Key\":\"a\",\"Value\":\"{value}\",\
+             \"Session\":\"{session}\"}}}}]"
+        )
+    };
+    let refused = (413, "Value for key \"a\" is too large (4 > 3 bytes)".to_owned());
+    for verb in ["set", "cas", "lock", "unlock"] {
+        assert_eq!(world.say(&of(verb, "dmFsdQ==")), refused, "{verb}");
+    }
+    let done = || Ok(Response::Transaction(TransactionResult::Done(Vec::new())));
+    assert_eq!(world.exchange(&of("set", "dmFs"), vec![done()]).0.status, 200);
+}
+
+#[test]
 fn a_transaction_is_written_through_the_log_and_shows_what_it_touched() {
     let world = server();
     let text = r#"PUT /v1/txn
