@@ -164,6 +164,10 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             started.http_bytes != now.http_bytes,
         ),
         (
+            "limits.rpc_max_conns_per_client",
+            started.server_connections_per_client != now.server_connections_per_client,
+        ),
+        (
             "log_file, log_json, log_rotate_bytes, log_rotate_duration, log_rotate_max_files, \
              enable_syslog or syslog_facility",
             started.host.log != now.host.log,

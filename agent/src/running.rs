@@ -172,6 +172,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
         services,
         telemetry: resolved.telemetry.clone(),
         remote_exec: resolved.remote_exec.then(|| resolved.node.name.clone()),
+        server_connections_per_client: resolved.server_connections_per_client,
     }
 }
 

@@ -136,6 +136,9 @@ pub struct Settings {
     pub telemetry: TelemetryConfig,
     /// Whether operators may have jobs run, and then the name of the node.
     pub remote_exec: Option<NodeName>,
+    /// Connections of one address to the server port at once
+    /// (`limits.rpc_max_conns_per_client`).
+    pub server_connections_per_client: usize,
 }
 
 /// Starts an agent with the node settings `config`, whose checks `run_check` runs.
@@ -298,6 +301,7 @@ impl Prepared {
             fan,
             registered,
             counters,
+            server_streams_of_source_max: settings.server_connections_per_client,
         };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());
         Ok(Running { handle, events, driver, http, dns, _tasks: tasks })

@@ -89,6 +89,8 @@ pub struct Host {
     pub registered: Arc<Bell>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Streams that the server port takes of one source at once.
+    pub server_streams_of_source_max: usize,
 }
 
 /// The node with everything around it.
@@ -146,7 +148,8 @@ impl<C: Core> Driver<C> {
     /// A driver of `core` that takes what `arrivals` brings and gives `inbox` to its tasks.
     pub fn new(core: C, host: Host, inbox: Inbox, arrivals: Arrivals) -> Self {
         let events = inbox.events.clone();
-        let streams = Streams::new(inbox, Arc::clone(&host.counters));
+        let streams =
+            Streams::new(inbox, Arc::clone(&host.counters), host.server_streams_of_source_max);
         let swept_at = host.clock.now();
         let (raised, waiting) = (Vec::new(), BTreeMap::new());
         let (next_request, alarm) = (1, Alarm::default());

@@ -21,8 +21,8 @@ use terraform_core::node::input::{CloseReason, Input, StreamKind};
 
 /// Accepted streams in all.
 const ACCEPTED_MAX: usize = 4096;
-/// Accepted streams of one source.
-const ACCEPTED_OF_SOURCE_MAX: usize = 128;
+/// Accepted streams of one source on the gossip ports.
+const GOSSIP_OF_SOURCE_MAX: usize = 128;
 /// Bytes that wait to be sent on one stream; above what consensus has in flight (raft.md §1.2).
 const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes written at once.
@@ -47,8 +47,15 @@ type Socket = Arc<Async<std::net::TcpStream>>;
 struct Open {
     queue: Sender<Bytes>,
     queued_bytes: Arc<AtomicUsize>,
-    source: Option<IpAddr>,
+    source: Option<Source>,
     _reader: Task<()>,
+}
+
+/// From where a stream was accepted, and whether on the server port, which has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    address: IpAddr,
+    server: bool,
 }
 
 enum Entry {
@@ -65,16 +72,19 @@ pub struct Streams {
     inbox: Inbox,
     counters: Arc<Counters>,
     table: BTreeMap<StreamId, Entry>,
-    sources: BTreeMap<IpAddr, usize>,
+    sources: BTreeMap<Source, usize>,
+    server_of_source_max: usize,
     accepted: usize,
     next_accepted: u64,
 }
 
 impl Streams {
-    /// A table whose streams report to `inbox`.
-    pub fn new(inbox: Inbox, counters: Arc<Counters>) -> Self {
+    /// A table whose streams report to `inbox`; the server port takes `server_of_source_max` of one
+    /// source.
+    pub fn new(inbox: Inbox, counters: Arc<Counters>, server_of_source_max: usize) -> Self {
         let (table, sources) = (BTreeMap::new(), BTreeMap::new());
-        Self { inbox, counters, table, sources, accepted: 0, next_accepted: 2 }
+        let (accepted, next_accepted) = (0, 2);
+        Self { inbox, counters, table, sources, server_of_source_max, accepted, next_accepted }
     }
 
     /// Connects; ends in `Event::Connected`, or in an input that says why not.
@@ -114,16 +124,18 @@ impl Streams {
         socket: TcpStream,
         peer: SocketAddr,
     ) -> Option<Input> {
-        let of_source = self.sources.get(&peer.ip()).copied().unwrap_or(0);
-        if self.accepted >= ACCEPTED_MAX || of_source >= ACCEPTED_OF_SOURCE_MAX {
+        let source = Source { address: peer.ip(), server: kind == StreamKind::Server };
+        let limit = if source.server { self.server_of_source_max } else { GOSSIP_OF_SOURCE_MAX };
+        let of_source = self.sources.get(&source).copied().unwrap_or(0);
+        if self.accepted >= ACCEPTED_MAX || of_source >= limit {
             Counters::count(&self.counters.streams_refused);
             return None;
         }
         self.accepted += 1;
-        self.sources.insert(peer.ip(), of_source + 1);
+        self.sources.insert(source, of_source + 1);
         let stream = StreamId::new(self.next_accepted);
         self.next_accepted += 2;
-        self.start(stream, kind, socket, Some(peer.ip()));
+        self.start(stream, kind, socket, Some(source));
         Some(Input::StreamOpened { stream, kind, peer })
     }
 
@@ -132,7 +144,7 @@ impl Streams {
         stream: StreamId,
         kind: StreamKind,
         socket: TcpStream,
-        source: Option<IpAddr>,
+        source: Option<Source>,
     ) {
         // Options only tune the stream; it works without them.
         let _ = socket.set_nodelay(true);

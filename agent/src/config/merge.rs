@@ -57,7 +57,7 @@ mod tests {
             "http_config": {"block_endpoints": ["/v1/agent"], "response_headers": {"A": "b"},
                             "allow_write_http_from": ["127.0.0.0/8"]},
             "limits": {"http_max_conns_per_client": 5, "kv_max_value_size": 6,
-                       "txn_max_req_len": 7},
+                       "txn_max_req_len": 7, "rpc_max_conns_per_client": 8},
             "reconnect_timeout": "3s", "reconnect_timeout_wan": "9s", "advertise_addr_wan": "w",
             "serf_wan": "l", "start_join_wan": ["t"], "retry_join_wan": ["u"],
             "retry_interval_wan": "8s", "retry_max_wan": 3, "node_meta": {"k": "v"},

@@ -76,6 +76,8 @@ pub struct Resolved {
     pub http_connections_per_client: usize,
     /// What a request over HTTP may cost.
     pub http_bytes: ConnectionLimits,
+    /// Connections to the server port from one address.
+    pub server_connections_per_client: usize,
     /// Whether programs may register script checks over HTTP.
     pub scripts_from_api: bool,
     /// Whether operators may have jobs run on this machine.
@@ -193,6 +195,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         http_rules,
         http_connections_per_client,
         http_bytes,
+        server_connections_per_client: tuning::server_connections(&settings.tuning)?,
         recursors: settings.recursors,
         host: host(&settings.host).map_err(ResolveError)?,
         watches: settings.watches,

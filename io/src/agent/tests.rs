@@ -79,6 +79,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         reload: Arc::new(|| Box::pin(async { Ok(()) })),
         join_ports: [gossip, 8302],
         remote_exec: None,
+        server_connections_per_client: 100,
         services: Services {
             http: vec![any.into()],
             http_settings,

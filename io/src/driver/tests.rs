@@ -119,6 +119,7 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
         fan: Arc::clone(&fan),
         registered: Arc::default(),
         counters: Arc::clone(&counters),
+        server_streams_of_source_max: 2,
     };
     let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());
     Bench { handle, inbox, fed, gossip, fan, counters, driver, folder }
@@ -253,6 +254,37 @@ fn an_accepted_stream_has_an_even_number_and_tells_of_its_end() {
     assert_eq!(fed(&bench), Input::StreamData { stream, data: Bytes::from_static(b"hello") });
     drop(socket);
     assert_eq!(fed(&bench), Input::StreamClosed { stream, reason: CloseReason::Finished });
+}
+
+#[test]
+fn the_server_port_takes_so_many_streams_of_one_source() {
+    let bench = bench(|_| vec![], vec![], None);
+    let listen = |kind| {
+        let listening = smol::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let listener = smol::block_on(listening).unwrap();
+        let to = listener.local_addr().unwrap();
+        spawn(crate::stream::accept(listener, kind, bench.inbox.events.clone())).detach();
+        move || std::net::TcpStream::connect(to).unwrap()
+    };
+    let gossip = StreamKind::Gossip(PoolName::Lan);
+    let (server, other) = (listen(StreamKind::Server), listen(gossip));
+    let opened = |socket: &std::net::TcpStream, id, kind| {
+        let (stream, peer) = (StreamId::new(id), socket.local_addr().unwrap());
+        assert_eq!(fed(&bench), Input::StreamOpened { stream, kind, peer });
+    };
+    let first = server();
+    opened(&first, 2, StreamKind::Server);
+    let second = server();
+    opened(&second, 4, StreamKind::Server);
+    let mut refused = server();
+    assert_eq!(std::io::Read::read(&mut refused, &mut [0]).unwrap(), 0, "closed at once");
+    let of_gossip = other();
+    opened(&of_gossip, 6, gossip);
+    drop(first);
+    let closed = Input::StreamClosed { stream: StreamId::new(2), reason: CloseReason::Finished };
+    assert_eq!(fed(&bench), closed);
+    let third = server();
+    opened(&third, 8, StreamKind::Server);
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl FileReader {
             | "raft_snapshot_threshold"
             | "raft_trailing_logs"
             | "limits.kv_max_value_size"
+            | "limits.rpc_max_conns_per_client"
             | "limits.txn_max_req_len" => {
                 let number = self.integer(path, value).map(|number| (path.to_owned(), number));
                 self.settings.tuning.numbers.extend(number);

@@ -9,6 +9,20 @@ use terraform_core::raft::RaftLimits;
 /// Bytes of output kept of a check at most, whatever is set: outputs travel through consensus.
 const CHECK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
+/// Connections to the server port from one address, unless it is said (agent-config.md §5).
+const SERVER_CONNECTIONS_PER_CLIENT: usize = 100;
+
+/// Connections to the server port from one address; 0 is no limit of its own.
+pub(super) fn server_connections(tuning: &TuningSettings) -> Checked<usize> {
+    let key = "limits.rpc_max_conns_per_client";
+    match tuning.numbers.get(key).map(|given| usize::try_from(*given)) {
+        None => Ok(SERVER_CONNECTIONS_PER_CLIENT),
+        Some(Ok(0)) => Ok(usize::MAX),
+        Some(Ok(count)) => Ok(count),
+        Some(Err(_)) => refuse(format!("{key} must be greater than or equal to zero")),
+    }
+}
+
 /// What is kept of what checks say.
 pub(super) fn check_output(tuning: &TuningSettings) -> Checked<OutputRules> {
     let default = OutputRules::default();
@@ -106,6 +120,18 @@ mod tests {
         ] {
             assert_eq!(of(text), Err(rule.to_owned()));
         }
+    }
+
+    #[test]
+    fn the_server_port_takes_a_hundred_connections_of_one_address_unless_it_is_said() {
+        let of = |text: &str| {
+            server_connections(&parse(text).unwrap().tuning).map_err(|error| error.to_string())
+        };
+        let given =
+            |number: i64| of(&format!(r#"{{"limits": {{"rpc_max_conns_per_client": {number}}}}}"#));
+        assert_eq!((of("{}"), given(7), given(0)), (Ok(100), Ok(7), Ok(usize::MAX)));
+        let rule = "limits.rpc_max_conns_per_client must be greater than or equal to zero";
+        assert_eq!(given(-1), Err(rule.to_owned()));
     }
 
     #[test]
