@@ -390,12 +390,15 @@ fn advertise(
         Some(address) if is_private(address) => Ok(address),
         Some(address) => refuse(format!(
             "No private IP address found: this machine reaches others from {address}, which is \
-             public. Choose an address with -bind or -advertise"
+             public. Choose an address with -bind or -advertise. {}",
+            addresses::candidates(machine)
         )),
         None => {
-            let text = "No route to other machines: advertising 127.0.0.1, which only agents on \
-                        this machine can reach; choose another address with -bind or -advertise";
-            warnings.push(text.to_owned());
+            warnings.push(format!(
+                "No route to other machines: advertising 127.0.0.1, which only agents on this \
+                 machine can reach; choose another address with -bind or -advertise. {}",
+                addresses::candidates(machine)
+            ));
             Ok(IpAddr::V4(Ipv4Addr::LOCALHOST))
         }
     }

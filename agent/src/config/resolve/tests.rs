@@ -185,11 +185,38 @@ fn a_public_outgoing_address_is_refused_and_no_route_is_a_warning() {
         let machine = Machine { route_source, ..machine() };
         resolve(parse(r#"{"data_dir": "/d"}"#).unwrap(), false, &machine)
     };
+    let candidates = "with -bind or -advertise. This machine has 10.1.10.38 (eth0)";
     let public = with(Some("8.8.8.8")).unwrap_err().to_string();
-    assert!(public.contains("-bind or -advertise"), "{public}");
+    assert!(public.ends_with(candidates), "{public}");
     let none = with(None).unwrap();
     assert_eq!(none.node.advertise.to_string(), "127.0.0.1");
-    assert!(none.warnings.iter().any(|warning| warning.contains("advertising 127.0.0.1")));
+    let told = |warning: &String| {
+        warning.contains("advertising 127.0.0.1") && warning.ends_with(candidates)
+    };
+    assert!(none.warnings.iter().any(told), "{:?}", none.warnings);
+}
+
+#[test]
+fn candidates_are_what_others_may_reach_with_their_interfaces() {
+    let of = |interfaces| addresses::candidates(&Machine { interfaces, ..machine() });
+    let at = |name: &str, address: &str| InterfaceAddress {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        ..interface()
+    };
+    let lo = InterfaceAddress { is_loopback: true, ..at("lo", "127.0.0.1") };
+    let down = InterfaceAddress { is_up: false, ..at("eth1", "10.2.0.1") };
+    let mut all = vec![lo, down, at("eth0", "fe80::1")];
+    let none = "This machine has no address that others could reach";
+    assert_eq!(of(Ok(all.clone())), none);
+    all.extend([at("eth0", "10.1.10.38"), at("eth2", "8.8.8.8"), at("eth2", "2001:db8::1")]);
+    let few = "This machine has 10.1.10.38 (eth0), 8.8.8.8 (eth2), 2001:db8::1 (eth2)";
+    assert_eq!(of(Ok(all.clone())), few);
+    all.extend((0..20).map(|number| at("br0", &format!("172.16.0.{number}"))));
+    let many = of(Ok(all));
+    assert!(many.ends_with("172.16.0.12 (br0) and 7 more"), "{many}");
+    let unknown = of(Err("no permission".to_owned()));
+    assert_eq!(unknown, "The addresses of this machine are not known: no permission");
 }
 
 #[test]
@@ -245,10 +272,15 @@ fn every_address_may_be_a_template() {
     assert_eq!(given.node.advertise, plain.node.advertise);
     assert_eq!(given.node.advertise_wan, plain.node.advertise_wan);
     let nothing = r#"{"data_dir": "/d", "bind_addr": "{{ GetPublicIP }}"}"#;
-    assert_eq!(refusal(nothing), "bind_addr cannot be empty");
+    let told = "bind_addr cannot be empty. This machine has 10.1.10.38 (eth0)";
+    assert_eq!(refusal(nothing), told);
+    let plain = r#"{"data_dir": "/d", "bind_addr": ""}"#;
+    assert_eq!(refusal(plain), "bind_addr cannot be empty");
     let wrong = r#"{"data_dir": "/d", "advertise_addr": "{{ Nope }}"}"#;
     let rule = "advertise_addr: error parsing \"{{ Nope }}\": function \"Nope\" not defined";
     assert_eq!(refusal(wrong), rule);
     let two = r#"{"data_dir": "/d", "bind_addr": "{{ GetPrivateIP }} {{ GetPrivateIP }}"}"#;
-    assert!(refusal(two).starts_with("bind_addr cannot contain multiple addresses."));
+    let two = refusal(two);
+    assert!(two.starts_with("bind_addr cannot contain multiple addresses. Use"), "{two}");
+    assert!(two.ends_with("instead. This machine has 10.1.10.38 (eth0)"), "{two}");
 }
