@@ -18,12 +18,18 @@ use crate::view::ServerState;
 use crate::watch::Parked;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two warnings that a datacenter could not be asked; queries come by the thousand.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Executions that ask other datacenters. Each belongs to a call that somebody waits for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Executions {
     issued: u64,
     asking: BTreeMap<u64, Asking>,
+    /// When it was last told of a datacenter that it could not be asked, within the interval.
+    warned: BTreeMap<Datacenter, Instant>,
 }
 
 /// One of them.
@@ -43,6 +49,16 @@ impl Executions {
     /// Nobody waits for this call any more.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         self.asking.retain(|_, asking| asking.ticket != ticket);
+    }
+
+    /// Whether it is told again that this datacenter could not be asked.
+    fn warns(&mut self, now: Instant, datacenter: &Datacenter) -> bool {
+        self.warned.retain(|_, told| now < *told + WARNING_INTERVAL);
+        if self.warned.contains_key(datacenter) {
+            return false;
+        }
+        self.warned.insert(datacenter.clone(), now);
+        true
     }
 }
 
@@ -146,7 +162,9 @@ impl Node {
             Ok(rows) => rows,
             Err(error) => {
                 let (datacenter, error) = (asking.executed.datacenter.clone(), error.to_string());
-                self.trace(Level::Warn, NodeTrace::FailoverFailed { datacenter, error });
+                if server.executions.warns(now, &datacenter) {
+                    self.trace(Level::Warn, NodeTrace::FailoverFailed { datacenter, error });
+                }
                 Rows::Instances(Vec::new())
             }
         };
@@ -156,5 +174,64 @@ impl Node {
             asking.executed.instances = rows;
         }
         self.ask_further(now, asking);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::query::Consistency;
+    use crate::config::{Bootstrap, ServerConfig};
+    use crate::node::output::Output;
+    use crate::node::tests::node_of;
+    use crate::storage::testing::restored_server;
+    use crate::trace::{TraceEvent, TraceKind};
+
+    fn datacenter(name: &str) -> Datacenter {
+        Datacenter::parse(name).unwrap()
+    }
+
+    /// The datacenters that the node warns of when each of these could not be asked at this second.
+    fn warnings(failures: &[(u64, &str)]) -> Vec<Datacenter> {
+        let mut node = node_of(Some(ServerConfig::new(Bootstrap::Join)), restored_server());
+        node.boxes.set_level(Level::Warn);
+        for (number, (second, name)) in (1..).zip(failures) {
+            let executed = Executed {
+                service: String::new(),
+                instances: Vec::new(),
+                ttl: None,
+                ttl_text: String::new(),
+                datacenter: datacenter(name),
+                failovers: 1,
+                known_leader: true,
+                last_contact: Duration::ZERO,
+                consistency: Consistency::default(),
+            };
+            let asking = Asking {
+                ticket: Ticket(number),
+                context: RequestContext::default(),
+                wanted: Box::default(),
+                limit: 0,
+                left: VecDeque::new(),
+                executed: Box::new(executed),
+            };
+            node.server.as_deref_mut().unwrap().executions.asking.insert(number, asking);
+            let now = Instant::ZERO + Duration::from_secs(*second);
+            node.execution_answered(now, number, Err(RequestError::NoLeader));
+        }
+        let told = |output| {
+            let Output::Trace(TraceEvent { kind: TraceKind::Node(trace), .. }) = output else {
+                return None;
+            };
+            let NodeTrace::FailoverFailed { datacenter, .. } = trace else { return None };
+            Some(datacenter)
+        };
+        std::iter::from_fn(|| node.poll_output()).filter_map(told).collect()
+    }
+
+    #[test]
+    fn a_datacenter_that_cannot_be_asked_is_warned_of_once_a_minute() {
+        let failures = [(0, "dc2"), (0, "dc2"), (1, "dc3"), (59, "dc2"), (60, "dc2"), (60, "dc3")];
+        assert_eq!(warnings(&failures), ["dc2", "dc3", "dc2"].map(datacenter));
     }
 }

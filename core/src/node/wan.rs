@@ -228,3 +228,62 @@ fn median(mut trips: Vec<Duration>) -> Option<Duration> {
     trips.sort_unstable();
     trips.get(trips.len() / 2).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig};
+    use crate::gossip::{Peer, Versions};
+    use crate::id::{Incarnation, NodeId, NodeName};
+    use crate::node::input::Input;
+    use crate::node::server::own_tags;
+    use crate::node::tests::node_of;
+    use crate::storage::testing::restored_server;
+    use crate::wire::serf::encode_tags;
+
+    fn known(node: &Node) -> Vec<String> {
+        let all = node.wan_state.datacenters.iter();
+        all.map(|known| known.datacenter.to_string()).collect()
+    }
+
+    /// A server that knows one server of another datacenter, which then leaves or fails.
+    fn without(left: bool) -> Node {
+        let wan = WanConfig { port: 8302, gossip: GossipConfig::lan(), serf: SerfConfig::wan() };
+        let server = ServerConfig { wan: Some(wan), ..ServerConfig::new(Bootstrap::Join) };
+        let mut node = node_of(Some(server), restored_server());
+        let datacenter = Datacenter::parse("dc2").unwrap();
+        let other = NodeConfig { datacenter, ..node.config.clone() };
+        let tags = own_tags(&other, NodeId::from_bytes([2; 16]), PoolName::Wan);
+        let name = NodeName::parse("other.dc2").unwrap();
+        let peer = Peer {
+            name: name.clone(),
+            address: SocketAddr::from(([10, 0, 0, 2], 8302)),
+            meta: encode_tags(&tags).unwrap(),
+            versions: Versions::OURS,
+            incarnation: Incarnation::new(1),
+        };
+        let now = Instant::ZERO;
+        node.tell_serf(now, PoolName::Wan, SerfInput::Joined(peer));
+        node.settle(now);
+        assert_eq!(known(&node), ["dc1", "dc2"]);
+        node.tell_serf(now, PoolName::Wan, SerfInput::Gone { name, left });
+        node.settle(now);
+        node
+    }
+
+    #[test]
+    fn a_datacenter_whose_servers_left_is_forgotten_at_once_and_a_dead_one_in_time() {
+        assert_eq!(known(&without(true)), ["dc1"]);
+        let mut node = without(false);
+        let timeout = SerfConfig::wan().reconnect_timeout;
+        let mut now = Instant::ZERO;
+        while now < Instant::ZERO + timeout {
+            assert_eq!(known(&node), ["dc1", "dc2"], "it may come back");
+            now = now + timeout / 8;
+            node.handle(now, Input::Timeout);
+            while node.poll_output().is_some() {}
+        }
+        node.handle(now + Duration::from_secs(60), Input::Timeout);
+        assert_eq!(known(&node), ["dc1"]);
+    }
+}
