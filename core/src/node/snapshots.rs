@@ -33,6 +33,8 @@ struct Receiving {
     receipt: ReceiptId,
     /// Until the last block came.
     writer: Option<SnapshotWriter>,
+    /// Of its file, up to the last block.
+    bytes: u64,
     decoder: ImageDecoder,
     /// From then on.
     tables: Option<Tables>,
@@ -55,6 +57,7 @@ impl Receiving {
         }
         if let Some(writer) = &mut self.writer {
             ops.extend(writer.block(data));
+            self.bytes = writer.bytes();
         }
         if last && let Some(writer) = self.writer.take() {
             ops.extend(writer.finish());
@@ -81,6 +84,8 @@ enum BlockError {
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     files: SnapshotFiles,
+    /// The newest that was stored in this run, and its bytes.
+    stored: Option<(SnapshotId, u64)>,
     taking: Option<Taking>,
     images: BTreeMap<ImageId, ImageEncoder>,
     receiving: Option<Receiving>,
@@ -88,12 +93,17 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     pub(super) const fn new(files: SnapshotFiles) -> Self {
-        Self { files, taking: None, images: BTreeMap::new(), receiving: None }
+        Self { files, stored: None, taking: None, images: BTreeMap::new(), receiving: None }
     }
 
     /// Whether this is the one that arrives.
     fn holds(&self, receipt: ReceiptId) -> bool {
         self.receiving.as_ref().is_some_and(|held| held.receipt == receipt)
+    }
+
+    /// Bytes of the newest one that was stored in this run.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.stored.map(|(_, bytes)| bytes)
     }
 
     /// The newest one that is durable here.
@@ -111,8 +121,8 @@ pub(super) enum SnapshotWrite {
     Whole(SnapshotId, u64),
     /// A block that was received.
     Received(ReceiptId, u64),
-    /// All of what was received.
-    ReceivedWhole(ReceiptId, SnapshotId),
+    /// All of what was received, and its bytes.
+    ReceivedWhole(ReceiptId, SnapshotId, u64),
     /// Removing what is not needed any more.
     Removal,
 }
@@ -197,6 +207,7 @@ impl Node {
             server.snapshots.receiving = Some(Receiving {
                 receipt,
                 writer: Some(writer),
+                bytes: 0,
                 decoder: ImageDecoder::default(),
                 tables: None,
             });
@@ -210,7 +221,7 @@ impl Node {
             return self.tell_snapshots(now, SnapshotInput::Refused { receipt });
         }
         let write = if last {
-            SnapshotWrite::ReceivedWhole(receipt, SnapshotId::of(meta))
+            SnapshotWrite::ReceivedWhole(receipt, SnapshotId::of(meta), held.bytes)
         } else {
             SnapshotWrite::Received(receipt, number)
         };
@@ -229,7 +240,9 @@ impl Node {
             SnapshotWrite::Received(receipt, number) => {
                 self.tell_snapshots(now, SnapshotInput::Stored { receipt, number });
             }
-            SnapshotWrite::ReceivedWhole(receipt, id) => self.receipt_stored(now, receipt, id),
+            SnapshotWrite::ReceivedWhole(receipt, id, bytes) => {
+                self.receipt_stored(now, receipt, (id, bytes));
+            }
             SnapshotWrite::Removal => {}
         }
     }
@@ -242,7 +255,7 @@ impl Node {
                 server.snapshots.taking = None;
                 (None, snapshot::Purpose::Own)
             }
-            SnapshotWrite::Received(receipt, _) | SnapshotWrite::ReceivedWhole(receipt, _) => {
+            SnapshotWrite::Received(receipt, _) | SnapshotWrite::ReceivedWhole(receipt, ..) => {
                 // Blocks behind the one that failed were given up with it.
                 let held = server.snapshots.receiving.take_if(|held| held.receipt == receipt);
                 if held.is_none() {
@@ -263,10 +276,10 @@ impl Node {
 
     /// What was received has its name, and is a snapshot unless it was given up meanwhile: one of
     /// its blocks may be missing then, and nothing may rely on it.
-    fn receipt_stored(&mut self, now: Instant, receipt: ReceiptId, id: SnapshotId) {
+    fn receipt_stored(&mut self, now: Instant, receipt: ReceiptId, (id, bytes): (SnapshotId, u64)) {
         let Some(server) = self.server.as_deref() else { return };
         if server.snapshots.holds(receipt) {
-            self.snapshot_stored(id);
+            self.snapshot_stored(id, bytes);
             self.tell_snapshots(now, SnapshotInput::Durable { receipt });
         } else if server.snapshots.receiving.is_none() {
             // Another one that arrives may take the same name at any moment.
@@ -276,14 +289,15 @@ impl Node {
     }
 
     fn snapshot_taken(&mut self, now: Instant, (id, bytes): (SnapshotId, u64)) {
-        self.snapshot_stored(id);
+        self.snapshot_stored(id, bytes);
         self.set_space_aside(bytes);
         self.tell_snapshots(now, SnapshotInput::Taken { index: id.index, bytes });
     }
 
     /// A snapshot is durable: removes the files that nothing needs any more.
-    fn snapshot_stored(&mut self, id: SnapshotId) {
+    fn snapshot_stored(&mut self, id: SnapshotId, bytes: u64) {
         let Some(server) = self.server.as_deref_mut() else { return };
+        server.snapshots.stored = server.snapshots.stored.max(Some((id, bytes)));
         let retention = server.snapshots.files.add(id);
         let mut ops = retention.remove;
         if let Some(index) = retention.compact {
@@ -352,7 +366,9 @@ mod tests {
         }
         let removed = writes(&mut node).into_iter().flat_map(|(_, ops)| ops);
         let removed = removed.filter(|op| matches!(op, FileOp::Remove(_))).collect();
-        (node.server.unwrap().snapshots.newest(), removed)
+        let snapshots = node.server.unwrap().snapshots;
+        assert_eq!(snapshots.bytes().is_some_and(|bytes| bytes > 0), !first_fails);
+        (snapshots.newest(), removed)
     }
 
     fn meta() -> SnapshotMeta {
@@ -379,6 +395,7 @@ mod tests {
         let mut held = Receiving {
             receipt: ReceiptId(1),
             writer: Some(writer),
+            bytes: 0,
             decoder: ImageDecoder::default(),
             tables: None,
         };

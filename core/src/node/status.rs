@@ -200,6 +200,10 @@ pub struct ServerStatus {
     pub raft: RaftStats,
     /// On the leader, how the others do.
     pub leader: Option<LeaderStatus>,
+    /// Bytes of the log's files.
+    pub log_bytes: u64,
+    /// Bytes of the newest snapshot that was stored in this run; `None` without one.
+    pub snapshot_bytes: Option<u64>,
     /// Reads that wait for a change.
     pub reads_waiting: usize,
     /// Proposals to consensus so far.
@@ -239,6 +243,8 @@ impl Node {
         let server = self.server.as_deref().map(|server| ServerStatus {
             raft: *server.raft.stats(),
             leader,
+            log_bytes: server.wal.bytes(),
+            snapshot_bytes: server.snapshots.bytes(),
             reads_waiting: server.watches.len(),
             proposals: server.serving.proposals(),
             writes: server.serving.times().clone(),

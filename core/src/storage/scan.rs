@@ -26,7 +26,7 @@ use super::StorageDamage;
 use super::op::FilePath;
 use super::record::{self, Binding, Record};
 use super::wal::{
-    HeadFault, SEGMENT_HEAD_BYTES, SegmentHead, Tail, entry_kind, kind, segment_file,
+    Closed, HeadFault, SEGMENT_HEAD_BYTES, SegmentHead, Tail, entry_kind, kind, segment_file,
 };
 use crate::id::{LogIndex, StoreId, Term};
 use crate::mark;
@@ -137,7 +137,7 @@ pub(super) struct Scanner {
     entries: Vec<Entry>,
     /// The largest position that the current segment ever held, and each before it.
     largest: Option<LogIndex>,
-    closed: Vec<LogIndex>,
+    closed: Vec<Closed>,
     /// The epoch of the last valid batch.
     epoch: u64,
     /// The epoch of the last valid batch that is more than a seal.
@@ -317,8 +317,9 @@ impl Scanner {
         let mut end = SEGMENT_HEAD_BYTES;
         let mut content_end = end;
         self.content_epoch = self.epoch;
-        if self.current.is_some() {
-            self.closed.push(self.largest.take().unwrap_or(LogIndex::ZERO));
+        if let Some(current) = &self.current {
+            let largest = self.largest.take().unwrap_or(LogIndex::ZERO);
+            self.closed.push(Closed { largest, bytes: current.bytes.len() as u64 });
         }
         let broken = loop {
             match read_batch(&bytes, end, binding, self.epoch + 1) {

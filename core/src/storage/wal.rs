@@ -291,8 +291,8 @@ pub struct Wal {
     last: LogIndex,
     /// The largest position in the current segment; `None` while it holds seals only.
     largest: Option<LogIndex>,
-    /// The largest position in each segment that is still there before it, oldest first.
-    closed: VecDeque<LogIndex>,
+    /// Those before it that are still there, oldest first.
+    closed: VecDeque<Closed>,
     spare: Spare,
     /// Whether space is set aside for the next identity.
     identity_room: bool,
@@ -317,8 +317,17 @@ pub struct Tail {
     pub(super) last: LogIndex,
     /// The largest position that the segment ever held; `None` if it holds seals only.
     pub(super) largest: Option<LogIndex>,
-    /// The same for each segment that is there before it, oldest first.
-    pub(super) closed: Vec<LogIndex>,
+    /// The segments that are there before it, oldest first.
+    pub(super) closed: Vec<Closed>,
+}
+
+/// A segment that has a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    /// The largest position that it ever held.
+    pub(super) largest: LogIndex,
+    /// Bytes of its file.
+    pub(super) bytes: u64,
 }
 
 impl Tail {
@@ -482,7 +491,7 @@ impl Wal {
             && let Some(largest) = self.largest.take()
         {
             mark!("storage.segment_switch");
-            self.closed.push_back(largest);
+            self.closed.push_back(Closed { largest, bytes: self.zeroed });
             self.segment += 1;
             let head = SegmentHead {
                 binding: self.binding(),
@@ -535,7 +544,9 @@ impl Wal {
     ///   next one is zeroed ahead of the writer anyway, and a file has one history.
     pub fn compact(&mut self, to: LogIndex) -> Vec<FileOp> {
         let mut ops = Vec::new();
-        while self.closed.len() > 1 && self.closed.front().is_some_and(|largest| *largest <= to) {
+        while self.closed.len() > 1
+            && self.closed.front().is_some_and(|oldest| oldest.largest <= to)
+        {
             mark!("storage.segment_removed");
             ops.push(FileOp::Remove(segment_file(self.segment - self.closed.len() as u64)));
             ops.push(FileOp::SyncDir(Some(wal_dir())));
@@ -622,6 +633,15 @@ impl Wal {
     pub fn is_prepared(&self) -> bool {
         let under_way = self.preparing.is_some() || self.preparing_spare.is_some();
         !under_way && self.step_of_log().is_none() && self.step_of_spare().is_none()
+    }
+
+    /// Bytes of all segments, with what is prepared and not written yet.
+    pub fn bytes(&self) -> u64 {
+        let spare = match self.spare {
+            Spare::Filling(bytes) => bytes,
+            Spare::Ready => self.config.segment_bytes,
+        };
+        self.closed.iter().map(|closed| closed.bytes).sum::<u64>() + self.zeroed + spare
     }
 
     /// Bytes that a start needs on the disk before it gives any back: those of a copy of the last

@@ -100,6 +100,10 @@ impl Observer {
 
     fn server(&mut self, server: &ServerStatus, interval: &mut Interval) {
         interval.set(Key::plain("rpc.queries_blocking"), size(server.reads_waiting));
+        interval.set(Key::plain("raft.log_bytes"), float(server.log_bytes));
+        if let Some(bytes) = server.snapshot_bytes {
+            interval.set(Key::plain("raft.snapshot_bytes"), float(bytes));
+        }
         let proposals = std::mem::replace(&mut self.proposals, server.proposals);
         interval.count(Key::plain("raft.apply"), server.proposals.saturating_sub(proposals));
         if let Some(leader) = &server.leader {

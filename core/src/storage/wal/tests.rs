@@ -111,6 +111,35 @@ fn a_full_segment_is_succeeded_only_once_the_next_is_ready() {
 }
 
 #[test]
+fn its_bytes_are_those_of_its_files() {
+    let mut log = Log::new();
+    let agree = |log: &Log| {
+        let files = log.disk.segments();
+        let bytes = files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
+        assert_eq!(log.wal.bytes(), bytes);
+        bytes
+    };
+    agree(&log);
+    for number in 1..=60 {
+        // Some are larger than a segment.
+        let len = if number % 20 == 0 { 3000 } else { 100 };
+        log.commit(None, &[len]);
+        agree(&log);
+    }
+    let scanned = log.scan().unwrap();
+    let (slots, _) = HardSlots::create(STORE);
+    let (wal, ops) = Wal::resume(TINY, identity(STORE), slots, scanned.tail, None);
+    log.disk.perform(scanned.unused.into_iter().map(FileOp::Remove).collect());
+    log.disk.perform(ops);
+    log.wal = wal;
+    let before = agree(&log);
+    let ops = log.wal.compact(LogIndex::new(50));
+    log.disk.perform(ops);
+    let after = agree(&log);
+    assert!(after < before, "space comes back: {before}, {after}");
+}
+
+#[test]
 fn one_step_of_preparation_is_on_its_way_in_each_lane() {
     let mut log = Log::new();
     log.commit(None, &[600]);
