@@ -54,6 +54,25 @@ pub struct ConsensusView {
     pub configuration_index: LogIndex,
 }
 
+impl ConsensusView {
+    /// A leader of `term` whose log is empty: for tables that stand by themselves, as a backup's.
+    pub fn of_new_leader(term: Term) -> Self {
+        Self {
+            role: "Leader",
+            term,
+            leader: None,
+            leader_contact_at: None,
+            lease_until: None,
+            commit: LogIndex::ZERO,
+            applied: LogIndex::ZERO,
+            last: LogIndex::ZERO,
+            last_term: Term::ZERO,
+            configuration: Arc::default(),
+            configuration_index: LogIndex::ZERO,
+        }
+    }
+}
+
 /// One node's published state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {

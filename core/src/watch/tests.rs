@@ -24,19 +24,7 @@ fn index_of(tables: &Tables, query: &Query) -> ModifyIndex {
 }
 
 fn answer_to(tables: &Tables, query: &Query) -> QueryAnswer {
-    let consensus = ConsensusView {
-        role: "Leader",
-        term: Term::ZERO,
-        leader: None,
-        leader_contact_at: None,
-        lease_until: None,
-        commit: LogIndex::ZERO,
-        applied: LogIndex::ZERO,
-        last: LogIndex::ZERO,
-        last_term: Term::ZERO,
-        configuration: Arc::default(),
-        configuration_index: LogIndex::ZERO,
-    };
+    let consensus = ConsensusView::of_new_leader(Term::ZERO);
     let datacenters = [DatacenterCoordinates::unknown(Datacenter::parse("dc1").unwrap())];
     let state = ServerState { tables, consensus: &consensus, datacenters: &datacenters };
     answer_now(state, query, Consistency::Stale, Instant::ZERO)

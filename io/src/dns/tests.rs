@@ -52,19 +52,7 @@ fn view() -> View {
         let index = LogIndex::new(u64::from(number) + 1);
         tables.apply(index, Command::Register(Box::new(wanted))).unwrap();
     }
-    let consensus = ConsensusView {
-        role: "Leader",
-        term: Term::new(1),
-        leader: None,
-        leader_contact_at: None,
-        lease_until: None,
-        commit: LogIndex::ZERO,
-        applied: LogIndex::ZERO,
-        last: LogIndex::ZERO,
-        last_term: Term::ZERO,
-        configuration: Arc::default(),
-        configuration_index: LogIndex::ZERO,
-    };
+    let consensus = ConsensusView::of_new_leader(Term::new(1));
     View {
         name: NodeName::parse("n1").unwrap(),
         id: NodeId::from_bytes([1; 16]),

@@ -97,19 +97,7 @@ impl Saved {
 
     /// What it says to a question.
     pub fn ask(&self, query: &Query) -> QueryAnswer {
-        let consensus = &ConsensusView {
-            role: "Leader",
-            term: Term::ZERO,
-            leader: None,
-            leader_contact_at: None,
-            lease_until: None,
-            commit: LogIndex::ZERO,
-            applied: LogIndex::ZERO,
-            last: LogIndex::ZERO,
-            last_term: Term::ZERO,
-            configuration: Arc::default(),
-            configuration_index: LogIndex::ZERO,
-        };
+        let consensus = &ConsensusView::of_new_leader(Term::ZERO);
         let state = ServerState { tables: &self.tables, consensus, datacenters: &[] };
         answer_now(state, query, Consistency::Leader, Instant::ZERO)
     }

@@ -120,19 +120,7 @@ fn questions() -> Vec<Query> {
 }
 
 fn consensus() -> ConsensusView {
-    ConsensusView {
-        role: "Leader",
-        term: Term::ZERO,
-        leader: None,
-        leader_contact_at: None,
-        lease_until: None,
-        commit: LogIndex::ZERO,
-        applied: LogIndex::ZERO,
-        last: LogIndex::ZERO,
-        last_term: Term::ZERO,
-        configuration: Arc::default(),
-        configuration_index: LogIndex::ZERO,
-    }
+    ConsensusView::of_new_leader(Term::ZERO)
 }
 
 proptest! {

@@ -61,17 +61,9 @@ impl Server {
 fn leader() -> View {
     let id = NodeId::from_bytes([7; 16]);
     let consensus = ConsensusView {
-        role: "Leader",
-        term: Term::new(1),
         leader: Some(Leader { id, address: "127.0.0.1:8300".parse().unwrap() }),
-        leader_contact_at: None,
         lease_until: Some(Instant::from_nanos(u64::MAX)),
-        commit: LogIndex::ZERO,
-        applied: LogIndex::ZERO,
-        last: LogIndex::ZERO,
-        last_term: Term::new(1),
-        configuration: Arc::default(),
-        configuration_index: LogIndex::ZERO,
+        ..ConsensusView::of_new_leader(Term::new(1))
     };
     let catalog = Some(Tables::default());
     View { consensus: Some(consensus), catalog, ..view(LocalView::default()) }
