@@ -174,10 +174,13 @@ impl HttpRules {
         self.blocked.iter().any(|prefix| path.starts_with(prefix))
     }
 
-    /// Whether a change is taken from this address; one that is not known is this machine's.
+    /// Whether a change is taken from this address. A peer without one, on a unix socket, is in
+    /// no network: where networks are listed, its changes are refused.
     pub fn takes_writes_of(&self, address: Option<IpAddr>) -> bool {
-        let Some(address) = address.filter(|_| !self.writers.is_empty()) else { return true };
-        self.writers.iter().any(|network| network.contains(&address.to_canonical()))
+        let listed = |address: IpAddr| {
+            self.writers.iter().any(|network| network.contains(&address.to_canonical()))
+        };
+        self.writers.is_empty() || address.is_some_and(listed)
     }
 }
 

@@ -122,6 +122,8 @@ mod tests {
         let takes = |address: &str| rules.takes_writes_of(address.parse().ok());
         assert!(takes("10.9.9.9") && takes("::1") && takes("::ffff:10.0.0.1"));
         assert!(!takes("127.0.0.1") && !takes("::2"));
+        assert!(!rules.takes_writes_of(None), "a unix socket is in no network");
+        assert!(HttpRules::default().takes_writes_of(None));
         for (text, told) in [
             (r#"{"max_query_time": "11m"}"#, "max_query_time"),
             (
