@@ -2,12 +2,10 @@
 
 use super::Exit;
 use super::flags::{self, span};
-use crate::config::{
-    Format, HostSettings, Machine, NetworkSettings, Resolved, Settings, fragment, load, overlay,
-    resolve,
-};
+use crate::config::{self, Format, Machine, Resolved, Settings, fragment, load, overlay, resolve};
 use crate::running;
 use argh::{ArgsInfo, FromArgs};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 use terraform_io::interfaces::interface_addresses;
@@ -67,22 +65,37 @@ struct Arguments {
     /// keep no keys of gossip in the data directory: they come from -encrypt alone
     #[argh(option, arg_name = "bool")]
     disable_keyring_file: Option<bool>,
+    /// draw a node ID, not the one that this host would give again and again (true)
+    #[argh(option, arg_name = "bool")]
+    disable_host_node_id: Option<bool>,
     /// the DNS port, -1 for none (8600)
     #[argh(option, arg_name = "port")]
     dns_port: Option<i64>,
     /// the DNS zone (terraform)
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
+    /// run the scripts of checks that are in files, not of those that come over HTTP
+    #[argh(option, arg_name = "bool")]
+    enable_local_script_checks: Option<bool>,
+    /// run the scripts of all checks: whoever may write over HTTP runs programs on this host
+    #[argh(option, arg_name = "bool")]
+    enable_script_checks: Option<bool>,
     /// the key that encrypts gossip, as the command keygen makes one; once keys are stored in the
     /// data directory, those are used
     #[argh(option, arg_name = "key")]
     encrypt: Option<String>,
+    /// the gRPC port; not built yet, only -1 has an effect (-1)
+    #[argh(option, arg_name = "port")]
+    grpc_port: Option<i64>,
     /// a piece of configuration, which wins over files and flags; may be repeated
     #[argh(option, arg_name = "text")]
     hcl: Vec<String>,
     /// the HTTP port, -1 for none (8500)
     #[argh(option, arg_name = "port")]
     http_port: Option<i64>,
+    /// the HTTPS port; not built yet, only -1 is taken (-1)
+    #[argh(option, arg_name = "port")]
+    https_port: Option<i64>,
     /// an agent to join at the start, which fails without any; may be repeated
     #[argh(option, arg_name = "address")]
     join: Vec<String>,
@@ -114,12 +127,27 @@ struct Arguments {
     /// the name of this node (the host name)
     #[argh(option, arg_name = "name")]
     node: Option<String>,
+    /// the ID of this node, a UUID (drawn at the first start, and kept)
+    #[argh(option, arg_name = "uuid")]
+    node_id: Option<String>,
+    /// what else is known of this node, key:value; may be repeated
+    #[argh(option, arg_name = "key:value")]
+    node_meta: Vec<String>,
     /// be a server that has everything and does not vote
     #[argh(option, arg_name = "bool")]
     non_voting_server: Option<bool>,
     /// a file for the number of the agent's process, removed at its end
     #[argh(option, arg_name = "file")]
     pid_file: Option<String>,
+    /// a mesh gateway of the primary datacenter; not built yet, has no effect; may be repeated
+    #[argh(option, arg_name = "address")]
+    primary_gateway: Vec<String>,
+    /// the version of the agents' protocol; there is one, so this has no effect
+    #[argh(option, arg_name = "version")]
+    protocol: Option<i64>,
+    /// the version of the servers' protocol; there is one, so this has no effect
+    #[argh(option, arg_name = "version")]
+    raft_protocol: Option<i64>,
     /// record everything this agent is told in a new file, which the simulator replays; it holds
     /// keys and tokens, so only its owner may read it
     #[argh(option, arg_name = "file")]
@@ -127,6 +155,9 @@ struct Arguments {
     /// a DNS server to ask about names that are not the agent's own; may be repeated
     #[argh(option, arg_name = "address")]
     recursor: Vec<String>,
+    /// join the known members again at the start, also after a leave
+    #[argh(option, arg_name = "bool")]
+    rejoin: Option<bool>,
     /// the time between two tries of -retry-join (30s)
     #[argh(option, arg_name = "duration", from_str_fn(span))]
     retry_interval: Option<Duration>,
@@ -150,6 +181,9 @@ struct Arguments {
     /// the port of this program's commands (8400)
     #[argh(option, arg_name = "port")]
     rpc_port: Option<i64>,
+    /// the network segment to join; not built yet, has no effect
+    #[argh(option, arg_name = "name")]
+    segment: Option<String>,
     /// a network, address/bits, where agents of this datacenter are (anywhere); may be repeated
     #[argh(option, arg_name = "network")]
     serf_lan_allowed_cidrs: Vec<String>,
@@ -177,6 +211,15 @@ struct Arguments {
     /// send the log to syslog, as the facility LOCAL0 unless syslog_facility names another
     #[argh(option, arg_name = "bool")]
     syslog: Option<bool>,
+    /// serve a web interface; not built yet, has no effect
+    #[argh(option, arg_name = "bool")]
+    ui: Option<bool>,
+    /// where the web interface is; not built yet, has no effect
+    #[argh(option, arg_name = "path")]
+    ui_content_path: Option<String>,
+    /// the folder of a web interface; not built yet, has no effect
+    #[argh(option, arg_name = "folder")]
+    ui_dir: Option<String>,
     /// nothing else is taken
     #[argh(positional, hidden_help)]
     rest: Vec<String>,
@@ -236,94 +279,107 @@ pub(super) fn run(words: &[String]) -> Exit {
         return Exit::failure(format!("==> Unexpected extra arguments: [{rest}]\n"));
     }
     let record = arguments.record.clone();
-    let sources = sources(arguments, words);
-    match sources.resolve() {
-        Ok(resolved) => running::run(resolved, sources, record),
+    let settled = sources(arguments, words).and_then(|sources| Ok((sources.resolve()?, sources)));
+    match settled {
+        Ok((resolved, sources)) => running::run(resolved, sources, record),
         Err(error) => Exit::failure(format!("==> {error}\n")),
     }
 }
 
-/// What flags say of the log and the like.
-fn host(arguments: &Arguments) -> HostSettings {
-    let texts = [("log_file", &arguments.log_file), ("pid_file", &arguments.pid_file)];
-    let switches = [("log_json", arguments.log_json), ("enable_syslog", arguments.syslog)];
-    let numbers = [
-        ("log_rotate_bytes", arguments.log_rotate_bytes),
-        ("log_rotate_max_files", arguments.log_rotate_max_files),
-    ];
-    let text = |(key, text): (_, &Option<String>)| Some((key, text.clone()?));
-    HostSettings {
-        texts: texts.into_iter().filter_map(text).collect(),
-        switches: switches.into_iter().filter_map(|(key, on)| Some((key, on?))).collect(),
-        numbers: numbers.into_iter().filter_map(|(key, number)| Some((key, number?))).collect(),
-        log_rotate_duration: arguments.log_rotate_duration,
-    }
-}
-
-fn sources(arguments: Arguments, words: &[String]) -> Sources {
-    let host = host(&arguments);
-    let network = NetworkSettings {
-        lan_allowed: arguments.serf_lan_allowed_cidrs,
-        wan_allowed: arguments.serf_wan_allowed_cidrs,
-        ..NetworkSettings::default()
-    };
-    let lists = Settings {
-        network,
-        start_join: arguments.join,
-        retry_join: arguments.retry_join,
-        start_join_wan: arguments.join_wan,
-        retry_join_wan: arguments.retry_join_wan,
-        http_allow_write_from: arguments.allow_write_http_from,
-        recursors: arguments.recursor,
-        ..Settings::default()
-    };
-    let mut scalars = Settings {
-        host,
-        server: arguments.server,
-        bootstrap: arguments.bootstrap,
-        bootstrap_expect: arguments.bootstrap_expect,
-        non_voting_server: arguments.non_voting_server,
-        data_dir: arguments.data_dir,
-        node_name: arguments.node,
-        bind_addr: arguments.bind,
-        advertise_addr: arguments.advertise,
-        advertise_addr_wan: arguments.advertise_wan,
-        serf_wan: arguments.serf_wan_bind,
-        client_addr: arguments.client,
-        datacenter: arguments.datacenter,
-        domain: arguments.domain,
-        alt_domain: arguments.alt_domain,
-        encrypt: arguments.encrypt,
-        disable_keyring_file: arguments.disable_keyring_file,
-        log_level: arguments.log_level,
-        retry_interval: arguments.retry_interval,
-        retry_max: arguments.retry_max,
-        retry_interval_wan: arguments.retry_interval_wan,
-        retry_max_wan: arguments.retry_max_wan,
-        default_query_time: arguments.default_query_time,
-        max_query_time: arguments.max_query_time,
-        ..Settings::default()
-    };
-    let lan = arguments.serf_lan_bind;
-    scalars.network.addresses.extend(lan.map(|address| ("serf_lan".to_owned(), address)));
-    let size = arguments.check_output_max_size;
-    scalars.tuning.numbers.extend(size.map(|size| ("check_output_max_size".to_owned(), size)));
-    let ports = [
-        ("dns", arguments.dns_port),
-        ("http", arguments.http_port),
-        ("rpc", arguments.rpc_port),
-        ("serf_lan", arguments.serf_lan_port),
-        ("serf_wan", arguments.serf_wan_port),
-        ("server", arguments.server_port),
-    ];
-    for (name, port) in ports {
-        if let Some(port) = port {
-            scalars.ports.insert(name.to_owned(), port);
-        }
-    }
+/// Where the configuration comes from as the command line says it.
+///
+/// - Errors: what a flag says is refused where a file would be for it.
+fn sources(arguments: Arguments, words: &[String]) -> Result<Sources, String> {
+    let read = |flags: &Value| config::flags(flags).map_err(|error| error.to_string());
+    let (lists, scalars) = (read(&lists(&arguments))?, read(&scalars(&arguments))?);
     let files = in_given_order(words, arguments.config_file, arguments.config_dir);
     let (format, fragments) = (arguments.config_format, arguments.hcl);
-    Sources { files, format, lists, scalars, fragments, dev: arguments.dev.unwrap_or(false) }
+    Ok(Sources { files, format, lists, scalars, fragments, dev: arguments.dev.unwrap_or(false) })
+}
+
+/// The flags that may be repeated, as a file would have them: files add to them.
+fn lists(arguments: &Arguments) -> Value {
+    json!({
+        "http_config": { "allow_write_http_from": arguments.allow_write_http_from },
+        "primary_gateways": arguments.primary_gateway,
+        "recursors": arguments.recursor,
+        "retry_join": arguments.retry_join,
+        "retry_join_wan": arguments.retry_join_wan,
+        "serf_lan_allowed_cidrs": arguments.serf_lan_allowed_cidrs,
+        "serf_wan_allowed_cidrs": arguments.serf_wan_allowed_cidrs,
+        "start_join": arguments.join,
+        "start_join_wan": arguments.join_wan,
+    })
+}
+
+/// The other flags, as a file would have them (agent-config.md §4); null where one is not given.
+fn scalars(arguments: &Arguments) -> Value {
+    let span = |span: Option<Duration>| span.map(|span| format!("{}ns", span.as_nanos()));
+    let meta = |pair: &String| {
+        let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
+        (key.to_owned(), Value::from(value))
+    };
+    let meta: Map<String, Value> = arguments.node_meta.iter().map(meta).collect();
+    let ports = json!({
+        "dns": arguments.dns_port,
+        "grpc": arguments.grpc_port,
+        "http": arguments.http_port,
+        "https": arguments.https_port,
+        "rpc": arguments.rpc_port,
+        "serf_lan": arguments.serf_lan_port,
+        "serf_wan": arguments.serf_wan_port,
+        "server": arguments.server_port,
+    });
+    [
+        ("advertise_addr", json!(arguments.advertise)),
+        ("advertise_addr_wan", json!(arguments.advertise_wan)),
+        ("alt_domain", json!(arguments.alt_domain)),
+        ("bind_addr", json!(arguments.bind)),
+        ("bootstrap", json!(arguments.bootstrap)),
+        ("bootstrap_expect", json!(arguments.bootstrap_expect)),
+        ("check_output_max_size", json!(arguments.check_output_max_size)),
+        ("client_addr", json!(arguments.client)),
+        ("data_dir", json!(arguments.data_dir)),
+        ("datacenter", json!(arguments.datacenter)),
+        ("default_query_time", json!(span(arguments.default_query_time))),
+        ("disable_host_node_id", json!(arguments.disable_host_node_id)),
+        ("disable_keyring_file", json!(arguments.disable_keyring_file)),
+        ("domain", json!(arguments.domain)),
+        ("enable_local_script_checks", json!(arguments.enable_local_script_checks)),
+        ("enable_script_checks", json!(arguments.enable_script_checks)),
+        ("enable_syslog", json!(arguments.syslog)),
+        ("encrypt", json!(arguments.encrypt)),
+        ("log_file", json!(arguments.log_file)),
+        ("log_json", json!(arguments.log_json)),
+        ("log_level", json!(arguments.log_level)),
+        ("log_rotate_bytes", json!(arguments.log_rotate_bytes)),
+        ("log_rotate_duration", json!(span(arguments.log_rotate_duration))),
+        ("log_rotate_max_files", json!(arguments.log_rotate_max_files)),
+        ("max_query_time", json!(span(arguments.max_query_time))),
+        ("node_id", json!(arguments.node_id)),
+        ("node_meta", json!(meta)),
+        ("node_name", json!(arguments.node)),
+        ("non_voting_server", json!(arguments.non_voting_server)),
+        ("pid_file", json!(arguments.pid_file)),
+        ("ports", ports),
+        ("protocol", json!(arguments.protocol)),
+        ("raft_protocol", json!(arguments.raft_protocol)),
+        ("rejoin_after_leave", json!(arguments.rejoin)),
+        ("retry_interval", json!(span(arguments.retry_interval))),
+        ("retry_interval_wan", json!(span(arguments.retry_interval_wan))),
+        ("retry_max", json!(arguments.retry_max)),
+        ("retry_max_wan", json!(arguments.retry_max_wan)),
+        ("segment", json!(arguments.segment)),
+        ("serf_lan", json!(arguments.serf_lan_bind)),
+        ("serf_wan", json!(arguments.serf_wan_bind)),
+        ("server", json!(arguments.server)),
+        ("ui", json!(arguments.ui)),
+        ("ui_content_path", json!(arguments.ui_content_path)),
+        ("ui_dir", json!(arguments.ui_dir)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
 }
 
 /// A format by its name.
@@ -367,8 +423,29 @@ mod tests {
     #[test]
     fn a_flag_may_be_spelled_with_underscores() {
         let words = ["-check_output_max_size=7".to_owned()];
-        let Sources { scalars, .. } = sources(flags::parse("agent", &words).unwrap(), &words);
+        let Sources { scalars, .. } =
+            sources(flags::parse("agent", &words).unwrap(), &words).unwrap();
         assert_eq!(scalars.tuning.numbers.get("check_output_max_size"), Some(&7));
+    }
+
+    #[test]
+    fn flags_say_what_keys_of_a_file_would() {
+        let words = [
+            "-enable-local-script-checks",
+            "-rejoin",
+            "-node-meta=rack:a:1",
+            "-node-meta=spare",
+            "-disable-host-node-id=false",
+            "-ui",
+            "-grpc-port=8502",
+        ]
+        .map(str::to_owned);
+        let Sources { scalars, .. } =
+            sources(flags::parse("agent", &words).unwrap(), &words).unwrap();
+        let file = r#"{"enable_local_script_checks": true, "rejoin_after_leave": true,
+            "node_meta": {"rack": "a:1", "spare": ""}, "disable_host_node_id": false,
+            "ports": {"grpc": 8502}, "ui": true}"#;
+        assert_eq!(scalars, config::parse(file).unwrap());
     }
 
     #[test]
@@ -381,7 +458,8 @@ mod tests {
             "-retry-interval-wan=1m",
             "-retry-max-wan=4",
         ]);
-        let Sources { scalars, .. } = sources(flags::parse("agent", &given).unwrap(), &given);
+        let Sources { scalars, .. } =
+            sources(flags::parse("agent", &given).unwrap(), &given).unwrap();
         let lan = (scalars.retry_interval, scalars.retry_max);
         assert_eq!(lan, (Some(Duration::from_secs(2)), Some(3)));
         let wan = (scalars.retry_interval_wan, scalars.retry_max_wan);

@@ -1,6 +1,7 @@
 //! Reads the configuration files and folders that the command line names, in its order.
 
-use super::{FileError, Format, Settings, overlay, parse_as};
+use super::{FileError, Format, Settings, overlay, parse, parse_as};
+use serde_json::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -68,6 +69,20 @@ pub fn load(paths: &[PathBuf], format: Option<Format>) -> Result<Loaded, LoadErr
 pub fn fragment(text: &str) -> Result<Settings, LoadError> {
     let failed = |source| LoadError::Parse { path: "-hcl".to_owned(), source };
     parse_as(Format::Hcl, text).map_err(failed)
+}
+
+/// Reads what flags say, which is given as a JSON file would have it, with null for a flag that is
+/// not given.
+pub fn flags(said: &Value) -> Result<Settings, LoadError> {
+    let failed = |source| LoadError::Parse { path: "flags".to_owned(), source };
+    parse(&given(said).to_string()).map_err(failed)
+}
+
+/// An object without its nulls, at all depths.
+fn given(value: &Value) -> Value {
+    let Value::Object(object) = value else { return value.clone() };
+    let entries = object.iter().filter(|(_, value)| !value.is_null());
+    Value::Object(entries.map(|(key, value)| (key.clone(), given(value))).collect())
 }
 
 fn load_file(path: &Path, format: Option<Format>, loaded: &mut Loaded) -> Result<(), LoadError> {

@@ -20,7 +20,7 @@ pub use file::{
 };
 pub use host::{HostConfig, HostSettings, LogConfig, LogFileConfig};
 pub use keys::Safety;
-pub use load::{LoadError, Loaded, fragment, load};
+pub use load::{LoadError, Loaded, flags, fragment, load};
 pub use merge::overlay;
 pub use resolve::{Joins, Listeners, Machine, ResolveError, Resolved, resolve, with_recursors};
 pub use telemetry::TelemetrySettings;
