@@ -19,6 +19,7 @@ pub mod interfaces;
 pub mod ipc;
 pub mod log;
 pub mod oneshot;
+pub mod process_one;
 pub mod program;
 pub mod record;
 pub mod remote_exec;

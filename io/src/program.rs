@@ -27,6 +27,18 @@ pub enum Signal {
     Kill,
 }
 
+impl From<Signal> for rustix::process::Signal {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Hangup => Self::HUP,
+            Signal::Interrupt => Self::INT,
+            Signal::Terminate => Self::TERM,
+            Signal::User1 => Self::USR1,
+            Signal::Kill => Self::KILL,
+        }
+    }
+}
+
 /// What a program reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -85,18 +97,11 @@ impl Program {
 
     /// Sends a signal; a program that has ended gets none.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let named = match signal {
-            Signal::Hangup => rustix::process::Signal::HUP,
-            Signal::Interrupt => rustix::process::Signal::INT,
-            Signal::Terminate => rustix::process::Signal::TERM,
-            Signal::User1 => rustix::process::Signal::USR1,
-            Signal::Kill => rustix::process::Signal::KILL,
-        };
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
         let sent = match self.grouped {
-            true => kill_process_group(pid, named),
-            false => kill_process(pid, named),
+            true => kill_process_group(pid, signal.into()),
+            false => kill_process(pid, signal.into()),
         };
         Ok(sent?)
     }

@@ -26,6 +26,7 @@ mod malformed;
 mod membership;
 mod monitoring;
 mod operator;
+mod process_one;
 mod reload;
 mod replay;
 mod serf_commands;

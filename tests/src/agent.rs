@@ -2,6 +2,7 @@
 
 use crate::{Folder, LONG, http, wait_until};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,8 @@ pub struct Options {
     pub folder: Folder,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// The program that runs it, with arguments; empty for none.
+    pub within: Vec<String>,
 }
 
 impl Options {
@@ -74,6 +77,7 @@ impl Options {
             data_dir: folder.to_path_buf(),
             folder,
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            within: Vec::new(),
         }
     }
 
@@ -84,9 +88,18 @@ impl Options {
         self
     }
 
+    /// Run by another program, which takes its command line as the last arguments.
+    #[must_use]
+    pub fn within(mut self, words: &[&str]) -> Self {
+        self.within = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// The command line.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut words = self.within.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         let address = self.address.to_string();
         command
             .args(["agent", "-node", &self.name, "-bind", &address, "-client", &address])
@@ -211,6 +224,11 @@ impl Agent {
         self.child.kill().expect("the agent runs");
         self.child.wait().expect("the agent ends");
         self.options.clone()
+    }
+
+    /// The process number of what was started.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it ends by itself.

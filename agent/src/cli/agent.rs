@@ -3,12 +3,13 @@
 use super::Exit;
 use super::flags::{self, span};
 use crate::config::{self, Format, Machine, Resolved, Settings, fragment, load, overlay, resolve};
-use crate::running;
+use crate::{running, signals};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 use terraform_io::interfaces::interface_addresses;
+use terraform_io::process_one;
 
 /// Runs an agent until it is told to stop: SIGINT leaves the cluster first, SIGTERM does so on
 /// clients, SIGHUP reads the configuration files again.
@@ -277,6 +278,12 @@ pub(super) fn run(words: &[String]) -> Exit {
     if !arguments.rest.is_empty() {
         let rest = arguments.rest.join(" ");
         return Exit::failure(format!("==> Unexpected extra arguments: [{rest}]\n"));
+    }
+    if process_one::is_this() {
+        return match signals::guard() {
+            Ok(code) => Exit { code, ..Exit::default() },
+            Err(error) => Exit::failure(format!("==> The agent cannot be started: {error}\n")),
+        };
     }
     let record = arguments.record.clone();
     let settled = sources(arguments, words).and_then(|sources| Ok((sources.resolve()?, sources)));
