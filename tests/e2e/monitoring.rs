@@ -1,8 +1,10 @@
 //! What agents tell of themselves, and reads that are answered from what an agent keeps.
 
-use e2e::{LONG, Options, wait_until};
+use e2e::{LONG, Options, binary, wait_until};
+use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
@@ -87,6 +89,33 @@ fn a_monitor_shows_finer_lines_than_the_agent_says_by_itself() {
     let said = "[DEBUG] agent: Synced node info";
     assert!(found.as_deref().is_some_and(|line| line.ends_with(said)), "{found:?}");
     assert!(!agent.lines().iter().any(|line| line.contains("[DEBUG]")), "{:?}", agent.lines());
+}
+
+#[test]
+fn the_monitor_command_streams_over_http_as_over_the_rpc_port() {
+    let agent = Options::new("heard", &["-server", "-bootstrap"]).start();
+    agent.wait_for_leader();
+    let way = format!("-http-addr={}:8500", agent.address());
+    let words = ["monitor", &way, "-token=t", "-log-json"];
+    let monitor = Command::new(binary()).args(words).stdout(Stdio::piped()).spawn();
+    let mut monitor = monitor.expect("the program runs");
+    let mut lines = BufReader::new(monitor.stdout.take().expect("stdout is piped")).lines();
+    // Nothing tells that it listens, so that something is said again and again until it is heard.
+    let reader = std::thread::spawn(move || lines.next().and_then(Result::ok));
+    let mut number = 0;
+    wait_until("a line", LONG, || {
+        number += 1;
+        let service = format!(r#"{{"Name": "web-{number}"}}"#);
+        assert_eq!(agent.put("/v1/agent/service/register", &service).status, 200);
+        reader.is_finished().then_some(())
+    });
+    let line = reader.join().expect("the reader ends").expect("a line comes");
+    let line: Value = serde_json::from_str(&line).expect("a line is JSON");
+    assert!(line["@message"].as_str().is_some_and(|text| text.contains("web-")), "{line}");
+    let _ = (monitor.kill(), monitor.wait());
+    let refused = agent.command(&["monitor", "-log-json"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("-log-json needs the HTTP interface"), "{told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The HTTP interface as commands use it: the flags they share, and what they ask.
 
 use super::flags::{self, Exit};
-use super::transport::{escaped, http_base, plain_request, unexpected, variable};
+use super::transport::{Target, escaped, http_base, plain_request, target, unexpected, variable};
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use terraform_io::http::client::{
 use terraform_io::http::target::truth;
 
 /// Where a question goes and on whose behalf (cli.md §2).
-#[derive(Default, FromArgs, ArgsInfo)]
+#[derive(Clone, Debug, Default, FromArgs, ArgsInfo)]
 pub(super) struct ClientFlags {
     /// the HTTP address of the agent, or unix:///path of a socket (127.0.0.1:8500)
     #[argh(option, arg_name = "address")]
@@ -24,12 +24,6 @@ pub(super) struct ClientFlags {
     /// a file that holds the token
     #[argh(option, arg_name = "file")]
     token_file: Option<String>,
-    /// the datacenter to ask (the agent's own)
-    #[argh(option, arg_name = "name")]
-    datacenter: Option<String>,
-    /// let any server answer, from what it knows
-    #[argh(option, arg_name = "bool")]
-    stale: Option<bool>,
     /// with an https:// address: a file with the authorities that sign for it (the system's)
     #[argh(option, arg_name = "file")]
     ca_file: Option<String>,
@@ -47,6 +41,30 @@ pub(super) struct ClientFlags {
     tls_server_name: Option<String>,
 }
 
+/// Which servers answer (cli.md §2).
+#[derive(Default, FromArgs, ArgsInfo)]
+struct ServerFlags {
+    /// the datacenter to ask (the agent's own)
+    #[argh(option, arg_name = "name")]
+    datacenter: Option<String>,
+    /// let any server answer, from what it knows
+    #[argh(option, arg_name = "bool")]
+    stale: Option<bool>,
+}
+
+/// For commands that an agent answers by itself.
+#[derive(FromArgs, ArgsInfo)]
+struct NoFlags {}
+
+/// The other way to an agent.
+#[derive(FromArgs, ArgsInfo)]
+struct RpcFlags {
+    /// the RPC address of the agent; unless it is given, an HTTP address is used if there is one
+    /// (127.0.0.1:8400)
+    #[argh(option, arg_name = "address")]
+    rpc_addr: Option<String>,
+}
+
 /// An agent to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -60,19 +78,78 @@ pub(super) struct Client {
     common: Vec<String>,
 }
 
-/// Reads the words of a command that has flags of its own and those of every client.
+/// Reads the words of a command that has flags of its own, those of every client and those that say
+/// which servers answer.
 pub(super) fn parse<T: FromArgs + ArgsInfo>(
     command: &str,
     words: &[String],
 ) -> Result<(T, Client), Exit> {
-    let (own, shared) = flags::parse_both::<T, ClientFlags>(command, words)?;
-    let client = Client::new(shared).map_err(|error| Exit::failure(format!("{error}\n")))?;
-    Ok((own, client))
+    let (own, client, servers) =
+        flags::parse_shared::<T, ClientFlags, ServerFlags>(command, words)?;
+    Ok((own, Client::new(client, servers).map_err(refusal)?))
 }
 
 /// The help text of such a command.
 pub(super) fn help<T: ArgsInfo>(command: &str) -> String {
-    flags::help_both::<T, ClientFlags>(command)
+    flags::help_shared::<T, ClientFlags, ServerFlags>(command)
+}
+
+/// The same for a command that the agent answers by itself.
+pub(super) fn parse_local<T: FromArgs + ArgsInfo>(
+    command: &str,
+    words: &[String],
+) -> Result<(T, Client), Exit> {
+    let (own, client, NoFlags {}) = flags::parse_shared::<T, ClientFlags, NoFlags>(command, words)?;
+    Ok((own, Client::new(client, ServerFlags::default()).map_err(refusal)?))
+}
+
+/// The same for a command that reaches the agent over either of its ports.
+pub(super) fn parse_either<T: FromArgs + ArgsInfo>(
+    command: &str,
+    words: &[String],
+) -> Result<(T, Agent), Exit> {
+    let (own, flags, rpc) = flags::parse_shared::<T, ClientFlags, RpcFlags>(command, words)?;
+    Ok((own, Agent { flags, rpc_addr: rpc.rpc_addr }))
+}
+
+/// The help text of such a command.
+pub(super) fn help_either<T: ArgsInfo>(command: &str) -> String {
+    flags::help_shared::<T, ClientFlags, RpcFlags>(command)
+}
+
+fn refusal(error: String) -> Exit {
+    Exit::failure(format!("{error}\n"))
+}
+
+/// An agent that is reached over either of its ports.
+#[derive(Debug)]
+pub(super) struct Agent {
+    flags: ClientFlags,
+    rpc_addr: Option<String>,
+}
+
+/// The port that was chosen.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// `host:port` of the RPC port.
+    Rpc(String),
+    /// The HTTP interface.
+    Http(Client),
+}
+
+impl Agent {
+    /// The way to it that flags and variables name (DESIGN.md §8).
+    pub(super) fn way(self) -> Result<Way, String> {
+        match target(self.rpc_addr.clone(), self.flags.http_addr.clone()) {
+            Target::Rpc(address) => Ok(Way::Rpc(address)),
+            Target::Http(_) => self.over_http().map(Way::Http),
+        }
+    }
+
+    /// Its HTTP interface, for what is only there.
+    pub(super) fn over_http(self) -> Result<Client, String> {
+        Client::new(self.flags, ServerFlags::default())
+    }
 }
 
 /// A flag that is given as `key=value`.
@@ -84,12 +161,7 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Client {
-    /// The agent at `base`, as far as the environment says how to talk to it.
-    pub(super) fn at(base: &str) -> Result<Self, String> {
-        Self::new(ClientFlags { http_addr: Some(base.to_owned()), ..ClientFlags::default() })
-    }
-
-    fn new(flags: ClientFlags) -> Result<Self, String> {
+    fn new(flags: ClientFlags, servers: ServerFlags) -> Result<Self, String> {
         let trust = Trust::of(&tls(&flags, variable)?).map_err(|error| error.to_string())?;
         let file = || flags.token_file.or_else(|| variable("HTTP_TOKEN_FILE"));
         let token = match flags.token.or_else(|| variable("HTTP_TOKEN")) {
@@ -99,9 +171,9 @@ impl Client {
                 None => None,
             },
         };
-        let datacenter = flags.datacenter.filter(|name| !name.is_empty());
+        let datacenter = servers.datacenter.filter(|name| !name.is_empty());
         let asked = datacenter.as_ref().map(|name| format!("dc={}", escaped(name)));
-        let stale = flags.stale.unwrap_or(false).then(|| "stale".to_owned());
+        let stale = servers.stale.unwrap_or(false).then(|| "stale".to_owned());
         let common = asked.into_iter().chain(stale).collect();
         let (base, login) = (http_base(flags.http_addr), variable("HTTP_AUTH"));
         Ok(Self { base, token, login, trust, datacenter, common })
@@ -164,6 +236,11 @@ impl Client {
     /// Reads JSON.
     pub(super) fn get(&self, path: &str, query: &[String]) -> Result<Value, String> {
         json(&smol::block_on(self.call(("GET", path), query, Vec::new()))?)
+    }
+
+    /// Writes, by a question that has no body.
+    pub(super) fn order(&self, path: &str) -> Result<(), String> {
+        self.put(path, Vec::new()).map(drop)
     }
 
     /// Writes.

@@ -44,16 +44,18 @@ pub(super) fn parse<T: FromArgs + ArgsInfo>(command: &str, words: &[String]) -> 
     read(command, &[&own], &words)
 }
 
-/// The same for a command whose flags are its own and those of `U`, which many commands share.
-pub(super) fn parse_both<T, U>(command: &str, words: &[String]) -> Result<(T, U), Exit>
+/// The same for a command whose flags are its own and those of `U` and `V`, which many commands
+/// share.
+pub(super) fn parse_shared<T, U, V>(command: &str, words: &[String]) -> Result<(T, U, V), Exit>
 where
     T: FromArgs + ArgsInfo,
     U: FromArgs + ArgsInfo,
+    V: FromArgs + ArgsInfo,
 {
-    let (own, shared) = (T::get_args_info(), U::get_args_info());
-    let infos = [&own, &shared];
-    let [own_words, shared_words] = rewrite(command, infos, words)?;
-    Ok((read(command, &infos, &own_words)?, read(command, &infos, &shared_words)?))
+    let infos = [&T::get_args_info(), &U::get_args_info(), &V::get_args_info()];
+    let [own, first, second] = rewrite(command, infos, words)?;
+    let own = read(command, &infos, &own)?;
+    Ok((own, read(command, &infos, &first)?, read(command, &infos, &second)?))
 }
 
 fn read<T: FromArgs>(
@@ -169,8 +171,8 @@ pub(super) fn help(command: &str, info: &CommandInfoWithArgs) -> String {
 }
 
 /// The help text of a command with shared flags.
-pub(super) fn help_both<T: ArgsInfo, U: ArgsInfo>(command: &str) -> String {
-    help_of(command, &[&T::get_args_info(), &U::get_args_info()])
+pub(super) fn help_shared<T: ArgsInfo, U: ArgsInfo, V: ArgsInfo>(command: &str) -> String {
+    help_of(command, &[&T::get_args_info(), &U::get_args_info(), &V::get_args_info()])
 }
 
 fn help_of(command: &str, infos: &[&CommandInfoWithArgs]) -> String {
@@ -262,16 +264,26 @@ mod tests {
         count: Option<u32>,
     }
 
+    /// Shared by others.
+    #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+    struct Further {
+        /// where
+        #[argh(option, arg_name = "place")]
+        place: Option<String>,
+    }
+
     #[test]
     fn shared_flags_stand_among_a_commands_own() {
-        let both = |words: &[&str]| {
+        let all = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            parse_both::<Show, Shared>("show", &words)
+            parse_shared::<Show, Shared, Further>("show", &words)
         };
-        let (own, shared) = both(&["-count=2", "-detailed", "x", "-count=3"]).unwrap();
+        let given = ["-count=2", "-place", "here", "-detailed", "x", "-count=3"];
+        let (own, shared, further) = all(&given).unwrap();
         assert_eq!((own.detailed, shared.count), (Some(true), Some(2)));
+        assert_eq!(further.place.as_deref(), Some("here"));
         assert_eq!(own.rest, ["x", "-count=3"]);
-        let refused = both(&["-count=a"]).unwrap_err().stderr;
+        let refused = all(&["-count=a"]).unwrap_err().stderr;
         let rule = "invalid value \"a\" for flag -count: invalid digit found in string\n";
         assert!(refused.starts_with(rule), "{refused}");
         assert!(refused.contains("-count=<count>") && refused.contains("-detailed"), "{refused}");

@@ -1,8 +1,8 @@
 //! `terraform info`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{Rpc, Target, http, target};
+use super::client::{self, Client, Way};
+use super::transport::Rpc;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,26 +10,19 @@ use terraform_core::wire::ipc::{Body, Command};
 
 /// Shows numbers and states of an agent, for people.
 #[derive(FromArgs, ArgsInfo)]
-struct Arguments {
-    /// the RPC address of the agent (127.0.0.1:8400)
-    #[argh(option, arg_name = "address")]
-    rpc_addr: Option<String>,
-    /// the HTTP address of the agent, to be used instead
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
-}
+struct Arguments {}
 
 type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
 pub(super) fn run(words: &[String]) -> Exit {
-    let arguments: Arguments = match flags::parse("info", words) {
-        Ok(arguments) => arguments,
+    let agent = match client::parse_either::<Arguments>("info", words) {
+        Ok((Arguments {}, agent)) => agent,
         Err(exit) => return exit,
     };
-    let sections = match target(arguments.rpc_addr, arguments.http_addr) {
-        Target::Rpc(address) => over_rpc(&address),
-        Target::Http(base) => over_http(&base),
-    };
+    let sections = agent.way().and_then(|way| match way {
+        Way::Rpc(address) => over_rpc(&address),
+        Way::Http(client) => over_http(&client),
+    });
     match sections {
         Ok(sections) => Exit::success(shown(&sections)),
         Err(error) => Exit::failure(format!("Error querying agent: {error}\n")),
@@ -43,10 +36,8 @@ fn over_rpc(address: &str) -> Result<Sections, String> {
     }
 }
 
-fn over_http(base: &str) -> Result<Sections, String> {
-    let response = http(base, "GET", "/v1/agent/self")?;
-    let value: Value = serde_json::from_slice(&response.body)
-        .map_err(|error| format!("unreadable answer: {error}"))?;
+fn over_http(client: &Client) -> Result<Sections, String> {
+    let value = client.get("/v1/agent/self", &[])?;
     let mut sections = Sections::new();
     for (name, section) in value.get("Stats").and_then(Value::as_object).into_iter().flatten() {
         let entries = section.as_object().into_iter().flatten();

@@ -1,8 +1,8 @@
 //! `terraform join`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{Rpc, Target, escaped, http, target};
+use super::client::{self, Client, Way};
+use super::transport::{Rpc, escaped};
 use argh::{ArgsInfo, FromArgs};
 use terraform_core::wire::ipc::{Body, Command, Join};
 
@@ -12,32 +12,26 @@ struct Arguments {
     /// join the WAN pool, which connects the servers of all datacenters
     #[argh(option, arg_name = "bool")]
     wan: Option<bool>,
-    /// the RPC address of the agent (127.0.0.1:8400)
-    #[argh(option, arg_name = "address")]
-    rpc_addr: Option<String>,
-    /// the HTTP address of the agent, to be used instead
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// addresses of members, host or host:port
     #[argh(positional)]
     address: Vec<String>,
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
-    let arguments: Arguments = match flags::parse("join", words) {
-        Ok(arguments) => arguments,
+    let (arguments, agent) = match client::parse_either::<Arguments>("join", words) {
+        Ok(parsed) => parsed,
         Err(exit) => return exit,
     };
     if arguments.address.is_empty() {
-        let help = flags::help("join", &Arguments::get_args_info());
+        let help = client::help_either::<Arguments>("join");
         let rule = "At least one address to join must be specified.";
         return Exit::failure(format!("{rule}\n\n{help}"));
     }
     let wan = arguments.wan.unwrap_or(false);
-    let joined = match target(arguments.rpc_addr, arguments.http_addr) {
-        Target::Rpc(address) => over_rpc(&address, arguments.address, wan),
-        Target::Http(base) => Ok(over_http(&base, &arguments.address, wan)),
-    };
+    let joined = agent.way().and_then(|way| match way {
+        Way::Rpc(address) => over_rpc(&address, arguments.address, wan),
+        Way::Http(client) => Ok(over_http(&client, &arguments.address, wan)),
+    });
     match joined {
         Err(error) => Exit::failure(format!("{error}\n")),
         Ok((0, errors)) => Exit::failure(format!("{errors}Failed to join any nodes.\n")),
@@ -63,14 +57,14 @@ fn over_rpc(agent: &str, addresses: Vec<String>, wan: bool) -> Result<(u64, Stri
 }
 
 /// Each address is a request of its own.
-fn over_http(base: &str, addresses: &[String], wan: bool) -> (u64, String) {
+fn over_http(client: &Client, addresses: &[String], wan: bool) -> (u64, String) {
     let mut joined = 0;
     let mut errors = String::new();
     for address in addresses {
         let query = if wan { "?wan=1" } else { "" };
         let path = format!("/v1/agent/join/{}{query}", escaped(address));
-        match http(base, "PUT", &path) {
-            Ok(_) => joined += 1,
+        match client.order(&path) {
+            Ok(()) => joined += 1,
             Err(error) => {
                 errors.push_str(&format!("Error joining address '{address}': {error}\n"));
             }

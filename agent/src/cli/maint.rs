@@ -27,7 +27,7 @@ struct Arguments {
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
-    match client::parse("maint", words).and_then(perform) {
+    match client::parse_local("maint", words).and_then(perform) {
         Ok(exit) | Err(exit) => exit,
     }
 }

@@ -1,8 +1,8 @@
 //! `terraform members`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{Rpc, Target, http, target};
+use super::client::{self, Client, Way};
+use super::transport::Rpc;
 use crate::output::table;
 use argh::{ArgsInfo, FromArgs};
 use regex::{Regex, RegexBuilder};
@@ -27,12 +27,6 @@ struct Arguments {
     /// the members of the WAN pool, the servers of all datacenters
     #[argh(option, arg_name = "bool")]
     wan: Option<bool>,
-    /// the RPC address of the agent (127.0.0.1:8400)
-    #[argh(option, arg_name = "address")]
-    rpc_addr: Option<String>,
-    /// the HTTP address of the agent, to be used instead
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
 }
 
 /// One member as either interface tells of it.
@@ -53,16 +47,17 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<Exit, Exit> {
-    let arguments: Arguments = flags::parse("members", words)?;
+    let (arguments, agent) = client::parse_either::<Arguments>("members", words)?;
     let status = pattern("status", arguments.status.as_deref())?;
     let role = pattern("role", arguments.role.as_deref())?;
     let wan = arguments.wan.unwrap_or(false);
-    let rows = match target(arguments.rpc_addr, arguments.http_addr) {
-        Target::Rpc(address) => over_rpc(&address, wan).map_err(failure)?,
-        Target::Http(base) => over_http(&base, wan).map_err(failure)?,
-    };
+    let rows = agent.way().and_then(|way| match way {
+        Way::Rpc(address) => over_rpc(&address, wan),
+        Way::Http(client) => over_http(&client, wan),
+    });
     let role_of = |row: &Row| row.tags.get("role").cloned().unwrap_or_default();
     let mut rows: Vec<Row> = rows
+        .map_err(failure)?
         .into_iter()
         .filter(|row| status.is_match(&row.status) && role.is_match(&role_of(row)))
         .collect();
@@ -112,12 +107,10 @@ fn shown(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-fn over_http(base: &str, wan: bool) -> Result<Vec<Row>, String> {
+fn over_http(client: &Client, wan: bool) -> Result<Vec<Row>, String> {
     let path = if wan { "/v1/agent/members?wan=1" } else { "/v1/agent/members" };
     let failed = |error: String| format!("Error retrieving members: {error}");
-    let response = http(base, "GET", path).map_err(failed)?;
-    let value: Value = serde_json::from_slice(&response.body)
-        .map_err(|error| failed(format!("unreadable answer: {error}")))?;
+    let value = client.get(path, &[]).map_err(failed)?;
     let Some(members) = value.as_array() else { return Ok(Vec::new()) };
     Ok(members.iter().map(http_row).collect())
 }

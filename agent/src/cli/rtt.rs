@@ -1,8 +1,8 @@
 //! `terraform rtt`.
 
 use super::Exit;
-use super::flags;
-use super::transport::{Rpc, Target, http, http_base, target};
+use super::client::{self, Agent, Client, Way};
+use super::transport::Rpc;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 use std::time::Duration;
@@ -12,30 +12,24 @@ use terraform_core::wire::ipc::{Body, Command, CoordinateReply, Stats};
 /// Estimates the round trip between two members from their network coordinates.
 #[derive(FromArgs, ArgsInfo)]
 struct Arguments {
-    /// between servers of the WAN pool, named NODE.DATACENTER
+    /// between servers of the WAN pool, named NODE.DATACENTER; always asked over HTTP
     #[argh(option, arg_name = "bool")]
     wan: Option<bool>,
-    /// the RPC address of the agent (127.0.0.1:8400)
-    #[argh(option, arg_name = "address")]
-    rpc_addr: Option<String>,
-    /// the HTTP address of an agent, to be used instead; -wan always does (127.0.0.1:8500)
-    #[argh(option, arg_name = "address")]
-    http_addr: Option<String>,
     /// one or two members; the second is the agent itself if it is not named
     #[argh(positional)]
     node: Vec<String>,
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
-    let arguments: Arguments = match flags::parse("rtt", words) {
-        Ok(arguments) => arguments,
+    let (arguments, agent) = match client::parse_either::<Arguments>("rtt", words) {
+        Ok(parsed) => parsed,
         Err(exit) => return exit,
     };
     let (first, second) = match arguments.node.as_slice() {
         [first] => (first, None),
         [first, second] => (first, Some(second)),
         _ => {
-            let help = flags::help("rtt", &Arguments::get_args_info());
+            let help = client::help_either::<Arguments>("rtt");
             return Exit::failure(format!("One or two node names must be specified\n\n{help}"));
         }
     };
@@ -44,17 +38,22 @@ pub(super) fn run(words: &[String]) -> Exit {
         let rule = "Node names must be specified as <node name>.<datacenter> with -wan\n";
         return Exit::failure(rule);
     }
-    let estimated = if wan {
-        over_http(&http_base(arguments.http_addr), true, first, second)
-    } else {
-        match target(arguments.rpc_addr, arguments.http_addr) {
-            Target::Rpc(address) => over_rpc(&address, first, second),
-            Target::Http(base) => over_http(&base, false, first, second),
-        }
-    };
-    match estimated {
+    match estimate(agent, wan, first, second) {
         Ok(text) => Exit::success(text),
         Err(error) => Exit::failure(format!("{error}\n")),
+    }
+}
+
+fn estimate(
+    agent: Agent,
+    wan: bool,
+    first: &str,
+    second: Option<&String>,
+) -> Result<String, String> {
+    let way = if wan { Way::Http(agent.over_http()?) } else { agent.way()? };
+    match way {
+        Way::Rpc(address) => over_rpc(&address, first, second),
+        Way::Http(client) => over_http(&client, wan, first, second),
     }
 }
 
@@ -76,16 +75,12 @@ fn over_rpc(address: &str, first: &str, second: Option<&String>) -> Result<Strin
 }
 
 fn over_http(
-    base: &str,
+    client: &Client,
     wan: bool,
     first: &str,
     second: Option<&String>,
 ) -> Result<String, String> {
-    let get = |path: &str| {
-        let response = http(base, "GET", path).map_err(failed)?;
-        serde_json::from_slice::<Value>(&response.body)
-            .map_err(|error| failed(format!("unreadable answer: {error}")))
-    };
+    let get = |path: &str| client.get(path, &[]).map_err(failed);
     let second = match second {
         Some(second) => second.clone(),
         None => {

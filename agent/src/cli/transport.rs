@@ -3,7 +3,6 @@
 //! The RPC port is the default. An HTTP address, by flag or variable, without an RPC address means
 //! HTTP. Names of this program win over Consul's among the variables; a flag wins over both.
 
-use super::client::Client;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -165,13 +164,6 @@ impl Rpc {
 
 fn broken(error: &std::io::Error) -> String {
     format!("the connection to the agent broke: {}", system_text(error))
-}
-
-/// Asks the HTTP interface.
-///
-/// - Errors: the text for the user; a status other than 200 is one, with its body.
-pub(super) fn http(base: &str, method: &str, path: &str) -> Result<ClientResponse, String> {
-    smol::block_on(Client::at(base)?.call((method, path), &[], Vec::new()))
 }
 
 /// What is said of a status that a command has no use for.

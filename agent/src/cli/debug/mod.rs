@@ -99,7 +99,7 @@ pub(super) fn run(words: &[String]) -> Exit {
 }
 
 fn try_run(words: &[String]) -> Result<(), Exit> {
-    let (arguments, client) = client::parse::<Arguments>("debug", words)?;
+    let (arguments, client) = client::parse_local::<Arguments>("debug", words)?;
     let refuse = |rule: String| Exit::failure(format!("==> {rule}\n"));
     if let Some(count) = Some(arguments.rest.len()).filter(|count| *count > 0) {
         return Err(refuse(format!("Too many arguments (expected 0, got {count})")));
