@@ -10,7 +10,7 @@ use crate::durations::Durations;
 use crate::gossip::GossipStats;
 use crate::id::RequestId;
 use crate::node::request::Response;
-use crate::raft::{RaftStats, RoleKind};
+use crate::raft::{LeaderStats, RaftStats, RoleKind};
 use crate::reconcile::DutyTimes;
 use crate::rpc::RpcStats;
 use crate::serf::{MemberEventKind, SerfEvent};
@@ -210,8 +210,8 @@ pub struct ServerStatus {
     pub proposals: u64,
     /// How long writes took.
     pub writes: WriteTimes,
-    /// How long the disk took for batches of entries while this server led.
-    pub dispatches: Durations,
+    /// What consensus did while this server led.
+    pub leading: LeaderStats,
     /// How long the duties of a leader took.
     pub duties: DutyTimes,
 }
@@ -248,7 +248,7 @@ impl Node {
             reads_waiting: server.watches.len(),
             proposals: server.serving.proposals(),
             writes: server.serving.times().clone(),
-            dispatches: server.raft.dispatches().clone(),
+            leading: server.raft.leading().clone(),
             duties: server.reconcile.times().clone(),
         });
         NodeStatus {

@@ -30,6 +30,7 @@ pub(super) struct Leader {
     pub(super) sendings: BTreeMap<NodeId, Sending>,
     /// The first entry of the term.
     pub(super) noop: LogIndex,
+    elected_at: Instant,
     ready: bool,
     /// Who waits for which entry.
     waiting: BTreeMap<LogIndex, ProposalId>,
@@ -78,6 +79,7 @@ impl Raft {
             peers: BTreeMap::new(),
             sendings: BTreeMap::new(),
             noop: shared.log.last_index().next(),
+            elected_at: now,
             ready: false,
             waiting: BTreeMap::new(),
             uncommitted_bytes: 0,
@@ -249,7 +251,8 @@ impl Leader {
     /// The catalog holds everything up to here: answers who waited for it.
     pub(super) fn applied(
         &mut self,
-        shared: &Shared,
+        shared: &mut Shared,
+        now: Instant,
         index: LogIndex,
         out: &mut Outbox<RaftOutput>,
     ) {
@@ -259,6 +262,7 @@ impl Leader {
         }
         if index >= self.noop && !self.ready {
             self.ready = true;
+            shared.leading.barriers.record_since(self.elected_at, now);
             out.push(RaftOutput::LeaderReady { term: shared.hard.term });
         }
     }
@@ -279,7 +283,7 @@ impl Leader {
     }
 
     /// Makes the peers those of the newest configuration. Removed ones stay until they know.
-    pub(super) fn match_peers(&mut self, shared: &Shared, now: Instant) {
+    pub(super) fn match_peers(&mut self, shared: &mut Shared, now: Instant) {
         let (config, index) = (shared.configs.latest(), shared.configs.latest_index());
         let patience = shared.settings.timing.heartbeat_timeout;
         for (id, peer) in &mut self.peers {
@@ -299,5 +303,6 @@ impl Leader {
                 *peer = fresh();
             }
         }
+        shared.leading.peers.retain(|id, _| self.peers.contains_key(id));
     }
 }

@@ -134,7 +134,7 @@ impl Raft {
     ) {
         let since = self.shared.persist_done(seq, out);
         if let (Role::Leader(_), Some(since)) = (&self.role, since) {
-            self.shared.dispatches.record_since(since, now);
+            self.shared.leading.dispatches.record_since(since, now);
         }
         self.own_vote_durable(now, seq, out);
         self.count_matches(now, out);
@@ -198,7 +198,7 @@ impl Machine for Raft {
                 assert!(index <= shared.handed, "INV-RAFT-8: applied is not above what was handed");
                 shared.applied = shared.applied.max(index);
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.applied(shared, index, out);
+                    leader.applied(shared, now, index, out);
                 }
                 self.serve_reads(now, out);
                 self.take_snapshot_if_due(now, out);

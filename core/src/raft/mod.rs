@@ -64,7 +64,7 @@ pub use message::{
 };
 pub use settings::{ENTRY_BYTES_MAX, RaftLimits, RaftSettings, Timing};
 pub use snapshot::{ImageId, ReceiptId};
-pub use stats::RaftStats;
+pub use stats::{LeaderStats, PeerStats, RaftStats};
 pub use status::{LeaveVerdict, Replica, Replication};
 pub use trace::{NoQuorum, RaftTrace};
 

@@ -131,8 +131,13 @@ impl Progress {
         assert!(self.next > self.matched, "INV-RAFT-14: next is above match");
     }
 
-    /// The server answered a request of `sent_at`.
-    pub(super) fn answered(&mut self, now: Instant, sent_at: u64, condition: Condition) {
+    /// The server answered a request of `sent_at`; how long that took.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        sent_at: u64,
+        condition: Condition,
+    ) -> Duration {
         self.active_at = now;
         self.applied = self.applied.max(condition.applied);
         self.patience = condition.patience;
@@ -140,6 +145,7 @@ impl Progress {
         let sent_at = Instant::from_nanos(sent_at).min(now);
         let sent_at = if crate::mutant!(M15) { now } else { sent_at };
         self.acked_send = self.acked_send.max(Some(sent_at));
+        now.since(sent_at)
     }
 
     /// What is on its way may be lost, if the server turns out to be there.

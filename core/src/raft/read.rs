@@ -34,6 +34,7 @@ struct WaitingRead {
     round: u64,
     /// What must be applied before.
     index: LogIndex,
+    since: Instant,
 }
 
 impl Raft {
@@ -43,7 +44,7 @@ impl Raft {
         let error = match &mut self.role {
             Role::Leader(leader) if leader.reads.is_full(shared) => ReadError::Overloaded,
             Role::Leader(leader) => {
-                leader.await_round(shared, id);
+                leader.await_round(shared, now, id);
                 return leader.serve_reads(shared, now, out);
             }
             Role::Follower(_) | Role::Candidate(_) => ReadError::NotLeader,
@@ -75,13 +76,13 @@ impl Reads {
 }
 
 impl Leader {
-    fn await_round(&mut self, shared: &Shared, id: ReadId) {
+    fn await_round(&mut self, shared: &Shared, now: Instant, id: ReadId) {
         if shared.commit < self.noop {
             mark!("raft.read.before_the_noop");
         }
         let index = if mutant!(M17) { shared.commit } else { shared.commit.max(self.noop) };
         let round = if mutant!(M18) { self.reads.round } else { self.reads.round + 1 };
-        self.reads.waiting.push_back(WaitingRead { id, round, index });
+        self.reads.waiting.push_back(WaitingRead { id, round, index, since: now });
     }
 
     /// Answers what is confirmed and applied, and begins the next round if a read waits for it and
@@ -93,6 +94,7 @@ impl Leader {
             let may = |read: &&WaitingRead| read.round <= confirmed && read.index <= shared.applied;
             while let Some(read) = waiting.front().filter(may).copied() {
                 waiting.pop_front();
+                shared.leading.confirmations.record_since(read.since, now);
                 out.push(RaftOutput::ReadReady { id: read.id });
             }
             let unconfirmed = waiting.partition_point(|read| read.round <= confirmed);

@@ -90,7 +90,8 @@ impl Raft {
             return;
         }
         peer.progress.acknowledged(matched);
-        peer.progress.answered(now, header.sent_at, condition);
+        let took = peer.progress.answered(now, header.sent_at, condition);
+        self.shared.peer_stats(header.from).appends.record(took);
         self.count_matches(now, out);
         if let Role::Leader(leader) = &mut self.role {
             leader.dismiss(header.from);
@@ -160,7 +161,8 @@ impl Raft {
             self.shared.stats.malformed += 1;
             return;
         }
-        peer.progress.answered(now, header.sent_at, condition);
+        let took = peer.progress.answered(now, header.sent_at, condition);
+        self.shared.peer_stats(header.from).heartbeats.record(took);
         peer.progress.acked_round = peer.progress.acked_round.max(round);
         if peer.progress.take_suspicion() {
             if let Flow::Probe { sent } = &mut peer.progress.flow {
@@ -281,6 +283,7 @@ impl Leader {
         let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
         let commit = shared.commit;
         peer.progress.sent(last, bytes);
+        shared.peer_stats(to).entries += entries.len() as u64;
         peer.progress.sent_commit = commit.min(last).max(peer.progress.sent_commit);
         let destination = Destination::request(to, peer.address, now);
         let (prev_term, prev_chain) = (prev.term, prev.chain);

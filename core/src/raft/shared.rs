@@ -9,10 +9,10 @@ use super::membership::Configurations;
 use super::persist::Persister;
 use super::snapshot::Snapshots;
 use super::{
-    Body, Condition, Configuration, Entry, EntryKind, HardState, Header, IdentityChange, Message,
-    PersistSeq, RaftOutput, RaftSettings, RaftStats, RaftTrace, RestoredRaft, SnapshotMeta, Unfit,
+    Body, Condition, Configuration, Entry, EntryKind, HardState, Header, IdentityChange,
+    LeaderStats, Message, PeerStats, PersistSeq, RaftOutput, RaftSettings, RaftStats, RaftTrace,
+    RestoredRaft, SnapshotMeta, Unfit,
 };
-use crate::durations::Durations;
 use crate::id::{ClusterId, LogIndex, NodeId, StoreId, Term};
 use crate::log::Log;
 use crate::machine::Outbox;
@@ -87,8 +87,7 @@ pub(super) struct Shared {
     /// Whether the disk has no space for more of the log.
     pub(super) log_full: bool,
     pub(super) stats: RaftStats,
-    /// How long the disk took for entries of a leader.
-    pub(super) dispatches: Durations,
+    pub(super) leading: LeaderStats,
     pub(super) stopped: bool,
     told_foreign: BTreeSet<NodeId>,
     pub(super) wrong_store: BTreeSet<NodeId>,
@@ -134,7 +133,7 @@ impl Shared {
             recovering: restored.recovering,
             log_full: false,
             stats: RaftStats::default(),
-            dispatches: Durations::default(),
+            leading: LeaderStats::default(),
             stopped: false,
             told_foreign: BTreeSet::new(),
             wrong_store: BTreeSet::new(),
@@ -151,6 +150,11 @@ impl Shared {
 
     pub(super) const fn id(&self) -> NodeId {
         self.settings.id
+    }
+
+    /// What was sent to this peer.
+    pub(super) fn peer_stats(&mut self, peer: NodeId) -> &mut PeerStats {
+        self.leading.peers.entry(peer).or_default()
     }
 
     /// Whether a message's header fits this server at all; adopts the cluster that contacts a

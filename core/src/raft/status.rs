@@ -1,8 +1,7 @@
 //! What others may know of a server's consensus: the published view, and whether it may leave.
 
 use super::machine::Role;
-use super::{Configuration, Raft, RaftStats, RoleKind, Unfit};
-use crate::durations::Durations;
+use super::{Configuration, LeaderStats, Raft, RaftStats, RoleKind, Unfit};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 use crate::log::Position;
 use crate::time::Instant;
@@ -134,9 +133,9 @@ impl Raft {
         &self.shared.stats
     }
 
-    /// How long the disk took for each batch of entries while this server led.
-    pub const fn dispatches(&self) -> &Durations {
-        &self.shared.dispatches
+    /// What it did while it led.
+    pub const fn leading(&self) -> &LeaderStats {
+        &self.shared.leading
     }
 
     /// To whom this leader is handing over, if it does.

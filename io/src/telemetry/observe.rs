@@ -11,6 +11,7 @@ use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::durations::Durations;
 use terraform_core::node::{NodeStatus, PoolStatus, ServerStatus, Stats, WriteTimes};
+use terraform_core::raft::{LeaderStats, PeerStats};
 use terraform_core::reconcile::DutyTimes;
 use terraform_core::rpc::RpcStats;
 use terraform_core::serf::{MemberStatus, Members};
@@ -34,7 +35,7 @@ pub(super) struct Observer {
     pools: [PoolStatus; 2],
     proposals: u64,
     writes: WriteTimes,
-    dispatches: Durations,
+    leading: LeaderStats,
     duties: DutyTimes,
     host: [u64; 6],
 }
@@ -126,8 +127,11 @@ impl Observer {
         sample("kvs.apply", &new.kv, &old.kv);
         sample("txn.apply", &new.transaction, &old.transaction);
         sample("session.apply", &new.session, &old.session);
-        let old = std::mem::replace(&mut self.dispatches, server.dispatches.clone());
-        sample("raft.leader.dispatchLog", &server.dispatches, &old);
+        let old = std::mem::replace(&mut self.leading, server.leading.clone());
+        leading(&server.leading, &old, interval);
+        let mut sample = |name, new: &Durations, old: &Durations| {
+            interval.sample(Key::plain(name), &new.since(old));
+        };
         let old = std::mem::replace(&mut self.duties, server.duties.clone());
         sample("leader.reconcile", &server.duties.passes, &old.passes);
         sample("leader.reconcileMember", &server.duties.steps, &old.steps);
@@ -147,6 +151,26 @@ impl Observer {
         for ((name, new), old) in counters.into_iter().zip(&mut self.host) {
             interval.count(Key::plain(name), new.saturating_sub(std::mem::replace(old, new)));
         }
+    }
+}
+
+/// What consensus did while this server led. The servers it sent to are the end of the name, as in
+/// Consul 1.8, and no label.
+fn leading(new: &LeaderStats, old: &LeaderStats, interval: &mut Interval) {
+    let mut sample = |name: &str, new: &Durations, old: &Durations| {
+        interval.sample(Key::plain(name), &new.since(old));
+    };
+    sample("raft.leader.dispatchLog", &new.dispatches, &old.dispatches);
+    sample("leader.barrier", &new.barriers, &old.barriers);
+    sample("rpc.consistentRead", &new.confirmations, &old.confirmations);
+    let unknown = PeerStats::default();
+    for (id, new) in &new.peers {
+        let old = old.peers.get(id).unwrap_or(&unknown);
+        let key = |name: &str| Key::plain(&format!("raft.replication.{name}.{id}"));
+        let entries = new.entries.saturating_sub(old.entries);
+        interval.count(key("appendEntries.logs"), entries);
+        interval.sample(key("appendEntries.rpc"), &new.appends.since(&old.appends));
+        interval.sample(key("heartbeat"), &new.heartbeats.since(&old.heartbeats));
     }
 }
 
@@ -244,5 +268,26 @@ fn process(process: Option<&Process>, uptime: Duration, interval: &mut Interval)
         set("runtime.threads", float(process.threads));
         set("runtime.open_fds", float(process.open_fds));
         set("runtime.cpu_seconds", process.cpu.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use terraform_core::time::WallClock;
+
+    #[test]
+    fn what_a_leader_sent_is_named_by_the_server_and_counted_once() {
+        let mut interval = Interval::beginning(WallClock::from_millis(0));
+        let id = terraform_core::id::NodeId::from_bytes([7; 16]);
+        let mut stats = PeerStats { entries: 5, ..PeerStats::default() };
+        stats.heartbeats.record(Duration::from_millis(2));
+        let new = LeaderStats { peers: [(id, stats)].into(), ..LeaderStats::default() };
+        leading(&new, &LeaderStats::default(), &mut interval);
+        leading(&new, &new, &mut interval);
+        let key = |name: &str| Key::plain(&format!("raft.replication.{name}.{id}"));
+        assert_eq!(interval.counters, [(key("appendEntries.logs"), 5)].into());
+        let samples = interval.samples.iter().map(|(key, times)| (key.clone(), times.count()));
+        assert_eq!(samples.collect::<Vec<_>>(), [(key("heartbeat"), 1)]);
     }
 }

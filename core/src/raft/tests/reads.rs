@@ -2,6 +2,7 @@
 
 use super::server::{Server1, well};
 use super::*;
+use crate::durations::Durations;
 use crate::raft::cluster::Cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,6 +53,45 @@ fn a_read_is_answered_once_a_majority_answered_a_round_that_began_after_it() {
     assert_eq!(ready(&server), [0; 0], "a doubled answer counts once");
     answer(&mut server, 3, term, round);
     assert_eq!(ready(&server), [7]);
+}
+
+#[test]
+fn a_leader_measures_its_barrier_its_confirmations_and_every_other_server() {
+    let mut server = Server1::new(2, &[2]);
+    let term = server.elect();
+    let elected = server.now;
+    server.now = elected + Duration::from_millis(5);
+    for from in [2, 3] {
+        server.acknowledge(from, term, 3);
+    }
+    let asked = server.now;
+    let [round] = read(&mut server, 7)[..] else { panic!("a round begins at once") };
+    server.now = asked + Duration::from_millis(7);
+    for from in [2, 3] {
+        let header = Header {
+            cluster: cluster_id(),
+            from: node(from),
+            address: address(from),
+            from_store: store(from),
+            to: node(1),
+            term: Term::new(term),
+            sent_at: asked.as_nanos(),
+        };
+        let body = Body::HeartbeatAnswer { round, condition: well() };
+        server.input(RaftInput::Receive(Message { header, body }));
+    }
+    let leading = server.raft.leading();
+    let told = |durations: &Durations| (durations.count(), durations.sum().as_millis());
+    assert_eq!(told(&leading.barriers), (1, 5));
+    assert_eq!(told(&leading.confirmations), (1, 7));
+    let peers = [2, 3, 4, 5].map(|peer| &leading.peers[&node(peer)]);
+    assert_eq!(peers.map(|peer| peer.entries), [1; 4], "each was sent the noop");
+    assert_eq!(peers.map(|peer| told(&peer.heartbeats)), [(1, 7), (1, 7), (0, 0), (0, 0)]);
+    assert_eq!(peers.map(|peer| peer.appends.count()), [1, 1, 0, 0]);
+    // What was measured outlives the term.
+    server.receive(2, term + 1, Body::Heartbeat { commit: LogIndex::ZERO, round: 1 });
+    assert_eq!(server.raft.role(), RoleKind::Follower);
+    assert_eq!(server.raft.leading().peers.len(), 4);
 }
 
 /// raft.md R3: the round under way asked its questions before the read came, so that their answers
