@@ -360,6 +360,7 @@ impl Gossip {
         let Some(record) = self.table.get(name) else { return };
         let Some(suspicion) = &record.suspicion else { return };
         let (confirmations, incarnation) = (suspicion.confirmations(), record.peer.incarnation);
+        self.stats.suspicions_unconfirmed += u64::from(suspicion.lacks_confirmations());
         crate::trace!(
             out,
             Level::Info,

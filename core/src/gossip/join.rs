@@ -83,7 +83,8 @@ impl Gossip {
             }
             let Some(address) = join.waiting.pop_front() else { break };
             join.running += 1;
-            self.open_exchange(address, Purpose::PushPull { join: Some(id) }, deadline, out);
+            let purpose = Purpose::PushPull { join: Some(id) };
+            self.open_exchange(now, address, purpose, deadline, out);
         }
         if self.joins.get(&id).is_some_and(|join| join.running == 0)
             && let Some(join) = self.joins.remove(&id)

@@ -87,6 +87,7 @@ impl Gossip {
         } else {
             self.send_with_piggyback(target.address, Some(target.versions), &ping, out);
         }
+        self.stats.probes_stretched += u64::from(self.health.score() > 0);
         let deadline = now + self.health.scale(self.config.probe_interval);
         self.timers.set(Timer::ProbeTimeout, (now + self.config.probe_timeout).min(deadline));
         self.timers.set(Timer::ProbeVerdict, deadline);
@@ -130,7 +131,7 @@ impl Gossip {
         if target.versions.protocol_max >= STREAM_PING_PROTOCOL && deadline > now {
             crate::mark!("gossip.stream_probe");
             let ping = self.ping(seq_no, Some(target.name));
-            self.open_exchange(target.address, Purpose::Ping(ping), deadline, out);
+            self.open_exchange(now, target.address, Purpose::Ping(ping), deadline, out);
         }
     }
 

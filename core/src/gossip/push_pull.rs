@@ -72,6 +72,8 @@ pub(super) enum Purpose {
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     peer: SocketAddr,
+    /// When the stream was wanted, or accepted.
+    since: Instant,
     stage: Stage,
     /// Bytes taken in so far.
     fed: usize,
@@ -163,7 +165,7 @@ impl Gossip {
         let partner = chosen.first().map(|record| record.peer.address);
         if let Some(partner) = partner {
             let deadline = now + self.config.stream_timeout;
-            self.open_exchange(partner, Purpose::PushPull { join: None }, deadline, out);
+            self.open_exchange(now, partner, Purpose::PushPull { join: None }, deadline, out);
         }
     }
 
@@ -175,6 +177,7 @@ impl Gossip {
     /// Opens a stream that has to reach its purpose before `deadline`.
     pub(super) fn open_exchange(
         &mut self,
+        now: Instant,
         to: SocketAddr,
         purpose: Purpose,
         deadline: Instant,
@@ -183,7 +186,7 @@ impl Gossip {
         let stream = self.next_stream;
         self.next_stream = StreamId::new(stream.get() + super::STREAM_STEP);
         let stage = Stage::Opening(purpose);
-        self.exchanges.insert(stream, Exchange { peer: to, stage, fed: 0 });
+        self.exchanges.insert(stream, Exchange { peer: to, since: now, stage, fed: 0 });
         self.timers.set(Timer::Exchange(stream), deadline);
         out.push(GossipOutput::OpenStream { stream, to });
     }
@@ -244,7 +247,7 @@ impl Gossip {
             return;
         }
         let stage = Stage::Reading(StreamDecoder::accepted());
-        self.exchanges.insert(stream, Exchange { peer, stage, fed: 0 });
+        self.exchanges.insert(stream, Exchange { peer, since: now, stage, fed: 0 });
         self.timers.set(Timer::Exchange(stream), now + self.config.stream_timeout);
     }
 
@@ -418,7 +421,7 @@ impl Gossip {
         out: &mut Outbox<GossipOutput>,
     ) {
         let Some(exchange) = self.close_exchange(stream, out) else { return };
-        let peer = exchange.peer;
+        let (peer, since) = (exchange.peer, exchange.since);
         match (exchange.stage, message) {
             (Stage::Awaiting(Purpose::Ping(ping), _), StreamMessage::Ack(ack)) => {
                 if ack.seq_no == ping.seq_no {
@@ -434,14 +437,15 @@ impl Gossip {
                     }
                     self.merge(now, peer, remote, out)
                 });
-                self.push_pull_finished(now, peer, join, merged, out);
+                self.push_pull_finished(now, (peer, since), join, merged, out);
             }
             (Stage::Awaiting(Purpose::PushPull { join }, _), StreamMessage::Err(text)) => {
-                self.push_pull_finished(now, peer, join, Err(format!("remote error: {text}")), out);
+                let error = Err(format!("remote error: {text}"));
+                self.push_pull_finished(now, (peer, since), join, error, out);
             }
             (Stage::Awaiting(Purpose::PushPull { join }, _), _) => {
                 let reason = "the answer is no state".to_owned();
-                self.push_pull_finished(now, peer, join, Err(reason), out);
+                self.push_pull_finished(now, (peer, since), join, Err(reason), out);
             }
             (
                 Stage::Awaiting(Purpose::Ping(_) | Purpose::User(_), _)
@@ -686,17 +690,19 @@ impl Gossip {
             | Stage::Reading(_)
             | Stage::Replying(_) => return,
         };
-        self.push_pull_finished(now, exchange.peer, join, Err(reason.to_owned()), out);
+        let (peer, since) = (exchange.peer, exchange.since);
+        self.push_pull_finished(now, (peer, since), join, Err(reason.to_owned()), out);
     }
 
     fn push_pull_finished(
         &mut self,
         now: Instant,
-        peer: SocketAddr,
+        (peer, since): (SocketAddr, Instant),
         join: Option<JoinId>,
         result: Result<(), String>,
         out: &mut Outbox<GossipOutput>,
     ) {
+        self.stats.exchanges.record_since(since, now);
         if let Some(join) = join {
             if result.is_ok() && self.is_active() {
                 // First-hand news need no proof; what was queued while alone was dropped.

@@ -45,10 +45,15 @@ impl Suspicion {
 
     /// Counts `accuser`; `false` if it is known already or no more are wanted.
     pub(super) fn confirm(&mut self, accuser: &NodeName) -> bool {
-        if self.confirmations() >= self.wanted {
+        if !self.lacks_confirmations() {
             return false;
         }
         self.accusers.insert(accuser.clone())
+    }
+
+    /// Whether further accusers would shorten it.
+    pub(super) fn lacks_confirmations(&self) -> bool {
+        self.confirmations() < self.wanted
     }
 
     /// Independent accusers beside the first.

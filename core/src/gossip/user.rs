@@ -37,6 +37,6 @@ impl Gossip {
         }
         crate::mark!("gossip.user_stream");
         let deadline = now + self.config.stream_timeout;
-        self.open_exchange(to, Purpose::User(payload), deadline, out);
+        self.open_exchange(now, to, Purpose::User(payload), deadline, out);
     }
 }

@@ -178,6 +178,8 @@ pub struct PoolStatus {
     pub events_queued: usize,
     /// What happened so far.
     pub stats: GossipStats,
+    /// How often members were back within a minute after they had failed.
+    pub flaps: u64,
 }
 
 /// How the servers do, in short; their leader alone knows.
@@ -275,7 +277,7 @@ impl Node {
     }
 }
 
-fn pool_status(Pool { gossip, .. }: &Pool) -> PoolStatus {
+fn pool_status(Pool { gossip, serf, .. }: &Pool) -> PoolStatus {
     let [facts_queued, intents_queued, queries_queued, events_queued] = gossip.queued();
     PoolStatus {
         health_score: gossip.health_score(),
@@ -285,5 +287,6 @@ fn pool_status(Pool { gossip, .. }: &Pool) -> PoolStatus {
         queries_queued,
         events_queued,
         stats: gossip.stats().clone(),
+        flaps: serf.flaps(),
     }
 }

@@ -74,6 +74,10 @@ use std::time::Duration;
 /// Members known at most; the one gone longest makes room for another.
 const MEMBERS_MAX: usize = 65_536;
 
+/// How soon after its failure a member has to be back for that to be counted as flapping
+/// (gossip-protocol.md §15).
+const FLAP_TIME: Duration = Duration::from_secs(60);
+
 /// What the Serf machine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SerfInput {
@@ -314,6 +318,7 @@ pub struct Serf {
     started: Instant,
     members: OrdMap<NodeName, Entry>,
     version: u64,
+    flaps: u64,
     /// The version in which every member was alive, if it was looked at.
     all_alive_in: Option<u64>,
     clock: LamportClock,
@@ -378,6 +383,7 @@ impl Serf {
             started: now,
             members: OrdMap::new(),
             version: 0,
+            flaps: 0,
             all_alive_in: None,
             clock: LamportClock::new(),
             event_clock: LamportClock::new(),
@@ -446,6 +452,11 @@ impl Serf {
         self.version
     }
 
+    /// How often members were back within a minute after they had failed.
+    pub const fn flaps(&self) -> u64 {
+        self.flaps
+    }
+
     /// The member clock, for people.
     pub const fn member_time(&self) -> LamportTime {
         self.clock.now()
@@ -471,6 +482,8 @@ impl Serf {
         let mut prune = false;
         if let Some(known) = self.members.get(&name) {
             status_time = known.member.status_time;
+            let failed = known.member.status == MemberStatus::Failed;
+            self.flaps += u64::from(failed && now.since(known.since) < FLAP_TIME);
         } else if let Some(early) = self.early.take(&name) {
             (status_time, prune) = (early.time, early.pruned);
             if early.kind == IntentKind::Leave {

@@ -217,8 +217,15 @@ fn pool(
     count("memberlist.msg.alive", new_stats.alive, old_stats.alive);
     count("memberlist.msg.suspect", new_stats.suspect, old_stats.suspect);
     count("memberlist.msg.dead", new_stats.dead, old_stats.dead);
-    let probes = new_stats.probes.since(&old_stats.probes);
-    interval.sample(of_pool("memberlist.probeNode", network), &probes);
+    let (stretched, unconfirmed) = (new_stats.probes_stretched, new_stats.suspicions_unconfirmed);
+    count("memberlist.degraded.probe", stretched, old_stats.probes_stretched);
+    count("memberlist.degraded.timeout", unconfirmed, old_stats.suspicions_unconfirmed);
+    count("serf.member.flap", status.flaps, old.flaps);
+    let mut sample = |name, new: &Durations, old: &Durations| {
+        interval.sample(of_pool(name, network), &new.since(old));
+    };
+    sample("memberlist.probeNode", &new_stats.probes, &old_stats.probes);
+    sample("memberlist.pushPullNode", &new_stats.exchanges, &old_stats.exchanges);
 }
 
 /// What is registered on this agent.
@@ -275,6 +282,27 @@ fn process(process: Option<&Process>, uptime: Duration, interval: &mut Interval)
 mod tests {
     use super::*;
     use terraform_core::time::WallClock;
+
+    #[test]
+    fn what_rarely_happens_in_a_pool_is_counted_by_its_difference() {
+        let mut interval = Interval::beginning(WallClock::from_millis(0));
+        let mut seen = PoolStatus::default();
+        for (flaps, stretched, unconfirmed) in [(1, 2, 3), (2, 4, 6)] {
+            let mut now = PoolStatus { flaps, ..PoolStatus::default() };
+            now.stats.probes_stretched = stretched;
+            now.stats.suspicions_unconfirmed = unconfirmed;
+            interval.counters.clear();
+            pool(&now, Some("wan"), &mut seen, &mut interval);
+        }
+        let counted: Vec<_> = interval.counters.into_iter().collect();
+        let expected = [
+            ("memberlist.degraded.probe", 2),
+            ("memberlist.degraded.timeout", 3),
+            ("serf.member.flap", 1),
+        ];
+        let expected = expected.map(|(name, count)| (of_pool(name, Some("wan")), count));
+        assert_eq!(counted, expected);
+    }
 
     #[test]
     fn what_a_leader_sent_is_named_by_the_server_and_counted_once() {

@@ -125,6 +125,27 @@ fn news_of_members_are_counted_once_and_probes_with_their_time() {
     let stats = cluster.seats[0].host.as_ref().unwrap().gossip.stats();
     assert_eq!((stats.alive, stats.suspect, stats.dead), (2, 1, 1));
     assert!(stats.probes.count() > 0 && stats.probes.sum() > Duration::ZERO);
+    assert!(stats.exchanges.count() > 0 && stats.exchanges.sum() > Duration::ZERO);
+}
+
+/// Lifeguard §IV-A, §IV-B: what tells an operator that a member's verdicts are worth little.
+#[test]
+fn a_cut_off_member_counts_its_stretched_probes_and_unconfirmed_suspicions() {
+    let mut cluster = Cluster::joined(5, 5);
+    let counts = |cluster: &Cluster, index: usize| {
+        let stats = cluster.seats[index].host.as_ref().unwrap().gossip.stats();
+        (stats.probes_stretched, stats.suspicions_unconfirmed)
+    };
+    assert_eq!(counts(&cluster, 0), (0, 0));
+    for other in 1..5 {
+        cluster.cut(0, other);
+    }
+    cluster.run(60);
+    let (stretched, unconfirmed) = counts(&cluster, 0);
+    assert!(stretched > 0 && unconfirmed > 0, "{stretched}, {unconfirmed}");
+    for other in 1..5 {
+        assert_eq!(counts(&cluster, other).1, 0, "the others confirm what they suspect");
+    }
 }
 
 /// SWIM §4.2: a confirmed failure is final for its incarnation; §4.1: it spreads by piggyback.

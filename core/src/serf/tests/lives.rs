@@ -83,6 +83,24 @@ fn a_killed_member_that_restarts_is_alive_everywhere_above_its_old_incarnation()
     }
 }
 
+/// gossip-protocol.md §15.
+#[test]
+fn a_member_that_is_back_within_a_minute_of_its_failure_flaps() {
+    for (seconds, flaps) in [(15, 1), (120, 0)] {
+        let mut cluster = Cluster::joined(3, 1);
+        cluster.kill(2);
+        cluster.run(seconds);
+        cluster.assert_seen(2, MemberStatus::Failed);
+        cluster.start(2);
+        cluster.run(5);
+        cluster.assert_all(PeerState::Alive, MemberStatus::Alive);
+        for index in 0..2 {
+            let serf = &cluster.seats[index].host.as_ref().unwrap().serf;
+            assert_eq!(serf.flaps(), flaps, "after {seconds} s");
+        }
+    }
+}
+
 /// gossip-protocol.md §28, mass restart: their files tell under which incarnations they were known.
 #[test]
 fn members_that_restart_together_are_believed_without_a_refutation() {
