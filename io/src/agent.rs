@@ -301,6 +301,7 @@ impl Prepared {
             fan,
             registered,
             counters,
+            metrics: Arc::clone(handle.metrics()),
             server_streams_of_source_max: settings.server_connections_per_client,
         };
         let driver = spawn(Driver::new(core, host, inbox, arrivals).run());

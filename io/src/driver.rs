@@ -15,6 +15,7 @@ use crate::oneshot;
 use crate::runtime::spawn;
 use crate::storage::{Completion, Disk};
 use crate::stream::Streams;
+use crate::telemetry::{Metrics, Timed};
 use crate::udp::Datagrams;
 use arc_swap::ArcSwap;
 use smol::Timer;
@@ -50,6 +51,8 @@ pub trait Core: Send + 'static {
     fn poll_output(&mut self) -> Option<Output>;
     /// When `Input::Timeout` is wanted next.
     fn next_timeout(&self) -> Option<Instant>;
+    /// Entries of the log that it has applied in this run.
+    fn entries_applied(&self) -> u64;
 }
 
 impl Core for Node {
@@ -61,6 +64,9 @@ impl Core for Node {
     }
     fn next_timeout(&self) -> Option<Instant> {
         Self::next_timeout(self).map(|(at, _)| at)
+    }
+    fn entries_applied(&self) -> u64 {
+        self.stats().entries_applied
     }
 }
 
@@ -89,6 +95,8 @@ pub struct Host {
     pub registered: Arc<Bell>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Where turns that apply something are noted.
+    pub metrics: Arc<Metrics>,
     /// Streams that the server port takes of one source at once.
     pub server_streams_of_source_max: usize,
 }
@@ -191,9 +199,12 @@ impl<C: Core> Driver<C> {
             } else {
                 Wake::Timer
             };
-            let began = self.host.clock.now();
+            let (began, applied) = (self.host.clock.now(), self.core.entries_applied());
             let full = self.feed(began, wake);
             let took = self.host.clock.now().since(began);
+            if self.core.entries_applied() > applied {
+                self.host.metrics.time(Timed::Applying, took);
+            }
             if took > SLOW_TURN {
                 Counters::count(&self.host.counters.slow_turns);
                 let text = format_args!("the agent was busy for {} ms", took.as_millis());

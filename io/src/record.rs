@@ -189,6 +189,10 @@ impl Core for Recorded {
     fn next_timeout(&self) -> Option<Instant> {
         self.node.next_timeout().map(|(at, _)| at)
     }
+
+    fn entries_applied(&self) -> u64 {
+        self.node.stats().entries_applied
+    }
 }
 
 impl Drop for Recorded {

@@ -9,6 +9,7 @@ use super::request::{Request, RequestBody, RequestContext, RequestError, Respons
 use super::{Node, NodeTrace};
 use crate::catalog::prepared::{Executed, Execution, Selection};
 use crate::catalog::query::{Query, Rows};
+use crate::durations::Durations;
 use crate::id::{Datacenter, ModifyIndex};
 use crate::machine::Machine as _;
 use crate::rpc::{Caller, RpcInput, Ticket};
@@ -28,6 +29,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Executions {
     issued: u64,
     asking: BTreeMap<u64, Asking>,
+    /// Questions to other datacenters, until they were answered or failed.
+    times: Durations,
     /// When it was last told of a datacenter that it could not be asked, within the interval.
     warned: BTreeMap<Datacenter, Instant>,
 }
@@ -39,6 +42,8 @@ struct Asking {
     context: RequestContext,
     wanted: Box<Selection>,
     limit: u64,
+    /// When the datacenter was asked whose answer is awaited.
+    since: Instant,
     /// Whom to ask next.
     left: VecDeque<Datacenter>,
     /// The answer so far.
@@ -46,6 +51,11 @@ struct Asking {
 }
 
 impl Executions {
+    /// How long other datacenters took.
+    pub(super) const fn times(&self) -> &Durations {
+        &self.times
+    }
+
     /// Nobody waits for this call any more.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         self.asking.retain(|_, asking| asking.ticket != ticket);
@@ -105,7 +115,8 @@ impl Node {
         };
         let (ticket, limit) = (read.ticket, execution.limit);
         let context = RequestContext { min_index: ModifyIndex::ZERO, ..context };
-        self.ask_further(now, Asking { ticket, context, wanted, limit, left, executed });
+        let since = now;
+        self.ask_further(now, Asking { ticket, context, wanted, limit, since, left, executed });
     }
 
     /// The other datacenters that are asked where none is found, in their order.
@@ -135,6 +146,7 @@ impl Node {
             return self.executed(now, asking.ticket, Ok(executed));
         };
         crate::mark!("prepared.failed_over");
+        asking.since = now;
         asking.executed.failovers += 1;
         asking.executed.datacenter = datacenter.clone();
         let context = RequestContext { datacenter: Some(datacenter), ..asking.context.clone() };
@@ -158,6 +170,7 @@ impl Node {
     ) {
         let Some(server) = self.server.as_deref_mut() else { return };
         let Some(mut asking) = server.executions.asking.remove(&number) else { return };
+        server.executions.times.record_since(asking.since, now);
         let rows = match result.and_then(Response::rows) {
             Ok(rows) => rows,
             Err(error) => {
@@ -212,6 +225,7 @@ mod tests {
                 context: RequestContext::default(),
                 wanted: Box::default(),
                 limit: 0,
+                since: Instant::ZERO,
                 left: VecDeque::new(),
                 executed: Box::new(executed),
             };

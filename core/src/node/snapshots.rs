@@ -10,6 +10,7 @@ use super::writes::Purpose;
 use super::{Node, NodeTrace};
 use crate::catalog::Tables;
 use crate::catalog::image::{ImageDecoder, ImageEncoder, ImageError};
+use crate::durations::Durations;
 use crate::machine::Machine as _;
 use crate::raft::{ImageId, RaftInput, ReceiptId, SnapshotInput, SnapshotMeta, SnapshotOutput};
 use crate::storage::op::{FileOp, Lane};
@@ -23,6 +24,7 @@ use thiserror::Error;
 /// A snapshot that is being stored here.
 #[derive(Clone, Debug)]
 struct Taking {
+    since: Instant,
     encoder: ImageEncoder,
     writer: SnapshotWriter,
 }
@@ -86,14 +88,23 @@ pub(super) struct Snapshots {
     files: SnapshotFiles,
     /// The newest that was stored in this run, and its bytes.
     stored: Option<(SnapshotId, u64)>,
+    /// How long it took until those taken here were durable.
+    times: Durations,
     taking: Option<Taking>,
     images: BTreeMap<ImageId, ImageEncoder>,
     receiving: Option<Receiving>,
 }
 
 impl Snapshots {
-    pub(super) const fn new(files: SnapshotFiles) -> Self {
-        Self { files, stored: None, taking: None, images: BTreeMap::new(), receiving: None }
+    pub(super) fn new(files: SnapshotFiles) -> Self {
+        Self {
+            files,
+            stored: None,
+            times: Durations::default(),
+            taking: None,
+            images: BTreeMap::new(),
+            receiving: None,
+        }
     }
 
     /// Whether this is the one that arrives.
@@ -104,6 +115,11 @@ impl Snapshots {
     /// Bytes of the newest one that was stored in this run.
     pub(super) fn bytes(&self) -> Option<u64> {
         self.stored.map(|(_, bytes)| bytes)
+    }
+
+    /// How long it took until those taken here were durable.
+    pub(super) const fn times(&self) -> &Durations {
+        &self.times
     }
 
     /// The newest one that is durable here.
@@ -117,8 +133,8 @@ impl Snapshots {
 pub(super) enum SnapshotWrite {
     /// A block of the one that is taken.
     Block,
-    /// All of the one that is taken, and its bytes.
-    Whole(SnapshotId, u64),
+    /// All of the one that is taken, its bytes, and when it was begun.
+    Whole(SnapshotId, u64, Instant),
     /// A block that was received.
     Received(ReceiptId, u64),
     /// All of what was received, and its bytes.
@@ -137,7 +153,7 @@ impl Node {
             SnapshotOutput::Take { meta } => {
                 let encoder = ImageEncoder::new(tables.clone());
                 let (writer, ops) = SnapshotWriter::begin(store, snapshot::Purpose::Own, &meta);
-                snapshots.taking = Some(Taking { encoder, writer });
+                snapshots.taking = Some(Taking { since: now, encoder, writer });
                 self.write_snapshot_block(now, ops);
             }
             SnapshotOutput::Open { image } => {
@@ -183,7 +199,7 @@ impl Node {
         }
         let (id, bytes) = (taking.writer.id(), taking.writer.bytes());
         ops.extend(taking.writer.finish());
-        let purpose = Purpose::Snapshot(SnapshotWrite::Whole(id, bytes));
+        let purpose = Purpose::Snapshot(SnapshotWrite::Whole(id, bytes, taking.since));
         self.writes.issue(purpose, Lane::State, ops, &mut self.out);
         if mutant!(M29) {
             self.snapshot_taken(now, (id, bytes));
@@ -232,7 +248,10 @@ impl Node {
     pub(super) fn snapshot_written(&mut self, now: Instant, write: SnapshotWrite) {
         match write {
             SnapshotWrite::Block => self.write_snapshot_block(now, Vec::new()),
-            SnapshotWrite::Whole(id, bytes) => {
+            SnapshotWrite::Whole(id, bytes, since) => {
+                if let Some(server) = self.server.as_deref_mut() {
+                    server.snapshots.times.record_since(since, now);
+                }
                 if !mutant!(M29) {
                     self.snapshot_taken(now, (id, bytes));
                 }

@@ -206,6 +206,10 @@ pub struct ServerStatus {
     pub log_bytes: u64,
     /// Bytes of the newest snapshot that was stored in this run; `None` without one.
     pub snapshot_bytes: Option<u64>,
+    /// How long it took until snapshots taken here were durable.
+    pub snapshots: Durations,
+    /// How long other datacenters took that were asked for a prepared query.
+    pub executions: Durations,
     /// Reads that wait for a change.
     pub reads_waiting: usize,
     /// Proposals to consensus so far.
@@ -247,6 +251,8 @@ impl Node {
             leader,
             log_bytes: server.wal.bytes(),
             snapshot_bytes: server.snapshots.bytes(),
+            snapshots: server.snapshots.times().clone(),
+            executions: server.executions.times().clone(),
             reads_waiting: server.watches.len(),
             proposals: server.serving.proposals(),
             writes: server.serving.times().clone(),

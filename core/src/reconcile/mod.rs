@@ -237,6 +237,8 @@ pub struct DutyTimes {
     pub passes: Durations,
     /// Steps of members, from the proposal until it was applied or refused.
     pub steps: Durations,
+    /// Commands that let all forget old deletions, likewise.
+    pub reapings: Durations,
 }
 
 impl Reconcile {
@@ -411,7 +413,7 @@ impl Reconcile {
             self.coordinates_told(result, out);
             return;
         }
-        if self.tombstones_reaped(ticket, &result)
+        if self.tombstones_reaped(now, ticket, &result)
             || self.sessions_ended(now, (ticket, &result), (world, out))
         {
             return;

@@ -53,12 +53,12 @@ fn a_pass_takes_until_the_last_step_of_a_member_is_applied() {
     let took = Duration::from_millis(5);
     rig.now = rig.now + took;
     rig.settle(outputs);
-    let DutyTimes { passes, steps } = rig.duties.times();
+    let DutyTimes { passes, steps, .. } = rig.duties.times();
     assert_eq!((passes.count(), passes.sum()), (1, took));
     assert_eq!((steps.count(), steps.sum()), (1, took));
     let outputs = rig.at(Instant::ZERO + PASS_INTERVAL);
     rig.settle(outputs);
-    let DutyTimes { passes, steps } = rig.duties.times();
+    let DutyTimes { passes, steps, .. } = rig.duties.times();
     assert_eq!((passes.count(), steps.count()), (2, 1), "nothing differed");
 }
 
@@ -257,6 +257,7 @@ fn a_deletion_is_forgotten_a_quarter_of_an_hour_after_it_was_seen() {
     reap(&outputs);
     rig.settle(outputs);
     assert_eq!(rig.tables.newest_deletion(), None);
+    assert_eq!(rig.duties.times().reapings.count(), 2);
     assert_eq!(rig.at(now + PASS_INTERVAL * 3), []);
 }
 

@@ -16,7 +16,15 @@ pub const TOMBSTONE_TIME: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Tombstones {
     /// When the newest deletion was seen to have which index, oldest first.
     seen: VecDeque<(Instant, ModifyIndex)>,
-    in_flight: Option<(ReconcileTicket, ModifyIndex)>,
+    in_flight: Option<Reaping>,
+}
+
+/// A command on its way.
+#[derive(Clone, Copy, Debug)]
+struct Reaping {
+    ticket: ReconcileTicket,
+    index: ModifyIndex,
+    since: Instant,
 }
 
 impl Reconcile {
@@ -39,7 +47,7 @@ impl Reconcile {
         let Some((_, index)) = old.last().copied() else { return };
         crate::mark!("reconcile.tombstones");
         let ticket = self.ticket();
-        self.tombstones.in_flight = Some((ticket, index));
+        self.tombstones.in_flight = Some(Reaping { ticket, index, since: now });
         let command = Box::new(Command::ReapTombstones(index));
         out.push(ReconcileOutput::Propose { ticket, command });
     }
@@ -47,13 +55,15 @@ impl Reconcile {
     /// Whether the step was a reaping; one that failed is tried again at the next look.
     pub(super) fn tombstones_reaped(
         &mut self,
+        now: Instant,
         ticket: ReconcileTicket,
         result: &Result<(), StepError>,
     ) -> bool {
-        let wanted = |flight: &mut (ReconcileTicket, ModifyIndex)| flight.0 == ticket;
-        let Some((_, index)) = self.tombstones.in_flight.take_if(wanted) else { return false };
+        let wanted = |flight: &mut Reaping| flight.ticket == ticket;
+        let Some(flight) = self.tombstones.in_flight.take_if(wanted) else { return false };
+        self.times.reapings.record_since(flight.since, now);
         if result.is_ok() {
-            self.tombstones.seen.retain(|(_, at)| *at > index);
+            self.tombstones.seen.retain(|(_, at)| *at > flight.index);
         }
         true
     }

@@ -234,6 +234,8 @@ pub struct RpcStats {
     pub submitted: u64,
     /// Requests of this agent that no server answered, or not in time.
     pub failed: u64,
+    /// Streams that other agents opened.
+    pub streams_accepted: u64,
     /// Requests of other agents.
     pub accepted: u64,
     /// Requests of other agents that were answered with an error.
@@ -418,7 +420,8 @@ impl Machine for Rpc {
                 self.send_bootstrap(now, via, payload, out);
             }
             RpcInput::StreamOpened { stream, peer } => {
-                self.pool.opened(now, &self.config, stream, peer, out);
+                let theirs = self.pool.opened(now, &self.config, stream, peer, out);
+                self.stats.streams_accepted += u64::from(theirs);
             }
             RpcInput::StreamData { stream, data } => {
                 for event in self.pool.data(now, &self.config, (stream, &data), out) {

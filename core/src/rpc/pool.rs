@@ -382,7 +382,7 @@ impl Pool {
         }
     }
 
-    /// A stream is open, by our wish or another's.
+    /// A stream is open, by our wish or another's; whether by another's.
     pub(super) fn opened(
         &mut self,
         now: Instant,
@@ -390,15 +390,16 @@ impl Pool {
         stream: StreamId,
         peer: SocketAddr,
         out: &mut Outbox<RpcOutput>,
-    ) {
+    ) -> bool {
         if let Some(conn) = self.conns.get_mut(&stream) {
             conn.state = State::AwaitHello;
             out.push(RpcOutput::SendStream { stream, data: hello(config, conn.lane) });
-        } else {
-            let conn = Conn::new(now, config.datacenter.clone(), (peer, Lane::Data), false);
-            self.conns.insert(stream, conn);
-            self.timers.set(stream, now + HELLO_TIMEOUT);
+            return false;
         }
+        let conn = Conn::new(now, config.datacenter.clone(), (peer, Lane::Data), false);
+        self.conns.insert(stream, conn);
+        self.timers.set(stream, now + HELLO_TIMEOUT);
+        true
     }
 
     /// Bytes arrived.

@@ -264,6 +264,8 @@ fn a_write_goes_from_client_to_follower_to_leader_and_back() {
     world.submit(2, 1, true, write());
     assert_eq!(world.done(2, 1), Some(Ok(Response::Done)));
     assert_eq!((world.executions(0), world.executions(1)), (0, 1));
+    let accepted = |node: usize| world.nodes[node].stats().streams_accepted;
+    assert_eq!([0, 1, 2].map(accepted), [1, 1, 0], "each opened one to the next");
 }
 
 #[test]

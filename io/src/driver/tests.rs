@@ -29,12 +29,17 @@ struct Scripted {
     fed: Sender<Input>,
     outputs: VecDeque<Output>,
     timeout: Option<Instant>,
+    /// The first request has an entry applied.
+    applied: u64,
 }
 
 impl Core for Scripted {
     fn handle(&mut self, _: Instant, input: Input) {
         if input == Input::Timeout {
             self.timeout = None;
+        }
+        if matches!(input, Input::Request { .. }) {
+            self.applied = 1;
         }
         self.outputs.extend((self.script)(&input));
         self.fed.try_send(input).unwrap();
@@ -44,6 +49,9 @@ impl Core for Scripted {
     }
     fn next_timeout(&self) -> Option<Instant> {
         self.timeout
+    }
+    fn entries_applied(&self) -> u64 {
+        self.applied
     }
 }
 
@@ -90,7 +98,7 @@ fn view(version: u64) -> View {
 fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench {
     let (inbox, arrivals) = queues();
     let (fed_in, fed) = unbounded();
-    let core = Scripted { script, fed: fed_in, outputs: first.into(), timeout };
+    let core = Scripted { script, fed: fed_in, outputs: first.into(), timeout, applied: 0 };
     let counters = Arc::new(Counters::default());
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let datagrams = Datagrams::bind(PoolName::Lan, local, Arc::clone(&counters)).unwrap();
@@ -119,6 +127,7 @@ fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench 
         fan: Arc::clone(&fan),
         registered: Arc::default(),
         counters: Arc::clone(&counters),
+        metrics: Arc::clone(handle.metrics()),
         server_streams_of_source_max: 2,
     };
     let driver = spawn(Driver::new(core, host, inbox.clone(), arrivals).run());
@@ -144,6 +153,24 @@ fn a_request_is_fed_and_its_reply_comes_after_the_view_that_shows_it() {
     let request = Request::new(RequestBody::Info);
     assert_eq!(smol::block_on(bench.handle.request(request)), Ok(Response::Done));
     assert_eq!(bench.handle.view().version, 5);
+}
+
+#[test]
+fn a_turn_that_applies_something_is_measured_and_no_other() {
+    let script: Script = |input| match input {
+        Input::Request { id, .. } => {
+            vec![Output::Reply { id: *id, result: Ok(Response::Done) }]
+        }
+        _ => vec![],
+    };
+    let bench = bench(script, vec![], None);
+    for _ in 0..3 {
+        let request = Request::new(RequestBody::Info);
+        assert_eq!(smol::block_on(bench.handle.request(request)), Ok(Response::Done));
+    }
+    let interval = bench.handle.metrics().last();
+    let measured = interval.samples.iter().map(|(key, times)| (&*key.name, times.count()));
+    assert_eq!(measured.collect::<Vec<_>>(), [("raft.fsm.apply", 1)]);
 }
 
 #[test]

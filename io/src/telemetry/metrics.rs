@@ -23,6 +23,10 @@ pub enum Timed {
     DnsReverse,
     /// The execution of a prepared query, for a program or for DNS.
     Execution,
+    /// The renewal of a session, for a program.
+    Renewal,
+    /// A turn of the driver in which the node applied entries of the log.
+    Applying,
 }
 
 impl Timed {
@@ -37,6 +41,8 @@ impl Timed {
             Self::DnsDomain => Key::plain("dns.domain_query").with("node", node),
             Self::DnsReverse => Key::plain("dns.ptr_query").with("node", node),
             Self::Execution => Key::plain("prepared-query.execute"),
+            Self::Renewal => Key::plain("session.renew"),
+            Self::Applying => Key::plain("raft.fsm.apply"),
         }
     }
 }

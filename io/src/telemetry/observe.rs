@@ -36,6 +36,8 @@ pub(super) struct Observer {
     proposals: u64,
     writes: WriteTimes,
     leading: LeaderStats,
+    snapshots: Durations,
+    executions: Durations,
     duties: DutyTimes,
     host: [u64; 6],
 }
@@ -86,6 +88,7 @@ impl Observer {
         count("client.rpc", new.submitted, old.submitted);
         count("client.rpc.failed", new.failed, old.failed);
         count("client.rpc.exceeded", new.overloaded, old.overloaded);
+        count("rpc.accept_conn", new.streams_accepted, old.streams_accepted);
         count("rpc.request", new.accepted, old.accepted);
         count("rpc.request_error", new.accepted_failed, old.accepted_failed);
         count("rpc.cross-dc", new.crossed, old.crossed);
@@ -132,9 +135,14 @@ impl Observer {
         let mut sample = |name, new: &Durations, old: &Durations| {
             interval.sample(Key::plain(name), &new.since(old));
         };
+        let old = std::mem::replace(&mut self.snapshots, server.snapshots.clone());
+        sample("raft.snapshot.persist", &server.snapshots, &old);
+        let old = std::mem::replace(&mut self.executions, server.executions.clone());
+        sample("prepared-query.execute_remote", &server.executions, &old);
         let old = std::mem::replace(&mut self.duties, server.duties.clone());
         sample("leader.reconcile", &server.duties.passes, &old.passes);
         sample("leader.reconcileMember", &server.duties.steps, &old.steps);
+        sample("leader.reapTombstones", &server.duties.reapings, &old.reapings);
     }
 
     /// What the host counts.

@@ -45,7 +45,9 @@ impl Api {
         let context = RequestContext { consistency: Consistency::Leader, ..options.context };
         let body = RequestBody::RenewSession(id);
         let unknown = || Reply::text(404, format!("Session id '{id}' not found"));
+        let began = self.node.clock().now();
         let response = self.node.request(Request { context, body }).await;
+        self.node.metrics().time(Timed::Renewal, self.node.clock().now().since(began));
         let response = response.map_err(|error| {
             if matches!(error, RequestError::NotFound(_)) {
                 unknown()
