@@ -1,5 +1,6 @@
 //! Servers and clients as processes: failover, restart, leave, failure, forwarding.
 
+use crate::monitoring::{Promised, SHOWN, wait_for_metrics};
 use e2e::{Agent, LONG, Options, wait_until};
 use serde_json::Value;
 use std::net::UdpSocket;
@@ -61,6 +62,7 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let mut options: Vec<Options> = (1..=3)
             .map(|n| Options::new(&format!("server-{n}"), &["-server", "-bootstrap-expect", "3"]))
+            .map(|options| options.with(&["-hcl", SHOWN]))
             .collect();
         let first = options[0].address.to_string();
         let join = ["-retry-join", first.as_str()];
@@ -207,7 +209,29 @@ fn a_client_that_leaves_is_gone_and_one_that_is_killed_stays_critical() {
         let answer = dig(&server.address(), "web.service.terraform", 1);
         (answer.addresses == [back.address()]).then_some(())
     });
+    let refused = back.put("/v1/session/create", r#"{"Node": "nobody"}"#);
+    assert_eq!(refused.status, 500, "{}", refused.body);
+    let servers: Vec<&Agent> = cluster.servers.iter().collect();
+    wait_for_metrics(&servers, OF_SERVERS);
 }
+
+/// What servers show that lost a client, and whose clients ask them.
+const OF_SERVERS: &[Promised] = &[
+    ("memberlist.msg.alive", "counter"),
+    ("memberlist.msg.dead", "counter"),
+    ("memberlist.msg.suspect", "counter"),
+    ("memberlist.probeNode", "summary"),
+    ("memberlist.pushPullNode", "summary"),
+    ("raft.leader.lastContact", "summary"),
+    ("raft.replication.appendEntries.logs.", "counter"),
+    ("raft.replication.appendEntries.rpc.", "summary"),
+    ("raft.replication.heartbeat.", "summary"),
+    ("rpc.accept_conn", "counter"),
+    ("rpc.request", "counter"),
+    ("rpc.request_error", "counter"),
+    ("serf.member.failed", "counter"),
+    ("serf.member.left", "counter"),
+];
 
 #[test]
 fn a_failed_member_can_be_forced_to_leave() {

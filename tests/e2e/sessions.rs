@@ -1,6 +1,7 @@
 //! Sessions and locks through processes: one holder, whatever happens to it and to the leader.
 
 use crate::cluster::Cluster;
+use crate::monitoring::{SHOWN, wait_for_metrics};
 use e2e::{Agent, Folder, LONG, Options, wait_until};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,8 @@ fn a_session_that_nobody_renews_ends_and_its_key_waits_for_the_delay() {
     let config = folder.join("ttl.json");
     std::fs::write(&config, r#"{"session_ttl_min": "1s"}"#).expect("the folder is writable");
     let config = config.to_str().expect("the folder's name is text");
-    let agent = Options::new("ttl", &["-server", "-bootstrap", "-config-file", config]).start();
+    let words = ["-server", "-bootstrap", "-config-file", config, "-hcl", SHOWN];
+    let agent = Options::new("ttl", &words).start();
     agent.wait_for_leader();
     let second = create(&agent, "{}");
     let asked = Instant::now();
@@ -66,4 +68,5 @@ fn a_session_that_nobody_renews_ends_and_its_key_waits_for_the_delay() {
     assert_eq!(agent.json(&format!("/v1/session/info/{first}")), serde_json::json!([]));
     wait_until("the end of the delay", LONG, || acquire(&agent, "job", &second).then_some(()));
     assert!(agent.lines().iter().any(|line| line.contains("session TTL expired")));
+    wait_for_metrics(&[&agent], &[("session_ttl.invalidate", "counter")]);
 }

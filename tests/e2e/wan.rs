@@ -2,6 +2,7 @@
 //! each datacenter works on while the other does not answer.
 
 use crate::cluster::dig;
+use crate::monitoring::{SHOWN, execute_query, wait_for_metrics};
 use e2e::{Agent, LONG, Options, wait_until};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ struct Federation {
 fn datacenter(name: &str) -> Vec<Agent> {
     let servers: Vec<Options> = (1..=3)
         .map(|n| {
-            let words = ["-server", "-bootstrap-expect", "3", "-datacenter", name];
+            let words = ["-server", "-bootstrap-expect", "3", "-datacenter", name, "-hcl", SHOWN];
             Options::new(&format!("s{n}"), &words)
         })
         .collect();
@@ -28,7 +29,7 @@ impl Federation {
     fn start() -> Self {
         let (first, second) = (datacenter("dc1"), datacenter("dc2"));
         let join = first[0].address();
-        let words = ["-retry-join", &join, "-hcl", "translate_wan_addrs = true"];
+        let words = ["-retry-join", &join, "-hcl", "translate_wan_addrs = true", "-hcl", SHOWN];
         let client = Options::new("c1", &words).start();
         let federation = Self { first, second, client };
         federation.agents().for_each(Agent::wait_for_leader);
@@ -94,6 +95,17 @@ fn one_join_connects_two_datacenters_and_requests_cross() {
     assert!(names(&second[1], "/v1/catalog/nodes").contains(&"there".to_owned()));
     assert!(!names(client, "/v1/catalog/nodes").contains(&"there".to_owned()));
 
+    // A prepared query finds there what is nowhere here.
+    let service = r#"{"Node": "there", "Address": "192.0.2.7", "Datacenter": "dc2",
+        "SkipNodeUpdate": true, "Service": {"Service": "far"}}"#;
+    assert_eq!(client.put("/v1/catalog/register", service).status, 200);
+    let wanted = r#"{"Service": "far", "Failover": {"Datacenters": ["dc2"]}}"#;
+    let executed = execute_query(client, wanted);
+    assert_eq!((&executed["Datacenter"], &executed["Failovers"]), (&"dc2".into(), &1.into()));
+    let servers: Vec<&Agent> = first.iter().collect();
+    let crossed = [("rpc.cross-dc", "counter"), ("prepared-query.execute_remote", "summary")];
+    wait_for_metrics(&servers, &crossed);
+
     // Only the client is told to translate, and does it over DNS as over HTTP.
     let seen = [(client, "198.51.100.7"), (&first[0], "192.0.2.7"), (&second[0], "192.0.2.7")];
     for (agent, address) in seen {
@@ -156,6 +168,7 @@ fn a_datacenter_that_does_not_answer_fails_clearly_and_works_again() {
     let failed = client.get("/v1/catalog/nodes?dc=dc2");
     assert_eq!(failed.status, 500, "{}", failed.body);
     assert_eq!(failed.body, "Remote DC has no server currently reachable");
+    wait_for_metrics(&[client], &[("client.rpc.failed", "counter")]);
     assert_eq!(register(&first[0], "here", "dc1"), (200, "true".to_owned()));
     assert!(names(client, "/v1/catalog/nodes").contains(&"here".to_owned()));
     second.iter().for_each(|server| server.signal("CONT"));
