@@ -164,6 +164,7 @@ impl Zone<'_> {
         } else {
             (Answer::empty(Rcode::NoError), Vec::new(), Place::Answers)
         };
+        answer.of_instances = true;
         if answer.answers.is_empty() {
             answer.authority.extend(self.soa());
         }

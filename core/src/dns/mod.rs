@@ -59,7 +59,7 @@ pub struct DnsConfig {
     pub only_passing: bool,
     /// Whether instances come in an order drawn by their weights, else all are equal.
     pub weighted_order: bool,
-    /// Answers over UDP to a client without EDNS, or with a payload size of 512.
+    /// Records of instances over UDP to a client without EDNS, or with a payload size of 512.
     pub udp_answer_limit: usize,
     /// Address records in any answer; 0 for no limit.
     pub a_record_limit: usize,
@@ -216,6 +216,9 @@ pub struct Answer {
     pub cut: bool,
     /// Whether it depends on where the client is: the scope of its subnet (RFC 7871 §7.2.1).
     pub for_subnet: bool,
+    /// Whether it is a choice among instances: some of them are as good as all. What is known of
+    /// one node is limited by its size alone.
+    pub of_instances: bool,
     /// The records asked for.
     pub answers: Vec<Record>,
     /// The SOA of a negative answer, or name servers.
@@ -232,6 +235,7 @@ impl Answer {
             authoritative: true,
             cut: false,
             for_subnet: false,
+            of_instances: false,
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),

@@ -43,7 +43,7 @@ pub(super) fn encode(
     let form = Form { request, config, limit: usize::from(limit) };
     let mut answer = Cow::Borrowed(answer);
     let most = request.room(config, transport);
-    if limit == UDP_BYTES {
+    if limit == UDP_BYTES && answer.of_instances {
         if answer.answers.len() > most {
             answer = Cow::Owned(answer.first(most));
         }

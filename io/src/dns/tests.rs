@@ -18,7 +18,7 @@ use terraform_core::local::LocalView;
 use terraform_core::time::{Instant, WallClock};
 use terraform_core::view::{ConsensusView, View};
 
-/// A leader of dc1 with node n1 of long metadata, and 40 instances of `big`.
+/// A leader of dc1 with nodes n1 of long and n3 of much metadata, and 40 instances of `big`.
 fn view() -> View {
     let mut tables = Tables::default();
     for number in 0..40_u8 {
@@ -33,6 +33,9 @@ fn view() -> View {
         };
         if number == 1 {
             node.meta.insert("long".to_owned(), "x".repeat(600));
+        }
+        if number == 3 {
+            node.meta = ["a", "b", "c", "d"].map(|key| (key.to_owned(), String::new())).into();
         }
         let service = Service {
             id: ServiceId::parse("big").unwrap(),
@@ -201,6 +204,14 @@ fn metadata_yields_to_the_answer_and_long_texts_come_in_pieces() {
     let RData::TXT(text) = &reply.answers[0].data else { panic!("{reply}") };
     let lengths: Vec<_> = text.txt_data.iter().map(|piece| piece.len()).collect();
     assert_eq!(lengths, [255, 255, 95]);
+}
+
+#[test]
+fn what_one_node_says_is_limited_by_its_size_alone() {
+    for (qtype, count) in [(RecordType::TXT, 4), (RecordType::ANY, 5)] {
+        let reply = ask(&question("n3.node.terraform.", qtype, None));
+        assert_eq!((reply.answers.len(), reply.metadata.truncation), (count, false), "{qtype}");
+    }
 }
 
 #[test]
