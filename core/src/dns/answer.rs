@@ -133,7 +133,9 @@ impl Zone<'_> {
         }
         if matches!(question.qtype, QueryType::Any | QueryType::Txt) {
             answer.answers.extend(texts());
-        } else if asks_for_addresses(question.qtype) && self.config.node_meta_txt {
+        } else if matches!(question.qtype, QueryType::A | QueryType::Aaaa)
+            && self.config.node_meta_txt
+        {
             answer.additional.extend(texts());
         }
         if answer.answers.is_empty() {

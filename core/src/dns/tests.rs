@@ -188,8 +188,11 @@ fn a_node_is_answered_with_its_address_and_metadata() {
     assert_eq!(shown(&ask("n1.node.terraform", QueryType::Txt).answers), all[1..]);
     let dotted = ask("armons.local.node.terraform", QueryType::A);
     assert_eq!(shown(&dotted.answers), ["@ A 10.0.0.3"]);
-    let host = ask("h.node.terraform", QueryType::A);
-    assert_eq!(shown(&host.answers), ["@ CNAME h.example.com"]);
+    for qtype in [QueryType::A, QueryType::Cname] {
+        let host = ask("h.node.terraform", qtype);
+        assert_eq!(shown(&host.answers), ["@ CNAME h.example.com"]);
+    }
+    assert!(ask("n1.node.terraform", QueryType::Cname).additional.is_empty());
 }
 
 #[test]
