@@ -57,7 +57,7 @@ impl Zone<'_> {
             return self.reverse(question);
         };
         match question.qtype {
-            QueryType::Axfr => Plan::Answer(Answer::refusal(Rcode::NotImp)),
+            QueryType::Axfr => Plan::Answer(Answer::empty(Rcode::NotImp)),
             QueryType::Soa | QueryType::Ns => servers(),
             QueryType::A
             | QueryType::Aaaa
