@@ -136,12 +136,12 @@ impl Form<'_> {
     }
 }
 
-/// Opcode and RD of the request, and what the answer says.
+/// Opcode, RD and CD of the request, and what the answer says.
 fn flags(request: &Request, answer: &Answer, recursion: bool) -> [u8; 2] {
-    let [high, _] = request.flags;
+    let [high, low] = request.flags;
     let authoritative = if answer.authoritative { 0x04 } else { 0 };
     let available = if recursion { 0x80 } else { 0 };
-    [0x80 | (high & 0x79) | authoritative, available | answer.rcode.number()]
+    [0x80 | (high & 0x79) | authoritative, available | (low & 0x10) | answer.rcode.number()]
 }
 
 /// The OPT record: the client's own size, version 0, DO clear, and of the options the subnet alone.

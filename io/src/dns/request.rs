@@ -122,7 +122,8 @@ impl Request {
     /// Bytes a reply may have.
     pub(super) fn limit(&self, transport: Transport) -> u16 {
         match transport {
-            Transport::Udp => self.edns.map_or(UDP_BYTES, |edns| edns.payload),
+            // Smaller ones count as that (RFC 6891 §6.2.3).
+            Transport::Udp => self.edns.map_or(UDP_BYTES, |edns| edns.payload.max(UDP_BYTES)),
             Transport::Tcp => TCP_BYTES,
         }
     }
@@ -208,7 +209,7 @@ fn read(bytes: &[u8]) -> Option<(Request, u8)> {
         let [_, its_version, flags @ ..] = record.ttl;
         version = its_version;
         edns = Some(ClientEdns {
-            payload: record.class.max(UDP_BYTES),
+            payload: record.class,
             dnssec_ok: u16::from_be_bytes(flags) & DNSSEC_OK != 0,
             subnet: subnet(record.data)?,
         });

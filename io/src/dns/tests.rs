@@ -230,6 +230,24 @@ fn edns_echoes_size_and_subnet_and_nothing_else() {
 }
 
 #[test]
+fn a_payload_below_512_is_echoed_and_counts_as_512() {
+    let mut edns = Edns::new();
+    edns.set_max_payload(512);
+    let mut message = question("big.service.terraform.", RecordType::A, Some(edns));
+    message.metadata.checking_disabled = true;
+    let mut message = message.to_vec().unwrap();
+    // The library makes no smaller one: the class of the OPT record at the end.
+    let size = message.len() - 8..message.len() - 6;
+    assert_eq!(message[size.clone()], [2, 0]);
+    message[size].copy_from_slice(&[0, 100]);
+    let reply = raw(&DnsConfig::default(), &message, Transport::Udp);
+    assert_eq!(reply[reply.len() - 8..reply.len() - 6], [0, 100]);
+    let reply = Message::from_vec(&reply).unwrap();
+    assert_eq!(reply.answers.len(), 3);
+    assert!(reply.metadata.checking_disabled, "CD comes back (RFC 4035 section 3.1.6)");
+}
+
+#[test]
 fn another_edns_version_is_badvers() {
     let mut edns = Edns::new();
     edns.set_version(1);
