@@ -18,8 +18,9 @@ macro_rules! tables {
 }
 
 tables! {
-    agent catalog checks configured coordinate event general health keyring kv operator query
-    services session snapshot status telemetry txn ui
+    agent catalog checks configured coordinate dns_codes dns_limits dns_names dns_order dns_sections
+    dns_sizes dns_whole_names event general health keyring kv operator query services session
+    snapshot status telemetry txn ui
 }
 
 fn folder() -> PathBuf {

@@ -1,7 +1,7 @@
-//! Tables of requests and of what Consul's HTTP interface answers to them.
+//! Tables of requests and DNS questions, and of what Consul answers to them.
 //!
 //! A table is a text file. Its steps are sent in order to one fresh server called `n1`, and every
-//! answer must be the one written there. What is expected comes from http-api.md and from Consul
+//! answer must be the one written there. What is expected comes from http-api.md, dns.md and Consul
 //! 1.8.7 itself: the binary `replay` sends the same tables to that.
 //!
 //! ```text
@@ -18,6 +18,12 @@
 //! consul why-not
 //! 500 text
 //! < what Consul answers
+//!
+//! DIG +bufsize=1232 n1.node.<program> A
+//! 0
+//! < NOERROR qr aa rd 1/1/0/1
+//! < EDNS: version: 0, flags:; udp: 1232
+//! < ANSWER n1.node.<program>. 0 IN A <address>
 //! ```
 //!
 //! - A blank line ends a step. `eventually` before the method repeats a request until its answer is
@@ -31,9 +37,13 @@
 //! - `<any>`, `<uuid>`, `<index>`, `<number>`, `<time>`, `<hash>` stand for such values, and
 //!   `<uuid:name>` keeps one. `<name>` stands for what was kept; `<address>`, `<node-id>` and
 //!   `<program>`, which is `terraform` or `consul`, are there from the start.
+//! - `DIG` stands before what `dig` asks the server; `dns` says how its answer is written down. It
+//!   asks in a datagram without EDNS and leaves an answer that was cut as it is, unless its words
+//!   say otherwise. The status is its exit code.
 //! - Where Consul answers otherwise on purpose, `consul` names a section of `DIFFERENCES.md` and is
 //!   followed by Consul's answer; with none, the step is not sent to Consul.
 
+mod dns;
 mod pattern;
 mod run;
 mod server;

@@ -1,5 +1,6 @@
-//! Sends a table's requests and compares the answers.
+//! Sends a table's requests and questions and compares the answers.
 
+use super::dns;
 use super::pattern::Values;
 use super::server::Program;
 use super::table::{Expected, Step, Table, When};
@@ -18,9 +19,7 @@ pub fn run(table: &Table, program: &Program) -> Vec<String> {
         (Vec::new(), None::<(&Step, &Expected, JoinHandle<Response>)>);
     for step in &table.steps {
         let Some(expected) = answer_of(step, program) else { continue };
-        let (host, request) =
-            (server.address.clone(), request(step, &host(&server.address), &values));
-        let send = move || http::raw(&host, 8500, &request);
+        let send = sender(step, &server.address, &values);
         let result = match step.when {
             When::Now => compare(&send(), expected, &mut values),
             When::Eventually => eventually(send, expected, &mut values),
@@ -59,8 +58,15 @@ fn eventually(
     })
 }
 
-fn host(address: &str) -> String {
-    format!("{address}:8500")
+/// What sends a step to a server.
+fn sender(step: &Step, address: &str, values: &Values) -> Box<dyn Fn() -> Response + Send> {
+    let address = address.to_owned();
+    if let Some(words) = step.question() {
+        let words = String::from_utf8_lossy(&words.fill(values)).into_owned();
+        return Box::new(move || dns::ask(&address, &words));
+    }
+    let request = request(step, &format!("{address}:8500"), values);
+    Box::new(move || http::raw(&address, 8500, &request))
 }
 
 /// The bytes of a request.

@@ -17,7 +17,7 @@ pub enum When {
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The status.
+    /// The status, or the exit code of `dig`.
     pub status: u16,
     /// What headers must be, by their lower-case names; `None` for those that must not be there.
     pub headers: Vec<(String, Option<Pattern>)>,
@@ -25,14 +25,14 @@ pub struct Expected {
     pub body: Pattern,
 }
 
-/// A request and its answer.
+/// A request or question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The line it begins at, from 1.
     pub line: usize,
     /// When its answer counts.
     pub when: When,
-    /// Method and path.
+    /// Method and path, or `DIG` and what it asks.
     pub request: Pattern,
     /// Header lines.
     pub headers: Vec<Pattern>,
@@ -54,6 +54,16 @@ pub struct Table {
     /// What is asked, in order.
     pub steps: Vec<Step>,
 }
+
+impl Step {
+    /// The words of `dig` if it is what asks.
+    pub fn question(&self) -> Option<Pattern> {
+        self.request.0.strip_prefix(QUESTION).map(|words| Pattern(words.to_owned()))
+    }
+}
+
+/// What stands before a question.
+const QUESTION: &str = "DIG ";
 
 type Lines<'a> = Peekable<std::vec::IntoIter<(usize, &'a str)>>;
 
@@ -89,10 +99,11 @@ fn step(number: usize, line: &str, lines: &mut Lines<'_>) -> Result<Step, String
     while let Some(line) = taken(lines, |line| line.starts_with('>')) {
         body.push(line.strip_prefix("> ").unwrap_or_default());
     }
-    let expected = expected(lines)?.ok_or("a step needs an answer")?;
+    let unsaid = || if request.starts_with(QUESTION) { Vec::new() } else { absent() };
+    let expected = expected(lines, unsaid())?.ok_or("a step needs an answer")?;
     let reason = taken(lines, |line| line.starts_with("consul "));
     let consul = match reason.and_then(|line| line.strip_prefix("consul ")) {
-        Some(reason) => Some((reason.to_owned(), self::expected(lines)?)),
+        Some(reason) => Some((reason.to_owned(), self::expected(lines, unsaid())?)),
         None => None,
     };
     if let Some(line) = taken(lines, |line| !line.is_empty()) {
@@ -109,12 +120,15 @@ fn step(number: usize, line: &str, lines: &mut Lines<'_>) -> Result<Step, String
     })
 }
 
-fn expected(lines: &mut Lines<'_>) -> Result<Option<Expected>, String> {
+/// An answer; `headers` are what is there and what is not unless it says otherwise.
+fn expected(
+    lines: &mut Lines<'_>,
+    mut headers: Vec<(String, Option<Pattern>)>,
+) -> Result<Option<Expected>, String> {
     let is_status = |line: &str| line.starts_with(|letter: char| letter.is_ascii_digit());
     let Some(line) = taken(lines, is_status) else { return Ok(None) };
     let mut words = line.split(' ');
     let status = words.next().and_then(|word| word.parse().ok()).ok_or("not a status")?;
-    let mut headers = absent();
     for word in words {
         for (name, value) in meaning(word).ok_or_else(|| format!("unknown word {word}"))? {
             set(&mut headers, name, (value != "-").then_some(value));
