@@ -201,6 +201,8 @@ fn a_client_that_leaves_is_gone_and_one_that_is_killed_stays_critical() {
     let members = String::from_utf8_lossy(&server.command(&["members"]).stdout).into_owned();
     assert!(members.contains("  failed  "), "{members}");
     assert_eq!(dig(&server.address(), "web.service.terraform", 1).rcode, 3, "nobody is healthy");
+    let name = dig(&server.address(), "client-2.node.terraform", 1);
+    assert_eq!(name.addresses, [options.address.to_string()], "a failed node keeps its name");
     let back = options.start();
     wait_until("the killed client back", LONG, || {
         (health_of(server, "client-2").as_deref() == Some("passing")).then_some(())

@@ -5,6 +5,8 @@ use e2e::{Folder, LONG, Options, wait_until};
 
 const SERVFAIL: u8 = 2;
 const REFUSED: u8 = 5;
+const NS: u16 = 2;
+const SOA: u16 = 6;
 
 fn outcome(answer: &DnsAnswer) -> (u8, Vec<String>) {
     (answer.rcode, answer.addresses.clone())
@@ -25,6 +27,23 @@ fn weights_decide_who_comes_first_if_that_is_set() {
     for _ in 0..20 {
         let (rcode, addresses) = outcome(&dig(&agent.address(), "web.service.terraform", 1));
         assert_eq!((rcode, addresses), (0, vec!["10.0.0.1".to_owned()]));
+    }
+}
+
+#[test]
+fn an_agent_that_knows_no_server_answers_what_needs_none() {
+    // dns.md §4: nobody is waited for; the zone is there, without name servers.
+    let agent = Options::new("alone", &[]).start();
+    let ask = |name: &str, kind: u16| dig(&agent.address(), name, kind);
+    for name in ["alone.node", "web.service", "alone.node.dc1", "q.query"] {
+        let answer = ask(&format!("{name}.terraform"), 1);
+        assert_eq!((answer.rcode, answer.answers), (SERVFAIL, 0), "{name}");
+    }
+    for (name, kind, answers) in
+        [("terraform", NS, 0), ("terraform", SOA, 1), ("0a000001.addr.terraform", 1, 1)]
+    {
+        let answer = ask(name, kind);
+        assert_eq!((answer.rcode, answer.answers), (0, answers), "{name}");
     }
 }
 

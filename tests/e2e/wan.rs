@@ -169,6 +169,7 @@ fn a_datacenter_that_does_not_answer_fails_clearly_and_works_again() {
     assert_eq!(failed.status, 500, "{}", failed.body);
     assert_eq!(failed.body, "Remote DC has no server currently reachable");
     wait_for_metrics(&[client], &[("client.rpc.failed", "counter")]);
+    assert_eq!(dig(&client.address(), "s1.node.dc2.terraform", 1).rcode, 2, "SERVFAIL");
     assert_eq!(register(&first[0], "here", "dc1"), (200, "true".to_owned()));
     assert!(names(client, "/v1/catalog/nodes").contains(&"here".to_owned()));
     second.iter().for_each(|server| server.signal("CONT"));
