@@ -279,6 +279,11 @@ fn what_cannot_be_read_is_dropped_or_refused_with_a_bare_header() {
         other[2] = (opcode << 3) | 1;
         assert_eq!(reply(&other), bare(0x81 | (opcode << 3), 4));
     }
+    // Records behind the question are read over, whatever section they are in.
+    let mut more = good.clone();
+    more[7] = 1;
+    more.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\x01\x02\x03\x04");
+    assert_eq!(Message::from_vec(&reply(&more)).unwrap().answers.len(), 1);
     let mut notify = good;
     notify[2] = (4 << 3) | 1;
     assert_eq!(Message::from_vec(&reply(&notify)).unwrap().answers.len(), 1);
