@@ -52,7 +52,7 @@ fn tagged_addresses_are_in_the_catalog_in_dns_and_over_http() {
     });
     let own = agent.json("/v1/agent/self");
     assert_eq!(own["DebugConfig"]["TaggedAddresses"], expected);
-    assert_eq!(own["DebugConfig"]["SerfBindAddrLAN"], format!("{lan}:8301"));
+    assert_eq!(own["DebugConfig"]["SerfBindAddrLAN"], format!("tcp://{lan}:8301"));
     assert_eq!(dig(&address, "tagged.node.terraform", 28).answers, 1, "the IPv6 address");
     let joined = Options::new("joined", &["-retry-join", &lan]).start();
     e2e::wait_until("the member at the LAN address", LONG, || {

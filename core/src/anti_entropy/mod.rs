@@ -177,8 +177,9 @@ pub fn own_node(config: &NodeConfig, id: NodeId) -> Node {
     }
 }
 
-/// Every agent of the recorded release names its network segment, which is the only one here.
-fn own_meta(mut meta: BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// What a node says of itself beside its configured `meta`: every agent of the recorded release
+/// names its network segment, which is the only one here.
+pub fn own_meta(mut meta: BTreeMap<String, String>) -> BTreeMap<String, String> {
     meta.insert("consul-network-segment".to_owned(), String::new());
     meta
 }

@@ -9,6 +9,7 @@ use crate::runtime::within;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+use terraform_core::anti_entropy::own_meta;
 use terraform_core::coordinate::Coordinate;
 use terraform_core::id::{NodeName, PoolName};
 use terraform_core::node::request::InfoSections;
@@ -74,7 +75,7 @@ impl Api {
             json.key("Stats");
             render::map(json, stats, render::texts);
             json.key("Meta");
-            render::texts(json, &facts.node_meta.load());
+            render::texts(json, &own_meta(BTreeMap::clone(&facts.node_meta.load())));
         });
         json.into_bytes()
     }
@@ -83,7 +84,7 @@ impl Api {
     fn render_debug_config(&self, json: &mut Json, view: &View) {
         let facts = &self.settings.facts;
         let port = |port: Option<u16>| port.map_or(-1, i64::from);
-        let socket = |ip: IpAddr, port: u16| SocketAddr::new(ip, port).to_string();
+        let socket = |ip: IpAddr, port: u16| format!("tcp://{}", SocketAddr::new(ip, port));
         json.object(|json| {
             json.field("ACLsEnabled", false);
             json.field("AdvertiseAddrLAN", &facts.advertise.to_string());

@@ -19,8 +19,9 @@ fn self_shows_config_member_stats_and_meta() {
     assert!(text.contains(at), "{text}");
     assert!(text.contains(r#""Member":{"Name":"n1","Addr":"127.0.0.1","Port":8301"#), "{text}");
     assert!(text.contains(r#""Stats":{"agent":{"checks":"0"},"runtime":{"arch":"#), "{text}");
-    assert!(text.ends_with(r#"},"Meta":{"rack":"r1"}}"#), "{text}");
+    assert!(text.ends_with(r#"},"Meta":{"consul-network-segment":"","rack":"r1"}}"#), "{text}");
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["DebugConfig"]["SerfAdvertiseAddrLAN"], "tcp://127.0.0.1:8301");
     assert_eq!(value["DebugConfig"]["TaggedAddresses"]["wan_ipv4"], "127.0.0.1");
 }
 
