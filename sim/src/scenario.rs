@@ -13,24 +13,25 @@
 //! | `wait D` | lets the time pass |
 //! | `expect FACT within D` | the fact must come true in time |
 //!
-//! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`, `stop`
-//! (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter` datagrams of
-//! one host to another, `rot` a part of the disk of a host that is down, counted from a place,
-//! `stall` a host's disk for a time, `fill` it but for so many bytes for a time, `pause` a host or
-//! `all` for a time, `hand-over` leadership to a host, `serve` (a service is registered on a host's
-//! agent), `intrude` (the catalog gets a service and a check of a host that its agent does not
-//! have), `rob` (the catalog loses a host's node with everything on it), `heal`, `work`,
-//! `rest-work`, `note-term`. A host is its name, `leader`, `follower`, or `it`: the host of the
-//! deed before. Facts: `leader`, `new-leader` (one that is not `it`), `leads` (`it` does), `failed`
-//! and `left` (all see `it` so), `installed` (a snapshot took the place of the log of `it`),
-//! `recovering` and `recovered` (`it` runs, and lacks a part of its log, or none), `full` (`it`
-//! runs on a full disk), `unheard` (another one's log says that the UDP of `it` does not arrive),
-//! `unreached` (the log of `it` says that its UDP does not arrive elsewhere), `same-term` (nobody
-//! has raised the term since it was noted), `unlike` (the catalog does not show what an agent has),
-//! `rest` (every rule of a world at rest holds). The rules that are checked after every event are
-//! checked all the time.
+//! Deeds: `kill`, `power-off`, `start` (a host, `all` or `clients`), `leave`, `force-leave`,
+//! `stop` (as SIGTERM does), `isolate`, `mute`, `deafen` a host, `cut` two hosts, `filter`
+//! datagrams of one host to another, `rot` a part of the disk of a host that is down, counted from
+//! a place, `stall` a host's disk for a time, `fill` it but for so many bytes for a time, `pause`
+//! a host or `all` for a time, `hand-over` leadership to a host, `serve` (a service is registered
+//! on a host's agent), `lease` (one is whose check lets it go), `intrude` (the catalog gets a
+//! service and a check of a host that its agent does not have), `rob` (the catalog loses a host's
+//! node with everything on it), `heal`, `work`, `rest-work`, `note-term`. A host is its name,
+//! `leader`, `follower`, or `it`: the host of the deed before. Facts: `leader`, `new-leader` (one
+//! that is not `it`), `leads` (`it` does), `failed` and `left` (all see `it` so), `installed` (a
+//! snapshot took the place of the log of `it`), `recovering` and `recovered` (`it` runs, and lacks
+//! a part of its log, or none), `full` (`it` runs on a full disk), `leased` (the catalog has the
+//! service of `lease`), `lapsed` (it has that of `serve` alone), `unheard` (another one's log says
+//! that the UDP of `it` does not arrive), `unreached` (the log of `it` says that its UDP does not
+//! arrive elsewhere), `same-term` (nobody has raised the term since it was noted), `unlike` (the
+//! catalog does not show what an agent has), `rest` (every rule of a world at rest holds). The
+//! rules that are checked after every event are checked all the time.
 
-use crate::checker::{Expectation, Violation, has_leader, seen_by_all};
+use crate::checker::{Expectation, Violation, ask, has_leader, seen_by_all};
 use crate::disk::{Crash, Loss};
 use crate::net::HostId;
 use crate::plan::Plan;
@@ -43,8 +44,12 @@ use std::ops::Range;
 use std::time::Duration;
 use terraform_core::catalog::command::{Command, Deregistration, Registration};
 use terraform_core::catalog::model::{Check, CheckRecipe, CheckStatus, Node};
+use terraform_core::catalog::query::{Query, Rows, ServiceQuery};
 use terraform_core::gossip::GossipTrace;
 use terraform_core::id::{CheckId, ModifyIndex, NodeName, Term};
+use terraform_core::local::definition::{
+    CheckDefinition, CheckKind, DEREGISTER_AFTER_MIN, Origin, ServiceDefinition, TcpCheck,
+};
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{OperatorRequest, Request, RequestBody};
 use terraform_core::raft::{Raft, RaftLimits, RoleKind};
@@ -58,7 +63,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WHEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// All scenarios by name.
-pub const SCENARIOS: [(&str, &str); 33] = [
+pub const SCENARIOS: [(&str, &str); 34] = [
     ("bootstrap-race", include_str!("../scenarios/bootstrap-race.txt")),
     ("leader-crash", include_str!("../scenarios/leader-crash.txt")),
     ("symmetric-partition", include_str!("../scenarios/symmetric-partition.txt")),
@@ -91,6 +96,7 @@ pub const SCENARIOS: [(&str, &str); 33] = [
     ("everybody-wakes", include_str!("../scenarios/everybody-wakes.txt")),
     ("leader-disk-stalls", include_str!("../scenarios/leader-disk-stalls.txt")),
     ("tampered-catalog", include_str!("../scenarios/tampered-catalog.txt")),
+    ("lapsed-lease", include_str!("../scenarios/lapsed-lease.txt")),
     ("watchers-change-leaders", include_str!("../scenarios/watchers-change-leaders.txt")),
 ];
 
@@ -249,9 +255,27 @@ impl Play {
                 Err(violation) if violation.rule == "C4" => Ok(()),
                 other => Err(Violation { rule: "script", facts: format!("not unlike: {other:?}") }),
             },
+            "leased" => self.are_served(fact, &["lease"], &[]),
+            "lapsed" => self.are_served(fact, &["web"], &["lease"]),
             "rest" => self.run.is_at_rest(),
             _ => Err(unclear(fact)),
         }
+    }
+
+    /// Whether the leader's catalog has instances of these services, and none of the others.
+    fn are_served(&self, fact: &str, there: &[&str], gone: &[&str]) -> Result<(), Violation> {
+        let leader = self.host("leader")?;
+        let serves = |service: &&str| {
+            let name = workload::definition(service, 0).service.name;
+            let answer =
+                ask(&self.run.world, leader, &Query::ServiceNodes(ServiceQuery::all(name)));
+            let rows = answer.map(|answer| answer.rows);
+            matches!(rows, Some(Rows::ServiceNodes(rows)) if !rows.is_empty())
+        };
+        if there.iter().all(serves) && !gone.iter().any(serves) {
+            return Ok(());
+        }
+        Err(Violation { rule: "C5", facts: format!("the catalog is not {fact}") })
     }
 
     fn highest_term(&self) -> Term {
@@ -369,7 +393,7 @@ impl Play {
                 let wanted = OperatorRequest::TransferLeadership(to);
                 self.run.world.request(by, Request::new(RequestBody::Operator(wanted)));
             }
-            [how @ ("serve" | "intrude" | "rob"), host] => {
+            [how @ ("serve" | "lease" | "intrude" | "rob"), host] => {
                 self.it = self.host(host)?;
                 self.tamper(how)?;
             }
@@ -397,8 +421,9 @@ impl Play {
         let definition = workload::definition("web", 80);
         let name = self.run.world.hosts[self.it].config.name.clone();
         let (by, body) = match how {
-            "serve" => {
-                let definition = Box::new(definition);
+            "serve" | "lease" => {
+                let lease = how == "lease";
+                let definition = Box::new(if lease { leased() } else { definition });
                 let body =
                     RequestBody::RegisterService { definition, replace_existing_checks: false };
                 (self.it, body)
@@ -464,6 +489,28 @@ impl Play {
         self.run.checkers.permissions.may_leave.insert(name);
         self.run.expect(host, Expectation::Left);
     }
+}
+
+/// A service with a check that lets it go a minute after its agent.
+fn leased() -> ServiceDefinition {
+    let definition = workload::definition("lease", 81);
+    let target = "192.0.2.1:81".to_owned();
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+    let check = CheckDefinition {
+        id: CheckId::parse("lease-check").expect("letters and a dash are an id"),
+        name: String::new(),
+        notes: String::new(),
+        service_id: Some(definition.service.id.clone()),
+        status: CheckStatus::Critical,
+        kind: CheckKind::Tcp(TcpCheck { target, interval, timeout }),
+        output_max_size: 0,
+        success_before_passing: 0,
+        failures_before_critical: 0,
+        deregister_critical_service_after: Some(DEREGISTER_AFTER_MIN),
+        token: String::new(),
+        origin: Origin::Api,
+    };
+    ServiceDefinition { checks: vec![check], ..definition }
 }
 
 /// Registers a service of a node, with a critical check, that its agent knows nothing of.

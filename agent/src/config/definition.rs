@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use terraform_core::catalog::model::{CheckStatus, Service, ServiceAddress, Weights};
 use terraform_core::id::{CheckId, ModifyIndex, ServiceId, ServiceName};
-use terraform_core::local::definition::{CheckDefinition, CheckSource, Origin, ServiceDefinition};
+use terraform_core::local::definition::{
+    CheckDefinition, CheckSource, DEREGISTER_AFTER_MIN, Origin, ServiceDefinition,
+};
 
 /// Why a definition was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +237,7 @@ fn check(value: &Value, default_id: &str, default_name: &str) -> Result<CheckDef
         success_before_passing: fields.count("success_before_passing")?,
         failures_before_critical: fields.count("failures_before_critical")?,
         deregister_critical_service_after: (!reap_after.is_zero())
-            .then(|| reap_after.max(Duration::from_secs(60))),
+            .then(|| reap_after.max(DEREGISTER_AFTER_MIN)),
         token: fields.text("token")?,
         origin: Origin::File,
         kind: source(&mut fields)?.kind().map_err(rule)?,

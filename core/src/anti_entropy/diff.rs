@@ -113,5 +113,6 @@ fn same_check(ours: &Check, theirs: &Check, compare_output: bool) -> bool {
         && ours.notes == theirs.notes
         && ours.service_id == theirs.service_id
         && ours.kind == theirs.kind
+        && ours.recipe == theirs.recipe
         && (!compare_output || ours.output == theirs.output)
 }

@@ -63,6 +63,23 @@ fn a_full_sync_makes_the_catalog_equal_to_the_agent() {
 }
 
 #[test]
+fn a_check_that_lets_its_service_go_otherwise_is_written_again() {
+    let mut view = view_of(&["web"]);
+    put_check(&mut view, "web-up", Some("web"));
+    let mut rig = Rig::new(view.clone());
+    rig.run(Instant::ZERO);
+    let after = Duration::from_secs(90);
+    let ours = Arc::make_mut(view.checks.get_mut(&check_id("web-up")).unwrap());
+    ours.recipe.deregister_critical_service_after = after;
+    // As an agent of this release finds what one of an earlier release wrote.
+    rig.machine.local = view;
+    let next = rig.machine.next_timeout().unwrap();
+    rig.run(next);
+    let (Rows::Checks(checks), _) = rig.tables.node_checks(&rig.node_name) else { panic!() };
+    assert_eq!(checks[0].recipe.deregister_critical_service_after, after);
+}
+
+#[test]
 fn a_node_whose_identity_begins_with_the_name_is_not_taken_for_the_own_one() {
     let mut rig = Rig::new(LocalView::default());
     rig.machine.node.name = NodeName::parse("0101").unwrap();

@@ -149,7 +149,8 @@ impl CheckStatus {
     }
 }
 
-/// The definition that a catalog registration may attach to a check; agents leave it empty.
+/// The definition that a catalog registration may attach to a check; agents tell of theirs only
+/// after how long a service goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CheckRecipe {
     /// Time between runs.

@@ -2,6 +2,7 @@
 //! filters and for the order they want, which `refine` is for.
 
 use super::addresses::Holder;
+use super::command::SERF_HEALTH;
 use super::kv::KeyList;
 use super::model::{Check, Node, NodeCoordinate, Service};
 use super::query::{
@@ -11,6 +12,7 @@ use super::query::{
 use super::{TableIndexes, Tables, keys};
 use crate::coordinate::Coordinate;
 use crate::id::{ModifyIndex, NodeId, NodeName};
+use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -89,6 +91,24 @@ impl Tables {
     pub(crate) fn node_checks(&self, name: &NodeName) -> (Rows, ModifyIndex) {
         let rows = keys::under(&self.checks, &name.folded()).cloned().collect();
         (Rows::Checks(rows), self.changed.checks)
+    }
+
+    /// All checks, by node and id.
+    pub(crate) const fn check_map(&self) -> &OrdMap<Arc<str>, Arc<Check>> {
+        &self.checks
+    }
+
+    /// The checks of one node with their keys in the map of all, by id.
+    pub(crate) fn checks_on(
+        &self,
+        name: &NodeName,
+    ) -> impl Iterator<Item = (&Arc<str>, &Arc<Check>)> {
+        keys::under_after(&self.checks, &name.folded(), None)
+    }
+
+    /// What the leader, or somebody else, says of a whole node.
+    pub(crate) fn member_health(&self, name: &NodeName) -> Option<&Arc<Check>> {
+        self.checks.get(&*keys::on_node(&name.folded(), SERF_HEALTH))
     }
 
     /// The checks in exactly this state, or all for `any`; by node and id.

@@ -307,6 +307,10 @@ pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// The shortest interval between runs; shorter ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
+/// The shortest time for which a check is critical before its service goes; shorter ones are raised
+/// to it.
+pub const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
+
 /// Why a check definition was refused; texts as clients know them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CheckError {

@@ -530,11 +530,19 @@ impl Registry {
             service_name: service.map(|it| it.name.to_string()).unwrap_or_default(),
             service_tags: service.map(|it| it.tags.clone()).unwrap_or_default(),
             kind: definition.kind.name().to_owned(),
-            recipe: CheckRecipe::default(),
+            recipe: recipe(definition),
             create_index: ModifyIndex::ZERO,
             modify_index: ModifyIndex::ZERO,
         }
     }
+}
+
+/// What the catalog is told of how a check is defined: only what servers act upon, which is how
+/// long its service may stay without this agent (`reconcile`).
+fn recipe(definition: &CheckDefinition) -> CheckRecipe {
+    let limit = definition.service_id.as_ref().and(definition.deregister_critical_service_after);
+    let deregister_critical_service_after = limit.unwrap_or_default();
+    CheckRecipe { deregister_critical_service_after, ..CheckRecipe::default() }
 }
 
 fn unknown_service(id: &ServiceId) -> RequestError {

@@ -2,7 +2,7 @@
 
 use super::definition::TcpCheck;
 use super::*;
-use crate::catalog::model::Weights;
+use crate::catalog::model::{CheckRecipe, Weights};
 use crate::id::{ModifyIndex, ServiceName};
 use crate::storage::registrations::{Change as Stored, Registrations, TtlState};
 use std::collections::BTreeMap;
@@ -99,6 +99,28 @@ fn a_registration_again_replaces_the_service_and_keeps_state_and_unnamed_checks(
     request(&mut local, 3, replace, &mut out);
     assert!(!local.view().checks.contains_key(&check_id("b")));
     assert!(drain(&mut out).contains(&LocalOutput::StopCheck(check_id("b"))));
+}
+
+#[test]
+fn the_catalog_is_told_how_long_a_service_stays_and_nothing_else_of_its_checks() {
+    let (mut local, mut out) = empty();
+    let after = Some(Duration::from_secs(90));
+    let limited = |id| CheckDefinition { deregister_critical_service_after: after, ..tcp(id) };
+    request(&mut local, 1, register(service("web", 80), vec![limited("a"), tcp("b")]), &mut out);
+    let of_node = LocalRequest::RegisterCheck(Box::new(limited("node")));
+    request(&mut local, 2, of_node, &mut out);
+    let recipe = |local: &Local, id| local.view().checks[&check_id(id)].recipe.clone();
+    let told = CheckRecipe {
+        deregister_critical_service_after: Duration::from_secs(90),
+        ..CheckRecipe::default()
+    };
+    assert_eq!(recipe(&local, "a"), told);
+    assert_eq!(recipe(&local, "b"), CheckRecipe::default());
+    assert_eq!(recipe(&local, "node"), CheckRecipe::default(), "it has no service to lose");
+    drain(&mut out);
+    request(&mut local, 3, register(service("web", 80), vec![tcp("a")]), &mut out);
+    assert_eq!(recipe(&local, "a"), CheckRecipe::default());
+    assert!(drain(&mut out).contains(&LocalOutput::Changed(Change::Check(check_id("a")))));
 }
 
 #[test]

@@ -190,9 +190,13 @@ impl Node {
             }
         }
         let misses = server.reconcile.misses_sessions(&server.tables);
+        let misses_checks = server.reconcile.misses_checks(&server.tables);
         server.raft.handle(now, RaftInput::Applied { index: applied }, &mut self.boxes.raft);
         if misses {
             self.tell_reconcile(now, ReconcileInput::SessionsChanged);
+        }
+        if misses_checks {
+            self.with_reconcile(now, |duties, world, _| duties.look_at_checks(now, &world));
         }
         for error in unreadable {
             self.trace(Level::Error, NodeTrace::UnreadableEntry(error));

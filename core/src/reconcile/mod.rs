@@ -4,7 +4,8 @@
 //! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog
 //! and with the configuration, and propose what differs. Coordinates that moved go into the
 //! catalog in one command at most every [`COORDINATES_INTERVAL`], deletions of keys are forgotten
-//! after [`TOMBSTONE_TIME`], and sessions end that nobody renews. Each decision is made from the
+//! after [`TOMBSTONE_TIME`], sessions end that nobody renews, and services go that no agent looks
+//! after any more if their checks say so. Each decision is made from the
 //! present state alone, so a proposal that got lost is simply made again.
 //!
 //! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
@@ -16,6 +17,7 @@
 //! what was registered for them must not be lost.
 
 mod coordinates;
+mod forsaken;
 mod health;
 mod member;
 mod servers;
@@ -42,6 +44,7 @@ use crate::serf::{Coordinates, Member, MemberEventKind, MemberStatus, Members};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::trace::Level;
+use forsaken::Forsaken;
 use health::Watch;
 use member::{DEAD, LEFT, REAPED};
 use servers::Grounds;
@@ -214,6 +217,7 @@ pub struct Reconcile {
     watch: Watch,
     tombstones: Tombstones,
     sessions: Sessions,
+    forsaken: Forsaken,
     /// Servers whose change failed, until the next retry.
     skipped: BTreeSet<NodeId>,
     /// Servers that Serf forgot.
@@ -259,6 +263,7 @@ impl Reconcile {
             watch: Watch::default(),
             tombstones: Tombstones::default(),
             sessions: Sessions::default(),
+            forsaken: Forsaken::default(),
             skipped: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unknown_nodes: BTreeMap::new(),
@@ -287,11 +292,13 @@ impl Reconcile {
                 self.timers.set(DutyTimer::Coordinates, now + COORDINATES_INTERVAL);
                 self.look_at_servers(now, &world, out);
                 self.look_at_sessions(now, &world);
+                self.look_at_checks(now, &world);
                 self.pass(now, &world);
             }
             ReconcileInput::LeadershipLost => self.resign(),
             ReconcileInput::SessionsChanged => self.look_at_sessions(now, &world),
             ReconcileInput::Member { kind, member } if self.leads => {
+                self.forsaken.member_changed(now, &member, &world);
                 let reaped = kind == MemberEventKind::Reap;
                 if reaped && let Some(server) = member.server() {
                     self.forgotten.insert(server.id);
@@ -327,6 +334,7 @@ impl Reconcile {
             }
         }
         self.end_sessions(now, out);
+        self.deregister_forsaken(now, &world, out);
         self.advance(now, &world, out);
     }
 
@@ -342,7 +350,8 @@ impl Reconcile {
 
     /// When `handle_timeout` is wanted next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next().into_iter().chain(self.sessions.next_timeout()).min()
+        let others = [self.sessions.next_timeout(), self.forsaken.next_timeout()];
+        others.into_iter().flatten().chain(self.timers.next()).min()
     }
 
     /// Forgets everything that only a leader may do.
@@ -358,6 +367,7 @@ impl Reconcile {
         self.watch = Watch::default();
         self.tombstones = Tombstones::default();
         self.sessions = Sessions::default();
+        self.forsaken = Forsaken::default();
         self.skipped.clear();
         self.forgotten.clear();
         self.unknown_nodes.clear();
@@ -415,6 +425,7 @@ impl Reconcile {
         }
         if self.tombstones_reaped(now, ticket, &result)
             || self.sessions_ended(now, (ticket, &result), (world, out))
+            || self.forsaken_deregistered(now, (ticket, &result), (world, out))
         {
             return;
         }

@@ -1,5 +1,6 @@
 //! Leader duties against the catalog's own tables, driven by hand.
 
+mod forsaken;
 mod sessions;
 
 use super::*;

@@ -1,9 +1,10 @@
 //! What leader duties tell about themselves; the lines are the founding page's and Consul's.
 
 use super::StepError;
-use crate::id::{NodeName, SessionId};
+use crate::id::{CheckId, NodeName, ServiceId, SessionId};
 use crate::raft::Change;
 use std::fmt;
+use std::time::Duration;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub enum ReconcileTrace {
     NotSelf,
     /// A live client once was a server.
     NoServerAnyMore(NodeName),
+    /// A service goes: its check says so, and no agent lives on its node to do it.
+    Forsaken {
+        /// The node.
+        node: NodeName,
+        /// The service.
+        service: ServiceId,
+        /// Its check.
+        check: CheckId,
+        /// How long it was kept.
+        after: Duration,
+    },
     /// Nobody renewed a session for too long.
     SessionExpired(SessionId),
     /// The configuration is to change.
@@ -48,6 +60,11 @@ impl fmt::Display for ReconcileTrace {
             Self::NoServerAnyMore(name) => {
                 write!(f, "member '{name}' is no server any more, removing its server service")
             }
+            Self::Forsaken { node, service, check, after } => write!(
+                f,
+                "deregistering service without a live agent: node={node} service={service} \
+                 check={check} after={after:?}"
+            ),
             Self::SessionExpired(id) => write!(f, "session TTL expired: session={id}"),
             Self::Changing(Change::Add { server, address }) => {
                 write!(f, "adding server: id={server} address={address}")

@@ -7,6 +7,7 @@
 //! one position: not below what was known before the question was asked, not above what was
 //! committed when it was answered (C6, I12).
 
+use super::forsaken::services_deleted;
 use super::{Violation, broken};
 use crate::finder::{SERVICES, over_http};
 use crate::kv::backup::{Backup, Saved};
@@ -74,13 +75,14 @@ impl Health {
             Command::Prepared(PreparedWrite::Delete(id)) => {
                 self.queries.remove(id);
             }
+            Command::Transaction(operations) => {
+                services_deleted(operations).for_each(|target| self.deregister(&target));
+            }
             // Backups of other clusters hold keys and nothing else.
             Command::RestoreCommit(_) => *self = Self::default(),
             Command::Coordinates(_)
             | Command::Kv(_)
-            // No client of the simulator changes nodes in a transaction, or binds a query to a
-            // session.
-            | Command::Transaction(_)
+            // No client of the simulator binds a query to a session.
             | Command::EndSessions(_)
             | Command::CreateSession(_)
             | Command::ReapTombstones(_)
@@ -198,6 +200,7 @@ impl HealthChecker {
             Command::Register(_)
                 | Command::Deregister(_)
                 | Command::Prepared(_)
+                | Command::Transaction(_)
                 | Command::RestoreCommit(_)
         );
         if refused || !changes {

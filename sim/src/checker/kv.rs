@@ -16,6 +16,7 @@
 //! A deletion carries nothing that tells whose it is, so those with the same text are counted: at
 //! the end there are at least as many as were acknowledged, and no more than may have been done.
 
+use super::forsaken::ForsakenChecker;
 use super::health::{HealthChecker, Place, Wanted};
 use super::session::SessionChecker;
 use super::{Violation, broken};
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use terraform_core::catalog::command::{Applied, Command, SERF_HEALTH};
 use terraform_core::catalog::kv::{KvDelete, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
+use terraform_core::catalog::transaction::TransactionResult;
 use terraform_core::id::{ModifyIndex, RestoreId, SessionId};
 use terraform_core::node::request::Response;
 use terraform_core::raft::{Entry, EntryKind};
@@ -45,6 +47,7 @@ pub struct KvChecker {
     found: BTreeMap<OpId, (u64, Told)>,
     sessions: SessionChecker,
     health: HealthChecker,
+    forsaken: ForsakenChecker,
     /// Operations whose clients were told that they are refused.
     refused: BTreeSet<OpId>,
     /// Where deletions are, and whether their condition was met.
@@ -67,6 +70,7 @@ impl Default for KvChecker {
             found: BTreeMap::new(),
             sessions: SessionChecker::default(),
             health: HealthChecker::default(),
+            forsaken: ForsakenChecker::default(),
             refused: BTreeSet::new(),
             deletions: BTreeMap::new(),
             backups: BTreeMap::new(),
@@ -159,7 +163,12 @@ impl KvChecker {
         } else {
             None
         };
-        self.health.commit(at, command, effects.result.is_err(), restored);
+        let refused = matches!(
+            effects.result,
+            Err(_) | Ok(Applied::Transaction(TransactionResult::Failed(_)))
+        );
+        self.health.commit(at, command, refused, restored);
+        self.forsaken.commit(now, command, refused)?;
         let mut next = self.newest().clone();
         self.sessions.judge(now, command, (&effects, &next))?;
         let told = match command {

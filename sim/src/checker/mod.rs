@@ -3,6 +3,7 @@
 //! Each rule has its name of simulation.md §9 (`R1`, `G1`, `C1`, …). The first broken rule of
 //! a world is kept with the facts that contradict each other; nothing after it counts.
 
+mod forsaken;
 mod gossip;
 pub mod health;
 mod kv;

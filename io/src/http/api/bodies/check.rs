@@ -7,10 +7,9 @@ use serde_json::Value;
 use std::time::Duration;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::id::{CheckId, ServiceId};
-use terraform_core::local::definition::{CheckDefinition, CheckError, CheckSource, Origin};
-
-/// The shortest time after which a critical service is removed.
-const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
+use terraform_core::local::definition::{
+    CheckDefinition, CheckError, CheckSource, DEREGISTER_AFTER_MIN, Origin,
+};
 
 /// Where a check is given, which decides the name of its identity's field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
