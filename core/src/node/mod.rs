@@ -13,6 +13,7 @@ mod info;
 pub mod input;
 mod keys;
 mod leave;
+mod member_lines;
 mod operator;
 pub mod output;
 mod pool;
@@ -117,6 +118,7 @@ pub struct Node {
     events: Events,
     coalescer: Coalescer,
     boxes: Outboxes,
+    member_lines: member_lines::MemberLines,
     writes: writes::Writes,
     waiting: requests::Waiting,
     lifecycle: leave::Lifecycle,
@@ -170,6 +172,8 @@ pub enum TimerName {
     Flood,
     /// A leave under way.
     Leave,
+    /// Lines about members that were left out.
+    MemberLines,
 }
 
 impl Node {
@@ -222,6 +226,7 @@ impl Node {
             events: Events::new(Rng::for_stream(seed, Stream::Event)),
             coalescer: Coalescer::default(),
             boxes,
+            member_lines: member_lines::MemberLines::default(),
             writes: writes::Writes::default(),
             waiting: requests::Waiting::default(),
             lifecycle: leave::Lifecycle::Running,
@@ -331,6 +336,7 @@ impl Node {
         }
         wants(wan.map(|_| self.wan_state.flood_at), TimerName::Flood);
         wants(self.lifecycle.deadline(), TimerName::Leave);
+        wants(self.member_lines.next_timeout(), TimerName::MemberLines);
         first
     }
 
@@ -411,6 +417,7 @@ impl Node {
         self.reads_due(now);
         self.flood_timeout(now);
         self.leave_timeout(now);
+        self.end_member_lines(now);
     }
 
     fn trace(&mut self, level: Level, trace: NodeTrace) {

@@ -157,7 +157,7 @@ impl Node {
                 return;
             }
             GossipOutput::Trace(level, trace) => {
-                self.emit(level, TraceKind::Gossip(pool, trace));
+                self.emit_of_members(now, level, TraceKind::Gossip(pool, trace));
                 return;
             }
             GossipOutput::PersistKeyring(ops) => {
@@ -227,7 +227,7 @@ impl Node {
                 return;
             }
             SerfOutput::Trace(level, trace) => {
-                self.emit(level, TraceKind::Serf(pool, trace));
+                self.emit_of_members(now, level, TraceKind::Serf(pool, trace));
                 return;
             }
             SerfOutput::Broadcast { class, key, payload, notify } => {
@@ -333,7 +333,9 @@ impl Node {
             ReconcileOutput::Change { ticket, change } => {
                 self.propose_for_reconcile(now, ticket, |id| RaftInput::Change { id, change });
             }
-            ReconcileOutput::Trace(level, trace) => self.emit(level, TraceKind::Reconcile(trace)),
+            ReconcileOutput::Trace(level, trace) => {
+                self.emit_of_members(now, level, TraceKind::Reconcile(trace));
+            }
         }
     }
 

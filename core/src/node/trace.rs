@@ -1,5 +1,6 @@
 //! What the node as a whole tells about itself.
 
+use super::member_lines::WINDOW;
 use crate::id::Datacenter;
 use crate::storage::op::FilePath;
 use std::fmt;
@@ -44,6 +45,8 @@ pub enum NodeTrace {
     },
     /// What a leader sent as a snapshot is none.
     SnapshotRefused(String),
+    /// Lines about members beyond those that were told as they are, by kind.
+    MemberLines(Vec<(&'static str, u64)>),
     /// The agent leaves the cluster.
     Leaving,
     /// The agent stops without leaving, and why.
@@ -127,6 +130,14 @@ impl fmt::Display for NodeTrace {
             ),
             Self::FailoverFailed { datacenter, error } => {
                 write!(f, "a prepared query could not ask datacenter {datacenter}: {error}")
+            }
+            Self::MemberLines(left_out) => {
+                let time = WINDOW.as_secs();
+                write!(f, "lines about members left out in {time}s, which DEBUG has:")?;
+                let mut before = "";
+                left_out.iter().try_for_each(|(kind, count)| {
+                    write!(f, "{} {count} {kind}", std::mem::replace(&mut before, ","))
+                })
             }
             Self::Fatal(rule) => write!(f, "cannot go on: {rule}"),
             Self::UnreadableEntry(error) => write!(f, "log entry passed over: {error}"),
