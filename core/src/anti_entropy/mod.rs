@@ -11,7 +11,8 @@
 //! (INV-SYNC-2), so that a leaving node does not come back into the catalog.
 //!
 //! Differs: a full sync that failed or never happened is repeated soon after a server can be
-//! reached again, staggered by cluster size; one that succeeded is not.
+//! reached again, staggered by cluster size; one that succeeded is not, unless other members took
+//! this one for dead, since its services may be gone then.
 
 mod diff;
 mod pace;
@@ -72,6 +73,8 @@ pub enum AntiEntropyInput {
     Members(usize),
     /// A server joined, or a leader became known.
     ServerReachable,
+    /// Other members took this one for dead: the leader may have removed services of it.
+    ThoughtDead,
     /// The node's metadata after a reload.
     NodeMeta(BTreeMap<String, String>),
     /// The agent leaves or stops: submit nothing any more; answered by `Stopped`.
@@ -291,9 +294,22 @@ impl AntiEntropy {
 
     /// Sees to it that a full sync comes soon.
     fn retry_by(&mut self, now: Instant) {
-        let retry = now + pace::retry(self.members, &mut self.rng);
-        let sooner = self.timers.deadline(&SyncTimer::Full).filter(|at| *at < retry);
-        self.timers.set(SyncTimer::Full, sooner.unwrap_or(retry));
+        let wait = pace::retry(self.members, &mut self.rng);
+        self.sync_by(now + wait);
+    }
+
+    /// Has the next full sync come soon, unless none was tried yet.
+    fn sync_soon(&mut self, now: Instant) {
+        if self.tried {
+            let wait = pace::stagger(self.members, &mut self.rng);
+            self.sync_by(now + wait);
+        }
+    }
+
+    /// Has the next full sync come at that time, or when it was to come if that is sooner.
+    fn sync_by(&mut self, at: Instant) {
+        let planned = self.timers.deadline(&SyncTimer::Full);
+        self.timers.set(SyncTimer::Full, planned.map_or(at, |planned| planned.min(at)));
     }
 
     fn changed(&mut self, now: Instant, change: Change, view: LocalView) {
@@ -465,6 +481,7 @@ impl Machine for AntiEntropy {
             AntiEntropyInput::Members(members) => self.members = members,
             AntiEntropyInput::Local { .. }
             | AntiEntropyInput::ServerReachable
+            | AntiEntropyInput::ThoughtDead
             | AntiEntropyInput::NodeMeta(_)
                 if self.is_stopped() => {}
             AntiEntropyInput::Local { change, view } => {
@@ -472,12 +489,11 @@ impl Machine for AntiEntropy {
                 self.advance(now, out);
             }
             AntiEntropyInput::ServerReachable => {
-                if !self.synced && self.tried {
-                    let soon = now + pace::stagger(self.members, &mut self.rng);
-                    let planned = self.timers.deadline(&SyncTimer::Full);
-                    self.timers.set(SyncTimer::Full, planned.map_or(soon, |at| at.min(soon)));
+                if !self.synced {
+                    self.sync_soon(now);
                 }
             }
+            AntiEntropyInput::ThoughtDead => self.sync_soon(now),
             AntiEntropyInput::NodeMeta(meta) => {
                 let meta = own_meta(meta);
                 if self.node.meta != meta {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::Tables;
-use crate::catalog::command::{Command, Registration, SERF_HEALTH};
+use crate::catalog::command::{Command, Deregistration, Registration, SERF_HEALTH};
 use crate::catalog::model::{CheckRecipe, CheckStatus, Service, Weights};
 use crate::catalog::query::{Consistency, NodeChecksQuery, QueryAnswer};
 use crate::id::{LogIndex, NodeName, ServiceName};
@@ -35,6 +35,28 @@ fn a_failed_sync_is_repeated_soon_once_a_server_is_reachable() {
     assert!(soon < rig.now + Duration::from_millis(25));
     let submitted = rig.at(soon);
     assert!(matches!(&submitted[..], [AntiEntropyOutput::Submit { hold: true, .. }]));
+}
+
+#[test]
+fn services_that_went_while_the_agent_was_thought_dead_come_back_soon() {
+    let mut rig = Rig::new(view_of(&["web"]));
+    rig.input(AntiEntropyInput::ThoughtDead);
+    rig.run(Instant::ZERO);
+    let planned = rig.machine.next_timeout().unwrap();
+    assert!(planned >= rig.now + Duration::from_secs(60), "nothing was there to lose");
+    let target = Deregistration {
+        node: rig.node_name.clone(),
+        service: Some(service_id("web")),
+        check: None,
+    };
+    rig.apply(Command::Deregister(target));
+    rig.input(AntiEntropyInput::ServerReachable);
+    assert_eq!(rig.machine.next_timeout(), Some(planned));
+    rig.input(AntiEntropyInput::ThoughtDead);
+    let soon = rig.machine.next_timeout().unwrap();
+    assert!(soon < rig.now + Duration::from_millis(25));
+    rig.run(soon);
+    assert_eq!(rig.services("n1"), ["web"]);
 }
 
 #[test]

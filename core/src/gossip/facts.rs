@@ -431,8 +431,12 @@ impl Gossip {
             }
             SelfVerdict::Refute => {
                 let incarnation = self.refute(incarnation, out);
-                let accusation =
-                    if claim == Claim::Suspect { PeerState::Suspect } else { PeerState::Dead };
+                let accusation = if claim == Claim::Suspect {
+                    PeerState::Suspect
+                } else {
+                    out.push(GossipOutput::ThoughtDead);
+                    PeerState::Dead
+                };
                 let from = accuser.clone();
                 crate::trace!(
                     out,

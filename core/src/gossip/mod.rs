@@ -289,6 +289,8 @@ pub enum GossipOutput {
     Updated(Peer),
     /// This member is known under this incarnation from now on.
     OwnIncarnation(Incarnation),
+    /// Somebody took this member for dead, and may have acted upon it.
+    ThoughtDead,
     /// Another member claims a known name from another address.
     Conflict {
         /// Who is known.

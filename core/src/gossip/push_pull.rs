@@ -587,8 +587,12 @@ impl Gossip {
                 }
                 Claim::Left => self.dead(now, peer, &name, incarnation, &name, out),
                 Claim::Suspect | Claim::Dead => {
-                    let local = self.local.clone();
+                    let (local, before) = (self.local.clone(), self.own().incarnation);
                     self.suspect(now, peer, &name, incarnation, &local, out);
+                    // Nothing but a refutation raises it.
+                    if state.state == PeerState::Dead && self.own().incarnation != before {
+                        out.push(GossipOutput::ThoughtDead);
+                    }
                 }
             }
         }

@@ -168,6 +168,12 @@ impl Node {
                 self.key_finished(now, pool, ticket, result);
                 return;
             }
+            GossipOutput::ThoughtDead => {
+                if pool == PoolName::Lan {
+                    self.tell_anti_entropy(now, AntiEntropyInput::ThoughtDead);
+                }
+                return;
+            }
             GossipOutput::Joined(peer) => SerfInput::Joined(peer),
             GossipOutput::Gone { name, left } => SerfInput::Gone { name, left },
             GossipOutput::Updated(peer) => SerfInput::Updated(peer),

@@ -371,6 +371,7 @@ impl Cluster {
             GossipOutput::OwnIncarnation(incarnation) => {
                 self.serf_now(index, SerfInput::OwnIncarnation(incarnation));
             }
+            GossipOutput::ThoughtDead => {}
             GossipOutput::Conflict { existing, .. } => {
                 self.serf_now(index, SerfInput::Conflict(existing.name));
             }

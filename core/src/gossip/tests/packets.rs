@@ -4,7 +4,7 @@ use super::streams::World;
 use super::{name, peer};
 use crate::gossip::{BroadcastClass, GossipInput, GossipOutput, Peer};
 use crate::id::Incarnation;
-use crate::wire::gossip::{Dead, Message};
+use crate::wire::gossip::{Dead, Message, Suspect};
 use crate::wire::packet::{Opener, decode_packet};
 use bytes::Bytes;
 use std::time::Duration;
@@ -57,6 +57,23 @@ fn another_record_of_itself_at_its_own_incarnation_is_refuted() {
         let own = world.gossip.peer(&name("me")).map(|(peer, _)| peer.incarnation.get());
         assert_eq!(own, Some(incarnation));
     }
+}
+
+#[test]
+fn a_member_hears_that_it_was_thought_dead_and_not_of_a_mere_suspicion() {
+    let suspect = |incarnation| {
+        let (node, from) = (name("me"), name("other"));
+        Message::Suspect(Suspect { incarnation: Incarnation::new(incarnation), node, from })
+    };
+    let mut world = World::new();
+    let mut thought_dead = |message| {
+        let outputs = world.message(&message);
+        outputs.iter().filter(|output| matches!(output, GossipOutput::ThoughtDead)).count()
+    };
+    assert_eq!(thought_dead(suspect(1)), 0);
+    assert_eq!(thought_dead(dead("me", 1)), 0, "it has a higher incarnation by now");
+    assert_eq!(thought_dead(dead("me", 2)), 1);
+    assert_eq!(thought_dead(dead("b", 3)), 0, "another one");
 }
 
 #[test]

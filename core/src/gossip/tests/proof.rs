@@ -135,6 +135,22 @@ fn a_refutation_of_an_exchange_is_spread_at_once() {
 }
 
 #[test]
+fn an_exchange_tells_a_member_once_that_it_was_thought_dead() {
+    let mut world = World::new();
+    let cases = [
+        (PeerState::Dead, 1, true),
+        (PeerState::Dead, 1, false),
+        (PeerState::Suspect, 2, false),
+        (PeerState::Dead, 3, true),
+    ];
+    for (number, (state, incarnation, told)) in (2..).step_by(2).zip(cases) {
+        let outputs =
+            world.exchange(number, &[PushPullState { state, ..record("me", 1, incarnation) }]);
+        assert_eq!(outputs.contains(&GossipOutput::ThoughtDead), told, "{state:?} {incarnation}");
+    }
+}
+
+#[test]
 fn pools_that_meet_in_one_exchange_come_to_know_each_other() {
     let mut cluster = Cluster::new(20, 7);
     for index in 1..10 {
