@@ -1,10 +1,10 @@
 //! Reading the configuration again while the agent runs.
 //!
 //! Services, checks, watches, whether outputs of checks are kept, node metadata, the log level, how
-//! DNS answers, which metrics are collected and how many connections to HTTP one client may have
-//! may change; whatever else changed in the files is named and waits for a restart. What the new
-//! configuration is warned of is told as at the start. A configuration that is refused changes
-//! nothing (agent-config.md §5).
+//! DNS answers, which metrics are collected, how many connections to HTTP one client may have and
+//! how many requests a client agent sends to servers may change; whatever else changed in the files
+//! is named and waits for a restart. What the new configuration is warned of is told as at the
+//! start. A configuration that is refused changes nothing (agent-config.md §5).
 
 use crate::cli::Sources;
 use crate::config::{Resolved, with_recursors};
@@ -101,6 +101,7 @@ impl Reloading {
             checks: resolved.node.checks.clone(),
             node_meta: resolved.node.node_meta.clone(),
             discard_check_output: resolved.node.check_output.discard,
+            rpc_rate: resolved.node.rpc_rate,
             level: resolved.node.level,
         };
         let request = Request::new(RequestBody::Reload(Box::new(reloadable)));

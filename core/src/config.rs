@@ -5,6 +5,7 @@ use crate::gossip::{Admission, Network};
 use crate::id::{Datacenter, NodeName, PoolName};
 use crate::local::definition::{CheckDefinition, OutputRules, ServiceDefinition};
 use crate::raft::RaftLimits;
+use crate::rpc::RequestRate;
 use crate::trace::Level;
 use crate::wire::label::Label;
 use crate::wire::seal::Key;
@@ -307,6 +308,8 @@ pub struct NodeConfig {
     pub node_meta: BTreeMap<String, String>,
     /// How long a request may wait for a leader.
     pub rpc_hold: Duration,
+    /// How many requests a client agent may send to servers; `None` for no limit.
+    pub rpc_rate: Option<RequestRate>,
     /// Output-only changes of checks reach the catalog after about this long.
     pub check_update_interval: Duration,
     /// What is kept of what checks say.
@@ -329,6 +332,7 @@ pack_struct!(NodeConfig {
     checks,
     node_meta,
     rpc_hold,
+    rpc_rate,
     check_update_interval,
     check_output,
     level

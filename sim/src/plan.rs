@@ -322,6 +322,7 @@ pub fn node_config(name: &str, server: Option<ServerConfig>) -> NodeConfig {
         checks: Vec::new(),
         node_meta: std::collections::BTreeMap::new(),
         rpc_hold: Duration::from_secs(7),
+        rpc_rate: None,
         check_update_interval: Duration::from_secs(300),
         check_output: terraform_core::local::definition::OutputRules::default(),
         level: Level::Info,

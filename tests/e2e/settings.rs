@@ -124,3 +124,28 @@ fn values_are_as_long_as_is_set() {
         agent.lines().iter().any(|line| line.contains(told)).then_some(())
     });
 }
+
+#[test]
+fn a_client_sends_no_more_requests_than_its_rate_allows() {
+    let folder = Folder::new("rate");
+    let config = folder.join("config.json");
+    // A day and more for each further one.
+    let slow = r#"{"limits": {"rpc_rate": 1e-5, "rpc_max_burst": 60}}"#;
+    std::fs::write(&config, slow).expect("the folder is writable");
+    let (_folder, server) = server("asked", &[], "{}");
+    let join = format!("-retry-join={}", server.address());
+    let words = [join.as_str(), "-config-dir", folder.to_str().expect("text")];
+    let client = Options::new("asks", &words).start();
+    e2e::wait_until("the client to know its server", LONG, || {
+        (client.json("/v1/agent/members").as_array().map(Vec::len) == Some(2)).then_some(())
+    });
+    let ask = || client.get("/v1/catalog/nodes");
+    let answers: Vec<u16> = (0..70).map(|_| ask().status).collect();
+    let refused = answers.iter().position(|status| *status == 429).expect("some are refused");
+    assert!(answers.iter().take(refused).any(|status| *status == 200), "{answers:?}");
+    assert!(answers.iter().skip(refused).all(|status| *status == 429), "{answers:?}");
+    assert_eq!(ask().body, "RPC rate limit exceeded");
+    assert_eq!(dig(&client.address(), "asked.node.terraform", 1).rcode, 2, "SERVFAIL");
+    reload(&folder, &client, "{}");
+    assert_eq!(ask().status, 200);
+}

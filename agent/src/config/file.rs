@@ -683,6 +683,14 @@ impl FileReader {
         integer
     }
 
+    fn fraction(&mut self, key: &str, value: &Value) -> Option<f64> {
+        let fraction = value.as_f64();
+        if fraction.is_none() {
+            self.mistyped(key, "float64", value);
+        }
+        fraction
+    }
+
     fn text(&mut self, key: &str, value: &Value) -> Option<String> {
         let text = value.as_str().map(str::to_owned);
         if text.is_none() {

@@ -56,7 +56,8 @@ const HARMLESS: &[&str] = &[
     "disable_update_check",
     "enable_central_service_config",
     "enable_debug",
-    "limits.",
+    "limits.https_handshake_timeout",
+    "limits.rpc_handshake_timeout",
     "performance.leave_drain_time",
     "ports.grpc",
     "ports.sidecar_max_port",
@@ -153,6 +154,8 @@ mod tests {
         assert!(is_section("limits"));
         assert!(!is_section("ui"));
         assert_eq!(safety("telemetry.circonus_api_url"), Some(Safety::Harmless));
+        assert_eq!(safety("limits.https_handshake_timeout"), Some(Safety::Harmless));
+        assert_eq!(safety("limits.nope"), None);
         assert_eq!(safety("nope"), None);
     }
 }

@@ -172,6 +172,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         gossip: gossip_config,
         node_meta: node_meta(&settings.node_meta)?,
         rpc_hold: settings.rpc_hold_timeout.unwrap_or(Duration::from_secs(7)),
+        rpc_rate: tuning::request_rate(&settings.tuning, is_server, &mut warnings)?,
         check_update_interval: settings.check_update_interval.unwrap_or(Duration::from_secs(300)),
         check_output: tuning::check_output(&settings.tuning)?,
         level,

@@ -175,6 +175,7 @@ impl Round {
                 | RequestError::NoPath
                 | RequestError::NoServerReachable
                 | RequestError::Overloaded(_)
+                | RequestError::RateExceeded
                 | RequestError::Unknown(_)
                 | RequestError::Stopping),
             ) => {

@@ -18,6 +18,7 @@ use crate::local::Maintenance;
 use crate::local::definition::{CheckDefinition, ServiceDefinition};
 use crate::node::NodeStatus;
 use crate::reconcile::Health;
+use crate::rpc::RequestRate;
 use crate::serf::{KeyOperation, SerfRefusal, SerfReply, SerfRequest};
 use crate::trace::Level;
 use crate::{pack_enum, pack_struct};
@@ -343,10 +344,12 @@ pub struct Reloadable {
     pub node_meta: BTreeMap<String, String>,
     /// Whether nothing is kept of what checks say.
     pub discard_check_output: bool,
+    /// How many requests a client agent may send to servers; `None` for no limit.
+    pub rpc_rate: Option<RequestRate>,
     /// The level of traces wanted.
     pub level: Level,
 }
-pack_struct!(Reloadable { services, checks, node_meta, discard_check_output, level });
+pack_struct!(Reloadable { services, checks, node_meta, discard_check_output, rpc_rate, level });
 
 /// Sections of `key = value`, all text.
 pub type InfoSections = BTreeMap<String, BTreeMap<String, String>>;
@@ -425,6 +428,9 @@ pub enum RequestError {
     /// A queue or limit is full; try again. Nothing changed.
     #[error("overloaded: {0}")]
     Overloaded(String),
+    /// More requests were sent to servers than this client agent may send. Nothing changed.
+    #[error("RPC rate limit exceeded")]
+    RateExceeded,
     /// The outcome is not known: it may have happened or may still happen.
     #[error("{0}")]
     Unknown(String),
@@ -477,5 +483,5 @@ impl From<SerfRefusal> for RequestError {
 pack_enum!(RequestError {
     1 => NoLeader, 2 => NoServers, 3 => NoPath, 4 => Overloaded(String), 5 => Unknown(String),
     6 => Refused(String), 7 => NotFound(String), 8 => Stopping, 9 => NotBuilt(String),
-    10 => NoServerReachable,
+    10 => NoServerReachable, 11 => RateExceeded,
 });

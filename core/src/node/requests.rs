@@ -255,9 +255,11 @@ impl Node {
     }
 
     fn reload(&mut self, now: Instant, id: RequestId, wall: WallClock, reloadable: Reloadable) {
-        let Reloadable { services, checks, node_meta, discard_check_output, level } = reloadable;
+        let Reloadable { services, checks, node_meta, discard_check_output, rpc_rate, level } =
+            reloadable;
         self.config.level = level;
         self.set_level();
+        self.rpc.handle(now, RpcInput::Rate(rpc_rate), &mut self.boxes.rpc);
         let meta = AntiEntropyInput::NodeMeta(node_meta);
         self.anti_entropy.handle(now, meta, &mut self.boxes.anti_entropy);
         self.ask_local(

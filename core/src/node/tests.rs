@@ -44,6 +44,7 @@ pub(super) fn node_of(server: Option<ServerConfig>, restored: Restored) -> Node 
         checks: Vec::new(),
         node_meta: BTreeMap::new(),
         rpc_hold: Duration::from_secs(7),
+        rpc_rate: None,
         check_update_interval: Duration::from_secs(300),
         check_output: crate::local::definition::OutputRules::default(),
         level: Level::Error,

@@ -22,6 +22,7 @@ use crate::node::request::{
     Response,
 };
 use crate::raft::RaftLimits;
+use crate::rpc::RequestRate;
 use crate::serf::{KeyOperation, QueryHeard, QueryId, QueryParameters, SerfEvent, SerfRequest};
 use crate::storage::op::{FileOp, FilePath, Lane, StorageFault, StorageOp};
 use crate::storage::recovery::{Peer, Step};
@@ -89,6 +90,10 @@ fn service() -> ServiceDefinition {
     }
 }
 
+fn rate() -> Option<RequestRate> {
+    Some(RequestRate { interval: Duration::from_millis(20), burst: 3 })
+}
+
 /// Settings that differ from the default wherever there is a choice.
 fn config() -> NodeConfig {
     let label = Label::new("blue").unwrap();
@@ -121,6 +126,7 @@ fn config() -> NodeConfig {
         checks: vec![check()],
         node_meta: pairs(),
         rpc_hold: Duration::from_millis(7001),
+        rpc_rate: rate(),
         check_update_interval: Duration::ZERO,
         check_output: definition::OutputRules { bytes_max: 9, discard: true },
         level: Level::Trace,
@@ -176,6 +182,7 @@ fn bodies() -> Vec<RequestBody> {
         checks: vec![check()],
         node_meta: pairs(),
         discard_check_output: true,
+        rpc_rate: rate(),
         level: Level::Debug,
     };
     let id = || CheckId::parse("c").unwrap();

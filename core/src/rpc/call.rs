@@ -280,7 +280,8 @@ impl Rpc {
         }
         match self.target(now, call) {
             Target::OwnServer => self.execute(id, out),
-            Target::Other(address) => self.forward(now, id, address, out),
+            Target::Other(address) if self.bucket.take(now) => self.forward(now, id, address, out),
+            Target::Other(_) => self.beyond_rate(now, id, out),
             Target::Nobody => self.hold(now, id, out),
         }
     }
@@ -578,11 +579,20 @@ impl Rpc {
     }
 
     fn overloaded(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
-        self.stats.overloaded += 1;
+        self.stats.exceeded += 1;
         let pending = self.calls.len();
         trace!(out, Level::Debug, RpcTrace::Overloaded { pending });
         let text = "too many requests are on their way".to_owned();
         self.finish(now, id, Err(RequestError::Overloaded(text)), out);
+    }
+
+    /// Refuses a call for which there is no token; what it was sent before did not take it.
+    fn beyond_rate(&mut self, now: Instant, id: u64, out: &mut Outbox<RpcOutput>) {
+        self.stats.exceeded += 1;
+        if let Some(rate) = self.bucket.tell(now) {
+            trace!(out, Level::Warn, RpcTrace::RateExceeded { rate });
+        }
+        self.finish(now, id, Err(RequestError::RateExceeded), out);
     }
 
     fn remove(&mut self, id: u64) -> Option<Call> {
@@ -636,6 +646,9 @@ const fn is_unserved(error: &RequestError) -> bool {
         | RequestError::Overloaded(_)
         | RequestError::Unknown(_)
         | RequestError::Stopping => true,
-        RequestError::Refused(_) | RequestError::NotFound(_) | RequestError::NotBuilt(_) => false,
+        RequestError::Refused(_)
+        | RequestError::NotFound(_)
+        | RequestError::NotBuilt(_)
+        | RequestError::RateExceeded => false,
     }
 }

@@ -10,6 +10,7 @@
 
 mod call;
 mod pool;
+mod rate;
 mod remote;
 mod servers;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 mod trace;
 
 pub use crate::wire::rpc::Lane;
+pub use rate::RequestRate;
 pub use remote::RemoteServer;
 pub use trace::{CloseRule, RpcTrace};
 
@@ -33,6 +35,7 @@ use crate::wire::rpc::Frame;
 use bytes::Bytes;
 use call::{Call, Origin, Timer};
 use pool::{Event, Lost, Pool};
+use rate::Bucket;
 use remote::Remote;
 use servers::Servers;
 use std::collections::BTreeMap;
@@ -72,6 +75,8 @@ pub struct RpcConfig {
     pub wan: bool,
     /// How long a request may wait for a leader (`performance.rpc_hold_timeout`).
     pub hold: Duration,
+    /// How many requests a client may send to servers; `None` for no limit. Servers have none.
+    pub rate: Option<RequestRate>,
 }
 
 /// What the machine is told.
@@ -151,6 +156,8 @@ pub enum RpcInput {
     },
     /// This node leaves: requests of others are refused with `NoLeader`, so that they move on.
     Leaving,
+    /// How many requests a client may send to servers from here on; `None` for no limit.
+    Rate(Option<RequestRate>),
 }
 
 /// What the machine wants.
@@ -242,8 +249,8 @@ pub struct RpcStats {
     pub accepted_failed: u64,
     /// Requests that were passed on to another datacenter.
     pub crossed: u64,
-    /// Requests refused because too many are on their way.
-    pub overloaded: u64,
+    /// Requests refused because too many are on their way, or more were sent than the rate allows.
+    pub exceeded: u64,
 }
 
 /// Requests and streams between this agent and others.
@@ -264,6 +271,7 @@ pub struct Rpc {
     weight: usize,
     next_call: u64,
     timers: Timers<Timer>,
+    bucket: Bucket,
     stats: RpcStats,
 }
 
@@ -275,6 +283,7 @@ impl Rpc {
         if !config.server {
             timers.set(Timer::Rebalance, now + servers::rebalance_after(&mut pool.rng));
         }
+        let bucket = Bucket::new(config.rate.filter(|_| !config.server), now);
         Self {
             config,
             pool,
@@ -288,6 +297,7 @@ impl Rpc {
             weight: 0,
             next_call: 1,
             timers,
+            bucket,
             stats: RpcStats::default(),
         }
     }
@@ -435,6 +445,7 @@ impl Machine for Rpc {
                 }
             }
             RpcInput::Leaving => self.leave(now, out),
+            RpcInput::Rate(rate) => self.bucket.set(now, rate.filter(|_| !self.config.server)),
         }
     }
 

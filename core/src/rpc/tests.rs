@@ -12,6 +12,7 @@ use crate::rng::{Seed, Stream};
 use crate::wire::rpc::{Hello, RemoteRequest};
 use std::collections::{BTreeSet, VecDeque};
 
+mod rate;
 mod waiting;
 
 const HOLD: Duration = Duration::from_secs(7);
@@ -58,7 +59,7 @@ fn address(node: usize) -> SocketAddr {
 fn config(node: usize, server: bool) -> RpcConfig {
     let name = NodeName::parse(&format!("n{node}")).unwrap();
     let datacenter = Datacenter::parse("dc1").unwrap();
-    RpcConfig { id: id(node), name, datacenter, server, wan: false, hold: HOLD }
+    RpcConfig { id: id(node), name, datacenter, server, wan: false, hold: HOLD, rate: None }
 }
 
 fn info(node: usize) -> ServerInfo {

@@ -1,5 +1,6 @@
 //! What requests between agents tell about themselves.
 
+use super::RequestRate;
 use crate::wire::DecodeError;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -97,6 +98,11 @@ pub enum RpcTrace {
         /// How many are.
         pending: usize,
     },
+    /// Requests are refused because more were sent than the rate allows; told once a minute.
+    RateExceeded {
+        /// The rate.
+        rate: RequestRate,
+    },
     /// The order of servers was drawn again.
     Rebalanced {
         /// The server that gets requests from here on.
@@ -114,6 +120,11 @@ impl fmt::Display for RpcTrace {
             Self::Overloaded { pending } => {
                 write!(f, "refused a request: {pending} requests are on their way")
             }
+            Self::RateExceeded { rate: RequestRate { interval, burst } } => write!(
+                f,
+                "refused a request to servers: limits.rpc_rate allows one in {interval:?}, \
+                 limits.rpc_max_burst {burst} at once"
+            ),
             Self::Rebalanced { head } => write!(f, "sending requests to server {head}"),
         }
     }

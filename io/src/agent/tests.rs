@@ -106,6 +106,7 @@ fn config(gossip: u16, server: u16) -> NodeConfig {
         checks: Vec::new(),
         node_meta: BTreeMap::new(),
         rpc_hold: Duration::from_secs(7),
+        rpc_rate: None,
         check_update_interval: Duration::from_secs(300),
         check_output: terraform_core::local::definition::OutputRules::default(),
         level: Level::Info,

@@ -205,6 +205,7 @@ impl Reply {
             | RequestError::Refused(_)
             | RequestError::NotFound(_) => 500,
             RequestError::NotBuilt(_) => 501,
+            RequestError::RateExceeded => 429,
             RequestError::Overloaded(_) | RequestError::Stopping => 503,
         };
         Self::text(status, error.to_string())

@@ -35,6 +35,7 @@ fn origin() -> Origin {
         checks: Vec::new(),
         node_meta: std::collections::BTreeMap::new(),
         rpc_hold: std::time::Duration::from_secs(7),
+        rpc_rate: None,
         check_update_interval: std::time::Duration::from_secs(300),
         check_output: terraform_core::local::definition::OutputRules::default(),
         level: Level::Info,

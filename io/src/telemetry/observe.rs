@@ -87,7 +87,7 @@ impl Observer {
         let (new, old) = (status.rpc, std::mem::replace(&mut self.rpc, status.rpc));
         count("client.rpc", new.submitted, old.submitted);
         count("client.rpc.failed", new.failed, old.failed);
-        count("client.rpc.exceeded", new.overloaded, old.overloaded);
+        count("client.rpc.exceeded", new.exceeded, old.exceeded);
         count("rpc.accept_conn", new.streams_accepted, old.streams_accepted);
         count("rpc.request", new.accepted, old.accepted);
         count("rpc.request_error", new.accepted_failed, old.accepted_failed);

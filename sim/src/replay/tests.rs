@@ -187,7 +187,14 @@ fn run() -> Vec<Record> {
     });
     let level = Level::Trace;
     let (services, checks, node_meta) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let reload = Reloadable { services, checks, node_meta, discard_check_output: false, level };
+    let reload = Reloadable {
+        services,
+        checks,
+        node_meta,
+        discard_check_output: false,
+        rpc_rate: None,
+        level,
+    };
     agent.turn(|agent| {
         agent.ask(RequestBody::Query(Query::Key("two".to_owned())));
         agent.ask(RequestBody::Reload(Box::new(reload)));

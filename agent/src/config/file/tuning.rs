@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct TuningSettings {
     /// Whole numbers.
     pub numbers: BTreeMap<String, i64>,
+    /// Fractions.
+    pub fractions: BTreeMap<String, f64>,
     /// Durations.
     pub durations: BTreeMap<String, Duration>,
     /// Switches.
@@ -19,8 +21,9 @@ pub struct TuningSettings {
 impl TuningSettings {
     /// Lays those of a later source over these.
     pub(in crate::config) fn extend(&mut self, above: Self) {
-        let Self { numbers, durations, switches } = above;
+        let Self { numbers, fractions, durations, switches } = above;
         self.numbers.extend(numbers);
+        self.fractions.extend(fractions);
         self.durations.extend(durations);
         self.switches.extend(switches);
     }
@@ -34,10 +37,15 @@ impl FileReader {
             | "raft_snapshot_threshold"
             | "raft_trailing_logs"
             | "limits.kv_max_value_size"
+            | "limits.rpc_max_burst"
             | "limits.rpc_max_conns_per_client"
             | "limits.txn_max_req_len" => {
                 let number = self.integer(path, value).map(|number| (path.to_owned(), number));
                 self.settings.tuning.numbers.extend(number);
+            }
+            "limits.rpc_rate" => {
+                let number = self.fraction(path, value).map(|number| (path.to_owned(), number));
+                self.settings.tuning.fractions.extend(number);
             }
             "disable_host_node_id" | "discard_check_output" => {
                 let switch = self.boolean(path, value).map(|switch| (path.to_owned(), switch));

@@ -5,12 +5,16 @@ use super::{Checked, refuse};
 use std::time::Duration;
 use terraform_core::local::definition::OutputRules;
 use terraform_core::raft::RaftLimits;
+use terraform_core::rpc::RequestRate;
 
 /// Bytes of output kept of a check at most, whatever is set: outputs travel through consensus.
 const CHECK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Connections to the server port from one address, unless it is said (agent-config.md §5).
 const SERVER_CONNECTIONS_PER_CLIENT: usize = 100;
+
+/// Requests that a client may send at once, unless it is said (agent-config.md §5).
+const RPC_BURST: u32 = 1000;
 
 /// Connections to the server port from one address; 0 is no limit of its own.
 pub(super) fn server_connections(tuning: &TuningSettings) -> Checked<usize> {
@@ -21,6 +25,36 @@ pub(super) fn server_connections(tuning: &TuningSettings) -> Checked<usize> {
         Some(Ok(count)) => Ok(count),
         Some(Err(_)) => refuse(format!("{key} must be greater than or equal to zero")),
     }
+}
+
+/// How many requests a client may send to servers; a rate of 0 or less is no limit, and a burst of
+/// 0 or less the default, as Consul 1.8.7 was seen to have it.
+pub(super) fn request_rate(
+    tuning: &TuningSettings,
+    is_server: bool,
+    warnings: &mut Vec<String>,
+) -> Checked<Option<RequestRate>> {
+    let (key, burst_key) = ("limits.rpc_rate", "limits.rpc_max_burst");
+    let burst = match tuning.numbers.get(burst_key) {
+        None | Some(..=0) => RPC_BURST,
+        Some(given) => match u32::try_from(*given) {
+            Ok(burst) => burst,
+            Err(_) => {
+                return refuse(format!(
+                    "{burst_key} cannot be {given}. Must be at most {}",
+                    u32::MAX
+                ));
+            }
+        },
+    };
+    let Some(rate) = tuning.fractions.get(key).filter(|rate| **rate > 0.0) else { return Ok(None) };
+    if is_server {
+        warnings
+            .push(format!("{key} has no effect on servers: it limits what clients send to them"));
+    }
+    // Where the quotient is out of range, a request would take centuries to be due.
+    let interval = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
+    Ok(Some(RequestRate { interval, burst }))
 }
 
 /// What is kept of what checks say.
@@ -132,6 +166,45 @@ mod tests {
         assert_eq!((of("{}"), given(7), given(0)), (Ok(100), Ok(7), Ok(usize::MAX)));
         let rule = "limits.rpc_max_conns_per_client must be greater than or equal to zero";
         assert_eq!(given(-1), Err(rule.to_owned()));
+    }
+
+    #[test]
+    fn requests_to_servers_have_no_limit_unless_a_rate_is_set() {
+        let of = |limits: &str| {
+            let tuning = parse(&format!("{{\"limits\": {{{limits}}}}}")).unwrap().tuning;
+            let mut warnings = Vec::new();
+            let rate = request_rate(&tuning, false, &mut warnings).map_err(|e| e.to_string());
+            assert_eq!(warnings, [""; 0]);
+            rate
+        };
+        for unlimited in ["", r#""rpc_max_burst": 3"#, r#""rpc_rate": 0"#, r#""rpc_rate": -1"#] {
+            assert_eq!(of(unlimited), Ok(None), "{unlimited}");
+        }
+        let rate = |millis, burst| {
+            Ok(Some(RequestRate { interval: Duration::from_millis(millis), burst }))
+        };
+        assert_eq!(of(r#""rpc_rate": 4"#), rate(250, 1000));
+        assert_eq!(of(r#""rpc_rate": 0.5, "rpc_max_burst": 7"#), rate(2000, 7));
+        for burst in [0, -1] {
+            assert_eq!(of(&format!(r#""rpc_rate": 4, "rpc_max_burst": {burst}"#)), rate(250, 1000));
+        }
+        assert_eq!(of(r#""rpc_rate": 1e300"#), rate(0, 1000), "as good as no limit");
+        let slowest = of(r#""rpc_rate": 1e-300"#).unwrap().unwrap();
+        assert_eq!(slowest.interval, Duration::MAX);
+        let rule = "limits.rpc_max_burst cannot be 4294967296. Must be at most 4294967295";
+        assert_eq!(of(r#""rpc_max_burst": 4294967296"#), Err(rule.to_owned()));
+        let typed = parse(r#"{"limits": {"rpc_rate": "4"}}"#).unwrap_err().to_string();
+        let rule = "'limits.rpc_rate' expected type 'float64', got unconvertible type 'string'";
+        assert!(typed.contains(rule), "{typed}");
+    }
+
+    #[test]
+    fn a_server_is_told_that_only_clients_have_a_request_rate() {
+        for (text, count) in [("{}", 0), (r#"{"limits": {"rpc_rate": 4}}"#, 1)] {
+            let mut warnings = Vec::new();
+            request_rate(&parse(text).unwrap().tuning, true, &mut warnings).unwrap();
+            assert_eq!(warnings.len(), count, "{warnings:?}");
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn config(kind: u8) -> NodeConfig {
         checks: Vec::new(),
         node_meta: BTreeMap::new(),
         rpc_hold: Duration::from_secs(7),
+        rpc_rate: None,
         check_update_interval: Duration::from_secs(300),
         check_output: terraform_core::local::definition::OutputRules::default(),
         level: if kind & 4 == 0 { Level::Warn } else { Level::Trace },

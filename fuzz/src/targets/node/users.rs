@@ -18,6 +18,7 @@ use terraform_core::local::definition::{
 };
 use terraform_core::node::input::Input;
 use terraform_core::node::request::{Reloadable, Request, RequestBody, RequestContext};
+use terraform_core::rpc::RequestRate;
 use terraform_core::time::WallClock;
 use terraform_core::trace::Level;
 
@@ -144,6 +145,7 @@ fn body(choices: &mut Choices<'_>) -> RequestBody {
             checks: vec![CheckDefinition { origin: Origin::File, ..check(choices) }],
             node_meta: BTreeMap::new(),
             discard_check_output: false,
+            rpc_rate: Some(RequestRate { interval: Duration::from_secs(1), burst: 3 }),
             level: Level::Info,
         })),
         _ => match choices.byte() {

@@ -20,7 +20,7 @@ use terraform_core::node::request::{
     BackupBlock, BackupId, BackupOpened, BackupRead, BackupReply, BackupRequest,
 };
 
-/// How often a block is offered to a leader that is overloaded, and the pauses in between.
+/// How often a block is offered where too many requests are sent, and the pauses in between.
 const OFFERS: usize = 50;
 const OFFER_PAUSE: Duration = Duration::from_millis(100);
 
@@ -151,12 +151,12 @@ impl Api {
         self.change(context, Command::RestoreCommit(commit)).await.map_err(failed)
     }
 
-    /// Changes the catalog; a leader that has too much to do is asked again.
+    /// Changes the catalog; where too many requests are sent it is asked for again.
     async fn change(&self, context: &RequestContext, command: Command) -> Result<(), RequestError> {
         for _ in 1..OFFERS {
             let body = RequestBody::Write(command.clone());
             match self.done(context.clone(), body).await {
-                Err(RequestError::Overloaded(_)) => {
+                Err(RequestError::Overloaded(_) | RequestError::RateExceeded) => {
                     Timer::after(OFFER_PAUSE).await;
                 }
                 result => return result,

@@ -198,6 +198,7 @@ fn errors_of_the_node_have_their_status_and_zero_meta() {
         (RequestError::NoServerReachable, 500, "Remote DC has no server currently reachable"),
         (RequestError::NotBuilt("x".to_owned()), 501, "x is not built yet"),
         (RequestError::Overloaded("x".to_owned()), 503, "overloaded: x"),
+        (RequestError::RateExceeded, 429, "RPC rate limit exceeded"),
         (RequestError::Stopping, 503, "the agent is shutting down"),
     ] {
         let (reply, _) = world.exchange("GET /v1/health/node/n1", vec![Err(error)]);
