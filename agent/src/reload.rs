@@ -137,8 +137,9 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("bind_addr", started.bind != now.bind),
         (
             "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
-             serf_wan_allowed_cidrs, raft_snapshot_interval, raft_snapshot_threshold, \
-             raft_trailing_logs, performance.raft_multiplier or reconnect_timeout_wan",
+             serf_wan_allowed_cidrs, limits.rpc_handshake_timeout, raft_snapshot_interval, \
+             raft_snapshot_threshold, raft_trailing_logs, performance.raft_multiplier or \
+             reconnect_timeout_wan",
             a.server != b.server,
         ),
         ("check_output_max_size", a.check_output.bytes_max != b.check_output.bytes_max),

@@ -31,6 +31,10 @@ pack_enum!(Bootstrap { 1 => Join, 2 => Alone, 3 => Expect(u32) });
 /// (`autopilot.dead_server_grace`, DESIGN.md §8).
 pub const DEAD_SERVER_GRACE: Duration = Duration::from_secs(600);
 
+/// How long a stream to the server port may take, by default, to say whose it is
+/// (`limits.rpc_handshake_timeout`, agent-config.md §5).
+pub const RPC_HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// What only servers have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -46,6 +50,8 @@ pub struct ServerConfig {
     pub raft_multiplier: u32,
     /// Sizes of consensus; the simulator tries small ones too.
     pub limits: RaftLimits,
+    /// How long an accepted stream may take to say whose it is; `None` for as long as it may idle.
+    pub handshake: Option<Duration>,
     /// The pool of all datacenters' servers; `None` keeps this server out of it.
     pub wan: Option<WanConfig>,
 }
@@ -59,6 +65,7 @@ impl ServerConfig {
             dead_server_grace: DEAD_SERVER_GRACE,
             raft_multiplier: 1,
             limits: RaftLimits::default(),
+            handshake: Some(RPC_HANDSHAKE),
             wan: None,
         }
     }
@@ -70,6 +77,7 @@ pack_struct!(ServerConfig {
     dead_server_grace,
     raft_multiplier,
     limits,
+    handshake,
     wan,
 });
 

@@ -276,7 +276,6 @@ impl Plan {
         };
         let kind = if is_server { "server" } else { "client" };
         let server = is_server.then_some(ServerConfig {
-            bootstrap,
             votes: id < voters,
             autopilot: AutopilotConfig {
                 server_stabilization_time: self.care.stabilization,
@@ -286,6 +285,7 @@ impl Plan {
             raft_multiplier: if id == 0 { self.patience() } else { 1 },
             limits: self.limits,
             wan: Some(wan_config()),
+            ..ServerConfig::new(bootstrap)
         });
         let mut config = node_config(&format!("{kind}-{id}"), server);
         let key = self.encrypted.then(|| Key::new(&[7; 16]).expect("16 bytes are a key"));

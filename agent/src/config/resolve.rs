@@ -269,6 +269,7 @@ fn server(
         dead_server_grace: settings.autopilot_dead_server_grace.unwrap_or(DEAD_SERVER_GRACE),
         raft_multiplier: multiplier(settings)?,
         limits: tuning::raft(&settings.tuning)?,
+        handshake: tuning::handshake(&settings.tuning),
         wan,
     };
     Ok(is_server.then_some(config))

@@ -456,6 +456,7 @@ fn rpc_config(config: &NodeConfig, id: NodeId) -> RpcConfig {
         server: config.server.is_some(),
         wan: config.wan().is_some(),
         hold: config.rpc_hold,
+        handshake: config.server.as_ref().and_then(|server| server.handshake),
         rate: config.rpc_rate,
     }
 }

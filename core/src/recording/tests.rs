@@ -109,6 +109,7 @@ fn config() -> NodeConfig {
         dead_server_grace: Duration::from_secs(77),
         raft_multiplier: 5,
         limits: RaftLimits { snapshot_entries: 17, ..RaftLimits::default() },
+        handshake: Some(Duration::from_millis(4001)),
         wan: Some(wan),
     };
     NodeConfig {

@@ -75,6 +75,8 @@ pub struct RpcConfig {
     pub wan: bool,
     /// How long a request may wait for a leader (`performance.rpc_hold_timeout`).
     pub hold: Duration,
+    /// How long an accepted stream may take to its hello; `None` for as long as it may be idle.
+    pub handshake: Option<Duration>,
     /// How many requests a client may send to servers; `None` for no limit. Servers have none.
     pub rate: Option<RequestRate>,
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// From opening or accepting a stream to the other side's hello.
+/// From opening a stream to the other side's hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unused stream is closed by its opener after this, by the other side after twice this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -397,8 +397,9 @@ impl Pool {
             return false;
         }
         let conn = Conn::new(now, config.datacenter.clone(), (peer, Lane::Data), false);
+        let within = config.handshake.unwrap_or_else(|| idle_after(&conn));
         self.conns.insert(stream, conn);
-        self.timers.set(stream, now + HELLO_TIMEOUT);
+        self.timers.set(stream, now + within);
         true
     }
 

@@ -12,6 +12,7 @@ use crate::rng::{Seed, Stream};
 use crate::wire::rpc::{Hello, RemoteRequest};
 use std::collections::{BTreeSet, VecDeque};
 
+mod hello;
 mod rate;
 mod waiting;
 
@@ -59,7 +60,16 @@ fn address(node: usize) -> SocketAddr {
 fn config(node: usize, server: bool) -> RpcConfig {
     let name = NodeName::parse(&format!("n{node}")).unwrap();
     let datacenter = Datacenter::parse("dc1").unwrap();
-    RpcConfig { id: id(node), name, datacenter, server, wan: false, hold: HOLD, rate: None }
+    RpcConfig {
+        id: id(node),
+        name,
+        datacenter,
+        server,
+        wan: false,
+        hold: HOLD,
+        handshake: None,
+        rate: None,
+    }
 }
 
 fn info(node: usize) -> ServerInfo {
@@ -749,16 +759,6 @@ fn a_peer_that_breaks_a_rule_is_closed_and_told_once() {
         );
         assert_eq!(world.nodes[0].next_timeout(), None, "nothing is left of the stream");
     }
-}
-
-#[test]
-fn a_peer_without_a_hello_is_closed_in_time() {
-    let mut world = World::new(1, 0);
-    hostile(&mut world, 100, &[]);
-    world.run(Duration::from_secs(3));
-    let late =
-        |trace: &RpcTrace| matches!(trace, RpcTrace::Refused { rule: CloseRule::HelloLate, .. });
-    assert!(world.traces(0).iter().any(late));
 }
 
 #[test]

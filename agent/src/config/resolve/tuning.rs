@@ -3,6 +3,7 @@
 use super::super::TuningSettings;
 use super::{Checked, refuse};
 use std::time::Duration;
+use terraform_core::config::RPC_HANDSHAKE;
 use terraform_core::local::definition::OutputRules;
 use terraform_core::raft::RaftLimits;
 use terraform_core::rpc::RequestRate;
@@ -55,6 +56,13 @@ pub(super) fn request_rate(
     // Where the quotient is out of range, a request would take centuries to be due.
     let interval = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
     Ok(Some(RequestRate { interval, burst }))
+}
+
+/// How long a stream to the server port may take to say whose it is; 0 is no limit of its own, as
+/// in Consul.
+pub(super) fn handshake(tuning: &TuningSettings) -> Option<Duration> {
+    let given = tuning.durations.get("limits.rpc_handshake_timeout").copied();
+    Some(given.unwrap_or(RPC_HANDSHAKE)).filter(|within| !within.is_zero())
 }
 
 /// What is kept of what checks say.
@@ -166,6 +174,16 @@ mod tests {
         assert_eq!((of("{}"), given(7), given(0)), (Ok(100), Ok(7), Ok(usize::MAX)));
         let rule = "limits.rpc_max_conns_per_client must be greater than or equal to zero";
         assert_eq!(given(-1), Err(rule.to_owned()));
+    }
+
+    #[test]
+    fn streams_have_five_seconds_for_their_handshake_unless_it_is_said() {
+        let of = |limits: &str| {
+            handshake(&parse(&format!("{{\"limits\": {{{limits}}}}}")).unwrap().tuning)
+        };
+        assert_eq!(of(""), Some(Duration::from_secs(5)));
+        assert_eq!(of(r#""rpc_handshake_timeout": "300ms""#), Some(Duration::from_millis(300)));
+        assert_eq!(of(r#""rpc_handshake_timeout": "0s""#), None);
     }
 
     #[test]

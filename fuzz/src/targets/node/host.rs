@@ -7,10 +7,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::catalog::model::CheckStatus;
 use terraform_core::config::{
-    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
 };
 use terraform_core::id::{
     CheckId, ClusterId, Datacenter, LamportTime, NodeName, PoolName, RequestId, StreamId, WriteId,
@@ -18,7 +17,6 @@ use terraform_core::id::{
 use terraform_core::node::Node;
 use terraform_core::node::input::{CheckResult, CloseReason, Input, StreamKind};
 use terraform_core::node::output::Output;
-use terraform_core::raft::RaftLimits;
 use terraform_core::rng::Seed;
 use terraform_core::storage::op::{Lane, StorageFault, StorageOp};
 use terraform_core::storage::recovery::RecoveryConfig;
@@ -85,17 +83,12 @@ fn config(kind: u8) -> NodeConfig {
         serf_lan_port: 8301,
         server_port: 8300,
         server: bootstrap.map(|bootstrap| ServerConfig {
-            bootstrap,
-            votes: true,
-            autopilot: AutopilotConfig::default(),
-            dead_server_grace: DEAD_SERVER_GRACE,
-            raft_multiplier: 1,
-            limits: RaftLimits::default(),
             wan: Some(WanConfig {
                 port: 8302,
                 gossip: GossipConfig::wan(),
                 serf: SerfConfig::wan(),
             }),
+            ..ServerConfig::new(bootstrap)
         }),
         gossip: GossipConfig::lan(),
         serf: SerfConfig::default(),
