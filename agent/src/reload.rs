@@ -127,6 +127,12 @@ impl Reloading {
     }
 }
 
+/// What makes up the settings that only servers have.
+const SERVER_KEYS: &str = "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
+    serf_wan_allowed_cidrs, limits.rpc_handshake_timeout, raft_snapshot_interval, \
+    raft_snapshot_threshold, raft_trailing_logs, performance.leave_drain_time, \
+    performance.raft_multiplier or reconnect_timeout_wan";
+
 /// The keys whose value differs from what the agent was started with and cannot change.
 fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
     let (a, b) = (&started.node, &now.node);
@@ -135,13 +141,7 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
         ("advertise_addr", a.advertise != b.advertise),
         ("advertise_addr_wan", a.advertise_wan != b.advertise_wan),
         ("bind_addr", started.bind != now.bind),
-        (
-            "autopilot, bootstrap, bootstrap_expect, non_voting_server, gossip_wan, \
-             serf_wan_allowed_cidrs, limits.rpc_handshake_timeout, raft_snapshot_interval, \
-             raft_snapshot_threshold, raft_trailing_logs, performance.raft_multiplier or \
-             reconnect_timeout_wan",
-            a.server != b.server,
-        ),
+        (SERVER_KEYS, a.server != b.server),
         ("check_output_max_size", a.check_output.bytes_max != b.check_output.bytes_max),
         ("check_update_interval", a.check_update_interval != b.check_update_interval),
         ("data_dir", !now.temporary && started.data_dir != now.data_dir),

@@ -31,7 +31,8 @@ use terraform_io::log::{LogRing, Record};
 use terraform_io::runtime;
 use terraform_io::telemetry::{self, Metrics};
 
-/// How long a leave may take before the agent stops all the same, with exit code 1.
+/// How long a leave may take, beyond the time for requests on their way, before the agent stops all
+/// the same, with exit code 1.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the agent to its end, recorded in the new file `record` if that is wanted.
@@ -272,6 +273,8 @@ async fn wait(
     console: &Console,
     mut wishes: Wishes,
 ) -> Exit {
+    let limit =
+        LEAVE_LIMIT + resolved.node.server.as_ref().map_or(Duration::ZERO, |s| s.leave_drain);
     let steering = running.steering();
     let metrics = Arc::clone(running.handle().metrics());
     let mut stopped = runtime::spawn(running.wait());
@@ -281,7 +284,7 @@ async fn wait(
     loop {
         let late = async {
             match told {
-                Some(at) => drop(Timer::at(at + LEAVE_LIMIT).await),
+                Some(at) => drop(Timer::at(at + limit).await),
                 None => smol::future::pending().await,
             }
             Next::Late

@@ -35,6 +35,10 @@ pub const DEAD_SERVER_GRACE: Duration = Duration::from_secs(600);
 /// (`limits.rpc_handshake_timeout`, agent-config.md §5).
 pub const RPC_HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// How long, by default, a server that left the pools still answers what is on its way
+/// (`performance.leave_drain_time`, agent-config.md §5).
+pub const LEAVE_DRAIN: Duration = Duration::from_secs(5);
+
 /// What only servers have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -52,6 +56,8 @@ pub struct ServerConfig {
     pub limits: RaftLimits,
     /// How long an accepted stream may take to say whose it is; `None` for as long as it may idle.
     pub handshake: Option<Duration>,
+    /// How long a leave goes on behind the farewells, for requests that are on their way.
+    pub leave_drain: Duration,
     /// The pool of all datacenters' servers; `None` keeps this server out of it.
     pub wan: Option<WanConfig>,
 }
@@ -66,6 +72,7 @@ impl ServerConfig {
             raft_multiplier: 1,
             limits: RaftLimits::default(),
             handshake: Some(RPC_HANDSHAKE),
+            leave_drain: LEAVE_DRAIN,
             wan: None,
         }
     }
@@ -78,6 +85,7 @@ pack_struct!(ServerConfig {
     raft_multiplier,
     limits,
     handshake,
+    leave_drain,
     wan,
 });
 

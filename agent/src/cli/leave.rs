@@ -1,9 +1,10 @@
 //! `terraform leave`.
 
 use super::Exit;
-use super::client::{self, Way};
-use super::transport::Rpc;
+use super::client::{self, Client, Way};
+use super::transport::{Rpc, unexpected};
 use argh::{ArgsInfo, FromArgs};
+use std::time::Duration;
 use terraform_core::wire::ipc::Command;
 
 /// Makes an agent leave its cluster gracefully and stop.
@@ -12,6 +13,14 @@ struct Arguments {
     /// leave even if the remaining servers would have no quorum
     #[argh(option, arg_name = "bool")]
     force: Option<bool>,
+}
+
+/// Longer than any leave takes: `performance.leave_drain_time` is at most an hour.
+const TIME: Duration = Duration::from_secs(2 * 3600);
+
+fn over_http(client: &Client, path: &str) -> Result<(), String> {
+    let response = smol::block_on(client.ask(("PUT", path), &[], Vec::new(), TIME))?;
+    if response.status == 200 { Ok(()) } else { Err(unexpected(&response)) }
 }
 
 pub(super) fn run(words: &[String]) -> Exit {
@@ -23,7 +32,7 @@ pub(super) fn run(words: &[String]) -> Exit {
     let left = agent.way().and_then(|way| match way {
         Way::Rpc(address) => Rpc::connect(&address)?.call(Command::Leave { force }).map(drop),
         Way::Http(client) => {
-            client.order(if force { "/v1/agent/leave?force" } else { "/v1/agent/leave" })
+            over_http(&client, if force { "/v1/agent/leave?force" } else { "/v1/agent/leave" })
         }
     });
     match left {

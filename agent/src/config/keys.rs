@@ -57,7 +57,6 @@ const HARMLESS: &[&str] = &[
     "enable_central_service_config",
     "enable_debug",
     "limits.https_handshake_timeout",
-    "performance.leave_drain_time",
     "ports.grpc",
     "ports.sidecar_max_port",
     "ports.sidecar_min_port",

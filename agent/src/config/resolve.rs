@@ -270,6 +270,7 @@ fn server(
         raft_multiplier: multiplier(settings)?,
         limits: tuning::raft(&settings.tuning)?,
         handshake: tuning::handshake(&settings.tuning),
+        leave_drain: tuning::leave_drain(&settings.tuning)?,
         wan,
     };
     Ok(is_server.then_some(config))

@@ -5,9 +5,11 @@
 //! In a leave anti-entropy stops first, so that nothing re-registers what the leave removes. A
 //! leader hands leadership over, so that writes go on at once (raft.md §8); where that fails it
 //! takes itself out of the configuration. Then a server leaves the WAN pool, so that other
-//! datacenters turn to its peers, then every agent leaves the LAN pool; a follower waits until the
-//! leader has taken it out. The last voter leaves gossip only and stays in its own configuration,
-//! so that a restart finds its data (DESIGN.md §6 and §8; cluster-behaviour.md §8).
+//! datacenters turn to its peers, then every agent leaves the LAN pool. From that farewell on a
+//! server refuses what others ask anew, so that they move on; behind it, it goes on for a while
+//! with what it has (`performance.leave_drain_time`). A follower waits until the leader has taken
+//! it out. The last voter leaves gossip only and stays in its own configuration, so that a restart
+//! finds its data (DESIGN.md §6 and §8; cluster-behaviour.md §8).
 
 use super::output::StopReason;
 use super::request::{RequestError, Response};
@@ -69,6 +71,8 @@ enum Step {
     Wan,
     /// Until the farewell has spread in the LAN pool.
     Gossip,
+    /// Until requests on their way had their time.
+    Drain,
     /// Until the leader has taken this follower out of the configuration.
     Removal,
 }
@@ -81,6 +85,7 @@ impl Step {
             Self::OwnRemoval => "leaving the configuration",
             Self::Wan => "the spread of its farewell in the WAN pool",
             Self::Gossip => "the spread of its farewell",
+            Self::Drain => "the end of requests on their way",
             Self::Removal => "being taken out of the configuration",
         }
     }
@@ -262,9 +267,31 @@ impl Node {
             }
             return;
         }
-        let Some(leave) = self.at_step(Step::Gossip) else { return };
-        let wait = leave.wait_for_removal;
-        if wait && self.leave_verdict() != Some(LeaveVerdict::NotVoter) {
+        if self.at_step(Step::Gossip).is_none() {
+            return;
+        }
+        match self.drain_time() {
+            Duration::ZERO => self.drained(now),
+            time => {
+                self.trace(Level::Info, NodeTrace::Draining(time));
+                self.go_to(now, Step::Drain, time);
+            }
+        }
+    }
+
+    /// How long requests on their way are waited for: clients answer nobody, and alone in its pools
+    /// a server is asked by nobody.
+    fn drain_time(&self) -> Duration {
+        let wan = self.wan.as_deref().is_some_and(|wan| wan.serf.has_company());
+        let asked = wan || self.lan.serf.has_company();
+        let server = self.config.server.as_ref().filter(|_| asked);
+        server.map_or(Duration::ZERO, |server| server.leave_drain)
+    }
+
+    /// Requests on their way had their time.
+    fn drained(&mut self, now: Instant) {
+        let Lifecycle::Leaving(leave) = &self.lifecycle else { return };
+        if leave.wait_for_removal && self.leave_verdict() != Some(LeaveVerdict::NotVoter) {
             self.go_to(now, Step::Removal, LEAVE_STEP);
         } else {
             self.finish_leave(now);
@@ -285,6 +312,7 @@ impl Node {
             return;
         }
         let step = match &self.lifecycle {
+            Lifecycle::Leaving(Leave { step: Step::Drain, .. }) => return self.drained(now),
             Lifecycle::Leaving(leave) => leave.step,
             Lifecycle::HandingOver { .. } => return self.hand_over_ended(now),
             Lifecycle::Stopping { reason, .. } => {
@@ -300,6 +328,7 @@ impl Node {
             Step::OwnRemoval => self.leave_gossip(now),
             Step::Wan => self.leave_lan(now),
             Step::Gossip => self.farewell_spread(now, PoolName::Lan),
+            Step::Drain => self.drained(now),
             Step::Removal => self.finish_leave(now),
         }
     }

@@ -4,11 +4,11 @@ use super::input::Input;
 use super::output::{Output, StopReason};
 use super::request::{Request, RequestBody, RequestError, Response};
 use super::*;
-use crate::config::{GossipConfig, SerfConfig, ServerConfig};
+use crate::config::{Bootstrap, GossipConfig, SerfConfig, ServerConfig};
 use crate::event::{Filters, FireEvent};
 use crate::id::{Datacenter, Incarnation, LamportTime};
 use crate::serf::{KeyOperation, SerfEvent, SerfReply, SerfRequest};
-use crate::storage::testing::restored_client;
+use crate::storage::testing::{restored_client, restored_server};
 use crate::wire::gossip::{Alive, Message};
 use crate::wire::serf::{MemberRecord, QueryResponse, SerfMessage, encode_tags};
 use bytes::Bytes;
@@ -255,4 +255,28 @@ fn an_event_with_filters_is_answered_with_its_identity_and_published_where_it_is
     let large = FireEvent { name: "deploy".to_owned(), payload, filters: Filters::default() };
     let refused = reply(agent.ask(RequestBody::FireEvent(Box::new(large)))).unwrap_err();
     assert!(refused.to_string().starts_with("1 error occurred:\n\t* error broadcasting event"));
+}
+
+/// The moment at which a server that leaves has stopped, in a pool with another member or alone.
+fn stopped_at(leave_drain: Duration, company: bool) -> Instant {
+    let server = ServerConfig { leave_drain, ..ServerConfig::new(Bootstrap::Join) };
+    let node = node_of(Some(server), restored_server());
+    let mut agent = Agent { node, now: Instant::ZERO, requests: 0 };
+    if company {
+        agent.message(&alive("other", 1));
+    }
+    let mut outputs = agent.input(Input::Leave);
+    while !matches!(outputs.last(), Some(Output::Stopped(StopReason::Left))) {
+        let (at, _) = agent.node.next_timeout().expect("a leave ends");
+        agent.now = agent.now.max(at);
+        outputs = agent.input(Input::Timeout);
+    }
+    agent.now
+}
+
+#[test]
+fn a_server_that_leaves_company_behind_stays_for_what_is_on_its_way() {
+    let (zero, drain) = (Duration::ZERO, Duration::from_secs(40));
+    assert_eq!(stopped_at(drain, true), stopped_at(zero, true) + drain);
+    assert_eq!(stopped_at(drain, false), stopped_at(zero, false), "alone nobody asks it");
 }

@@ -5,6 +5,7 @@ use crate::id::Datacenter;
 use crate::storage::op::FilePath;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// One event of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum NodeTrace {
     NotLeaving(String),
     /// A leave step took too long and was passed over.
     LeaveStep(&'static str),
+    /// It left the pools, and answers for that long what is on its way.
+    Draining(Duration),
     /// This server is not in the configuration any more.
     Removed,
     /// Something that was to be written is lost.
@@ -119,6 +122,7 @@ impl fmt::Display for NodeTrace {
             Self::SnapshotRefused(error) => write!(f, "received snapshot refused: {error}"),
             Self::Leaving => f.write_str("leaving the cluster"),
             Self::NotLeaving(why) => write!(f, "stopping without leaving: {why}"),
+            Self::Draining(time) => write!(f, "waiting {time:?} for requests on their way"),
             Self::LeaveStep(step) => write!(f, "leave goes on without {step}: it took too long"),
             Self::Removed => f.write_str("removed from the configuration"),
             Self::WriteFailed { file, error } => write!(f, "writing {file} failed: {error}"),

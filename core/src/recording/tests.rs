@@ -110,6 +110,7 @@ fn config() -> NodeConfig {
         raft_multiplier: 5,
         limits: RaftLimits { snapshot_entries: 17, ..RaftLimits::default() },
         handshake: Some(Duration::from_millis(4001)),
+        leave_drain: Duration::from_millis(4002),
         wan: Some(wan),
     };
     NodeConfig {

@@ -110,7 +110,7 @@ impl Serf {
     }
 
     /// Whether another member is alive.
-    pub(super) fn has_company(&self) -> bool {
+    pub(crate) fn has_company(&self) -> bool {
         let alive = |status| status == MemberStatus::Alive;
         self.members.values().any(|e| e.member.name != self.local && alive(e.member.status))
     }

@@ -51,7 +51,9 @@ impl FileReader {
                 let switch = self.boolean(path, value).map(|switch| (path.to_owned(), switch));
                 self.settings.tuning.switches.extend(switch);
             }
-            "limits.rpc_handshake_timeout" | "raft_snapshot_interval" => {
+            "limits.rpc_handshake_timeout"
+            | "performance.leave_drain_time"
+            | "raft_snapshot_interval" => {
                 let time = self.duration(path, value).map(|time| (path.to_owned(), time));
                 self.settings.tuning.durations.extend(time);
             }

@@ -3,7 +3,7 @@
 use super::super::TuningSettings;
 use super::{Checked, refuse};
 use std::time::Duration;
-use terraform_core::config::RPC_HANDSHAKE;
+use terraform_core::config::{LEAVE_DRAIN, RPC_HANDSHAKE};
 use terraform_core::local::definition::OutputRules;
 use terraform_core::raft::RaftLimits;
 use terraform_core::rpc::RequestRate;
@@ -13,6 +13,9 @@ const CHECK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Connections to the server port from one address, unless it is said (agent-config.md §5).
 const SERVER_CONNECTIONS_PER_CLIENT: usize = 100;
+
+/// The longest time for requests on their way: who left is to be gone at some time.
+const LEAVE_DRAIN_MAX: Duration = Duration::from_secs(3600);
 
 /// Requests that a client may send at once, unless it is said (agent-config.md §5).
 const RPC_BURST: u32 = 1000;
@@ -63,6 +66,15 @@ pub(super) fn request_rate(
 pub(super) fn handshake(tuning: &TuningSettings) -> Option<Duration> {
     let given = tuning.durations.get("limits.rpc_handshake_timeout").copied();
     Some(given.unwrap_or(RPC_HANDSHAKE)).filter(|within| !within.is_zero())
+}
+
+/// How long a server that leaves goes on with requests on their way.
+pub(super) fn leave_drain(tuning: &TuningSettings) -> Checked<Duration> {
+    let key = "performance.leave_drain_time";
+    match tuning.durations.get(key).copied().unwrap_or(LEAVE_DRAIN) {
+        time if time > LEAVE_DRAIN_MAX => refuse(format!("{key} must be at most 1h")),
+        time => Ok(time),
+    }
 }
 
 /// What is kept of what checks say.
@@ -184,6 +196,19 @@ mod tests {
         assert_eq!(of(""), Some(Duration::from_secs(5)));
         assert_eq!(of(r#""rpc_handshake_timeout": "300ms""#), Some(Duration::from_millis(300)));
         assert_eq!(of(r#""rpc_handshake_timeout": "0s""#), None);
+    }
+
+    #[test]
+    fn a_leave_waits_five_seconds_for_requests_unless_it_is_said() {
+        let of = |performance: &str| {
+            let text = format!("{{\"performance\": {{{performance}}}}}");
+            leave_drain(&parse(&text).unwrap().tuning).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(""), Ok(Duration::from_secs(5)));
+        assert_eq!(of(r#""leave_drain_time": "0s""#), Ok(Duration::ZERO));
+        assert_eq!(of(r#""leave_drain_time": "1h""#), Ok(Duration::from_secs(3600)));
+        let rule = "performance.leave_drain_time must be at most 1h";
+        assert_eq!(of(r#""leave_drain_time": "3601s""#), Err(rule.to_owned()));
     }
 
     #[test]
