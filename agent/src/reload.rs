@@ -175,7 +175,10 @@ fn needs_restart(started: &Resolved, now: &Resolved) -> Vec<&'static str> {
             started.host.log != now.host.log,
         ),
         ("node_name", a.name != b.name),
-        ("node_id", started.node_id != now.node_id),
+        (
+            "node_id or disable_host_node_id",
+            (started.node_id, started.host_node_id) != (now.node_id, now.host_node_id),
+        ),
         ("pid_file", started.host.pid_file != now.host.pid_file),
         ("performance.rpc_hold_timeout", a.rpc_hold != b.rpc_hold),
         ("session_ttl_min", started.session_ttl_min != now.session_ttl_min),

@@ -156,6 +156,7 @@ fn settings(resolved: &Resolved, console: &Arc<Console>, reload: &Reloading) -> 
     Settings {
         data_dir: resolved.data_dir.clone(),
         node_id: resolved.node_id,
+        host_node_id: resolved.host_node_id,
         record: None,
         ports: Ports {
             gossip: SocketAddr::new(resolved.bind_lan, resolved.node.serf_lan_port),

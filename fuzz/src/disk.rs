@@ -15,6 +15,7 @@ pub(crate) const SERVER: RecoveryConfig = RecoveryConfig {
     node_id: None,
     wal: WalConfig { segment_bytes: 1024, step_bytes: 256 },
     peers: None,
+    host: Vec::new(),
 };
 
 /// Bytes a file may grow to; far above what one input makes.

@@ -19,7 +19,9 @@ use crate::log::{LogRing, Sink};
 use crate::record::{RecordError, Recording};
 use crate::remote_exec;
 use crate::runtime::{executor, spawn};
-use crate::storage::{DataDir, Disk, OpenError, PeersFileError, RecoverError, read_peers, recover};
+use crate::storage::{
+    DataDir, Disk, OpenError, PeersFileError, RecoverError, machine_identities, read_peers, recover,
+};
 use crate::stream::accept;
 use crate::telemetry::{self, TelemetryConfig};
 use crate::udp::Datagrams;
@@ -118,6 +120,9 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The configured identity, if any.
     pub node_id: Option<NodeId>,
+    /// Whether a new data directory gets an identity of the machine instead of a drawn one
+    /// (`disable_host_node_id`).
+    pub host_node_id: bool,
     /// Where to listen.
     pub ports: Ports,
     /// The file that everything the node is told is recorded in, which must not exist yet.
@@ -206,6 +211,7 @@ impl Prepared {
             node_id: settings.node_id,
             wal: WalConfig::default(),
             peers,
+            host: if settings.host_node_id { machine_identities() } else { Vec::new() },
         };
         let mut recording = recording(config, &recovery, seed, &settings)?;
         let recovery = Recovery::new(recovery, Rng::for_stream(seed, Stream::Identity));

@@ -47,8 +47,13 @@ pub fn recover_in_vain(disk: &mut SimDisk, config: &NodeConfig, seed: Seed, most
 fn recovery(disk: &SimDisk, config: &NodeConfig, seed: Seed) -> Recovery {
     // Those who write the file here spell it as the core packs it.
     let peers = disk.read(&peers_file()).and_then(|content| pack::from_bytes(content).ok());
-    let settings =
-        RecoveryConfig { server: config.server.is_some(), node_id: None, wal: WAL, peers };
+    let settings = RecoveryConfig {
+        server: config.server.is_some(),
+        node_id: None,
+        wal: WAL,
+        peers,
+        host: Vec::new(),
+    };
     Recovery::new(settings, Rng::for_stream(seed, Stream::Identity))
 }
 

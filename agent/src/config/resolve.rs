@@ -44,6 +44,8 @@ pub struct Resolved {
     pub node: NodeConfig,
     /// The identity to use, if the operator gave one.
     pub node_id: Option<NodeId>,
+    /// Whether a new data directory gets an identity of the machine.
+    pub host_node_id: bool,
     /// Where state is kept.
     pub data_dir: PathBuf,
     /// Whether the data directory goes away with the agent (`-dev`).
@@ -149,8 +151,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
     let ports = Ports::of(&settings)?;
     let level = level(&settings, dev)?;
     let listeners = listeners::listeners(&settings, machine)?;
-    let scripts_from_api = scripts(&settings, &mut warnings)?;
-    let node_id = node_id(&settings)?;
+    let (scripts_from_api, node_id) = (scripts(&settings, &mut warnings)?, node_id(&settings)?);
     let datacenter = datacenter(&settings)?;
     let dns_config = dns::config(&settings, &mut warnings)?;
     let telemetry = telemetry(&settings.telemetry, &machine.host_name, &mut warnings);
@@ -185,6 +186,7 @@ pub fn resolve(settings: Settings, dev: bool, machine: &Machine) -> Checked<Reso
         session_ttl_min: settings.session_ttl_min.unwrap_or(SESSION_TTL_MIN),
         node,
         node_id,
+        host_node_id: tuning::host_node_id(&settings.tuning),
         data_dir,
         temporary,
         bind: at.bind,
@@ -225,7 +227,6 @@ fn unbuilt(settings: &Settings, warnings: &mut Vec<String>) -> Checked<()> {
             Safety::Harmless => warnings.push(format!("{key} is not built yet and has no effect")),
         }
     }
-    tuning::unbuilt(&settings.tuning, warnings);
     Ok(())
 }
 

@@ -149,6 +149,7 @@ fn origin() -> Origin {
                 address: SocketAddr::from(([10, 0, 0, 1], 8300)),
                 votes: true,
             }]),
+            host: vec![text("machine")],
         },
     }
 }

@@ -11,6 +11,7 @@
 //! the next recovery finds the old state or the new one. `raft/identity` comes last of a new
 //! store's files, so a store without it was never used. A client agent leaves `raft/` alone.
 
+mod host;
 mod lost;
 mod note;
 mod peers;
@@ -62,8 +63,11 @@ pub struct RecoveryConfig {
     /// The servers that `raft/peers.json` names, if there is such a file: those that a new cluster
     /// begins with.
     pub peers: Option<Vec<Peer>>,
+    /// What the machine says of its identity, the best first. A new data directory gets one that is
+    /// made of it; without any, one is drawn.
+    pub host: Vec<String>,
 }
-pack_struct!(RecoveryConfig { server, node_id, wal, peers });
+pack_struct!(RecoveryConfig { server, node_id, wal, peers, host });
 
 /// What the host is to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -487,7 +491,8 @@ impl Recovery {
         let id = if let Some(bytes) = content {
             identity::read_node_id(bytes).map_err(RecoveryError::NodeId)?
         } else {
-            let id = NodeId::from_random(self.rng.bytes16());
+            let drawn = NodeId::from_random(self.rng.bytes16());
+            let id = host::identity(&self.config.host).unwrap_or(drawn);
             self.ops.extend(identity::write_node_id(id));
             id
         };

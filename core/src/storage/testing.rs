@@ -170,11 +170,11 @@ pub(super) const fn identity(store: StoreId) -> Identity {
 pub(super) const TINY: WalConfig = WalConfig { segment_bytes: 1024, step_bytes: 256 };
 
 pub(super) const fn server() -> RecoveryConfig {
-    RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None }
+    RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None, host: Vec::new() }
 }
 
 pub(super) const fn client() -> RecoveryConfig {
-    RecoveryConfig { server: false, node_id: None, wal: TINY, peers: None }
+    RecoveryConfig { server: false, node_id: None, wal: TINY, peers: None, host: Vec::new() }
 }
 
 /// What a client agent begins with on an empty disk.

@@ -80,6 +80,7 @@ fn settings(name: &str, gossip: u16, server: u16) -> Settings {
         join_ports: [gossip, 8302],
         remote_exec: None,
         server_connections_per_client: 100,
+        host_node_id: false,
         services: Services {
             http: vec![any.into()],
             http_settings,

@@ -40,8 +40,13 @@ fn origin() -> Origin {
         check_output: terraform_core::local::definition::OutputRules::default(),
         level: Level::Info,
     };
-    let recovery =
-        RecoveryConfig { server: false, node_id: None, wal: WalConfig::default(), peers: None };
+    let recovery = RecoveryConfig {
+        server: false,
+        node_id: None,
+        wal: WalConfig::default(),
+        peers: None,
+        host: Vec::new(),
+    };
     Origin { release: RELEASE.to_owned(), seed: Seed::from_number(3), config, recovery }
 }
 

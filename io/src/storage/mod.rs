@@ -7,11 +7,13 @@
 mod dir;
 mod file;
 mod lane;
+mod machine;
 mod peers;
 
 pub use dir::{DataDir, OpenError};
 pub use file::DiskFailure;
 pub use lane::{Completion, Disk};
+pub use machine::machine_identities;
 pub use peers::{PeersFileError, parse as parse_peers, read_peers};
 
 use file::Files;

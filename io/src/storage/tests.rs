@@ -57,7 +57,13 @@ fn write(file: &str, data: &'static [u8]) -> FileOp {
 }
 
 fn recovery(server: bool) -> Recovery {
-    let config = RecoveryConfig { server, node_id: None, wal: WalConfig::default(), peers: None };
+    let config = RecoveryConfig {
+        server,
+        node_id: None,
+        wal: WalConfig::default(),
+        peers: None,
+        host: Vec::new(),
+    };
     Recovery::new(config, Rng::for_stream(Seed::from_number(3), Stream::Identity))
 }
 

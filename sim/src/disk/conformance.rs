@@ -117,7 +117,8 @@ fn a_recovery_writes_the_same_files_on_both_disks() {
     let root = temporary("recovery");
     let recovery = || {
         let wal = WalConfig { segment_bytes: 8192, step_bytes: 2048 };
-        let config = RecoveryConfig { server: true, node_id: None, wal, peers: None };
+        let config =
+            RecoveryConfig { server: true, node_id: None, wal, peers: None, host: Vec::new() };
         Recovery::new(config, Rng::for_stream(Seed::from_number(1), Stream::Identity))
     };
     let mut simulated = SimDisk::new();

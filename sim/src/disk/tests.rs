@@ -171,7 +171,13 @@ struct Host {
 /// Recovers, with crashes on the way, until it ends.
 fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
     'attempts: loop {
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
+        let config = RecoveryConfig {
+            server: true,
+            node_id: None,
+            wal: TINY,
+            peers: None,
+            host: Vec::new(),
+        };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = {
@@ -450,7 +456,13 @@ fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
     host.disk.perform(&ops).unwrap();
     host.disk.crash(Crash::Process, &mut rng);
     for crash in [Crash::Power(Loss::All), Crash::Process] {
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
+        let config = RecoveryConfig {
+            server: true,
+            node_id: None,
+            wal: TINY,
+            peers: None,
+            host: Vec::new(),
+        };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
@@ -481,7 +493,13 @@ fn a_log_rots_where_it_is_provably_durable() {
             continue;
         }
         rotten += 1;
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
+        let config = RecoveryConfig {
+            server: true,
+            node_id: None,
+            wal: TINY,
+            peers: None,
+            host: Vec::new(),
+        };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
@@ -509,7 +527,13 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
         let segments = host.disk.list(Some(&path("raft/wal")));
         let segment = &segments[rng.index(segments.len())];
         assert!(host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits()));
-        let config = RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None };
+        let config = RecoveryConfig {
+            server: true,
+            node_id: None,
+            wal: TINY,
+            peers: None,
+            host: Vec::new(),
+        };
         let mut recovery = Recovery::new(config, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {

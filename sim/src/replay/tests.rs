@@ -46,8 +46,13 @@ struct Agent {
 
 impl Agent {
     fn start() -> Self {
-        let recovery =
-            RecoveryConfig { server: true, node_id: None, wal: WalConfig::default(), peers: None };
+        let recovery = RecoveryConfig {
+            server: true,
+            node_id: None,
+            wal: WalConfig::default(),
+            peers: None,
+            host: Vec::new(),
+        };
         let (seed, config) = (Seed::from_number(11), config());
         let release = RELEASE.to_owned();
         let origin = Origin { release, seed, config: config.clone(), recovery: recovery.clone() };

@@ -101,12 +101,9 @@ pub(super) fn check_output(tuning: &TuningSettings) -> Checked<OutputRules> {
     Ok(OutputRules { bytes_max, discard })
 }
 
-/// Warns of a switch whose being off wants something that is not built.
-pub(super) fn unbuilt(tuning: &TuningSettings, warnings: &mut Vec<String>) {
-    if tuning.switches.get("disable_host_node_id") == Some(&false) {
-        let rule = "is not built yet: the identity of a new data directory is drawn";
-        warnings.push(format!("disable_host_node_id = false {rule}"));
-    }
+/// Whether a new data directory gets an identity of the machine instead of a drawn one.
+pub(super) fn host_node_id(tuning: &TuningSettings) -> bool {
+    tuning.switches.get("disable_host_node_id") == Some(&false)
 }
 
 /// When servers write snapshots, and how much of the log they keep behind one.
@@ -251,16 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_of_the_host_is_warned_of_and_a_drawn_one_is_not() {
-        for (text, count) in [
-            ("{}", 0),
-            (r#"{"disable_host_node_id": true}"#, 0),
-            (r#"{"disable_host_node_id": false}"#, 1),
-        ] {
-            let mut warnings = Vec::new();
-            unbuilt(&parse(text).unwrap().tuning, &mut warnings);
-            assert_eq!(warnings.len(), count, "{warnings:?}");
-        }
+    fn an_identity_is_drawn_unless_the_hosts_is_wanted() {
+        let of = |text: &str| host_node_id(&parse(text).unwrap().tuning);
+        assert!(!of("{}") && !of(r#"{"disable_host_node_id": true}"#));
+        assert!(of(r#"{"disable_host_node_id": false}"#));
     }
 
     #[test]

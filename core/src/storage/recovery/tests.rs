@@ -251,6 +251,16 @@ fn a_node_id_is_kept_configured_or_refused() {
 }
 
 #[test]
+fn an_identity_of_the_host_is_kept_and_yields_to_the_file() {
+    let host = |text: &str| RecoveryConfig { host: vec![text.to_owned()], ..client() };
+    let mut disk = MemDisk::default();
+    let first = disk.recover(host("00112233445566778899aabbccddeeff")).unwrap().node_id;
+    assert_eq!(first.to_string(), "debe8aa2-12d5-7479-8e0d-9964e3cbdec0");
+    let other = host("deadbeef-1111-2222-3333-444455556666");
+    assert_eq!(disk.recover(other).unwrap().node_id, first);
+}
+
+#[test]
 fn an_oversized_file_is_refused_by_name() {
     let mut disk = MemDisk::default();
     disk.put("node-id", &vec![b'a'; 1 << 20]);
