@@ -49,7 +49,7 @@ fn a_seed_that_breaks_nothing_is_refused() {
 }
 
 #[test]
-fn every_script_that_is_kept_holds() {
+fn every_script_that_is_kept_holds_and_its_planted_bug_does_not() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
     let mut performed = 0;
     for entry in std::fs::read_dir(folder).expect("the folder is there") {
@@ -57,6 +57,10 @@ fn every_script_that_is_kept_holds() {
         let text = std::fs::read_to_string(&path).expect("a script is text");
         let script: Script = text.parse().unwrap_or_else(|error| panic!("{path:?}: {error}"));
         assert_eq!(outcome(&mut Run::of_script(&script), None), None, "{path:?}");
+        if script.mutant.is_some() {
+            let broken = outcome(&mut Run::of_script(&script), script.mutant);
+            assert_eq!(broken.map(|broken| broken.rule), script.rule, "{path:?}");
+        }
         performed += 1;
     }
     assert!(performed > 0, "no script is in {folder}");
