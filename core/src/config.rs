@@ -39,6 +39,9 @@ pub const RPC_HANDSHAKE: Duration = Duration::from_secs(5);
 /// (`performance.leave_drain_time`, agent-config.md §5).
 pub const LEAVE_DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a deleted key is remembered at least by default (http-api.md §1.6).
+pub const TOMBSTONE_TIME: Duration = Duration::from_secs(15 * 60);
+
 /// What only servers have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -50,6 +53,8 @@ pub struct ServerConfig {
     pub autopilot: AutopilotConfig,
     /// How long nobody hears a voter before it is taken out although nobody replaces it.
     pub dead_server_grace: Duration,
+    /// How long a deleted key is remembered at least.
+    pub tombstone_time: Duration,
     /// Multiplies every Raft timeout; 1 to 10.
     pub raft_multiplier: u32,
     /// Sizes of consensus; the simulator tries small ones too.
@@ -69,6 +74,7 @@ impl ServerConfig {
             votes: true,
             autopilot: AutopilotConfig::default(),
             dead_server_grace: DEAD_SERVER_GRACE,
+            tombstone_time: TOMBSTONE_TIME,
             raft_multiplier: 1,
             limits: RaftLimits::default(),
             handshake: Some(RPC_HANDSHAKE),
@@ -82,6 +88,7 @@ pack_struct!(ServerConfig {
     votes,
     autopilot,
     dead_server_grace,
+    tombstone_time,
     raft_multiplier,
     limits,
     handshake,

@@ -75,7 +75,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 54] = [
+const MUTANTS: [(&str, Profile, u64); 55] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -130,6 +130,15 @@ const MUTANTS: [(&str, Profile, u64); 54] = [
     ("M56", Profile::Disk, 200),
     ("M57", Profile::Disk, 100),
     ("M58", Profile::Disk, 200),
+    ("M59", Profile::Cluster, 50),
+];
+
+/// The rules that some of them must be caught by; any will do for the others.
+const CAUGHT_BY: [(&str, &str); 4] = [
+    ("M38", "C8"),
+    ("M40", "C7"),
+    ("M41", "C7"),
+    ("M59", "C7"),
 ];
 
 /// The planted bug of this name, if its worlds have servers and clients.
@@ -652,7 +661,11 @@ fn lifeguard(grid: &Grid) -> ExitCode {
 /// Runs seeds with the bug `id` until one breaks a rule, and says how it went.
 fn is_caught(id: &'static str, profile: Profile, limit: u64) -> bool {
     let started = Instant::now();
-    let caught = (1..=limit).find_map(|seed| caught_by(id, profile, seed).map(|rule| (seed, rule)));
+    let wanted = CAUGHT_BY.iter().find(|(known, _)| *known == id).map(|(_, rule)| *rule);
+    let caught = (1..=limit).find_map(|seed| {
+        let rule = caught_by(id, profile, seed)?;
+        wanted.is_none_or(|wanted| wanted == rule).then_some((seed, rule))
+    });
     let wall = started.elapsed().as_secs_f64();
     match &caught {
         Some((seed, rule)) => {

@@ -34,6 +34,8 @@ pub enum Purpose {
     Quorum,
     /// Which servers are left, and what befalls them when they begin anew.
     Disaster,
+    /// How long deletions are remembered.
+    Tombstones,
 }
 
 /// The luck of one thing, as a stream of numbers (`SplitMix64`).

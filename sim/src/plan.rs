@@ -1,6 +1,7 @@
 //! What a seed makes: the shape of the cluster, the mix of faults, their rates (simulation.md §6).
 
 use crate::ambush::Ambush;
+use crate::luck::{Luck, Purpose};
 use crate::net::NetOptions;
 use crate::queue::TieOrder;
 use crate::world::{WorldOptions, world_rng};
@@ -8,11 +9,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::config::{
-    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, GossipConfig, NodeConfig, SerfConfig, ServerConfig,
+    TOMBSTONE_TIME, WanConfig,
 };
 use terraform_core::id::{Datacenter, NodeName};
 use terraform_core::raft::RaftLimits;
 use terraform_core::rng::{Rng, Stream};
+use terraform_core::time::Instant;
 use terraform_core::trace::Level;
 use terraform_core::wire::seal::Key;
 
@@ -114,12 +117,14 @@ pub struct Care {
     pub grace: Duration,
     /// Whether the last server does not vote.
     pub spare: bool,
+    /// How long a deleted key is remembered at least.
+    pub tombstones: Duration,
 }
 
 impl Default for Care {
     fn default() -> Self {
         let stabilization = AutopilotConfig::default().server_stabilization_time;
-        Self { stabilization, grace: DEAD_SERVER_GRACE, spare: false }
+        Self { stabilization, grace: DEAD_SERVER_GRACE, spare: false, tombstones: TOMBSTONE_TIME }
     }
 }
 
@@ -181,7 +186,7 @@ impl Plan {
             restores: seed % 8 == 5 || seed % 32 == 20,
             newborn: seed % 8 == 7,
             disaster: false,
-            care: Care::default(),
+            care: Care { tombstones: tombstone_time(seed), ..Care::default() },
         }
     }
 
@@ -227,6 +232,7 @@ impl Plan {
             stabilization: Duration::from_millis(250 << rng.below(6)),
             grace: Duration::from_secs(5 << rng.below(4)),
             spare: plan.servers > 3 && rng.chance(1, 2),
+            ..plan.care
         };
         plan
     }
@@ -282,6 +288,7 @@ impl Plan {
                 ..AutopilotConfig::default()
             },
             dead_server_grace: self.care.grace,
+            tombstone_time: self.care.tombstones,
             raft_multiplier: if id == 0 { self.patience() } else { 1 },
             limits: self.limits,
             wan: Some(wan_config()),
@@ -297,6 +304,16 @@ impl Plan {
         }
         config
     }
+}
+
+/// How long the world of a seed remembers deletions: in one of four it lives to forget them, in
+/// some of those with backups, sessions and newborn clusters. None is a seed that found a bug.
+fn tombstone_time(seed: u64) -> Duration {
+    if !matches!(seed % 16, 1 | 5 | 14 | 15) {
+        return TOMBSTONE_TIME;
+    }
+    let mut luck = Luck::of(seed, Purpose::Tombstones, 0, Instant::ZERO);
+    Duration::from_secs(2 << luck.below(4))
 }
 
 /// How a server takes part in the WAN pool, with everything at its default.

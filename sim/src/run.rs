@@ -131,6 +131,7 @@ impl Run {
         }
         let mut checkers = Checkers::default();
         checkers.permissions.quiet = quiet;
+        checkers.kv.deletions_last(plan.care.tombstones);
         Self {
             workload: Workload::new(record.seed),
             checkers,

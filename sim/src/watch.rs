@@ -99,6 +99,8 @@ struct Whim {
 pub struct Watchers {
     /// What was on its way to agents that ended.
     pub gone: Vec<BlockingRead>,
+    /// Answers, not to stale reads, whose index was below that of the one before.
+    pub went_back: u64,
     clients: Vec<Client>,
     whims: Vec<Whim>,
     rng: Rng,
@@ -109,7 +111,8 @@ impl Watchers {
     pub fn new(seed: u64) -> Self {
         let mut rng = world_rng(seed, Stream::Watch);
         let whims = (0..CLIENTS).map(|_| Whim::any(&mut rng)).collect();
-        Self { gone: Vec::new(), clients: vec![Client::default(); CLIENTS], whims, rng }
+        let clients = vec![Client::default(); CLIENTS];
+        Self { gone: Vec::new(), went_back: 0, clients, whims, rng }
     }
 
     /// What the client of this number does now, if its time has come.
@@ -230,12 +233,15 @@ impl Watchers {
         (at, event): (Instant, u64),
         kv: &mut KvChecker,
     ) -> Result<(), Violation> {
-        answered_rightly(read, answer, at)?;
+        let may_go_back = kv.may_go_back(&read.query, read.min_index, event);
+        answered_rightly(read, answer, at, may_go_back)?;
         if matches!(read.query, Query::Key(_) | Query::KeyTree(_) | Query::Keys(_)) {
             kv.read((&read.query, read.consistency), read.floor, answer, event)?;
         }
         let client = &mut self.clients[number];
         let went_back = answer.index < read.min_index;
+        let fresh = read.consistency != Consistency::Stale;
+        self.went_back += u64::from(went_back && fresh);
         client.index = if went_back { ModifyIndex::ZERO } else { answer.index };
         client.end = Some((at, End::Answered));
         Ok(())

@@ -5,7 +5,8 @@ use sim::kv::backup::Backup;
 use sim::kv::history::{Call, Outcome, Record};
 use sim::kv::semaphore;
 use sim::plan::Plan;
-use sim::run::run;
+use sim::run::{Run, run};
+use sim::shrink::outcome;
 use std::collections::BTreeSet;
 use terraform_core::catalog::kv::KvWrite;
 use terraform_core::catalog::query::Consistency;
@@ -52,6 +53,34 @@ fn clients_that_watch_are_answered_for_every_reason() {
     for mark in ["parked", "woken", "over", "leader_gone", "given_up"] {
         assert!(met.contains(&*format!("watch.{mark}")), "{mark} never happened, but {met:?}");
     }
+}
+
+/// A world that remembers deletions for two seconds, and a client that watches through that.
+const FORGETFUL: &str = "script 1
+seed 1
+servers 1
+clients 0
+disk 0.001s
+drift 0
+care tombstones=2s
+until 15s
+at 5s kv-put host=0 client=0 key=list/a
+at 5.2s kv-put host=0 client=0 key=list/d
+at 5.4s kv-delete host=0 client=0 key=list/d
+at 6s watch host=0 watcher=0 tree=list/ mode=consistent wait=2s afresh
+at 10s watch host=0 watcher=0 tree=list/ mode=consistent wait=2s
+";
+
+#[test]
+fn a_watcher_sees_an_index_go_back_once_a_deletion_is_forgotten() {
+    terraform_core::marks::take_hits();
+    let mut run = Run::of_script(&FORGETFUL.parse().expect("it is a script"));
+    assert_eq!(outcome(&mut run, None), None);
+    assert!(terraform_core::marks::take_hits().contains_key("reconcile.tombstones"));
+    assert_eq!(run.workload.watchers.went_back, 1);
+    let mut run = Run::of_script(&FORGETFUL.parse().expect("it is a script"));
+    let broken = outcome(&mut run, Some("M59"));
+    assert_eq!(broken.map(|broken| broken.rule).as_deref(), Some("C7"), "forgotten at once");
 }
 
 /// What became of the operations on keys in some worlds, by kind.

@@ -33,7 +33,8 @@ fn an_agent_starts_with_both_languages_in_the_order_of_files_flags_and_fragments
         .start();
     let config = &agent.json("/v1/agent/self");
     assert_eq!(config["Config"]["Datacenter"], "fragment");
-    assert_eq!(config["Meta"].to_string(), r#"{"a":"1","b":"2","c":"3"}"#);
+    let meta = r#"{"a":"1","b":"2","c":"3","consul-network-segment":""}"#;
+    assert_eq!(config["Meta"].to_string(), meta);
     let checks = agent.json("/v1/agent/checks");
     assert_eq!(checks["service:web"]["Status"], "passing");
     let skipped = "3.txt, extension must be .hcl or .json, or config format must be set";

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use terraform_core::catalog::autopilot::AutopilotConfig;
 use terraform_core::config::{
-    Bootstrap, DEAD_SERVER_GRACE, NodeConfig, SerfConfig, ServerConfig, WanConfig,
+    Bootstrap, DEAD_SERVER_GRACE, NodeConfig, SerfConfig, ServerConfig, TOMBSTONE_TIME, WanConfig,
 };
 use terraform_core::dns::DnsConfig;
 use terraform_core::id::{Datacenter, NodeId, NodeName, PoolName};
@@ -268,6 +268,7 @@ fn server(
         votes: votes(settings, is_server, bootstrap)?,
         autopilot: autopilot(settings)?,
         dead_server_grace: settings.autopilot_dead_server_grace.unwrap_or(DEAD_SERVER_GRACE),
+        tombstone_time: TOMBSTONE_TIME,
         raft_multiplier: multiplier(settings)?,
         limits: tuning::raft(&settings.tuning)?,
         handshake: tuning::handshake(&settings.tuning),

@@ -129,6 +129,7 @@ impl Node {
         let settings_of_duties = ReconcileSettings {
             autopilot: config.autopilot,
             dead_server_grace: config.dead_server_grace,
+            tombstone_time: config.tombstone_time,
         };
         let boxes = &mut self.boxes;
         let bootstrap = BootstrapMachine::new(

@@ -4,9 +4,9 @@
 //! when it begins to lead and every [`PASS_INTERVAL`], compare what Serf knows with the catalog
 //! and with the configuration, and propose what differs. Coordinates that moved go into the
 //! catalog in one command at most every [`COORDINATES_INTERVAL`], deletions of keys are forgotten
-//! after [`TOMBSTONE_TIME`], sessions end that nobody renews, and services go that no agent looks
-//! after any more if their checks say so. Each decision is made from the
-//! present state alone, so a proposal that got lost is simply made again.
+//! after a while, sessions end that nobody renews, and services go that no agent looks after any
+//! more if their checks say so. Each decision is made from the present state alone, so a proposal
+//! that got lost is simply made again.
 //!
 //! Invariants: a server that does not lead proposes nothing (INV-RECONCILE-1); at most one step of
 //! a member and one change of the configuration are in flight (INV-RECONCILE-2); the leader never
@@ -28,7 +28,6 @@ mod tombstones;
 mod trace;
 
 pub use health::{HEALTH_INTERVAL, Health, ServerHealth};
-pub use tombstones::TOMBSTONE_TIME;
 pub use trace::ReconcileTrace;
 
 use crate::catalog::Tables;
@@ -179,6 +178,8 @@ enum DutyTimer {
     Coordinates,
     /// The next look at how the servers do.
     Health,
+    /// The next look at deletions.
+    Tombstones,
 }
 
 /// A member to look at.
@@ -197,6 +198,8 @@ pub struct ReconcileSettings {
     pub autopilot: AutopilotConfig,
     /// How long nobody hears a voter before it is taken out although nobody replaces it.
     pub dead_server_grace: Duration,
+    /// How long a deletion is remembered at least.
+    pub tombstone_time: Duration,
 }
 
 /// The duties of one server; idle unless it leads.
@@ -290,6 +293,7 @@ impl Reconcile {
                 self.resign();
                 self.leads = true;
                 self.timers.set(DutyTimer::Coordinates, now + COORDINATES_INTERVAL);
+                self.await_deletions(now);
                 self.look_at_servers(now, &world, out);
                 self.look_at_sessions(now, &world);
                 self.look_at_checks(now, &world);
@@ -319,12 +323,10 @@ impl Reconcile {
     pub fn handle_timeout(&mut self, now: Instant, world: World<'_>, out: &mut ReconcileOutbox) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                DutyTimer::Pass => {
-                    self.pass(now, &world);
-                    self.reap_tombstones(now, &world, out);
-                }
+                DutyTimer::Pass => self.pass(now, &world),
                 DutyTimer::Coordinates => self.tell_coordinates(now, &world, out),
                 DutyTimer::Health => self.look_at_servers(now, &world, out),
+                DutyTimer::Tombstones => self.reap_tombstones(now, &world, out),
                 DutyTimer::Retry => {
                     self.skipped.clear();
                     for (name, due) in std::mem::take(&mut self.failed) {

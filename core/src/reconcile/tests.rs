@@ -7,7 +7,7 @@ use super::*;
 use crate::catalog::kv::{KvDelete, KvPut, KvWrite};
 use crate::catalog::model::CheckStatus;
 use crate::catalog::tests::restore::restore;
-use crate::config::DEAD_SERVER_GRACE;
+use crate::config::{DEAD_SERVER_GRACE, TOMBSTONE_TIME};
 use crate::coordinate::{Coordinate, DIMENSIONS};
 use crate::gossip::Versions;
 use crate::id::{LamportTime, LogIndex, ModifyIndex, PoolName, StoreId, Term};
@@ -535,6 +535,7 @@ impl Rig {
                 ReconcileSettings {
                     autopilot: AutopilotConfig::default(),
                     dead_server_grace: DEAD_SERVER_GRACE,
+                    tombstone_time: TOMBSTONE_TIME,
                 },
                 Seed::from_number(1),
             ),

@@ -1,15 +1,15 @@
 //! Deleted keys that nobody needs to remember any longer (http-api.md §1.6).
 //!
 //! A replica must not look at its own clock to forget a tombstone, so the leader watches how the
-//! index of the newest deletion moves, and once that is [`TOMBSTONE_TIME`] ago lets all forget
+//! index of the newest deletion moves, and once that is `tombstone_time` ago lets all forget
 //! what was deleted up to there. A new leader starts to watch anew.
 
 use super::*;
 use crate::id::ModifyIndex;
 use std::collections::VecDeque;
 
-/// How long a deletion is remembered at least.
-pub const TOMBSTONE_TIME: Duration = Duration::from_secs(15 * 60);
+/// How often the leader looks while a deletion is remembered: by so much more than its time it is.
+const LOOKS: u32 = 15;
 
 /// What the leader saw of deletions.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,11 @@ struct Reaping {
 }
 
 impl Reconcile {
+    /// Sets the time of the next look.
+    pub(super) fn await_deletions(&mut self, now: Instant) {
+        self.timers.set(DutyTimer::Tombstones, now + self.settings.tombstone_time / LOOKS);
+    }
+
     /// Looks at the newest deletion, and lets go of what is old enough.
     pub(super) fn reap_tombstones(
         &mut self,
@@ -35,6 +40,8 @@ impl Reconcile {
         world: &World<'_>,
         out: &mut ReconcileOutbox,
     ) {
+        self.await_deletions(now);
+        let time = if crate::mutant!(M59) { Duration::ZERO } else { self.settings.tombstone_time };
         let seen = &mut self.tombstones.seen;
         let newest = world.tables.newest_deletion();
         if let Some(index) = newest.filter(|index| seen.back().is_none_or(|(_, at)| at < index)) {
@@ -43,7 +50,7 @@ impl Reconcile {
         if self.tombstones.in_flight.is_some() {
             return;
         }
-        let old = seen.iter().take_while(|(at, _)| now.since(*at) >= TOMBSTONE_TIME);
+        let old = seen.iter().take_while(|(at, _)| now.since(*at) >= time);
         let Some((_, index)) = old.last().copied() else { return };
         crate::mark!("reconcile.tombstones");
         let ticket = self.ticket();

@@ -107,6 +107,7 @@ fn config() -> NodeConfig {
         votes: false,
         autopilot: AutopilotConfig { min_quorum: 3, ..AutopilotConfig::default() },
         dead_server_grace: Duration::from_secs(77),
+        tombstone_time: Duration::from_secs(78),
         raft_multiplier: 5,
         limits: RaftLimits { snapshot_entries: 17, ..RaftLimits::default() },
         handshake: Some(Duration::from_millis(4001)),

@@ -10,7 +10,7 @@
 //! - I12: a default or consistent read is the model's at a position between the highest one known
 //!   before it began and the highest one committed when it was answered.
 //! - C6: a stale read is the model's at a position not below what its server had applied.
-//! - C7: answers carry the model's indexes.
+//! - C7: answers carry the model's indexes, and deletions are forgotten in their time.
 //! - C11: what was answered as not done is never committed.
 //!
 //! A deletion carries nothing that tells whose it is, so those with the same text are counted: at
@@ -19,11 +19,13 @@
 use super::forsaken::ForsakenChecker;
 use super::health::{HealthChecker, Place, Wanted};
 use super::session::SessionChecker;
+use super::tombstones::TombstoneChecker;
 use super::{Violation, broken};
 use crate::kv::backup::{Backup, Saved};
 use crate::kv::history::{Call, History, OpId, Outcome, Record, origin_of};
 use crate::kv::model::{Model, Told, same_result, same_rows};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use terraform_core::catalog::command::{Applied, Command, SERF_HEALTH};
 use terraform_core::catalog::kv::{KvDelete, KvWrite};
 use terraform_core::catalog::query::{Consistency, Query, QueryAnswer, Rows};
@@ -48,6 +50,7 @@ pub struct KvChecker {
     sessions: SessionChecker,
     health: HealthChecker,
     forsaken: ForsakenChecker,
+    tombstones: TombstoneChecker,
     /// Operations whose clients were told that they are refused.
     refused: BTreeSet<OpId>,
     /// Where deletions are, and whether their condition was met.
@@ -71,6 +74,7 @@ impl Default for KvChecker {
             sessions: SessionChecker::default(),
             health: HealthChecker::default(),
             forsaken: ForsakenChecker::default(),
+            tombstones: TombstoneChecker::default(),
             refused: BTreeSet::new(),
             deletions: BTreeMap::new(),
             backups: BTreeMap::new(),
@@ -158,6 +162,11 @@ impl KvChecker {
         now: Instant,
     ) -> Result<Option<(Model, Told)>, Violation> {
         let effects = self.sessions.commit(at, command);
+        if let Command::ReapTombstones(up_to) = command {
+            let before = (now, &self.states[self.states.len() - 1].1);
+            self.tombstones.forget(at, *up_to, before)?;
+        }
+        self.tombstones.commit(self.newest().index_of(at), now);
         let restored = if let Command::RestoreCommit(commit) = command {
             self.backups.get(&commit.restore)
         } else {
@@ -210,6 +219,17 @@ impl KvChecker {
         effects.ended.iter().for_each(|session| next.end(at, session));
         let about_keys = told.is_some() || !effects.ended.is_empty();
         Ok(about_keys.then(|| (next, told.unwrap_or(Some(Applied::Done)))))
+    }
+
+    /// In this world each deletion is remembered for so long at least.
+    pub const fn deletions_last(&mut self, time: Duration) {
+        self.tombstones.last(time);
+    }
+
+    /// C7: whether the index of this may be below one that it had, by what was forgotten until the
+    /// event of this number.
+    pub fn may_go_back(&self, query: &Query, index: ModifyIndex, event: u64) -> bool {
+        self.tombstones.may_go_back(query, index, self.committed_by(event))
     }
 
     /// Somebody asks to end a session.

@@ -11,6 +11,7 @@ pub mod linear;
 mod raft;
 mod rest;
 mod session;
+mod tombstones;
 pub mod watch;
 
 use crate::net::HostId;

@@ -35,12 +35,13 @@ pub struct BlockingRead {
 
 /// C7: an answer has an index that is greater than that of the last one, or the wait is over.
 ///
-/// An index goes back only between servers, so only for stale reads: no world lasts until deletions
-/// are forgotten.
+/// An index goes back only between servers, so only for stale reads, or where a deletion was
+/// forgotten that counted for it, which the caller knows.
 pub fn answered_rightly(
     read: &BlockingRead,
     answer: &QueryAnswer,
     at: Instant,
+    may_go_back: bool,
 ) -> Result<(), Violation> {
     let index = answer.index;
     if index == ModifyIndex::ZERO {
@@ -49,7 +50,7 @@ pub fn answered_rightly(
     if index > read.min_index {
         return Ok(());
     }
-    if index < read.min_index && read.consistency != Consistency::Stale {
+    if index < read.min_index && read.consistency != Consistency::Stale && !may_go_back {
         return broken("C7", format!("index {index} answers {read:?}"));
     }
     // Clocks that measure the wait drift by less than a thousandth.
@@ -141,17 +142,21 @@ mod tests {
         }
     }
 
-    /// What is broken if `read` is answered with `index` after so many seconds.
-    fn rule(read: &BlockingRead, index: u64, after: f64) -> Option<&'static str> {
-        let answer = QueryAnswer {
+    fn answer(read: &BlockingRead, index: u64) -> QueryAnswer {
+        QueryAnswer {
             rows: Rows::Nodes(Vec::new()),
             index: ModifyIndex::new(index),
             known_leader: true,
             last_contact: Duration::ZERO,
             consistency: read.consistency,
-        };
+        }
+    }
+
+    /// What is broken if `read` is answered with `index` after so many seconds.
+    fn rule(read: &BlockingRead, index: u64, after: f64) -> Option<&'static str> {
+        let answer = answer(read, index);
         let at = read.asked_at + Duration::from_secs_f64(after);
-        answered_rightly(read, &answer, at).err().map(|violation| violation.rule)
+        answered_rightly(read, &answer, at, false).err().map(|violation| violation.rule)
     }
 
     #[test]
@@ -165,12 +170,23 @@ mod tests {
     }
 
     #[test]
-    fn an_index_goes_back_only_in_stale_reads() {
+    fn no_index_goes_back_by_itself_but_in_stale_reads() {
         assert_eq!(rule(&read(Consistency::Leader, 7), 6, 10.7), Some("C7"));
         assert_eq!(rule(&read(Consistency::Consistent, 7), 6, 10.7), Some("C7"));
         assert_eq!(rule(&read(Consistency::Stale, 7), 6, 10.7), None);
         assert_eq!(rule(&read(Consistency::Stale, 7), 6, 0.1), Some("C7"));
         assert_eq!(rule(&read(Consistency::Stale, 0), 0, 0.1), Some("C7"), "never zero");
+    }
+
+    #[test]
+    fn an_index_goes_back_after_a_deletion_was_forgotten_once_the_wait_is_over() {
+        let waits = read(Consistency::Leader, 7);
+        let after = |seconds| {
+            let at = waits.asked_at + Duration::from_secs_f64(seconds);
+            let broken = answered_rightly(&waits, &answer(&waits, 6), at, true).err();
+            broken.map(|violation| violation.rule)
+        };
+        assert_eq!((after(0.1), after(10.7)), (Some("C7"), None));
     }
 
     #[test]

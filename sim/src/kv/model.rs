@@ -40,7 +40,7 @@ impl Model {
     /// Does what the command committed at this position says; the outer `None` if it is not about
     /// keys.
     pub fn apply(&mut self, position: u64, command: &Command) -> Option<Told> {
-        let index = ModifyIndex::new(position + self.base);
+        let index = self.index_of(position);
         let met = match command {
             Command::Kv(KvWrite::Acquire(lock)) if !self.sessions.contains(&lock.session) => {
                 return Some(None);
@@ -88,7 +88,7 @@ impl Model {
 
     /// A session ends at this position: it lets go of what it holds.
     pub fn end(&mut self, position: u64, session: &Session) {
-        let index = ModifyIndex::new(position + self.base);
+        let index = self.index_of(position);
         self.sessions.remove(&session.id);
         for key in self.held_by(session.id) {
             let old = KvEntry::clone(&self.entries[&key]);
@@ -106,6 +106,16 @@ impl Model {
                 self.delays.insert(key, index);
             }
         }
+    }
+
+    /// The index of what is done at a position.
+    pub const fn index_of(&self, position: u64) -> ModifyIndex {
+        ModifyIndex::new(position + self.base)
+    }
+
+    /// Deleted keys and trees that are remembered, and when they were deleted.
+    pub fn graves(&self) -> impl Iterator<Item = (&Arc<str>, ModifyIndex)> {
+        self.graves.iter().map(|(key, at)| (key, *at))
     }
 
     /// What a session holds.

@@ -504,6 +504,9 @@ fn care(care: &mut Care, mut words: Words<'_>) -> Result<(), Problem> {
     if let Some(text) = words.option("spares") {
         care.spare = number("spares", text, 0..=1)? == 1;
     }
+    if let Some(text) = words.option("tombstones") {
+        care.tombstones = span("tombstones", text)?;
+    }
     words.end()
 }
 

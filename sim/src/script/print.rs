@@ -105,12 +105,13 @@ fn unusual<const N: usize>(
 }
 
 /// Every kind of care by its name.
-fn care(care: &Care) -> [(&'static str, String); 3] {
-    let Care { stabilization, grace, spare } = care;
+fn care(care: &Care) -> [(&'static str, String); 4] {
+    let Care { stabilization, grace, spare, tombstones } = care;
     [
         ("stabilization", seconds(*stabilization)),
         ("grace", seconds(*grace)),
         ("spares", u8::from(*spare).to_string()),
+        ("tombstones", seconds(*tombstones)),
     ]
 }
 

@@ -17,13 +17,17 @@ fn delete() -> KvWrite {
     KvWrite::Delete(KvDelete { key: "k".to_owned(), only_at: None })
 }
 
+/// What comes with the event of this number, from 1 on.
+fn entry(at: u64, command: &Command) -> Entry {
+    let (index, term, kind) = (LogIndex::new(at), Term::new(1), EntryKind::Command);
+    Entry { index, term, kind, payload: command.encode(), chain: 0 }
+}
+
 /// A checker that saw these commands committed, one with each event from 1 on.
 fn after(commands: &[Command]) -> Result<KvChecker, Violation> {
     let mut checker = KvChecker::default();
     for (at, command) in (1..).zip(commands) {
-        let (index, term, kind) = (LogIndex::new(at), Term::new(1), EntryKind::Command);
-        let entry = Entry { index, term, kind, payload: command.encode(), chain: 0 };
-        checker.commit(&entry, at, Instant::ZERO)?;
+        checker.commit(&entry(at, command), at, Instant::ZERO)?;
     }
     Ok(checker)
 }
@@ -41,7 +45,7 @@ fn wrote(write: KvWrite, response: Response) -> Record {
 fn read(checker: &KvChecker, consistency: Consistency, floor: u64, at: usize) -> Record {
     let query = Query::Key("k".to_owned());
     let (rows, index) = checker.states[at].1.answer(&query).unwrap();
-    let (known_leader, last_contact) = (true, std::time::Duration::ZERO);
+    let (known_leader, last_contact) = (true, Duration::ZERO);
     let answer = QueryAnswer { rows, index, known_leader, last_contact, consistency };
     let outcome = Outcome::Answered(Response::Answer(Arc::new(answer)));
     record(Call::Read(query, consistency), floor, outcome)
@@ -85,9 +89,7 @@ fn what_was_told_not_done_is_never_committed() {
     let undone = record(Call::Write(put(0, None)), 0, Outcome::NotDone);
     let mut checker = after(&[]).unwrap();
     assert_eq!(rule(checker.answered(0, &undone, 0)), None);
-    let payload = Command::Kv(put(0, None)).encode();
-    let (index, term, kind) = (LogIndex::new(1), Term::new(1), EntryKind::Command);
-    let entry = Entry { index, term, kind, payload, chain: 0 };
+    let entry = entry(1, &Command::Kv(put(0, None)));
     assert_eq!(rule(checker.commit(&entry, 1, Instant::ZERO)), Some("C11"));
     let mut checker = after(&[Command::Kv(put(0, None))]).unwrap();
     assert_eq!(rule(checker.answered(0, &undone, 1)), Some("C11"));
@@ -178,4 +180,45 @@ fn deletions_are_counted() {
     assert_eq!(rule(checker.at_end(&history(&[Outcome::Open, Outcome::Open]))), None);
     assert_eq!(rule(checker.at_end(&history(&[done(), done()]))), Some("I11"), "one is missing");
     assert_eq!(rule(checker.at_end(&history(&[Outcome::NotDone]))), Some("C11"));
+}
+
+/// A checker that saw a key stored, and deleted at index 2, where that is remembered for 10 s.
+fn after_a_deletion() -> KvChecker {
+    let mut checker = after(&[put(0, None), delete()].map(Command::Kv)).unwrap();
+    checker.deletions_last(Duration::from_secs(10));
+    checker
+}
+
+#[test]
+fn no_deletion_is_forgotten_before_its_time() {
+    let forgotten = |up_to, seconds| {
+        let reap = Command::ReapTombstones(ModifyIndex::new(up_to));
+        let now = Instant::ZERO + Duration::from_secs_f64(seconds);
+        rule(after_a_deletion().commit(&entry(3, &reap), 3, now))
+    };
+    assert_eq!(forgotten(2, 9.9), Some("C7"));
+    assert_eq!(forgotten(7, 9.9), Some("C7"), "it is below the index");
+    assert_eq!(forgotten(1, 9.9), None, "it is remembered");
+    assert_eq!(forgotten(2, 9.995), None, "the clock of the leader is fast");
+    assert_eq!(forgotten(2, 10.0), None);
+}
+
+#[test]
+fn an_index_goes_back_only_where_a_deletion_that_gave_it_is_forgotten() {
+    let tree = |prefix: &str| Query::KeyTree(prefix.to_owned());
+    let mut checker = after_a_deletion();
+    let back = |checker: &KvChecker, query: &Query, index, event| {
+        checker.may_go_back(query, ModifyIndex::new(index), event)
+    };
+    assert!(!back(&checker, &tree("k"), 2, 9), "it is remembered");
+    let now = Instant::ZERO + Duration::from_secs(10);
+    let reap = Command::ReapTombstones(ModifyIndex::new(2));
+    assert_eq!(rule(checker.commit(&entry(3, &reap), 3, now)), None);
+    assert!(back(&checker, &tree("k"), 2, 3));
+    assert!(back(&checker, &tree("k"), 1, 3), "the deletion was newer than what is asked from");
+    assert!(!back(&checker, &tree("k"), 2, 2), "not forgotten yet");
+    assert!(!back(&checker, &tree("k"), 3, 3), "something else gave that index");
+    assert!(!back(&checker, &tree("l"), 2, 3), "it was under another prefix");
+    assert!(!back(&checker, &tree(""), 2, 3), "the index of everything never goes back");
+    assert!(!back(&checker, &Query::Key("k".to_owned()), 2, 3));
 }
