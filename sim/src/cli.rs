@@ -75,7 +75,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 55] = [
+const MUTANTS: [(&str, Profile, u64); 57] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -131,14 +131,18 @@ const MUTANTS: [(&str, Profile, u64); 55] = [
     ("M57", Profile::Disk, 100),
     ("M58", Profile::Disk, 200),
     ("M59", Profile::Cluster, 50),
+    ("M60", Profile::Cluster, 100),
+    ("M61", Profile::Cluster, 100),
 ];
 
 /// The rules that some of them must be caught by; any will do for the others.
-const CAUGHT_BY: [(&str, &str); 4] = [
+const CAUGHT_BY: [(&str, &str); 6] = [
     ("M38", "C8"),
     ("M40", "C7"),
     ("M41", "C7"),
     ("M59", "C7"),
+    ("M60", "C8"),
+    ("M61", "C6"),
 ];
 
 /// The planted bug of this name, if its worlds have servers and clients.

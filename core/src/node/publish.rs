@@ -3,6 +3,7 @@
 
 use super::Node;
 use crate::catalog::query::DatacenterCoordinates;
+use crate::id::LogIndex;
 use crate::view::{ConsensusView, View};
 use std::sync::Arc;
 
@@ -72,6 +73,10 @@ impl Node {
         if let Some(leader) = consensus.as_mut().filter(|view| view.is_leader()) {
             // A leader hears of itself at every moment; that alone is nothing new.
             leader.leader_contact_at = None;
+        } else if let Some(other) = consensus.as_mut().filter(|_| crate::mutant!(M61)) {
+            // A bug: what a follower applies alone is no reason to publish it.
+            other.leader_contact_at = None;
+            [other.commit, other.applied, other.last] = [LogIndex::ZERO; 3];
         }
         Fingerprint {
             members: self.lan.serf.version(),

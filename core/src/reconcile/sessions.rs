@@ -160,7 +160,9 @@ impl Reconcile {
         let Some(session) = tables.session(id).filter(|_| self.leads && !ending) else {
             return false;
         };
-        if !session.ttl.is_zero() {
+        if !session.ttl.is_zero() && crate::mutant!(M60) {
+            self.sessions.timers.cancel(&clocked);
+        } else if !session.ttl.is_zero() {
             self.sessions.over.remove(&clocked);
             self.sessions.timers.set(clocked, now + life(session.ttl));
         }
