@@ -75,7 +75,7 @@ enum Profile {
 
 /// A planted bug, the worlds in which it shows, and the seeds within which it must be caught
 /// (simulation.md §12.1).
-const MUTANTS: [(&str, Profile, u64); 57] = [
+const MUTANTS: [(&str, Profile, u64); 58] = [
     ("M01", Profile::Cluster, 200),
     ("M02", Profile::Cluster, 1000),
     ("M03", Profile::Cluster, 50),
@@ -133,16 +133,18 @@ const MUTANTS: [(&str, Profile, u64); 57] = [
     ("M59", Profile::Cluster, 50),
     ("M60", Profile::Cluster, 100),
     ("M61", Profile::Cluster, 100),
+    ("M62", Profile::Gossip, 300),
 ];
 
 /// The rules that some of them must be caught by; any will do for the others.
-const CAUGHT_BY: [(&str, &str); 6] = [
+const CAUGHT_BY: [(&str, &str); 7] = [
     ("M38", "C8"),
     ("M40", "C7"),
     ("M41", "C7"),
     ("M59", "C7"),
     ("M60", "C8"),
     ("M61", "C6"),
+    ("M62", "G9"),
 ];
 
 /// The planted bug of this name, if its worlds have servers and clients.

@@ -7,6 +7,7 @@
 
 mod drill;
 pub mod plan;
+mod rotation;
 mod rules;
 mod settled;
 
@@ -17,6 +18,7 @@ use crate::host::address_of;
 use crate::net::{HostId, NetOptions};
 use crate::world::{World, world_rng};
 use plan::{GossipFault, GossipPlan};
+use rotation::Rotation;
 use rules::Rules;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -82,6 +84,8 @@ pub struct GossipRun {
     next_act: Instant,
     /// What the last key operation came to.
     keys_changed: Option<KeyReport>,
+    /// The change of the key that is under way, or done.
+    rotation: Option<Rotation>,
     /// Whether members fire events and change their tags.
     busy: bool,
     /// Events fired so far.
@@ -128,6 +132,7 @@ impl GossipRun {
             next_tick: Instant::ZERO,
             next_act: Instant::ZERO,
             keys_changed: None,
+            rotation: None,
             busy: true,
             fired: 0,
         }
@@ -139,6 +144,7 @@ impl GossipRun {
         self.faults()?;
         self.heal();
         self.settle()?;
+        self.rotate_to_the_end()?;
         self.outlive()
     }
 
@@ -192,6 +198,9 @@ impl GossipRun {
     fn take_replies(&mut self) {
         for reply in self.world.replies.drain(..) {
             if let Ok(Response::Serf(SerfReply::Keys(report))) = reply.result {
+                if let Some(rotation) = &mut self.rotation {
+                    rotation.told((reply.process, reply.id), &report);
+                }
                 self.keys_changed = Some(report);
             }
         }
@@ -266,7 +275,7 @@ impl GossipRun {
             }
             self.join_if_alone(member);
         }
-        Ok(())
+        self.rotate()
     }
 
     fn join_if_alone(&mut self, member: usize) {
@@ -288,6 +297,7 @@ impl GossipRun {
     }
 
     fn faults(&mut self) -> Result<(), Violation> {
+        self.begin_rotation();
         if self.plan.faults.is_empty() {
             return self.advance(self.plan.length);
         }

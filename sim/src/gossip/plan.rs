@@ -96,6 +96,9 @@ pub struct GossipPlan {
     pub compress: bool,
     /// The key of the pool, if it has one.
     pub key: Option<Key>,
+    /// Whether an operator changes the key while things go wrong. Nobody moves then: whoever begins
+    /// with an empty disk has but the key of its settings.
+    pub rotates: bool,
 }
 
 impl GossipPlan {
@@ -108,7 +111,8 @@ impl GossipPlan {
             let on = rng.chance(1, 2);
             luck == 15 || (luck != 0 && on)
         });
-        let faults = faults.collect();
+        let rotates = seed % 8 == 1;
+        let faults = faults.filter(|fault| !rotates || *fault != GossipFault::Move).collect();
         let drill = rng.chance(1, 2).then(|| DRILLS[rng.index(DRILLS.len())]);
         let faulty_net = if rng.chance(1, 3) { lossy_net(&mut rng) } else { NetOptions::quiet() };
         let order = if rng.chance(1, 4) { TieOrder::Reverse } else { TieOrder::Fifo };
@@ -125,6 +129,7 @@ impl GossipPlan {
             world: Self::world(&mut rng, order),
             compress: seed.is_multiple_of(8),
             key: (seed % 4 == 1).then(|| Key::new(&[7; 16]).expect("16 bytes are a key")),
+            rotates,
         }
     }
 
@@ -145,6 +150,7 @@ impl GossipPlan {
             world: Self::world(&mut rng, TieOrder::Fifo),
             compress: false,
             key: None,
+            rotates: false,
         }
     }
 

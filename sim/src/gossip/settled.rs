@@ -76,6 +76,7 @@ impl GossipRun {
         self.until(serf.tombstone_timeout + serf.reap_interval * 4, is_forgotten)?;
         self.world.note("= a forgotten member comes back");
         self.start(gone)?;
+        self.give_key(gone)?;
         self.until(RETURN_LIMIT, all_agree)
     }
 
