@@ -225,6 +225,11 @@ impl<C: Core> Driver<C> {
     }
 
     /// One turn of the node; whether a queue had more than its share.
+    ///
+    /// The clock is read after an input has arrived, never before: this process may be stopped
+    /// between any two inputs, for longer than a lease lasts. With a time of before that, a leader
+    /// that was replaced meanwhile would answer a read of afterwards by its lease, and a follower
+    /// would take a message of now for one of then (raft.md §7.2).
     fn feed(&mut self, now: Instant, wake: Wake) -> bool {
         for input in std::mem::take(&mut self.raised) {
             self.core.handle(now, input);
@@ -244,6 +249,7 @@ impl<C: Core> Driver<C> {
                 full = false;
                 break;
             }
+            let now = self.host.clock.now();
             if let Some(event) = event {
                 self.event(now, event);
             }
@@ -254,6 +260,7 @@ impl<C: Core> Driver<C> {
                 self.call(now, call);
             }
         }
+        let now = self.host.clock.now();
         self.sweep(now);
         if self.core.next_timeout().is_some_and(|at| at <= now) {
             self.core.handle(now, Input::Timeout);

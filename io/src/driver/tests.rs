@@ -96,16 +96,24 @@ fn view(version: u64) -> View {
 }
 
 fn bench(script: Script, first: Vec<Output>, timeout: Option<Instant>) -> Bench {
+    let outputs = first.into();
+    bench_of(|_, _, fed| Scripted { script, fed, outputs, timeout, applied: 0 })
+}
+
+/// A driver of the core that is made of its queues, its clock and where it tells what it was fed.
+fn bench_of<C: Core + Send + 'static>(
+    make: impl FnOnce(&Inbox, Clock, Sender<Input>) -> C,
+) -> Bench {
     let (inbox, arrivals) = queues();
     let (fed_in, fed) = unbounded();
-    let core = Scripted { script, fed: fed_in, outputs: first.into(), timeout, applied: 0 };
+    let clock = Clock::start();
+    let core = make(&inbox, clock, fed_in);
     let counters = Arc::new(Counters::default());
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let datagrams = Datagrams::bind(PoolName::Lan, local, Arc::clone(&counters)).unwrap();
     let gossip = datagrams.address().unwrap();
     spawn(datagrams.clone().receive(inbox.clone())).detach();
     let cell = Arc::new(ArcSwap::from_pointee(view(0)));
-    let clock = Clock::start();
     let handle = NodeHandle::new(Arc::clone(&cell), inbox.calls.clone(), clock);
     let sink: Sink = Arc::new(|_| ());
     let folder = folder();
@@ -171,6 +179,49 @@ fn a_turn_that_applies_something_is_measured_and_no_other() {
     let interval = bench.handle.metrics().last();
     let measured = interval.samples.iter().map(|(key, times)| (&*key.name, times.count()));
     assert_eq!(measured.collect::<Vec<_>>(), [("raft.fsm.apply", 1)]);
+}
+
+/// Is sent something in the middle of its first turn, which must not come with a time that was over
+/// by then.
+struct Interrupted {
+    clock: Clock,
+    inbox: Inbox,
+    fed: Sender<Input>,
+    sent_at: Option<Instant>,
+}
+
+impl Core for Interrupted {
+    fn handle(&mut self, now: Instant, input: Input) {
+        if let Some(sent_at) = self.sent_at {
+            assert!(now >= sent_at, "it was sent at {sent_at:?} and handled at {now:?}");
+        } else {
+            self.sent_at = Some(self.clock.now());
+            self.inbox.events.try_send(Event::Input(Input::Shutdown)).unwrap();
+        }
+        self.fed.try_send(input).unwrap();
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        None
+    }
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+    fn entries_applied(&self) -> u64 {
+        0
+    }
+}
+
+/// A server that was stopped in the middle of a turn answered reads of after that by its old lease.
+#[test]
+fn nothing_is_handled_with_a_time_of_before_it_arrived() {
+    let bench = bench_of(|inbox, clock, fed| Interrupted {
+        clock,
+        inbox: inbox.clone(),
+        fed,
+        sent_at: None,
+    });
+    bench.inbox.events.try_send(Event::Input(Input::Leave)).unwrap();
+    assert_eq!([fed(&bench), fed(&bench)], [Input::Leave, Input::Shutdown]);
 }
 
 #[test]
