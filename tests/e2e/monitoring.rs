@@ -247,6 +247,11 @@ fn a_client_answers_from_what_it_keeps_and_waits_for_what_changes() {
     server.wait_for_leader();
     let client = Options::new("c", &["-retry-join", &server.address()]).start();
     client.wait_for_leader();
+    // What the leader registers of a node is less than its agent tells then, which wakes readers.
+    wait_until("the node as its agent tells it", LONG, || {
+        let meta = &client.json("/v1/catalog/node/c")["Node"]["Meta"];
+        meta.get("consul-network-segment").map(|_| ())
+    });
     let body = r#"{"Name": "web", "Port": 80}"#;
     assert_eq!(client.put("/v1/agent/service/register", body).status, 200);
     let path = "/v1/health/service/web?cached";
