@@ -5,18 +5,20 @@
 //! next may be whatever began before the first unordered answer; what was ordered together with the
 //! value it left is remembered and not tried again. It knows nothing of the log.
 //!
-//! Two things keep it short, and neither loses an order. An operation that only looked is taken as
+//! Three things keep it short, and none loses an order. An operation that only looked is taken as
 //! soon as it fits. An operation without an answer is ordered only right before one that builds on
-//! it: wherever else it stood, it could be left out or moved there. So no operation may need the
-//! effects of two others that do not build on each other.
+//! it: before any other it can be left out, or can as well come later. So no operation may need the
+//! effects of two others that do not build on each other. Of two ways to the same effect of the
+//! same operation, one of which takes all that the other takes and more, the longer is not tried.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// Operations one key may have.
 const OPERATIONS_MAX: usize = 2000;
-/// Combinations that are tried before the search gives up.
-const STEPS_MAX: usize = 100_000;
+/// Bytes of states and of memory that are made before the search gives up: a bound of its room and
+/// of its time.
+const BYTES_MAX: usize = 64 << 20;
 
 /// One operation on the thing.
 pub trait Operation: Clone + Debug {
@@ -27,10 +29,15 @@ pub trait Operation: Clone + Debug {
     /// there, or, without an answer, if it has no effect there.
     fn after(&self, state: &Self::State) -> Option<Self::State>;
 
-    /// Whether it needs another one that led from `before` to `state`: it would not fit without
-    /// it, or would leave something else behind that others may tell.
-    fn builds_on(&self, before: &Self::State, _state: &Self::State) -> bool {
-        self.after(before).is_none()
+    /// Whether whatever can follow on `other` can follow on `state`, if nothing is missing there
+    /// but effects of operations that can still be taken.
+    fn covers(state: &Self::State, other: &Self::State) -> bool {
+        state == other
+    }
+
+    /// Bytes that a state takes.
+    fn size(_state: &Self::State) -> usize {
+        size_of::<Self::State>()
     }
 
     /// Whether it changed nothing, wherever it stands.
@@ -129,11 +136,26 @@ struct Move<S> {
     state: S,
 }
 
+/// Operations without an answer, each of which builds on the one before.
+struct Chain<S> {
+    taken: Vec<usize>,
+    /// The chain without its last operation, among those found so far.
+    before: usize,
+    state: S,
+}
+
 /// One choice of the search.
 struct Choice<S> {
     moves: std::vec::IntoIter<Move<S>>,
     /// What led here.
     taken: Vec<usize>,
+}
+
+/// Whether operations that lead to `state` are a shorter way to what `other` is.
+fn covers<O: Operation>(taken: &[usize], state: &O::State, other: &Move<O::State>) -> bool {
+    taken.last() == other.taken.last()
+        && taken.iter().all(|at| other.taken.contains(at))
+        && O::covers(state, &other.state)
 }
 
 struct Search<O> {
@@ -143,6 +165,8 @@ struct Search<O> {
     /// What is ordered: first those with an answer, then the open ones.
     ordered: Vec<bool>,
     left: usize,
+    /// Bytes that were made.
+    made: usize,
 }
 
 /// Whether all operations fit into one order that starts with nothing.
@@ -158,6 +182,9 @@ pub fn linearizable<O: Operation>(operations: &[O]) -> Verdict {
         return Verdict::Legal;
     }
     while let Some(choice) = choices.last_mut() {
+        if search.made > BYTES_MAX {
+            return Verdict::Undecided;
+        }
         let Some(Move { taken, state }) = choice.moves.next() else {
             search.order(&choice.taken, false);
             choices.pop();
@@ -167,12 +194,11 @@ pub fn linearizable<O: Operation>(operations: &[O]) -> Verdict {
         if search.left == 0 {
             return Verdict::Legal;
         }
-        if !tried.insert((search.bits(), state.clone())) {
+        let bits = search.bits();
+        search.made += size_of_val(&bits[..]) + O::size(&state);
+        if !tried.insert((bits, state.clone())) {
             search.order(&taken, false);
             continue;
-        }
-        if tried.len() >= STEPS_MAX {
-            return Verdict::Undecided;
         }
         if search.left < best.0 {
             best = (search.left, search.stuck_at(&state));
@@ -190,7 +216,7 @@ impl<O: Operation> Search<O> {
         let of_effect = |operation: &&O| !has_answer(operation) && !operation.only_looked();
         let open: Vec<O> = operations.iter().filter(of_effect).cloned().collect();
         let (ordered, left) = (vec![false; answered.len() + open.len()], answered.len());
-        Self { answered, open, ordered, left }
+        Self { answered, open, ordered, left, made: 0 }
     }
 
     fn order(&mut self, taken: &[usize], is_in: bool) {
@@ -228,50 +254,92 @@ impl<O: Operation> Search<O> {
         (front, first)
     }
 
-    fn moves(&self, state: &O::State) -> Vec<Move<O::State>> {
+    fn moves(&mut self, state: &O::State) -> Vec<Move<O::State>> {
         let (front, first) = self.front();
         let mut moves = Vec::new();
         for at in &front {
             let Some(after) = self.answered[*at].after(state) else { continue };
+            self.made += O::size(&after);
             let step = Move { taken: vec![*at], state: after };
             if self.answered[*at].only_looked() {
                 return vec![step];
             }
             moves.push(step);
         }
-        self.open_moves(&mut Vec::new(), (state, state), (&front, first), &mut moves);
+        let mut chains = vec![Chain { taken: Vec::new(), before: 0, state: state.clone() }];
+        let mut last = 0;
+        while last < chains.len() && self.made <= BYTES_MAX {
+            if last > 0 {
+                self.close(&chains, last, &front, &mut moves);
+            }
+            self.grow(&mut chains, last, first);
+            last += 1;
+        }
         moves
     }
 
-    /// Adds the moves that begin with `chain`, open operations that lead from the state before its
-    /// last one to the state behind it.
-    fn open_moves(
-        &self,
-        chain: &mut Vec<usize>,
-        (before, state): (&O::State, &O::State),
-        (front, first): (&[usize], u64),
+    /// Adds the moves that end with an operation that has an answer and builds on the chain.
+    fn close(
+        &mut self,
+        chains: &[Chain<O::State>],
+        last: usize,
+        front: &[usize],
         moves: &mut Vec<Move<O::State>>,
     ) {
-        let needs = |op: &O| chain.is_empty() || op.builds_on(before, state);
-        if !chain.is_empty() {
-            for at in front.iter().filter(|at| needs(&self.answered[**at])) {
-                if let Some(after) = self.answered[*at].after(state) {
-                    let taken = chain.iter().copied().chain([*at]).collect();
-                    moves.push(Move { taken, state: after });
+        for at in front {
+            if let Some(longer) = self.longer(chains, last, *at) {
+                let covers =
+                    |other: &Move<O::State>| covers::<O>(&other.taken, &other.state, &longer);
+                if !moves.iter().any(covers) {
+                    moves.push(longer);
                 }
             }
         }
-        let numbered = (self.answered.len()..).zip(&self.open);
-        let fits: Vec<(usize, O::State)> = numbered
-            .filter(|(at, _)| !self.ordered[*at] && !chain.contains(at))
-            .filter(|(_, op)| op.span().0 <= first && needs(op))
-            .filter_map(|(at, op)| Some((at, op.after(state)?)))
-            .collect();
-        for (at, after) in fits {
-            chain.push(at);
-            self.open_moves(chain, (state, &after), (front, first), moves);
-            chain.pop();
+    }
+
+    /// Adds the chains that are longer than `last` by one.
+    fn grow(&mut self, chains: &mut Vec<Chain<O::State>>, last: usize, first: u64) {
+        for at in self.answered.len()..self.ordered.len() {
+            let is_free = !self.ordered[at] && !chains[last].taken.contains(&at);
+            if !is_free || self.operation(at).span().0 > first {
+                continue;
+            }
+            let Some(longer) = self.longer(chains, last, at) else { continue };
+            let covers = |chain: &Chain<O::State>| covers::<O>(&chain.taken, &chain.state, &longer);
+            if !chains.iter().any(covers) {
+                let Move { taken, state } = longer;
+                chains.push(Chain { taken, before: last, state });
+            }
         }
+    }
+
+    /// The chain `last` with one more operation, if it fits there and builds on the chain: without
+    /// the last one it would not fit, or would leave something else behind and that one could not
+    /// come later.
+    fn longer(
+        &mut self,
+        chains: &[Chain<O::State>],
+        last: usize,
+        at: usize,
+    ) -> Option<Move<O::State>> {
+        let Chain { taken, before, state } = &chains[last];
+        let operation = self.operation(at);
+        let after = operation.after(state)?;
+        if let Some(skipped) = taken.last()
+            && let Some(without) = operation.after(&chains[*before].state)
+        {
+            let is_later = self.operation(*skipped).after(&without).as_ref() == Some(&after);
+            if without == after || is_later {
+                return None;
+            }
+        }
+        self.made += O::size(&after) + size_of_val(&taken[..]);
+        let taken = taken.iter().copied().chain([at]).collect();
+        Some(Move { taken, state: after })
+    }
+
+    fn operation(&self, at: usize) -> &O {
+        self.answered.get(at).unwrap_or_else(|| &self.open[at - self.answered.len()])
     }
 
     fn stuck_at(&self, state: &O::State) -> String {

@@ -115,11 +115,14 @@ impl Operation for LockOp {
         }
     }
 
-    /// The end of a session that holds the key frees it as its last holder left it.
-    fn builds_on(&self, before: &Lock, lock: &Lock) -> bool {
-        let frees = matches!(self.deed, Deed::End { .. }) && lock.holder == self.session;
-        let taken = (before.writer, before.holder) != (lock.writer, lock.holder);
-        (frees && taken) || self.after(before).is_none()
+    /// A session that does not hold the key can as well end later.
+    fn covers(lock: &Lock, other: &Lock) -> bool {
+        let kept = |lock: &Lock| (lock.writer, lock.holder, lock.delayed);
+        kept(lock) == kept(other) && lock.ended.is_subset(&other.ended)
+    }
+
+    fn size(lock: &Lock) -> usize {
+        size_of::<Lock>() + lock.ended.len() * size_of::<SessionId>()
     }
 
     fn only_looked(&self) -> bool {
@@ -223,74 +226,4 @@ fn by_itself(record: &Record, records: &[Record], steady: &BTreeSet<NodeName>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checker::linear::{Verdict, linearizable};
-
-    const END: Deed = Deed::End { deletes: false, delays: false };
-
-    fn session(number: u8) -> Option<SessionId> {
-        Some(SessionId::from_bytes([number; 16]))
-    }
-
-    /// One after the other.
-    fn is_legal(all: &[(Deed, u8, Option<Told>)]) -> bool {
-        let one = |(at, (deed, of, told)): (u64, &(Deed, u8, Option<Told>))| LockOp {
-            deed: *deed,
-            session: session(*of).filter(|_| *deed != Deed::Get),
-            invoked: 2 * at,
-            returned: told.map(|told| (2 * at + 1, told)),
-        };
-        let all: Vec<LockOp> = (0..).zip(all).map(one).collect();
-        linearizable(&all) == Verdict::Legal
-    }
-
-    #[test]
-    fn a_lock_is_free_for_another_once_its_holder_let_go_or_ended() {
-        let took = (Deed::Acquire(1), 1, Some(Told::Done));
-        let other = (Deed::Acquire(2), 2, Some(Told::Done));
-        assert!(!is_legal(&[took, other]));
-        assert!(is_legal(&[took, (Deed::Release(3), 1, Some(Told::Done)), other]));
-        assert!(is_legal(&[took, (Deed::Release(3), 1, None), other]), "it may have been done");
-        assert!(!is_legal(&[took, (Deed::Release(3), 1, Some(Told::Unmet)), other]));
-        assert!(is_legal(&[took, (END, 1, None), other]), "it may have expired");
-        assert!(!is_legal(&[took, other, (END, 1, None)]), "not before its time was over");
-    }
-
-    #[test]
-    fn a_session_that_ended_does_not_come_back() {
-        let gone = (Deed::Renew, 1, Some(Told::Gone));
-        let lives = (Deed::Renew, 1, Some(Told::Done));
-        assert!(!is_legal(&[gone]), "nothing ends it");
-        assert!(is_legal(&[(END, 1, None), lives, gone]));
-        assert!(!is_legal(&[(END, 1, None), gone, lives]));
-        assert!(!is_legal(&[(END, 1, Some(Told::Done)), lives]));
-        let late = (Deed::Acquire(1), 1, Some(Told::Done));
-        assert!(!is_legal(&[(END, 1, None), gone, late]));
-        assert!(is_legal(&[(END, 1, None), gone, (Deed::Acquire(1), 1, Some(Told::Gone))]));
-    }
-
-    #[test]
-    fn what_a_session_holds_goes_with_it() {
-        let took = (Deed::Acquire(1), 1, Some(Told::Done));
-        let saw = |writer, holder| (Deed::Get, 0, Some(Told::Saw(writer, holder)));
-        let ends = |deletes, delays| (Deed::End { deletes, delays }, 1, Some(Told::Done));
-        assert!(is_legal(&[
-            took,
-            saw(Some(1), session(1)),
-            ends(false, false),
-            saw(Some(1), None)
-        ]));
-        assert!(!is_legal(&[took, ends(false, false), saw(Some(1), session(1))]));
-        assert!(is_legal(&[took, ends(true, false), saw(None, None)]));
-        assert!(!is_legal(&[took, ends(true, false), saw(Some(1), None)]));
-        let waits = (Deed::Acquire(2), 2, Some(Told::Unmet));
-        assert!(is_legal(&[took, ends(false, true), waits]), "the lock delay");
-        assert!(!is_legal(&[took, ends(false, false), waits]), "nobody holds it");
-        let both_open = [(Deed::Acquire(1), 1, None), (END, 1, None)];
-        assert!(is_legal(&[both_open[0], both_open[1], saw(Some(1), None)]), "swarm seed 1000108");
-        assert!(!is_legal(&[both_open[1], saw(Some(1), None)]));
-        let again = (Deed::Acquire(2), 1, None);
-        assert!(is_legal(&[took, again, both_open[1], saw(Some(2), None)]));
-    }
-}
+mod tests;

@@ -81,6 +81,16 @@ fn a_history_that_is_too_long_is_left_undecided() {
     assert_eq!(linearizable(&long[1..]), Verdict::Legal);
 }
 
+/// Any number of writes at one time may have come before a value that nobody wrote.
+#[test]
+fn a_search_that_takes_too_much_is_left_undecided() {
+    let puts = |number: u64| (0..number).map(|value| op(Deed::Put(value), 1, 2, Told::Done));
+    let read = op(Deed::Get, 3, 4, Told::Saw(None));
+    let with_read = |number| puts(number).chain([read]).collect::<Vec<_>>();
+    assert!(!is_legal(&with_read(8)));
+    assert_eq!(linearizable(&with_read(40)), Verdict::Undecided);
+}
+
 /// What a deed makes of a value, and what its client is told; written apart from the search.
 fn run(deed: Deed, value: Value) -> (Value, Told) {
     match deed {
