@@ -491,17 +491,8 @@ fn a_server_that_is_not_to_vote_stays_a_learner_or_becomes_one() {
 
 #[test]
 fn health_tells_who_keeps_up_and_how_many_may_fail() {
-    let rig = one_of_three_failed();
-    let replication = rig.replication();
-    let world = World {
-        datacenter: &rig.datacenter,
-        tables: &rig.tables,
-        members: &rig.members.iter().cloned().collect(),
-        configuration: &rig.configuration,
-        replication: &replication,
-        coordinates: &rig.coordinates,
-    };
-    let health = rig.duties.health(rig.now, &world);
+    let mut rig = one_of_three_failed();
+    let health = rig.with_world(|duties, now, world, _| duties.health(now, &world));
     assert_eq!(health.failure_tolerance, 0);
     let row = |n: usize| (health.servers[n].healthy, health.servers[n].status.as_str());
     assert_eq!((row(0), row(1), row(2)), ((true, "alive"), (true, "alive"), (false, "failed")));
@@ -616,16 +607,25 @@ impl Rig {
         self.configuration.voters.insert(server, Server { address, store });
     }
 
-    fn input(&mut self, input: ReconcileInput) -> Vec<ReconcileOutput> {
+    /// Shows the duties what they may look at.
+    fn with_world<T>(
+        &mut self,
+        look: impl FnOnce(&mut Reconcile, Instant, World<'_>, &mut ReconcileOutbox) -> T,
+    ) -> T {
+        let (members, replication) = (self.members.iter().cloned().collect(), self.replication());
         let world = World {
             datacenter: &self.datacenter,
             tables: &self.tables,
-            members: &self.members.iter().cloned().collect(),
+            members: &members,
             configuration: &self.configuration,
-            replication: &self.replication(),
+            replication: &replication,
             coordinates: &self.coordinates,
         };
-        self.duties.handle(self.now, input, world, &mut self.out);
+        look(&mut self.duties, self.now, world, &mut self.out)
+    }
+
+    fn input(&mut self, input: ReconcileInput) -> Vec<ReconcileOutput> {
+        self.with_world(|duties, now, world, out| duties.handle(now, input, world, out));
         self.out.drain().collect()
     }
 
@@ -635,15 +635,7 @@ impl Rig {
 
     fn at(&mut self, now: Instant) -> Vec<ReconcileOutput> {
         self.now = now;
-        let world = World {
-            datacenter: &self.datacenter,
-            tables: &self.tables,
-            members: &self.members.iter().cloned().collect(),
-            configuration: &self.configuration,
-            replication: &self.replication(),
-            coordinates: &self.coordinates,
-        };
-        self.duties.handle_timeout(now, world, &mut self.out);
+        self.with_world(|duties, now, world, out| duties.handle_timeout(now, world, out));
         self.out.drain().collect()
     }
 

@@ -68,17 +68,8 @@ fn a_leader_measures_its_barrier_its_confirmations_and_every_other_server() {
     let [round] = read(&mut server, 7)[..] else { panic!("a round begins at once") };
     server.now = asked + Duration::from_millis(7);
     for from in [2, 3] {
-        let header = Header {
-            cluster: cluster_id(),
-            from: node(from),
-            address: address(from),
-            from_store: store(from),
-            to: node(1),
-            term: Term::new(term),
-            sent_at: asked.as_nanos(),
-        };
         let body = Body::HeartbeatAnswer { round, condition: well() };
-        server.input(RaftInput::Receive(Message { header, body }));
+        server.receive_sent_at(asked, from, term, body);
     }
     let leading = server.raft.leading();
     let told = |durations: &Durations| (durations.count(), durations.sum().as_millis());

@@ -104,8 +104,19 @@ impl Server1 {
         }
     }
 
-    /// A message of server `from` in `term`; returns what is sent because of it.
+    /// A message of server `from` in `term`, sent now; returns what is sent because of it.
     pub(super) fn receive(&mut self, from: u8, term: u64, body: Body) -> Vec<Body> {
+        self.receive_sent_at(self.now, from, term, body)
+    }
+
+    /// The same, sent some time ago.
+    pub(super) fn receive_sent_at(
+        &mut self,
+        sent_at: Instant,
+        from: u8,
+        term: u64,
+        body: Body,
+    ) -> Vec<Body> {
         let header = Header {
             cluster: cluster_id(),
             from: node(from),
@@ -113,7 +124,7 @@ impl Server1 {
             from_store: store(from),
             to: node(1),
             term: Term::new(term),
-            sent_at: self.now.as_nanos(),
+            sent_at: sent_at.as_nanos(),
         };
         self.input(RaftInput::Receive(Message { header, body }))
     }

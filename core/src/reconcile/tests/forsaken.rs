@@ -31,15 +31,7 @@ impl Rig {
 
     fn look(&mut self) {
         if self.duties.misses_checks(&self.tables) {
-            let world = World {
-                datacenter: &self.datacenter,
-                tables: &self.tables,
-                members: &self.members.iter().cloned().collect(),
-                configuration: &self.configuration,
-                replication: &self.replication(),
-                coordinates: &self.coordinates,
-            };
-            self.duties.look_at_checks(self.now, &world);
+            self.with_world(|duties, now, world, _| duties.look_at_checks(now, &world));
         }
         assert!(!self.duties.misses_checks(&self.tables));
     }
