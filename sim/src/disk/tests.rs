@@ -111,6 +111,9 @@ fn a_quota_refuses_growth_and_nothing_else() {
 
 const TINY: WalConfig = WalConfig { segment_bytes: 4096, step_bytes: 1024 };
 
+const SERVER: RecoveryConfig =
+    RecoveryConfig { server: true, node_id: None, wal: TINY, peers: None, host: Vec::new() };
+
 /// What a server has on disk.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
@@ -171,14 +174,7 @@ struct Host {
 /// Recovers, with crashes on the way, until it ends.
 fn recover(disk: &mut SimDisk, rng: &mut Rng) -> Restored {
     'attempts: loop {
-        let config = RecoveryConfig {
-            server: true,
-            node_id: None,
-            wal: TINY,
-            peers: None,
-            host: Vec::new(),
-        };
-        let mut recovery = Recovery::new(config, rng.clone());
+        let mut recovery = Recovery::new(SERVER, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = {
             if let Step::Perform(ops) = &step
@@ -456,14 +452,7 @@ fn a_log_is_not_reset_to_a_snapshot_that_is_in_the_cache_only() {
     host.disk.perform(&ops).unwrap();
     host.disk.crash(Crash::Process, &mut rng);
     for crash in [Crash::Power(Loss::All), Crash::Process] {
-        let config = RecoveryConfig {
-            server: true,
-            node_id: None,
-            wal: TINY,
-            peers: None,
-            host: Vec::new(),
-        };
-        let mut recovery = Recovery::new(config, rng.clone());
+        let mut recovery = Recovery::new(SERVER, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
             step = recovery.step(Some(answer));
@@ -493,14 +482,7 @@ fn a_log_rots_where_it_is_provably_durable() {
             continue;
         }
         rotten += 1;
-        let config = RecoveryConfig {
-            server: true,
-            node_id: None,
-            wal: TINY,
-            peers: None,
-            host: Vec::new(),
-        };
-        let mut recovery = Recovery::new(config, rng.clone());
+        let mut recovery = Recovery::new(SERVER, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
             step = recovery.step(Some(answer));
@@ -527,14 +509,7 @@ fn rot_of_durable_bytes_never_changes_the_log_unnoticed() {
         let segments = host.disk.list(Some(&path("raft/wal")));
         let segment = &segments[rng.index(segments.len())];
         assert!(host.disk.rot(&path(&format!("raft/wal/{segment}")), rng.bits()));
-        let config = RecoveryConfig {
-            server: true,
-            node_id: None,
-            wal: TINY,
-            peers: None,
-            host: Vec::new(),
-        };
-        let mut recovery = Recovery::new(config, rng.clone());
+        let mut recovery = Recovery::new(SERVER, rng.clone());
         let mut step = recovery.step(None);
         while let Some(answer) = host.disk.answer(&step) {
             step = recovery.step(Some(answer));
