@@ -12,6 +12,7 @@ use terraform_core::catalog::kv::KvWrite;
 use terraform_core::catalog::query::Consistency;
 use terraform_core::catalog::transaction::TransactionResult;
 use terraform_core::node::request::Response;
+use terraform_core::raft::cluster::Chaos;
 
 #[test]
 fn seeds_that_found_bugs_pass() {
@@ -24,6 +25,11 @@ fn seeds_that_found_bugs_pass() {
             Some("swarm") => run(Plan::of_seed(seed)).0.violation,
             Some("disk") => run(Plan::of_disks(seed)).0.violation,
             Some("gossip") => gossip::run(GossipPlan::of_seed(seed)).0.violation,
+            // A rule that is broken there is a panic.
+            Some("lite") => {
+                Chaos::new(seed).run();
+                None
+            }
             other => panic!("{other:?} is no kind of world"),
         };
         assert_eq!(violation, None, "seed {seed}");

@@ -98,7 +98,13 @@ impl Raft {
             return;
         }
         let source = (header.term, snapshot);
-        if shared.snapshots.receipt.as_ref().is_none_or(|receipt| receipt.source != source) {
+        let known = shared.snapshots.receipt.as_ref().map(|receipt| receipt.source);
+        if known.is_some_and(|known| known > source) {
+            // A leader counts its snapshots: this is a late block of one that it has given up.
+            mark!("raft.snapshot.late_block");
+            return;
+        }
+        if known != Some(source) {
             drop_receipt(shared, out);
             shared.snapshots.receipts += 1;
             let id = ReceiptId(shared.snapshots.receipts);

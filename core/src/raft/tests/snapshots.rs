@@ -158,6 +158,22 @@ fn blocks_that_no_leader_sends_are_not_taken() {
     assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(50)));
 }
 
+/// The network may keep a block while its leader gives the snapshot up and sends a newer one (lite
+/// seed 160991057): taking the old one would throw away what has arrived of the new one.
+#[test]
+fn a_late_block_of_an_older_snapshot_does_not_displace_a_newer_one() {
+    let mut cluster = Cluster::new(9, &[1]);
+    cluster.input(1, from_leader(only_block(50)));
+    cluster.run(Duration::from_millis(10));
+    let counted = |snapshot, index| SnapshotBlock { snapshot, ..only_block(index) };
+    cluster.input(1, from_leader(counted(2, 60)));
+    assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(60)));
+    cluster.input(1, from_leader(counted(1, 50)));
+    assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(60)));
+    cluster.input(1, from_leader(counted(3, 70)));
+    assert_eq!(cluster.hosts[&1].receiving(), Some(LogIndex::new(70)), "the leader began again");
+}
+
 #[test]
 fn clusters_that_cut_their_logs_stay_safe_under_faults() {
     for seed in 100..160 {
