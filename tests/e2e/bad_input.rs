@@ -100,7 +100,7 @@ fn another_programs_data_directory_is_refused_by_name() {
 #[test]
 fn garbage_on_every_port_changes_nothing() {
     let agent = Options::new("sturdy", &["-server", "-bootstrap"]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     let address = agent.address();
     let host = address.as_str();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");

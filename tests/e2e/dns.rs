@@ -51,14 +51,14 @@ fn an_agent_that_knows_no_server_answers_what_needs_none() {
 fn names_of_another_zone_come_through_recursors_which_a_reload_changes() {
     let upstream = Options::new("up", &["-server", "-bootstrap", "-domain", "else.example"]);
     let upstream = upstream.start();
-    upstream.wait_for_leader();
+    upstream.wait_until_listed();
     let folder = Folder::new("config");
     let path = folder.join("dns.json");
     let write = |text: &str| std::fs::write(&path, text).expect("the folder is writable");
     write("{}");
     let flag = folder.to_str().expect("the folder's name is text");
     let agent = Options::new("own", &["-server", "-bootstrap", "-config-dir", flag]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     let ask = |name: &str| outcome(&dig(&agent.address(), name, 1));
     assert_eq!(ask("up.node.else.example"), (REFUSED, vec![]));
 

@@ -24,7 +24,7 @@ fn exec(agent: &Agent, words: &[&str], script: &str) -> (Option<i32>, String) {
 #[test]
 fn only_nodes_that_allow_it_run_what_operators_want() {
     let server = Options::new("server", &["-server", "-bootstrap"]).start();
-    server.wait_for_leader();
+    server.wait_until_listed();
     let allows = ["-join", &server.address(), "-hcl", "disable_remote_exec = false"];
     let client = Options::new("client", &allows).start();
     wait_until("the members", LONG, || (client.statuses().len() == 2).then_some(()));

@@ -75,7 +75,7 @@ const LATE: &str = "Shutdown triggered or timeout during lock acquisition\n";
 #[test]
 fn one_at_a_time_holds_a_lock_and_it_is_given_back() {
     let agent = Options::new("mutex", &["-server", "-bootstrap"]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     let first = Holder::start(&agent, "first", &["job"]);
     let entry = &agent.json("/v1/kv/job/.lock")[0];
     assert_eq!(entry["Flags"], 0x2ddc_cbc0_58a5_0c18_u64);
@@ -106,7 +106,7 @@ fn one_at_a_time_holds_a_lock_and_it_is_given_back() {
 #[test]
 fn a_program_is_stopped_when_its_lock_is_lost_or_the_command_is_told_to_end() {
     let agent = Options::new("lost", &["-server", "-bootstrap"]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     for (name, signal) in [("lost", None), ("stopped", Some("-TERM")), ("cancelled", Some("-INT"))]
     {
         let holder = Holder::start(&agent, name, &[name]);
@@ -132,7 +132,7 @@ fn a_program_is_stopped_when_its_lock_is_lost_or_the_command_is_told_to_end() {
 #[test]
 fn as_many_as_agreed_hold_a_semaphore() {
     let agent = Options::new("semaphore", &["-server", "-bootstrap"]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     let first = Holder::start(&agent, "first", &["-n=2", "pool"]);
     let second = Holder::start(&agent, "second", &["-n=2", "pool"]);
     let keys = agent.json("/v1/kv/pool?keys");

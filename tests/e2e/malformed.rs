@@ -266,7 +266,7 @@ fn send_all(agent: &Agent) {
 #[test]
 fn a_thousand_malformed_messages_of_each_protocol_change_nothing() {
     let mut agent = Options::new("sturdy", &["-server", "-bootstrap"]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     assert_eq!(agent.put("/v1/kv/kept", "value").body, "true");
     let web = r#"{"Node": "n", "Address": "10.0.0.1", "Service": {"Service": "web", "Port": 80}}"#;
     assert_eq!(agent.put("/v1/catalog/register", web).body, "true");

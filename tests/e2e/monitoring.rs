@@ -149,7 +149,7 @@ fn a_server_is_collected_by_prometheus_and_statsd_and_its_filter_is_reloaded() {
     configure(r#""-consul.runtime""#);
     let flag = folder.to_str().expect("the folder's name is text");
     let agent = Options::new("told", &["-server", "-bootstrap", "-config-dir", flag]).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     assert_eq!(agent.put("/v1/kv/a", "x").status, 200);
     assert_eq!(agent.put("/v1/session/create", r#"{"TTL": "60s"}"#).status, 200);
     for path in ["catalog/service/web", "catalog/service/web?pretty", "health/service/terraform"] {

@@ -55,7 +55,7 @@ fn a_session_that_nobody_renews_ends_and_its_key_waits_for_the_delay() {
     let config = config.to_str().expect("the folder's name is text");
     let words = ["-server", "-bootstrap", "-config-file", config, "-hcl", SHOWN];
     let agent = Options::new("ttl", &words).start();
-    agent.wait_for_leader();
+    agent.wait_until_listed();
     let second = create(&agent, "{}");
     let asked = Instant::now();
     let first = create(&agent, r#"{"TTL": "2s", "LockDelay": "1s", "Behavior": "delete"}"#);

@@ -203,6 +203,15 @@ impl Agent {
         });
     }
 
+    /// Waits until a leader is known and has this node in the catalog.
+    pub fn wait_until_listed(&self) {
+        self.wait_for_leader();
+        let own = self.json("/v1/agent/self");
+        let name = own["Config"]["NodeName"].as_str().expect("an agent has a name").to_owned();
+        let path = format!("/v1/catalog/node/{name}");
+        wait_until("its own node", LONG, || (!self.json(&path).is_null()).then_some(()));
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
