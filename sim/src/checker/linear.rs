@@ -350,4 +350,4 @@ impl<O: Operation> Search<O> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Orders of single locks, and random histories against trying every order.
 
 use super::*;
+use crate::checker::linear::tests::some_order;
 use crate::checker::linear::{Verdict, linearizable};
 use proptest::prelude::*;
 
@@ -87,20 +88,6 @@ fn many_operations_without_an_answer_can_be_judged() {
     assert!(!is_legal(&[&all[..], &[saw(2, session(1))]].concat()), "that was long ago");
 }
 
-/// Whether some order of the answered operations and of any of the open ones explains everything.
-fn some_order(left: &[LockOp], lock: &Lock) -> bool {
-    if left.iter().all(|operation| operation.returned.is_none()) {
-        return true;
-    }
-    (0..left.len()).any(|at| {
-        let mut rest = left.to_vec();
-        let next = rest.remove(at);
-        let is_too_early =
-            rest.iter().any(|other| other.returned.is_some_and(|(end, _)| end < next.invoked));
-        !is_too_early && next.after(lock).is_some_and(|after| some_order(&rest, &after))
-    })
-}
-
 /// An operation of a random history: kind, session, begin, duration, whether it is answered, and
 /// which answer is wrongly told.
 type Draft = (u8, u8, u64, u64, bool, Option<Told>);
@@ -151,6 +138,7 @@ proptest! {
     ) {
         let operations = history(&drafts);
         let is_legal = linearizable(&operations) == Verdict::Legal;
-        prop_assert_eq!(is_legal, some_order(&operations, &Lock::default()), "{:?}", operations);
+        let is_ordered = some_order(&operations, &Lock::default(), &LockOp::after);
+        prop_assert_eq!(is_legal, is_ordered, "{:?}", operations);
     }
 }
